@@ -1,0 +1,50 @@
+"""Run machine-learning experiments from Apache Airflow: configure once, run anywhere, keep everything.
+
+The public names below are loaded when they are first used: importing this package imports
+neither Airflow, nor Fiddle, nor any client library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Config": "nemo_airflow.config",
+    "Partial": "nemo_airflow.config",
+    "Script": "nemo_airflow.config",
+    "params_from": "nemo_airflow.config",
+    "Executor": "nemo_airflow.executors",
+    "LocalExecutor": "nemo_airflow.executors",
+    "GitArchivePackager": "nemo_airflow.packaging",
+    "Packager": "nemo_airflow.packaging",
+    "MLflowTracker": "nemo_airflow.tracking",
+    "Tracker": "nemo_airflow.tracking",
+    "NemoRunOperator": "nemo_airflow.operators",
+    "log_artifact": "nemo_airflow.runner",
+    "log_metric": "nemo_airflow.runner",
+    "log_metrics": "nemo_airflow.runner",
+    "output_dir": "nemo_airflow.runner",
+}
+
+__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - the names are those above
+
+if TYPE_CHECKING:
+    from nemo_airflow.config import Config, Partial, Script, params_from
+    from nemo_airflow.executors import Executor, LocalExecutor
+    from nemo_airflow.operators import NemoRunOperator
+    from nemo_airflow.packaging import GitArchivePackager, Packager
+    from nemo_airflow.runner import log_artifact, log_metric, log_metrics, output_dir
+    from nemo_airflow.tracking import MLflowTracker, Tracker
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,148 @@
+"""Every error of this project, in one tree.
+
+    NemoAirflowError
+    ├── ConfigError                  a config is wrong; carries the path of the wrong node
+    │   ├── UnknownParameterError    the target has no such parameter
+    │   ├── MissingParameterError    a required parameter was not given
+    │   ├── ParameterTypeError       a value does not fit its annotation
+    │   ├── OverrideError            an override names a path that is not there, or cannot be read
+    │   ├── TargetNotImportableError a job could not import the function or class
+    │   ├── TargetNotAllowedError    a target outside the allow-list
+    │   └── PlanError                a plan that is not a valid plan
+    ├── PackagingError               the code to ship cannot be packaged
+    │   ├── NotARepositoryError      no git repository there, or one without a commit
+    │   └── UncommittedChangesError  changes that the packager was told to refuse
+    ├── ExecutorError                a back-end refused something
+    │   ├── BackendUnavailable       a transport error: try again, the job's state is not known
+    │   └── SubmitError              the back-end refused the job
+    ├── JobFailed                    the job ran and did not succeed; carries its failure kind and traceback
+    ├── TrackingError                the tracking server refused something
+    ├── StreamError                  a record on a job's stream that cannot be read
+    ├── SettingsError                the environment in which we run is set up wrongly (a port in use ...)
+    └── MissingExtraError            an optional dependency is not installed
+
+Every message is one line that says what is wrong, where, and what to do. The original
+exception, where there is one, is chained.
+"""
+
+from __future__ import annotations
+
+
+class NemoAirflowError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class ConfigError(NemoAirflowError, ValueError):
+    """A config is wrong.
+
+    Args:
+        message: What is wrong, and what to do.
+        path: Dotted path of the wrong node from the config's root, for example ``model.hidden``.
+            Empty when the root itself, or no single node, is at fault.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        self.message = message
+        self.path = path
+        super().__init__(f"{path}: {message}" if path else message)
+
+
+class UnknownParameterError(ConfigError):
+    """The target has no parameter of that name; the message lists the nearest names."""
+
+
+class MissingParameterError(ConfigError):
+    """A parameter without a default was not given."""
+
+
+class ParameterTypeError(ConfigError):
+    """A value does not fit the annotation of its parameter."""
+
+
+class OverrideError(ConfigError):
+    """An override names a path that is not in the config, or is not well formed."""
+
+
+class TargetNotImportableError(ConfigError):
+    """A job could not import this function or class: a lambda, a closure, one of ``__main__`` ..."""
+
+
+class TargetNotAllowedError(ConfigError):
+    """A plan names a target outside the allow-list; nothing was imported."""
+
+
+class PlanError(ConfigError):
+    """A plan, or a YAML file that should hold one, is not valid."""
+
+
+class PackagingError(NemoAirflowError):
+    """The code to ship cannot be packaged."""
+
+
+class NotARepositoryError(PackagingError):
+    """No git repository at that path, or one that has no commit yet."""
+
+
+class UncommittedChangesError(PackagingError):
+    """The working tree has changes, and the packager was told to refuse them."""
+
+
+class ExecutorError(NemoAirflowError):
+    """A back-end refused something, or was used wrongly."""
+
+
+class BackendUnavailable(ExecutorError):
+    """The back-end could not be reached. Says nothing about the state of any job."""
+
+
+class SubmitError(ExecutorError):
+    """The back-end refused the job.
+
+    Args:
+        message: The back-end's own reason, in one line.
+        kind: A :class:`nemo_airflow.job.FailureKind` value, for the retry policy.
+    """
+
+    def __init__(self, message: str, kind: str = "user_error") -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class JobFailed(NemoAirflowError):
+    """The job ended without success.
+
+    Args:
+        message: One line: the job's own error, or why the back-end ended it.
+        kind: A :class:`nemo_airflow.job.FailureKind` value.
+        traceback: The traceback that the job printed, or an empty string.
+    """
+
+    def __init__(self, message: str, kind: str, traceback: str = "") -> None:
+        self.kind = kind
+        self.traceback = traceback
+        super().__init__(f"{message}\n\n{traceback}" if traceback else message)
+
+
+class TrackingError(NemoAirflowError):
+    """The tracking server refused something that a retry will not mend."""
+
+
+class StreamError(NemoAirflowError, ValueError):
+    """A record on a job's stream is malformed or of an unknown version."""
+
+
+class SettingsError(NemoAirflowError):
+    """The environment is set up wrongly: a port in use, a folder that cannot be written ..."""
+
+
+class MissingExtraError(NemoAirflowError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        feature: What needs it, for example ``DockerExecutor``.
+        extra: The extra of this distribution that brings it, for example ``docker``.
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{feature} needs the '{extra}' extra, which is not installed: pip install 'nemo-airflow[{extra}]'")

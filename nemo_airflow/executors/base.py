@@ -1,0 +1,215 @@
+"""What every back-end is to the rest: an executor that is data, and a session that does the talking.
+
+An :class:`Executor` says where and with what a job runs. It is a frozen dataclass without I/O;
+:meth:`Executor.render` turns a job into the very request that will be sent, so that it can be
+shown before anything runs. :meth:`Executor.connect` gives a :class:`Session`, which talks to the
+back-end about many jobs at once.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.job import Job, JobHandle, JobStatus
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Exactly what will be sent to a back-end: nothing is added between showing and sending it.
+
+    Attributes:
+        key: The job's key.
+        kind: The executor's kind.
+        payload: The call, manifest or script, as plain JSON types.
+        files: Text files to lay into the job's folder, by relative path.
+        package: Digest of the package to bring along, or None.
+    """
+
+    key: str
+    kind: str
+    payload: Mapping[str, Any]
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    package: str | None = None
+
+    def to_text(self) -> str:
+        """Returns the request for a human reader: the payload and each file."""
+        parts = [f"# {self.kind} job {self.key}", json.dumps(self.payload, indent=2, sort_keys=True)]
+        parts += [f"# file {name}\n{text}" for name, text in sorted(self.files.items())]
+        if self.package:
+            parts.append(f"# package {self.package}")
+        return "\n".join(parts) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cursor:
+    """A place in a job's stream.
+
+    Attributes:
+        handle: Whose stream.
+        offset: Bytes already read.
+    """
+
+    handle: JobHandle
+    offset: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """What was read at a cursor.
+
+    Attributes:
+        key: The job's key.
+        offset: Where ``data`` begins, in bytes.
+        data: The bytes, cut anywhere: in a line, or in a UTF-8 sequence.
+    """
+
+    key: str
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset of the next read."""
+        return self.offset + len(self.data)
+
+
+class Session(abc.ABC):
+    """Talks to one back-end, for many jobs at once. One per connection and event loop.
+
+    A transport error in any verb is :class:`~nemo_airflow.exceptions.BackendUnavailable`; it says
+    nothing of a job's state, and the same call can be made again.
+    """
+
+    @abc.abstractmethod
+    async def submit(self, request: Request) -> JobHandle:
+        """Starts the job, unless one of this key was started before: then returns that one's handle.
+
+        Raises:
+            SubmitError: The back-end refused the job.
+        """
+
+    @abc.abstractmethod
+    async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
+        """Returns the handles of those keys that the back-end knows, running or ended."""
+
+    @abc.abstractmethod
+    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        """Returns a status for every handle, by key; UNKNOWN for a job that it cannot see."""
+
+    @abc.abstractmethod
+    async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
+        """Returns what has been written after each cursor, empty chunks left out.
+
+        A chunk may hold less than all there is; a caller that wants all reads until nothing comes.
+        """
+
+    @abc.abstractmethod
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        """Ends the jobs. Done again, or for a job that has ended, it changes nothing."""
+
+    @abc.abstractmethod
+    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+        """Copies the outputs of an ended job into a folder; returns their paths relative to it."""
+
+    @abc.abstractmethod
+    async def remove(self, handles: Sequence[JobHandle]) -> None:
+        """Forgets ended jobs: their folders, containers or pods. Running jobs are refused.
+
+        Raises:
+            ExecutorError: One of the jobs has not ended.
+        """
+
+    async def close(self) -> None:
+        """Gives the connection back. The jobs go on."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Executor(abc.ABC):
+    """Where a job runs, and with what. Plain data: no I/O, no credentials, buildable by Fiddle.
+
+    Attributes:
+        env: Environment variables to set for every job.
+        time: Time limit, as seconds or as Slurm writes it (``minutes``, ``HH:MM:SS``,
+            ``D-HH:MM:SS``); None for none.
+        grace: Seconds between SIGTERM and SIGKILL when a job is ended early.
+    """
+
+    kind: ClassVar[str]
+    """Names the back-end in handles and in the entry-point group ``nemo_airflow.executors``."""
+
+    shares_filesystem: ClassVar[bool] = False
+    """Whether a job sees the files of the machine that submits it."""
+
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    time: str | float | None = None
+    grace: float = 30.0
+
+    @abc.abstractmethod
+    def render(self, job: Job) -> Request:
+        """Returns exactly what :meth:`Session.submit` would send for this job. Pure."""
+
+    @abc.abstractmethod
+    def connection_key(self) -> Hashable:
+        """Executors with equal keys share one session, and one monitor."""
+
+    @abc.abstractmethod
+    def connect(self) -> Session:
+        """Returns a session for the running event loop."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the executor as plain JSON types, with its ``kind``."""
+        return {"kind": self.kind, **json.loads(json.dumps(dataclasses.asdict(self)))}
+
+    @property
+    def time_limit(self) -> float | None:
+        """The time limit in seconds, or None."""
+        return parse_time(self.time)
+
+
+def parse_time(time: str | float | None) -> float | None:
+    """Reads a time limit.
+
+    Args:
+        time: A number of seconds, or text as ``sbatch --time`` takes it: ``MM``, ``MM:SS``,
+            ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``.
+
+    Returns:
+        Seconds, or None.
+
+    Raises:
+        ExecutorError: The text is none of these, or the limit is not positive.
+    """
+    if time is None:
+        return None
+    if isinstance(time, (int, float)) and not isinstance(time, bool):
+        seconds = float(time)
+    else:
+        seconds = _parse_time_text(str(time))
+    if not seconds > 0:
+        raise ExecutorError(f"time={time!r} is not a positive time limit")
+    return seconds
+
+
+def _parse_time_text(text: str) -> float:
+    days, dash, clock = text.strip().rpartition("-")
+    try:
+        parts = [int(p) for p in clock.split(":")]
+        whole_days = int(days) if dash else 0
+    except ValueError:
+        parts, whole_days = [], 0
+    if not 1 <= len(parts) <= 3 or min(parts) < 0:
+        raise ExecutorError(f"time={text!r} is not a time limit: give seconds as a number, or text as MM, HH:MM:SS or D-HH:MM:SS")
+    if dash:  # D-HH, D-HH:MM, D-HH:MM:SS
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:  # MM, MM:SS
+        hours, minutes, seconds = 0, *(*parts, 0)[:2]
+    return ((whole_days * 24 + hours) * 60 + minutes) * 60.0 + seconds

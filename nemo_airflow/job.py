@@ -1,0 +1,206 @@
+"""The values that pass between the rooms: a job, its package, its handle and its status.
+
+All are frozen, and all have a plain JSON form, because each of them crosses a process
+boundary: worker to job, worker to triggerer, triggerer to metadata database.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+JOB_VERSION = 1
+"""Version of the JSON form of :class:`Job`, which is what the runner reads in the job."""
+
+
+class JobState(enum.StrEnum):
+    """Where a job is in its life, the same for every back-end."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    """The back-end does not see the job just now. Becomes LOST only after several misses."""
+    LOST = "lost"
+    """The job is gone, and left no end mark."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the state cannot change any more."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.LOST})
+
+
+class FailureKind(enum.StrEnum):
+    """Why a job did not succeed, for messages and for retry policies."""
+
+    USER_ERROR = "user_error"
+    OUT_OF_MEMORY = "out_of_memory"
+    PREEMPTED = "preempted"
+    NODE_FAILURE = "node_failure"
+    TIMEOUT = "timeout"
+    IMAGE = "image"
+    QUOTA = "quota"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+class _Plain:
+    """JSON forms for the frozen dataclasses below."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the value as plain JSON types; keys are the field names."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Plain):
+        return value.to_json()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Package(_Plain):
+    """An archive of code, named by what is in it.
+
+    Attributes:
+        digest: SHA-256 of the content, in hex: of names, modes and bytes, not of the archive file.
+        format: ``tar.gz`` or ``tar.zst``.
+        size: Bytes of the archive file.
+        commit: Full id of the git commit that it was made from, or empty.
+        dirty: Whether uncommitted changes are in it.
+        patch: Those changes as a unified diff, or empty.
+        origin: The repository's remote address without credentials, or empty.
+    """
+
+    digest: str
+    format: str = "tar.gz"
+    size: int = 0
+    commit: str = ""
+    dirty: bool = False
+    patch: str = ""
+    origin: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Package:
+        """The inverse of ``to_json``."""
+        return cls(**data)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job(_Plain):
+    """Everything that a job is, apart from where it runs. Its JSON form is what the runner reads.
+
+    Attributes:
+        key: Names the job everywhere; see :func:`nemo_airflow.keys.job_key`. At most 63 characters
+            of ``[a-z0-9-]``, so that it can name a container, a pod or a Slurm job.
+        name: What people read in lists.
+        plan: The config as a plan; see :mod:`nemo_airflow.config.plan`.
+        allow: Targets that the runner may import, besides those in the package: exact dotted names,
+            or prefixes that end with a dot.
+        package: The code to unpack into the job's working directory, or None.
+        env: Environment variables to set for the job.
+        time_limit: Seconds after which the runner ends the job, or None.
+        grace: Seconds between SIGTERM and SIGKILL when the job is ended early.
+        outputs: Glob patterns, relative to the job's working directory, of files to keep, besides
+            those under its output directory.
+        heartbeat: Seconds between heartbeat records.
+        sample_interval: Seconds between resource samples; 0 turns them off.
+        labels: Where the job comes from (``dag_id``, ``run_id``, ``task_id`` ...).
+        version: Version of this form.
+    """
+
+    key: str
+    name: str
+    plan: Mapping[str, Any]
+    allow: tuple[str, ...] = ()
+    package: Package | None = None
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    time_limit: float | None = None
+    grace: float = 30.0
+    outputs: tuple[str, ...] = ()
+    heartbeat: float = 30.0
+    sample_interval: float = 10.0
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    version: int = JOB_VERSION
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Job:
+        """The inverse of ``to_json``."""
+        fields = dict(data)
+        fields["allow"] = tuple(fields.get("allow") or ())
+        fields["outputs"] = tuple(fields.get("outputs") or ())
+        if fields.get("package") is not None:
+            fields["package"] = Package.from_json(fields["package"])
+        return cls(**fields)
+
+    def dumps(self) -> str:
+        """Returns canonical JSON text: sorted keys, no spaces, the same in every process."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class JobHandle(_Plain):
+    """What is needed to speak of a submitted job to its back-end, in any process.
+
+    Attributes:
+        key: The job's key.
+        kind: The executor's kind, for example ``local`` or ``slurm``.
+        id: The back-end's own id. Ids are recycled: alone it names nothing.
+        cluster: Which of several back-ends of this kind: host name, context, address.
+        submitted_at: Seconds since the epoch.
+    """
+
+    key: str
+    kind: str
+    id: str
+    cluster: str = ""
+    submitted_at: float = 0.0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> JobHandle:
+        """The inverse of ``to_json``."""
+        return cls(**data)
+
+
+@dataclasses.dataclass(frozen=True)
+class JobStatus(_Plain):
+    """What the back-end says of a job now.
+
+    Attributes:
+        state: See :class:`JobState`.
+        exit_code: The job's exit code; 128 + n when signal n ended it; None when not known.
+        failure: Why it did not succeed, when it did not.
+        reason: The back-end's own words, in one line.
+    """
+
+    state: JobState
+    exit_code: int | None = None
+    failure: FailureKind | None = None
+    reason: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> JobStatus:
+        """The inverse of ``to_json``."""
+        fields = dict(data)
+        fields["state"] = JobState(fields["state"])
+        if fields.get("failure"):
+            fields["failure"] = FailureKind(fields["failure"])
+        return cls(**fields)
+
+
+JsonObject: typing.TypeAlias = dict[str, Any]

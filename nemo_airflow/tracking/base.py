@@ -1,0 +1,110 @@
+"""What is remembered of a job, and by whom: the tracker's interface and the artifact collectors'."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_airflow.job import Job, JobHandle, JobStatus
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One point of a metric.
+
+    Attributes:
+        name: For example ``loss``, or ``system/rss_bytes``.
+        value: A float; NaN and infinities are allowed.
+        step: The user's step, 0 when none was given.
+        timestamp: Seconds since the epoch, stamped in the job.
+    """
+
+    name: str
+    value: float
+    step: int
+    timestamp: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRef:
+    """Names a tracking run in any process.
+
+    Attributes:
+        uri: Address of the tracking store, without credentials.
+        experiment_id: The experiment's id.
+        run_id: This job's run.
+        parent_id: The run of the whole DAG run, or empty.
+        url: A page to look at, or empty.
+        env: Variables that let user code in the job log into the same run; empty where the job
+            cannot reach the store.
+    """
+
+    uri: str
+    experiment_id: str
+    run_id: str
+    parent_id: str = ""
+    url: str = ""
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the reference as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunRef:
+        """The inverse of ``to_json``."""
+        return cls(**data)
+
+
+class Tracker(abc.ABC):
+    """Remembers runs. Every method blocks, may be called from any thread, and may be called again.
+
+    A tracker never loses a job: callers go on without it when a method raises
+    :class:`~nemo_airflow.exceptions.TrackingError`.
+    """
+
+    @abc.abstractmethod
+    def open(self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool) -> RunRef:
+        """Finds or makes the run of this job (by its key), under the parent run of that name.
+
+        Args:
+            job: The job; its plan gives the parameters, its package and labels give tags.
+            experiment: Name of the experiment; made when it is not there.
+            parent: Key of the parent run; tasks that start together share one parent.
+            shares_filesystem: Whether the job sees this machine's files.
+        """
+
+    @abc.abstractmethod
+    def started(self, ref: RunRef, handle: JobHandle, script: str) -> None:
+        """Records where the job runs, and the very script or manifest that was sent."""
+
+    @abc.abstractmethod
+    def config(self, ref: RunRef, plan: Mapping[str, Any]) -> None:
+        """Records the config as the job resolved it: parameters and the plan."""
+
+    @abc.abstractmethod
+    def environment(self, ref: RunRef, environment: Mapping[str, Any]) -> None:
+        """Records the environment that the job found: Python, packages, devices, host."""
+
+    @abc.abstractmethod
+    def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
+        """Records points, and that the stream was read up to ``mark`` bytes; a replay doubles nothing."""
+
+    @abc.abstractmethod
+    def mark(self, ref: RunRef) -> int:
+        """Returns the highest mark recorded for the run, 0 when there is none."""
+
+    @abc.abstractmethod
+    def artifacts(self, ref: RunRef, folder: Path) -> None:
+        """Keeps every file under a folder, with its relative path."""
+
+    @abc.abstractmethod
+    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> None:
+        """Records how the job ended; a run that already ended is left as it is."""
+
+    def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
+        """Ends the parent run, when the DAG run ends."""
+        return None
