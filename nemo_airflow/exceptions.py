@@ -16,7 +16,7 @@
     │   ├── BackendUnavailable       a transport error: try again, the job's state is not known
     │   └── SubmitError              the back-end refused the job
     ├── JobFailed                    the job ran and did not succeed; carries its failure kind and traceback
-    ├── TrackingError                the tracking server refused something
+    ├── TrackingError                the tracking server refused something, or could not be reached
     ├── StreamError                  a record on a job's stream that cannot be read
     ├── SettingsError                the environment in which we run is set up wrongly (a port in use ...)
     └── MissingExtraError            an optional dependency is not installed
@@ -124,7 +124,18 @@ class JobFailed(NemoAirflowError):
 
 
 class TrackingError(NemoAirflowError):
-    """The tracking server refused something that a retry will not mend."""
+    """The tracking server refused something, or could not be reached.
+
+    Args:
+        message: One line: what was refused, and why.
+        transient: Whether the same call may succeed later: the server is down, slow or overloaded.
+        code: The server's own error code, or empty.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False, code: str = "") -> None:
+        self.transient = transient
+        self.code = code
+        super().__init__(message)
 
 
 class StreamError(NemoAirflowError, ValueError):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorError
-from nemo_airflow.job import Job, JobHandle, JobStatus
+from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +28,21 @@ class Request:
         kind: The executor's kind.
         payload: The call, manifest or script, as plain JSON types.
         files: Text files to lay into the job's folder, by relative path.
-        package: Digest of the package to bring along, or None.
+        package: The package to bring along, or None.
     """
 
     key: str
     kind: str
     payload: Mapping[str, Any]
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    package: str | None = None
+    package: Package | None = None
 
     def to_text(self) -> str:
         """Returns the request for a human reader: the payload and each file."""
         parts = [f"# {self.kind} job {self.key}", json.dumps(self.payload, indent=2, sort_keys=True)]
         parts += [f"# file {name}\n{text}" for name, text in sorted(self.files.items())]
         if self.package:
-            parts.append(f"# package {self.package}")
+            parts.append(f"# package {self.package.digest}")
         return "\n".join(parts) + "\n"
 
 
@@ -84,7 +84,15 @@ class Session(abc.ABC):
 
     A transport error in any verb is :class:`~nemo_airflow.exceptions.BackendUnavailable`; it says
     nothing of a job's state, and the same call can be made again.
+
+    Attributes:
+        poll_interval: Shortest and longest seconds between two looks at a job; a monitor begins
+            with the first, and comes to the second for a long job.
+        misses: How many times in a row a job may be UNKNOWN before it counts as LOST.
     """
+
+    poll_interval: ClassVar[tuple[float, float]] = (0.5, 30.0)
+    misses: ClassVar[int] = 5
 
     @abc.abstractmethod
     async def submit(self, request: Request) -> JobHandle:

@@ -1,0 +1,171 @@
+"""Airflow's connections and secrets, for the rooms that do not import Airflow.
+
+Inside Airflow a connection comes from Airflow, with its secrets back-ends; elsewhere (command
+line, tests) from ``AIRFLOW_CONN_<ID>``, in either of Airflow's forms: a URI or JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from nemo_airflow.exceptions import SettingsError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectionInfo:
+    """What an Airflow connection says.
+
+    Attributes:
+        conn_id: Its id.
+        conn_type: For example ``mlflow`` or ``ssh``.
+        host: Host name or address; empty where none is given, as for the texts below.
+        port: Port, or None.
+        login: User name.
+        password: Never shown.
+        schema: What the type makes of it: a protocol, a database.
+        extra: Further fields. May hold secrets too, so they are not shown either.
+    """
+
+    conn_id: str
+    conn_type: str = ""
+    host: str = ""
+    port: int | None = None
+    login: str = ""
+    password: str = dataclasses.field(default="", repr=False)
+    schema: str = ""
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+
+def get_connection(conn_id: str) -> ConnectionInfo:
+    """Returns a connection. Blocks: use :func:`aget_connection` on an event loop.
+
+    Raises:
+        SettingsError: The connection is not defined, or cannot be read.
+    """
+    if not _inside_airflow():
+        return _from_environment(conn_id)
+    from airflow.sdk import BaseHook
+
+    with _clear_errors(conn_id):
+        return _from_airflow(BaseHook.get_connection(conn_id))
+
+
+async def aget_connection(conn_id: str) -> ConnectionInfo:
+    """Returns a connection without blocking the event loop; the way for triggers.
+
+    Raises:
+        SettingsError: The connection is not defined, or cannot be read.
+    """
+    if not _inside_airflow():
+        return _from_environment(conn_id)
+    from airflow.sdk import BaseHook
+
+    with _clear_errors(conn_id):
+        connection = await BaseHook.aget_connection(conn_id)
+    # Reading the extra fields masks them, which talks to Airflow and may block.
+    return await asyncio.to_thread(_from_airflow, connection)
+
+
+def redact(text: str) -> str:
+    """Returns the text with the secrets that Airflow knows of in this process replaced by ``***``."""
+    if not _inside_airflow():
+        return text
+    from airflow.sdk.log import redact as airflow_redact
+
+    return str(airflow_redact(text))
+
+
+def _inside_airflow() -> bool:
+    # Asked of the loaded modules, so that the other rooms do not pay for Airflow's import.
+    return "airflow.sdk" in sys.modules
+
+
+@contextlib.contextmanager
+def _clear_errors(conn_id: str) -> Iterator[None]:
+    from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException, AirflowRuntimeError
+
+    try:
+        yield
+    except AirflowNotFoundException as error:
+        raise SettingsError(_not_defined(conn_id)) from error
+    except (AirflowException, AirflowRuntimeError, ValueError) as error:
+        # Not chained: the original may quote the connection's URI, and with it the password.
+        raise SettingsError(f"connection {conn_id!r} cannot be read from Airflow ({type(error).__name__})") from None
+
+
+def _from_airflow(connection: Connection) -> ConnectionInfo:
+    return ConnectionInfo(
+        conn_id=connection.conn_id,
+        conn_type=connection.conn_type or "",
+        host=connection.host or "",
+        port=connection.port,
+        login=connection.login or "",
+        password=connection.password or "",
+        schema=connection.schema or "",
+        extra=connection.extra_dejson,
+    )
+
+
+def _from_environment(conn_id: str) -> ConnectionInfo:
+    name = f"AIRFLOW_CONN_{conn_id.upper()}"
+    text = os.environ.get(name)
+    if text is None:
+        raise SettingsError(_not_defined(conn_id))
+    try:
+        return _from_json(conn_id, text) if text.lstrip().startswith("{") else _from_uri(conn_id, text)
+    except (ValueError, TypeError, AttributeError):
+        # Not chained: the original error quotes the text, and with it the password.
+        raise SettingsError(f"{name} is neither a connection URI nor a JSON object with the fields of a connection") from None
+
+
+def _from_json(conn_id: str, text: str) -> ConnectionInfo:
+    data = json.loads(text)
+    extra = data.get("extra") or {}
+    port = data.get("port")
+    return ConnectionInfo(
+        conn_id=conn_id,
+        conn_type=str(data.get("conn_type") or ""),
+        host=str(data.get("host") or ""),
+        port=int(port) if port not in (None, "") else None,
+        login=str(data.get("login") or ""),
+        password=str(data.get("password") or ""),
+        schema=str(data.get("schema") or ""),
+        extra=dict(json.loads(extra) if isinstance(extra, str) else extra),
+    )
+
+
+def _from_uri(conn_id: str, text: str) -> ConnectionInfo:
+    conn_type, _, rest = text.partition("://")
+    if not rest and "://" not in text:
+        raise ValueError("no scheme")
+    # type://protocol://host: Airflow keeps the inner protocol in the host.
+    protocol, inner, _ = rest.partition("://")
+    inner_protocol = f"{protocol}://" if inner else ""
+    parts = urlsplit(f"//{rest.removeprefix(inner_protocol)}")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    extra: dict[str, Any] = json.loads(query["__extra__"]) if "__extra__" in query else dict(query)
+    return ConnectionInfo(
+        conn_id=conn_id,
+        conn_type=conn_type.replace("-", "_"),
+        host=inner_protocol + unquote(parts.hostname or ""),
+        port=parts.port,
+        login=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        schema=unquote(parts.path.removeprefix("/")),
+        extra=extra,
+    )
+
+
+def _not_defined(conn_id: str) -> str:
+    return f"connection {conn_id!r} is not defined: add it with `airflow connections add {conn_id} ...`, or set AIRFLOW_CONN_{conn_id.upper()}"

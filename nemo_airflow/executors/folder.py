@@ -1,0 +1,160 @@
+"""A job's folder: the files by which runner and session tell each other what they did."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.processes import ProcessRef
+from nemo_airflow.job import FailureKind, Job, JobState, JobStatus, Package
+
+if TYPE_CHECKING:
+    from nemo_airflow.packaging.store import PackageStore
+
+_STATES = {
+    "succeeded": JobState.SUCCEEDED,
+    "failed": JobState.FAILED,
+    "timeout": JobState.FAILED,
+    "cancelled": JobState.CANCELLED,
+}
+
+
+def status_of_end(end: Mapping[str, object]) -> JobStatus:
+    """Returns the status that a runner's end record says.
+
+    Args:
+        end: The record's JSON object, from ``end.json`` or from the stream.
+    """
+    state = _STATES.get(str(end.get("state")), JobState.FAILED)
+    error = end.get("error")
+    reason = ""
+    if isinstance(error, Mapping):
+        reason = ": ".join(str(error[k]) for k in ("type", "message") if error.get(k))
+    failure = FailureKind(str(end["failure"])) if end.get("failure") else None
+    if state is JobState.CANCELLED:
+        failure = failure or FailureKind.CANCELLED
+    elif state is JobState.FAILED:
+        failure = failure or FailureKind.USER_ERROR
+    code = end.get("exit_code")
+    return JobStatus(state, code if isinstance(code, int) else None, failure, reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class JobFolder:
+    """One job's folder on a disk that this process sees."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """The file that holds the job's stream."""
+        return self.path / "log"
+
+    def lay_out(self, files: Mapping[str, str]) -> None:
+        """Makes the folder with its first files; done again, it changes nothing."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, text in files.items():
+            _write_atomic(self.path / name, text)
+
+    def bring_package(self, store: PackageStore, package: Package) -> None:
+        """Lays the package's archive into the folder, without a copy where the disk allows it."""
+        archive = store.path(package.digest, package.format)
+        _link_or_copy(archive, self.path / f"package.{package.format}")
+
+    def claim(self) -> ProcessRef | None:
+        """Returns the runner that took the job, or None when none has."""
+        data = _read_json(self.path / "claim")
+        if data is None:
+            return None
+        return ProcessRef(data["pid"], data.get("start_ticks"), data.get("boot_id", ""), data.get("host", ""), data["ts"])
+
+    def end_status(self) -> JobStatus | None:
+        """Returns how the job ended, or None when it has not."""
+        end = _read_json(self.path / "end.json")
+        return status_of_end(end) if end else None
+
+    def mark_cancelled(self) -> None:
+        """Says that the job is to be cancelled, also to a runner that has yet to start."""
+        (self.path / "cancel").touch()
+
+    def last_log_line(self) -> str:
+        """Returns the end of the log, for an error message."""
+        try:
+            lines = self.log.read_text(errors="backslashreplace").strip().splitlines()
+        except OSError:
+            return "no log"
+        return lines[-1] if lines else "its log is empty"
+
+    def remove(self) -> None:
+        """Deletes the folder."""
+        shutil.rmtree(self.path, ignore_errors=False)
+
+    def copy_outputs(self, into: Path) -> list[Path]:
+        """Copies ``outputs/`` and the files that the job's patterns name; see ``Session.collect``."""
+        data = _read_json(self.path / "job.json")
+        patterns = Job.from_json(data).outputs if data else ()
+        copied = []
+        for source, relative in (*self._output_files(), *self._matching_files(patterns)):
+            target = into / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(source, target)
+            copied.append(relative)
+        return sorted(set(copied))
+
+    def _output_files(self) -> Iterator[tuple[Path, Path]]:
+        root = self.path / "outputs"
+        for file in _files_under(root):
+            yield file, file.relative_to(root)
+
+    def _matching_files(self, patterns: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
+        work = self.path / "work"
+        for pattern in patterns:
+            for match in work.glob(pattern):
+                for file in _files_under(match) if match.is_dir() else [_inside(match, work)]:
+                    yield file, file.relative_to(work)
+
+
+def _files_under(root: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            yield _inside(Path(folder, name), root)
+
+
+def _inside(file: Path, root: Path) -> Path:
+    """Refuses a link that leaves the job's folder: a job must not publish other files of its machine."""
+    if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
+        raise ExecutorError(f"output {file.name} links to {file.resolve()}, which is outside the job's folder: copy it instead")
+    return file
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)
+
+
+def _write_atomic(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return data if isinstance(data, dict) else None

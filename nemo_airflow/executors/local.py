@@ -1,0 +1,270 @@
+"""Runs jobs as processes of this machine, each in its own session and folder.
+
+A job outlives the process that submitted it. All that is known of it is in its folder,
+``<root>/<key>``: ``job.json`` (what to run), ``claim`` (who runs it), ``log`` (its stream),
+``work/`` and ``outputs/``, and ``end.json`` once it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import fnmatch
+import functools
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+from nemo_airflow import settings
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.executors import processes, shipping
+from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session
+from nemo_airflow.executors.folder import JobFolder
+from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INHERITED = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "TERM",
+    "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "OMP_*", "MKL_*",
+    "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+)  # fmt: skip
+"""Variables that a local job takes from the submitting process. Not all: a worker's hold Airflow's secrets."""
+
+_CLAIM_WAIT = 30.0
+_READ_LIMIT = 4 << 20
+_EXIT_ALREADY_CLAIMED = 75
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalExecutor(Executor):
+    """Runs a job as a process of the machine that submits it.
+
+    The worker and the triggerer must be on one machine, as with Airflow's ``LocalExecutor``;
+    else give the operator ``deferrable=False``.
+
+    Attributes:
+        root: Folder under which each job has its own; ``<home>/jobs`` when None.
+        python: The interpreter of the job; the submitting process's own when None.
+        inherit_env: Patterns of variables that the job takes over from the submitting process.
+    """
+
+    kind: ClassVar[str] = "local"
+    shares_filesystem: ClassVar[bool] = True
+
+    root: str | None = None
+    python: str | None = None
+    inherit_env: Sequence[str] = INHERITED
+
+    def render(self, job: Job) -> Request:
+        """Returns the process to start, and the folder and files that it finds."""
+        folder = self.folder / job.key
+        runner = self.folder / ".runner" / shipping.runner_digest() / shipping.ENTRY
+        payload = {
+            "argv": [self.python or sys.executable, str(runner), str(folder)],
+            "cwd": str(folder),
+            "env": {**self._inherited(), "NEMO_AIRFLOW_KEY": job.key},
+            "folder": str(folder),
+        }
+        job = dataclasses.replace(job, env={**self.env, **job.env}, time_limit=job.time_limit or self.time_limit, grace=self.grace)
+        return Request(key=job.key, kind=self.kind, payload=payload, files={"job.json": job.dumps()}, package=job.package)
+
+    def _inherited(self) -> Mapping[str, str]:
+        return {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.inherit_env)
+        }
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all its jobs."""
+        return Path(self.root).expanduser().absolute() if self.root else settings.jobs_folder()
+
+    def connection_key(self) -> Hashable:
+        """One session for all jobs under one folder."""
+        return (self.kind, str(self.folder))
+
+    def connect(self) -> Session:
+        """Returns a session on the folder."""
+        return LocalSession(self.folder)
+
+
+class LocalSession(Session):
+    """Starts, finds, reads and ends the processes under one folder."""
+
+    poll_interval = (0.05, 2.0)
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def submit(self, request: Request) -> JobHandle:
+        """See :meth:`Session.submit`."""
+        return await _in_thread(self._submit, request)
+
+    async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
+        """See :meth:`Session.find`."""
+        return await _in_thread(self._find, keys)
+
+    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        """See :meth:`Session.poll`."""
+        return await _in_thread(lambda: {h.key: self._status(h) for h in handles})
+
+    async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
+        """See :meth:`Session.read`."""
+        return await _in_thread(lambda: [chunk for cursor in cursors if (chunk := self._read(cursor)).data])
+
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.cancel`."""
+        await _in_thread(lambda: [self._cancel(h) for h in handles])
+
+    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+        """See :meth:`Session.collect`."""
+        return await _in_thread(self._folder(handle.key).copy_outputs, into)
+
+    async def remove(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.remove`."""
+        await _in_thread(self._remove, handles)
+
+    def _folder(self, key: str) -> JobFolder:
+        return JobFolder(self._root / key)
+
+    def _submit(self, request: Request) -> JobHandle:
+        folder = self._folder(request.key)
+        if handle := self._handle(folder):
+            return handle
+        try:
+            shipping.install_runner(self._root / ".runner")
+            folder.lay_out(request.files)
+            if request.package:
+                from nemo_airflow.packaging.store import PackageStore
+
+                folder.bring_package(PackageStore(settings.packages_folder()), request.package)
+            process = self._spawn(request, folder)
+        except OSError as error:
+            raise SubmitError(f"cannot start a local job in {folder.path}: {error}", kind=_errno_kind(error)) from error
+        return self._await_claim(folder, process)
+
+    def _spawn(self, request: Request, folder: JobFolder) -> subprocess.Popen[bytes]:
+        payload: Mapping[str, Any] = request.payload
+        with open(folder.log, "ab") as log:
+            process = subprocess.Popen(
+                payload["argv"], cwd=payload["cwd"], env=payload["env"], start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        _CHILDREN.add(process)
+        return process
+
+    def _await_claim(self, folder: JobFolder, process: subprocess.Popen[bytes]) -> JobHandle:
+        """Waits until a runner, ours or that of a submit at the same moment, has claimed the job."""
+        deadline = time.monotonic() + _CLAIM_WAIT
+        pause = 0.002
+        while (handle := self._handle(folder)) is None:
+            code = process.poll()
+            if code is not None and code != _EXIT_ALREADY_CLAIMED and self._handle(folder) is None:
+                raise SubmitError(f"the runner of {folder.path} ended with exit code {code}: {folder.last_log_line()}")
+            if time.monotonic() > deadline:
+                raise SubmitError(f"no runner claimed {folder.path} within {_CLAIM_WAIT:.0f} s: {folder.last_log_line()}")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
+        return handle
+
+    def _handle(self, folder: JobFolder) -> JobHandle | None:
+        claim = folder.claim()
+        if claim is None:
+            return None
+        return JobHandle(folder.path.name, LocalExecutor.kind, str(claim.pid), claim.host, claim.time)
+
+    def _find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
+        return {key: handle for key in keys if (handle := self._handle(self._folder(key)))}
+
+    def _status(self, handle: JobHandle) -> JobStatus:
+        _CHILDREN.reap()
+        folder = self._folder(handle.key)
+        claim = folder.claim()
+        if claim is None:
+            return JobStatus(JobState.UNKNOWN, reason=f"no job folder {folder.path} on {socket.gethostname()}")
+        # Liveness before the end mark: a runner writes the mark, then exits.
+        alive = processes.is_alive(claim)
+        if end := folder.end_status():
+            return end
+        if alive is None:
+            return JobStatus(
+                JobState.UNKNOWN,
+                reason=f"the job runs on {claim.host}, not on {socket.gethostname()}; use deferrable=False there",
+            )
+        if alive:
+            return JobStatus(JobState.RUNNING)
+        return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason="the runner is gone and left no end mark")
+
+    def _read(self, cursor: Cursor) -> Chunk:
+        try:
+            with open(self._folder(cursor.handle.key).log, "rb") as log:
+                log.seek(cursor.offset)
+                return Chunk(cursor.handle.key, cursor.offset, log.read(_READ_LIMIT))
+        except FileNotFoundError:
+            return Chunk(cursor.handle.key, cursor.offset, b"")
+        except OSError as error:
+            raise BackendUnavailable(f"cannot read the log of {cursor.handle.key}: {error}") from error
+
+    def _cancel(self, handle: JobHandle) -> None:
+        folder = self._folder(handle.key)
+        if not folder.path.is_dir():
+            return
+        folder.mark_cancelled()
+        claim = folder.claim()
+        if claim is None:
+            return
+        if processes.is_alive(claim):
+            processes.terminate(claim)
+        else:  # the runner died without ending what it had started
+            processes.kill_marked("NEMO_AIRFLOW_KEY", handle.key)
+
+    def _remove(self, handles: Sequence[JobHandle]) -> None:
+        for handle in handles:
+            if self._status(handle).state in (JobState.RUNNING, JobState.PENDING):
+                raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
+            self._folder(handle.key).remove()
+
+
+class _Children:
+    """The runners that this process started: collected when they end, or they would stay as zombies."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.append(process)
+
+    def reap(self) -> None:
+        with self._lock:
+            self._running = [process for process in self._running if process.poll() is None]
+
+
+_CHILDREN = _Children()
+
+
+@functools.cache
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(max_workers=4, thread_name_prefix="nemo-local")
+
+
+async def _in_thread(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads(), functools.partial(call, *args, **kwargs))
+
+
+def _errno_kind(error: OSError) -> str:
+    import errno
+
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return FailureKind.QUOTA if full else FailureKind.USER_ERROR

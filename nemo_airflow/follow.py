@@ -1,0 +1,197 @@
+"""Follows one job to its end: its lines to the log, its records to the tracker, its result back.
+
+Used alike by the trigger, by a synchronous operator and by the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+from nemo_airflow.monitor import Monitor, Update
+from nemo_airflow.stream import Line, Record, StreamReader
+
+_CANCEL_SLACK = 30.0
+"""Seconds, after the grace period of a job that is ended early, for its end to be seen."""
+
+
+class Sink(Protocol):
+    """Where a job's records go while it runs. No method blocks the event loop."""
+
+    def record(self, record: Record) -> None:
+        """Takes one record of the stream."""
+
+    async def finish(self, status: JobStatus, folder: Path, error: str) -> None:
+        """Takes how the job ended, and the folder of what came back: its outputs and ``log.txt``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        status: The final status.
+        result: What the job's function returned, as plain JSON types.
+        message: The error in one line, or empty.
+        traceback: The job's own traceback, or empty.
+    """
+
+    status: JobStatus
+    result: Any = None
+    message: str = ""
+    traceback: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job ran to its end without an error."""
+        return self.status.state is JobState.SUCCEEDED
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the outcome as plain JSON types."""
+        return {**dataclasses.asdict(self), "status": self.status.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """The inverse of ``to_json``."""
+        return cls(**{**data, "status": JobStatus.from_json(data["status"])})
+
+
+class Follower:
+    """Follows one job.
+
+    Args:
+        executor: Where the job runs.
+        handle: The job.
+        on_line: Called with each line that the job wrote, in order, each once.
+        warn: Called with what people should know, in one line.
+        sink: Where the records go, or None.
+        deadline: Seconds since the epoch after which the job is cancelled, or None.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        handle: JobHandle,
+        *,
+        on_line: Callable[[Line], None],
+        warn: Callable[[str], None],
+        sink: Sink | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self._executor = executor
+        self._handle = handle
+        self._on_line = on_line
+        self._warn = warn
+        self._sink = sink
+        self._deadline = deadline
+        self._reader = StreamReader()
+        self._end: Record | None = None
+        self._timed_out = False
+
+    async def run(self) -> Outcome:
+        """Returns how the job ended, once all it wrote was passed on.
+
+        It can be cancelled at any time: the job goes on, and another follower can begin anew.
+        """
+        with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
+            folder = Path(scratch)
+            with (folder / "log.txt").open("w", encoding="utf-8") as log:
+                status = await self._follow(log.write)
+            outcome = self._outcome(status)
+            if status.state is JobState.LOST:
+                # What a dead runner left behind must not run on unseen.
+                await self._attempt("cancel what is left of the job", Monitor.shared(self._executor).session.cancel([self._handle]))
+            if self._sink is not None:
+                await self._attempt("collect the outputs", self._collect(folder / "outputs"))
+                await self._sink.finish(outcome.status, folder, "\n".join(filter(None, (outcome.message, outcome.traceback))))
+        return outcome
+
+    async def _follow(self, write: Callable[[str], object]) -> JobStatus:
+        monitor = Monitor.shared(self._executor)
+        status = JobStatus(JobState.UNKNOWN)
+        overdue = asyncio.create_task(self._cancel_when_overdue(monitor))
+        try:
+            async with asyncio.timeout(self._give_up_after()):
+                async for update in monitor.watch(self._handle):
+                    self._take(update, write)
+                    status = update.status or status
+        except TimeoutError:
+            self._warn(f"job {self._handle.key} did not end {_CANCEL_SLACK:.0f} s after it was told to: look at it by hand")
+        finally:
+            overdue.cancel()
+        self._pass_on(self._reader.finish(), write)
+        return status
+
+    def _give_up_after(self) -> float | None:
+        if self._deadline is None:
+            return None
+        return max(self._deadline - time.time(), 0) + self._executor.grace + _CANCEL_SLACK
+
+    async def _cancel_when_overdue(self, monitor: Monitor) -> None:
+        if self._deadline is None:
+            return
+        await asyncio.sleep(max(self._deadline - time.time(), 0))
+        self._timed_out = True
+        self._warn("the deadline of the task has passed: the job is cancelled")
+        while True:
+            try:
+                return await monitor.session.cancel([self._handle])
+            except BackendUnavailable as error:
+                self._warn(f"cannot cancel the job yet: {error}")
+                await asyncio.sleep(5)
+
+    def _take(self, update: Update, write: Callable[[str], object]) -> None:
+        if update.outage:
+            self._warn(f"the back-end cannot be reached, trying again; the job goes on: {update.outage}")
+        self._pass_on(self._reader.feed(update.data), write)
+
+    def _pass_on(self, items: list[Line | Record], write: Callable[[str], object]) -> None:
+        for item in items:
+            if isinstance(item, Line):
+                write(item.text + "\n")
+                self._on_line(item)
+            else:
+                if item.type == "end":
+                    self._end = item
+                elif item.type == "warning":
+                    self._warn(str(item.data.get("message", "")))
+                if self._sink is not None:
+                    self._sink.record(item)
+
+    async def _collect(self, into: Path) -> None:
+        into.mkdir()
+        await Monitor.shared(self._executor).session.collect(self._handle, into)
+
+    async def _attempt(self, what: str, call: Any) -> None:
+        """Does what comes after the job's end, which must not change how it ended."""
+        try:
+            await call
+        except (BackendUnavailable, ExecutorError, OSError) as error:
+            self._warn(f"could not {what}: {error}")
+
+    def _outcome(self, status: JobStatus) -> Outcome:
+        end = self._end.data if self._end is not None else {}
+        # The runner's own word is the better one: a back-end only sees an exit code.
+        if end:
+            status = status_of_end(end)
+        if self._timed_out and status.state is not JobState.SUCCEEDED:
+            return Outcome(
+                JobStatus(JobState.FAILED, status.exit_code, FailureKind.TIMEOUT, status.reason),
+                message="the job did not end before the task's execution_timeout",
+            )
+        if status.state is JobState.SUCCEEDED:
+            return Outcome(status, result=end.get("result"))
+        error = end.get("error") or {}
+        message = status.reason or f"the job ended {status.state}"
+        if status.failure is FailureKind.TIMEOUT:
+            message = status.reason or "the job ran into its time limit"
+        return Outcome(status, message=message, traceback=str(error.get("traceback") or ""))

@@ -1,0 +1,22 @@
+"""What Airflow is told of this provider: its operator, decorator, trigger, hooks, connection and links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Returns the provider's metadata, as Airflow's ``provider_info.schema.json`` has it."""
+    name = "NeMo Airflow"
+    return {
+        "package-name": "nemo-airflow",
+        "name": name,
+        "description": "Run machine-learning experiments: configure once, run anywhere, keep everything.",
+        "integrations": [{"integration-name": name, "external-doc-url": "", "tags": ["software"]}],
+        "operators": [{"integration-name": name, "python-modules": ["nemo_airflow.operators.run"]}],
+        "triggers": [{"integration-name": name, "python-modules": ["nemo_airflow.triggers.run"]}],
+        "hooks": [{"integration-name": name, "python-modules": ["nemo_airflow.hooks.packaging", "nemo_airflow.hooks.mlflow"]}],
+        "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
+        "extra-links": ["nemo_airflow.operators.links.MLflowRunLink"],
+        "connection-types": [],
+    }

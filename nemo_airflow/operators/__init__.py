@@ -1,0 +1,21 @@
+"""The operator, its links, and what makes a job of its arguments."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_EXPORTS = {"NemoRunOperator": "run", "MLflowRunLink": "links", "params_from": "params", "overrides_from": "params"}
+
+__all__ = list(_EXPORTS)  # noqa: PLE0605 - the names are those above
+
+if TYPE_CHECKING:
+    from nemo_airflow.operators.links import MLflowRunLink
+    from nemo_airflow.operators.params import overrides_from, params_from
+    from nemo_airflow.operators.run import NemoRunOperator
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)

@@ -1,0 +1,27 @@
+"""Links from a task's page to where its job can be seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.execution_time.xcom import XCom
+
+if TYPE_CHECKING:
+    from airflow.models.taskinstancekey import TaskInstanceKey
+    from airflow.sdk import BaseOperator
+
+
+class MLflowRunLink(BaseOperatorLink):
+    """The task attempt's run in MLflow."""
+
+    name = "MLflow run"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Returns the address that the operator pushed, or an empty string."""
+        return _pushed(ti_key, self.xcom_key)
+
+
+def _pushed(ti_key: TaskInstanceKey, key: str) -> str:
+    value = XCom.get_value(ti_key=ti_key, key=key)
+    return value if isinstance(value, str) else ""

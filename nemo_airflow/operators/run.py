@@ -1,0 +1,300 @@
+"""The operator that runs a Fiddle config as a job on any back-end."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException
+
+from nemo_airflow import blocking
+from nemo_airflow.config import plan as plans
+from nemo_airflow.exceptions import BackendUnavailable, ConfigError, JobFailed, NemoAirflowError
+from nemo_airflow.executors.base import Executor, Session
+from nemo_airflow.executors.local import LocalExecutor
+from nemo_airflow.follow import Follower, Outcome
+from nemo_airflow.hooks.packaging import PackagingHook
+from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, Package
+from nemo_airflow.monitor import Monitor
+from nemo_airflow.operators import attempt as attempts
+from nemo_airflow.operators.arguments import unwrap, wrap
+from nemo_airflow.operators.links import MLflowRunLink
+from nemo_airflow.operators.preparation import Overrides, Prepared, labels_of, prepare
+from nemo_airflow.operators.tracked import TrackedRun, open_run
+from nemo_airflow.packaging.base import Packager
+from nemo_airflow.tracking.base import Tracker
+from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.triggers.run import NemoRunTrigger, log_line
+
+_BACKSTOP = timedelta(seconds=60)
+"""How long after the deadline Airflow itself ends the deferral, should the triggerer not have."""
+
+_KILL_TIMEOUT = 20.0
+
+_SHOWN_PARAMETERS = 500
+"""How many parameters of the config the job's page shows; the tracker has all of them."""
+
+
+class NemoRunOperator(BaseOperator):
+    """Runs a config as a job: packaged, submitted once, followed, tracked.
+
+    The task waits in the triggerer, not in a worker, and ends as the job ends: the function's
+    return value is the task's XCom, and an error is the task's, with the job's own traceback.
+
+    Args:
+        config: What to run: a ``Config``, ``Partial`` or ``Script``. Strings in it may be
+            templates, and values may be the outputs of other tasks, which then run before.
+        executor: Where to run it, or a ``Config`` of an executor.
+        packager: How to ship the code, or None: a job on this machine then imports from the DAG
+            bundle's folder, and others from their image.
+        tracker: What remembers the run, or None.
+        experiment: The tracker's experiment; the DAG id when None.
+        overrides: Values by dotted path into the config, or texts as ``"model.hidden=64"``.
+        params_prefix: Takes the DAG's params that begin with this prefix as overrides; see
+            :func:`nemo_airflow.params_from`.
+        outputs: Patterns, relative to the job's working directory, of files to keep besides those
+            that the job writes into its output directory.
+        env: Environment variables for the job.
+        allow: Further targets that the job may import, as ``"pkg.mod:name"`` or ``"pkg."``.
+        deferrable: Whether the task waits in the triggerer. If not, it keeps a worker's slot.
+    """
+
+    template_fields: Sequence[str] = ("config", "executor", "packager", "tracker", "experiment", "overrides", "outputs", "env")
+    template_fields_renderers = {"config": "py", "executor": "json", "packager": "json", "tracker": "json", "overrides": "json"}  # noqa: RUF012 - as Airflow declares it
+    operator_extra_links = (MLflowRunLink(),)
+    ui_color = "#d5e8c8"
+
+    def __init__(
+        self,
+        *,
+        config: Any,
+        executor: Any = None,
+        packager: Packager | None = None,
+        tracker: Tracker | None = MLflowTracker(),
+        experiment: str | None = None,
+        overrides: Overrides | None = None,
+        params_prefix: str | None = None,
+        outputs: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        allow: Sequence[str] = (),
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = wrap(config)
+        self.executor = wrap(executor if executor is not None else LocalExecutor())
+        self.packager = wrap(packager)
+        self.tracker = wrap(tracker)
+        self.experiment = experiment
+        self.overrides = overrides
+        self.params_prefix = params_prefix
+        self.outputs = outputs
+        self.env = env
+        self.allow = allow
+        self.deferrable = deferrable
+        self._submitted: tuple[Executor, JobHandle] | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Submits the job, or finds the one that an earlier try submitted, and waits for its end."""
+        with _plain_errors():
+            prepared = self._prepare(context)
+        return self._begin(context, prepared)
+
+    def render(self, context: Context) -> str:
+        """Returns what would be sent to the back-end for this task, for people to read."""
+        prepared = self._prepare(context)
+        return self._executor().render(self._job(prepared, 1, None, {}, context)).to_text()
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Ends the task as its job ended. Called when the trigger has fired."""
+        handle = JobHandle.from_json(event["handle"])
+        if "error" in event:  # the trigger could not follow the job
+            raise NemoAirflowError(event["error"])
+        return self._end(context, handle, Outcome.from_json(event["outcome"]), attached=event["attached"])
+
+    def on_kill(self) -> None:
+        """Cancels the job: the task was killed while it was in a worker."""
+        if self._submitted is None:
+            return
+        executor, handle = self._submitted
+        self.log.info("The task was killed: cancelling job %s", handle.key)
+        blocking.run(_cancel(executor, handle), _KILL_TIMEOUT)
+
+    def _prepare(self, context: Context) -> Prepared:
+        if self.overrides is not None and not isinstance(self.overrides, (Mapping, list, tuple)):
+            raise ConfigError(f"overrides is {type(self.overrides).__name__}, not a mapping or a list of texts")
+        return prepare(
+            unwrap(self.config),
+            self._executor(),
+            context,
+            overrides=self.overrides or (),
+            params_prefix=self.params_prefix,
+            allow=self.allow,
+        )
+
+    def _executor(self) -> Executor:
+        executor = unwrap(self.executor)
+        if not isinstance(executor, Executor):
+            from nemo_airflow.config import Config, build
+
+            executor = build(executor) if isinstance(executor, Config) else executor
+        if not isinstance(executor, Executor):
+            raise ConfigError(f"executor is {type(executor).__name__}, not an executor such as LocalExecutor()")
+        return executor
+
+    def _begin(self, context: Context, prepared: Prepared) -> Any:
+        executor = self._executor()
+        store = context["task_state_store"]
+        max_tries = context["ti"].max_tries
+        earlier = attempts.recall(store)
+        if attempts.continues(earlier, digest=prepared.digest, max_tries=max_tries):
+            attempt = earlier
+        else:
+            number = self._next_number(prepared, executor, earlier)
+            attempt = attempts.Attempt(number, prepared.key(number), prepared.digest, max_tries)
+            attempts.remember(store, attempt)
+        assert attempt is not None  # noqa: S101 - for the type checker: continues() is false for None
+        with _plain_errors():
+            handle, run, attached = self._attach_or_submit(context, prepared, executor, attempt)
+        return self._wait(context, executor, handle, run, attached=attached)
+
+    def _next_number(self, prepared: Prepared, executor: Executor, earlier: attempts.Attempt | None) -> int:
+        """Returns the number of a new attempt, and ends what may still run of the earlier one."""
+        session = executor.connect()
+        if earlier is not None:
+            if found := blocking.run(session.find([earlier.key])):
+                blocking.run(session.cancel(list(found.values())))
+            return earlier.number + 1
+        # No record, yet a job of that key: the record was dropped when the task was cleared.
+        number = 1
+        while found := blocking.run(session.find([prepared.key(number)])):
+            blocking.run(session.cancel(list(found.values())))
+            number += 1
+        return number
+
+    def _attach_or_submit(
+        self, context: Context, prepared: Prepared, executor: Executor, attempt: attempts.Attempt
+    ) -> tuple[JobHandle, TrackedRun | None, bool]:
+        session = executor.connect()
+        tracker = unwrap(self.tracker)
+        if found := blocking.run(session.find([attempt.key])):
+            handle = found[attempt.key]
+            self._submitted = (executor, handle)
+            self.log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
+            run = open_run(tracker, prepared.job(attempt.number), self._experiment(prepared), executor, self.log)
+            return handle, run, True
+        package = self._package(context)
+        job = self._job(prepared, attempt.number, package, {}, context)
+        run = open_run(tracker, job, self._experiment(prepared), executor, self.log)
+        if run is not None and run.ref is not None:
+            job = self._job(prepared, attempt.number, package, run.ref.env, context)
+        handle = self._submit(session, executor, job)
+        if run is not None:
+            run.started(handle, executor.render(job).to_text())
+        self._announce(context, prepared, handle, run, package)
+        return handle, run, False
+
+    def _submit(self, session: Session, executor: Executor, job: Job) -> JobHandle:
+        # Before it is submitted: a kill at this very moment must find what to cancel.
+        self._submitted = (executor, JobHandle(job.key, executor.kind, ""))
+        handle = blocking.run(session.submit(executor.render(job)))
+        self._submitted = (executor, handle)
+        self.log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
+        return handle
+
+    def _experiment(self, prepared: Prepared) -> str:
+        return self.experiment or prepared.labels["dag_id"]
+
+    def _package(self, context: Context) -> Package | None:
+        packager = unwrap(self.packager)
+        return PackagingHook(packager).package(context).package if packager is not None else None
+
+    def _job(self, prepared: Prepared, number: int, package: Package | None, env: Mapping[str, str], context: Context) -> Job:
+        executor = self._executor()
+        labels = prepared.labels
+        airflow_env = {f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")}
+        if package is None and executor.shares_filesystem:
+            airflow_env["PYTHONPATH"] = str(context["ti"].bundle_instance.path)
+        limits = [executor.time_limit, self.execution_timeout.total_seconds() if self.execution_timeout else None]
+        return prepared.job(
+            number,
+            package=package,
+            env={**airflow_env, **env, **(self.env or {})},
+            time_limit=min((limit for limit in limits if limit), default=None),
+            outputs=tuple(self.outputs),
+        )
+
+    def _announce(self, context: Context, prepared: Prepared, handle: JobHandle, run: TrackedRun | None, package: Package | None) -> None:
+        """Pushes what a page or a later task wants to know, before the task waits."""
+        ti = context["ti"]
+        ref = run.ref if run is not None else None
+        record = {
+            "key": handle.key,
+            "handle": handle.to_json(),
+            "plan_digest": plans.digest(prepared.plan),
+            "config": dict(itertools.islice(plans.flatten(prepared.plan).items(), _SHOWN_PARAMETERS)),
+            "package": package.to_json() if package else None,
+            "run": {**ref.to_json(), "env": {}} if ref else None,
+        }
+        ti.xcom_push(key="nemo_job", value=record)
+        if ref and ref.url:
+            ti.xcom_push(key=MLflowRunLink().xcom_key, value=ref.url)
+
+    def _wait(self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, *, attached: bool) -> Any:
+        deadline = time.time() + self.execution_timeout.total_seconds() if self.execution_timeout else None
+        if self.deferrable:
+            self._defer(executor, handle, run, deadline, attached=attached)
+        follower = Follower(
+            executor, handle, on_line=log_line, warn=self.log.warning, sink=run.sink(self.log.warning) if run else None, deadline=deadline
+        )
+        return self._end(context, handle, blocking.run(follower.run()), attached=attached)
+
+    def _defer(self, executor: Executor, handle: JobHandle, run: TrackedRun | None, deadline: float | None, *, attached: bool) -> NoReturn:
+        trigger = NemoRunTrigger(
+            executor=executor.to_json(),
+            handle=handle.to_json(),
+            run=run.to_json() if run else None,
+            deadline=deadline,
+            attached=attached,
+        )
+        backstop = None if deadline is None else timedelta(seconds=deadline - time.time() + executor.grace) + _BACKSTOP
+        # The worker lets go of the job: from here on only the trigger may cancel it.
+        self._submitted = None
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
+
+    def _end(self, context: Context, handle: JobHandle, outcome: Outcome, *, attached: bool) -> Any:
+        self._submitted = None
+        store = context["task_state_store"]
+        if outcome.succeeded:
+            return outcome.result
+        attempts.consume(store, handle.key)
+        if attached and outcome.status.state in (JobState.CANCELLED, JobState.LOST):
+            # It was ended on behalf of an earlier try, or died with its machine: this try has run nothing yet.
+            self.log.warning("Job %s of an earlier try ended %s: submitting a new one", handle.key, outcome.status.state)
+            return self.execute(context)
+        kind = outcome.status.failure or FailureKind.USER_ERROR
+        raise JobFailed(f"job {handle.key} failed ({kind}): {outcome.message}", kind, outcome.traceback)
+
+
+async def _cancel(executor: Executor, handle: JobHandle) -> None:
+    await Monitor.shared(executor).session.cancel([handle])
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Fails the task for good where the author is at fault: trying again would not mend it."""
+    try:
+        yield
+    except BackendUnavailable:
+        raise
+    except NemoAirflowError as error:
+        raise AirflowFailException(str(error)) from None
+
+
+__all__ = ["NemoRunOperator", "labels_of"]

@@ -1,0 +1,33 @@
+"""The pages in Airflow's web UI, and their API."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from airflow.sdk.plugins_manager import AirflowPlugin
+
+PREFIX = "/nemo-airflow"
+
+
+class _LazyApp:
+    """Builds the FastAPI app when the API server asks for it; every worker loads plugins as well."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from nemo_airflow.plugin.app import app
+
+        await app()(scope, receive, send)
+
+
+class NemoAirflowPlugin(AirflowPlugin):
+    """A tab on each task instance that shows its job: what ran, of which code, where."""
+
+    name = "nemo_airflow"
+    fastapi_apps: ClassVar[list[dict[str, Any]]] = [{"app": _LazyApp(), "url_prefix": PREFIX, "name": "nemo-airflow"}]
+    external_views: ClassVar[list[dict[str, Any]]] = [
+        {
+            "name": "Job",
+            "href": f"{PREFIX}/job?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}",
+            "destination": "task_instance",
+            "url_route": "nemo_job",
+        }
+    ]

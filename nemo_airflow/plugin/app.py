@@ -1,0 +1,78 @@
+"""The plugin's web app: a page and its JSON for one task instance's job.
+
+Only who may see a DAG's XComs in Airflow may see its jobs here: apps that plugins mount are
+open to everybody unless they ask for a user themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.models.xcom import XComModel
+from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi.responses import HTMLResponse
+
+JOB_KEY = "nemo_job"
+
+_READ_XCOM = [Depends(requires_access_dag("GET", DagAccessEntity.XCOM))]
+
+
+@functools.cache
+def app() -> FastAPI:
+    """Returns the app; made once a process, when the first request comes."""
+    api = FastAPI(title="nemo-airflow", docs_url=None, redoc_url=None, openapi_url=None)
+    api.add_api_route("/job", _page, response_class=HTMLResponse, dependencies=_READ_XCOM)
+    api.add_api_route("/api/job", _record, dependencies=_READ_XCOM)
+    return api
+
+
+def _record(
+    session: SessionDep, dag_id: str, run_id: str, task_id: str, map_index: Annotated[str, Query()] = "-1"
+) -> dict[str, Any]:
+    """Returns what the operator pushed of the newest attempt's job."""
+    record = _find(session, dag_id, run_id, task_id, _index(map_index))
+    if record is None:
+        raise HTTPException(404, f"no job was submitted for {dag_id}.{task_id} in {run_id}")
+    return record
+
+
+def _page(
+    session: SessionDep, dag_id: str, run_id: str, task_id: str, map_index: Annotated[str, Query()] = "-1"
+) -> HTMLResponse:
+    """Returns the page of a job, or one that says that there is none yet."""
+    record = _find(session, dag_id, run_id, task_id, _index(map_index))
+    return HTMLResponse(_template().render(record=record, dag_id=dag_id, run_id=run_id, task_id=task_id))
+
+
+def _index(text: str) -> int:
+    # Airflow leaves the placeholder empty for a task that is not mapped.
+    try:
+        return int(text)
+    except ValueError:
+        return -1
+
+
+def _find(session: Any, dag_id: str, run_id: str, task_id: str, map_index: int) -> dict[str, Any] | None:
+    query = XComModel.get_many(key=JOB_KEY, dag_ids=dag_id, run_id=run_id, task_ids=task_id, map_indexes=map_index)
+    row = session.scalars(query.limit(1)).first()
+    record = XComModel.deserialize_value(row) if row is not None else None
+    return record if isinstance(record, dict) else None
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["when"] = _when
+    return environment.from_string(Path(__file__).with_name("job.html.jinja2").read_text(encoding="utf-8"))
+
+
+def _when(timestamp: float) -> str:
+    import datetime
+
+    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).isoformat(sep=" ", timespec="seconds")

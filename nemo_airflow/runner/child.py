@@ -1,0 +1,178 @@
+"""The child's side: builds the plan, calls it, and says what came of it."""
+
+import os
+import signal
+import sys
+from typing import Any, Dict, List, Optional
+
+from nemo_airflow.runner import report
+
+RESULT_LIMIT = 1 << 20
+"""Bytes of JSON that a return value may have: it becomes an XCom, in Airflow's database."""
+
+
+def run(folder: str, job: Dict[str, Any], output: int, events: str) -> int:
+    """Runs the job in this process, just forked, and returns its exit code.
+
+    Args:
+        folder: The job's folder.
+        job: The job, from ``job.json``.
+        output: File descriptor for its standard output and error.
+        events: Path of the socket for its reports.
+    """
+    _become_the_job(folder, job, output, events)
+    channel = report.Channel(events)
+    try:
+        return _call(job, channel)
+    finally:
+        _flush()
+
+
+def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) -> None:
+    os.setpgid(0, 0)
+    _die_with_parent()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    for fd in (null, output):
+        if fd > 2:
+            os.close(fd)
+    work = os.path.join(folder, "work")
+    os.environ.update(job.get("env") or {})
+    os.environ.update(
+        NEMO_AIRFLOW_EVENTS=events, NEMO_AIRFLOW_KEY=job["key"], NEMO_AIRFLOW_OUTPUT_DIR=os.path.join(folder, "outputs")
+    )
+    os.chdir(work)
+    _set_path(work, (job.get("env") or {}).get("PYTHONPATH", ""))
+    sys.argv = [job.get("name") or "job"]
+    # New ones: those of the interpreter were made for what descriptors 1 and 2 were when it started.
+    sys.stdout = sys.__stdout__ = open(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    import faulthandler
+
+    faulthandler.enable()
+
+
+def _set_path(work: str, python_path: str) -> None:
+    """Puts the job's code first on the path, and the runner's own folder last: an installed package wins."""
+    own = sys.path.pop(0)
+    before = [work, *(path for path in python_path.split(os.pathsep) if path)]
+    sys.path[:0] = before
+    sys.path.append(own)
+    # The processes that the job starts find the same code.
+    inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in before]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*before, *inherited])
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel to end this process when the supervisor dies, on Linux."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    set_parent_death_signal = 1
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before it was asked
+        os._exit(1)
+
+
+def _on_sigterm(number: int, frame: Any) -> None:
+    """Ends the job as an exception would, so that ``finally`` is kept to; a second signal ends it at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise SystemExit(128 + number)
+
+
+def _call(job: Dict[str, Any], channel: report.Channel) -> int:
+    from nemo_airflow.runner import plan as plans
+
+    try:
+        target = plans.build(job["plan"], job.get("allow") or ())
+        channel.send("config", plan=job["plan"])
+        root = job["plan"].get("root")
+        result = target() if isinstance(root, dict) and root.get("_partial_") else target
+    except SystemExit as stop:
+        return _exit_code(stop, channel)
+    except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is how the job ended
+        return _failed(error, channel)
+    text = _encode(result, channel)
+    channel.send_json('{"type":"outcome","result":' + text + "}")
+    return 0
+
+
+def _exit_code(stop: SystemExit, channel: report.Channel) -> int:
+    code = stop.code
+    if code is None:
+        code = 0
+    if not isinstance(code, int):
+        sys.stderr.write("{}\n".format(code))
+        channel.send("outcome", error={"type": "SystemExit", "message": str(code), "traceback": ""})
+        return 1
+    if code == 0:
+        channel.send("outcome", result=None)
+    return code & 0xFF
+
+
+def _failed(error: BaseException, channel: report.Channel) -> int:
+    import traceback
+
+    if type(error).__module__ == "nemo_airflow.runner.plan":  # the plan was refused: nothing of the job has run
+        text = ""
+        sys.stderr.write("{}\n".format(error))
+    else:
+        _cut_own_frames(error)
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        sys.stderr.write(text)
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else "{}.{}".format(kind.__module__, kind.__qualname__)
+    message = str(error).strip()
+    failure = "out_of_memory" if isinstance(error, MemoryError) else "user_error"
+    channel.send("outcome", error={"type": name, "message": message, "traceback": text}, failure=failure)
+    return 1
+
+
+def _cut_own_frames(error: BaseException) -> None:
+    """Takes this package's frames off the start of a traceback and of those that it was caused by."""
+    own = os.path.dirname(os.path.abspath(__file__))
+    seen: List[int] = []
+    current: Optional[BaseException] = error
+    while current is not None and id(current) not in seen:
+        seen.append(id(current))
+        frames = current.__traceback__
+        while frames is not None and os.path.dirname(os.path.abspath(frames.tb_frame.f_code.co_filename)) == own:
+            frames = frames.tb_next
+        current.__traceback__ = frames
+        current = current.__cause__ or current.__context__
+
+
+def _encode(result: Any, channel: report.Channel) -> str:
+    """Returns the return value as JSON; null, with a warning, for one that is none."""
+    import json
+
+    from nemo_airflow.runner.results import plain
+
+    try:
+        text = json.dumps(plain(result), allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        channel.send("warning", message="the return value is not kept: {}".format(error))
+        return "null"
+    if len(text) > RESULT_LIMIT:
+        channel.send(
+            "warning",
+            message="the return value is not kept: {} bytes of JSON are more than {}; write a file into output_dir() "
+            "and return its name".format(len(text), RESULT_LIMIT),
+        )
+        return "null"
+    return text
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # closed by the job

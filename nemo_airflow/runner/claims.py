@@ -1,0 +1,52 @@
+"""Takes a job for one runner: whoever links the claim first runs it, and nobody else ever does."""
+
+import json
+import os
+import socket
+import time
+from typing import Any, Dict, Optional
+
+
+def take(folder: str) -> bool:
+    """Returns whether this process has taken the job in the folder.
+
+    The claim appears whole or not at all: it is written under another name, then linked.
+    """
+    claim = os.path.join(folder, "claim")
+    temporary = "{}.{}.{}".format(claim, socket.gethostname(), os.getpid())
+    with open(temporary, "w") as file:
+        json.dump(_identity(), file)
+    try:
+        os.link(temporary, claim)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(temporary)
+    return True
+
+
+def _identity() -> Dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "start_ticks": start_ticks("self"),
+        "boot_id": _boot_id(),
+        "host": socket.gethostname(),
+        "ts": time.time(),
+    }
+
+
+def start_ticks(pid: str) -> Optional[int]:
+    """Returns when a process started, in clock ticks since boot, or None without ``/proc``."""
+    try:
+        with open("/proc/{}/stat".format(pid), "rb") as file:
+            return int(file.read().rpartition(b") ")[2].split()[19])
+    except OSError:
+        return None
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

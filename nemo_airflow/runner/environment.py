@@ -1,0 +1,51 @@
+"""What the job finds where it runs: interpreter, packages, machine, devices."""
+
+import os
+import platform
+import socket
+import sys
+from typing import Any, Dict
+
+
+def capture(job: Dict[str, Any], work: str) -> Dict[str, Any]:
+    """Returns the environment of a job. Cheap: names of folders are read, and no package's files.
+
+    Args:
+        job: The job, from ``job.json``.
+        work: The job's working directory.
+    """
+    return {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "packages": _packages(),
+        "gpus": [name for name in os.environ.get("NVIDIA_VISIBLE_DEVICES", "").split(",") if name],
+        "cwd": work,
+        # Names only: values may be secrets.
+        "env_keys": sorted({*os.environ, *(job.get("env") or {})}),
+    }
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def _packages() -> Dict[str, str]:
+    """Returns the installed distributions, from the names of their metadata folders."""
+    packages: Dict[str, str] = {}
+    for folder in reversed(sys.path):  # the first on the path is the one that is imported
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith(".dist-info"):
+                distribution, _, version = name[: -len(".dist-info")].rpartition("-")
+                packages[distribution.replace("_", "-").lower()] = version
+    return dict(sorted(packages.items()))

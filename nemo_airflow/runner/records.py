@@ -1,0 +1,90 @@
+"""Writes the stream: the job's output as it comes, and records between its lines."""
+
+import json
+import os
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+VERSION = 1
+MARK = b"\x1e"
+SHOWN_MARK = "\u241e".encode()
+"""What stands for the mark where the job itself writes one."""
+
+_CLOCK_EVERY = 0.1
+_HOLD = 1.0
+
+
+class StreamWriter:
+    """Owns the standard output of the runner.
+
+    Args:
+        fd: File descriptor to write to.
+        now: Clock, in seconds since the epoch.
+    """
+
+    def __init__(self, fd: int, now: Callable[[], float] = time.time) -> None:
+        self._fd = fd
+        self._now = now
+        self._at_line_start = True
+        self._clocked = 0.0
+        self._held: List[Tuple[float, bytes]] = []
+        self._gone = False
+
+    def output(self, data: bytes) -> None:
+        """Passes on what the job wrote."""
+        if not data:
+            return
+        now = self._now()
+        if self._at_line_start:
+            self._write_held()
+        if now - self._clocked >= _CLOCK_EVERY:
+            self._clocked = now
+            self._write(encode("clock", now))
+        self._write(data.replace(MARK, SHOWN_MARK))
+        self._at_line_start = data.endswith(b"\n")
+        if self._at_line_start:
+            self._write_held()
+
+    def record(self, kind: str, fields: Optional[Dict[str, Any]] = None) -> None:
+        """Writes a record: at once between lines, else after the line that has begun, or soon."""
+        now = self._now()
+        self._held.append((now, encode(kind, now, fields)))
+        if self._at_line_start:
+            self._write_held()
+
+    def tick(self) -> None:
+        """Writes records that were held for the end of a line, when that has not come for a second."""
+        if self._held and self._now() - self._held[0][0] > _HOLD:
+            self._write_held()
+
+    def finish(self, kind: str, fields: Dict[str, Any]) -> bytes:
+        """Writes the last record and returns its JSON."""
+        self._write_held()
+        data = encode(kind, self._now(), fields)
+        self._write(data)
+        return data[1:]
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, []
+        for _, data in held:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view and not self._gone:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                time.sleep(0.01)
+            except BrokenPipeError:
+                self._gone = True  # nobody reads any more: the job itself goes on
+            except OSError:
+                time.sleep(1)  # a full disk: the job waits with its output rather than lose it
+
+
+def encode(kind: str, now: float, fields: Optional[Dict[str, Any]] = None) -> bytes:
+    """Returns a record as it stands on the stream."""
+    record = {"v": VERSION, "type": kind, "ts": round(now, 6)}
+    record.update(fields or {})
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return MARK + text.encode("ascii") + b"\n"

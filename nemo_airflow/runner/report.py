@@ -1,0 +1,198 @@
+"""What user code imports in a job, to log metrics and keep files without knowing who listens.
+
+Usable from any process of the job: reports go to the runner over a Unix socket, whose path is in the
+environment. Outside a job nothing is sent. Also a command, for jobs that are no Python::
+
+    python -m nemo_airflow.runner.report metric loss 0.25 --step 3
+    python -m nemo_airflow.runner.report artifact model.bin
+    python -m nemo_airflow.runner.report tag dataset v2
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from typing import Any, Dict, Mapping, Optional
+
+_EVENTS = "NEMO_AIRFLOW_EVENTS"
+_OUTPUTS = "NEMO_AIRFLOW_OUTPUT_DIR"
+
+
+class Channel:
+    """A connection to the runner; connects when first used, and anew in a forked process.
+
+    Args:
+        path: Path of the runner's socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._socket: Optional[socket.socket] = None
+        self._pid = 0
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """Sends one report."""
+        fields["type"] = kind
+        self.send_json(json.dumps(fields, separators=(",", ":")))
+
+    def send_json(self, text: str) -> None:
+        """Sends one report that is JSON already. Nothing is sent once the runner is gone."""
+        data = text.encode("utf-8") + b"\n"
+        with self._lock:
+            if self._pid != os.getpid():
+                self._socket, self._pid = self._connect(), os.getpid()
+            if self._socket is not None:
+                try:
+                    self._socket.sendall(data)
+                except OSError:
+                    self._socket = None
+
+    def _connect(self) -> Optional[socket.socket]:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(self._path)
+        except OSError:
+            return None
+        return connection
+
+
+_channels: Dict[str, Channel] = {}
+_steps: Dict[str, int] = {}
+
+
+def in_job() -> bool:
+    """Returns whether this code runs in a job, where reports are listened to."""
+    return _EVENTS in os.environ
+
+
+def log_metric(name: str, value: float, step: Optional[int] = None) -> None:
+    """Logs one point of a metric.
+
+    Args:
+        name: For example ``loss`` or ``train/accuracy``.
+        value: A number, or a scalar of an array library; may be NaN or infinite.
+        step: The point's place on the axis; one more than the last of this name when None.
+
+    Raises:
+        TypeError: The value is not a number.
+    """
+    log_metrics({name: value}, step)
+
+
+def log_metrics(values: Mapping[str, float], step: Optional[int] = None) -> None:
+    """Logs one point each of several metrics; see :func:`log_metric`."""
+    now = round(time.time(), 6)
+    points = []
+    for name, value in values.items():
+        number = _number(name, value)
+        at = _steps.get(name, -1) + 1 if step is None else int(step)
+        _steps[name] = at
+        points.append([name, number, at, now])
+    _send("metrics", points=points)
+
+
+def set_tag(name: str, value: object) -> None:
+    """Sets a tag of the run: what is known of it as a whole, in words."""
+    _send("tags", tags={str(name): str(value)})
+
+
+def output_dir() -> "os.PathLike[str]":
+    """Returns the folder whose files are kept; ``./outputs``, made on demand, outside a job."""
+    from pathlib import Path
+
+    folder = Path(os.environ.get(_OUTPUTS) or "outputs").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def log_artifact(path: "os.PathLike[str]", name: Optional[str] = None) -> None:
+    """Keeps a file or folder: it is copied into the output directory. Outside a job, nothing is done.
+
+    Args:
+        path: The file or folder.
+        name: Path to keep it under, relative to the output directory; its own name when None.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The name leads out of the output directory.
+    """
+    source = os.path.abspath(os.fspath(path))
+    if not os.path.exists(source):
+        raise FileNotFoundError("log_artifact: there is no {}".format(source))
+    if not in_job():
+        return
+    folder = os.fspath(output_dir())
+    relative = os.path.normpath(name or os.path.basename(source))
+    if os.path.isabs(relative) or relative.split(os.sep)[0] == os.pardir:
+        raise ValueError("log_artifact: name={!r} leads out of the output directory".format(name))
+    target = os.path.join(folder, relative)
+    if os.path.realpath(source) != os.path.realpath(target):
+        _copy(source, target)
+    _send("artifact", path=relative, name=relative, bytes=_size(target))
+
+
+def _copy(source: str, target: str) -> None:
+    import shutil
+
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.isdir(source):
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)
+
+
+def _size(path: str) -> int:
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def _number(name: str, value: Any) -> Any:
+    if isinstance(value, str) or value is None:
+        raise TypeError("log_metric: {} is {!r}, not a number".format(name, value))
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError("log_metric: {} is {!r}, not a number".format(name, value)) from None
+    if number != number or number in (float("inf"), float("-inf")):
+        return str(number)  # JSON has no word for these
+    return number
+
+
+def _send(kind: str, **fields: Any) -> None:
+    path = os.environ.get(_EVENTS)
+    if path:
+        if path not in _channels:
+            _channels[path] = Channel(path)
+        _channels[path].send(kind, **fields)
+
+
+def main() -> None:
+    """The command line, for jobs that are no Python."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m nemo_airflow.runner.report", description="Report from inside a job.")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    metric = kinds.add_parser("metric", help="log one point of a metric")
+    metric.add_argument("name")
+    metric.add_argument("value", type=float)
+    metric.add_argument("--step", type=int)
+    artifact = kinds.add_parser("artifact", help="keep a file or folder")
+    artifact.add_argument("path")
+    artifact.add_argument("--name")
+    tag = kinds.add_parser("tag", help="set a tag of the run")
+    tag.add_argument("name")
+    tag.add_argument("value")
+    options = parser.parse_args()
+    if options.kind == "metric":
+        log_metric(options.name, options.value, options.step)
+    elif options.kind == "artifact":
+        log_artifact(options.path, options.name)
+    else:
+        set_tag(options.name, options.value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Receives what user code reports, from any process of the job, over a Unix socket."""
+
+import json
+import os
+import selectors
+import socket
+import tempfile
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from nemo_airflow.runner.records import StreamWriter
+
+_BATCH = 500
+_FLUSH_EVERY = 0.2
+
+
+class ReportServer:
+    """Listens for reports and writes them as records, metrics in batches.
+
+    Args:
+        writer: Where the records go.
+        selector: The runner's selector; callbacks are the keys' data.
+    """
+
+    def __init__(self, writer: StreamWriter, selector: selectors.BaseSelector) -> None:
+        self._writer = writer
+        self._selector = selector
+        # A folder of its own right under the temporary one: a socket's path has at most 108 bytes.
+        self._folder = tempfile.mkdtemp(prefix="nemo-")
+        self.path = os.path.join(self._folder, "events")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(self.path)
+        self._socket.listen(128)
+        self._socket.setblocking(False)
+        self._rests: Dict[socket.socket, bytes] = {}
+        self._points: List[List[Any]] = []
+        self._since = 0.0
+        self.outcome: Optional[Dict[str, Any]] = None
+        """What the child said of its end: a result or an error."""
+        selector.register(self._socket, selectors.EVENT_READ, self._accept)
+
+    def close(self) -> None:
+        """Takes in what has arrived, and stops listening."""
+        self._accept()
+        for connection in list(self._rests):
+            while connection in self._rests and self._receive(connection):
+                pass
+        self.flush()
+        for connection in list(self._rests):
+            self._drop(connection)
+        self._selector.unregister(self._socket)
+        self._socket.close()
+        os.unlink(self.path)
+        os.rmdir(self._folder)
+
+    def tick(self) -> None:
+        """Writes points that have waited long enough."""
+        if self._points and time.monotonic() - self._since >= _FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the points that have gathered."""
+        points, self._points = self._points, []
+        if points:
+            self._writer.record("metrics", {"points": points})
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(False)
+            self._rests[connection] = b""
+            self._selector.register(connection, selectors.EVENT_READ, _Reader(self._receive, connection))
+            while connection in self._rests and self._receive(connection):
+                pass
+
+    def _receive(self, connection: socket.socket) -> bool:
+        """Takes in what is there; returns whether there may be more."""
+        try:
+            data = connection.recv(1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(connection)
+            return False
+        *lines, self._rests[connection] = (self._rests[connection] + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        return True
+
+    def _drop(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        connection.close()
+        del self._rests[connection]
+
+    def _take(self, line: bytes) -> None:
+        try:
+            report = json.loads(line)
+            kind = report.pop("type")
+            handler = _HANDLERS[kind]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._writer.record("warning", {"message": "a report that cannot be read: {!r}".format(line[:80])})
+            return
+        handler(self, report)
+
+    def _add_points(self, report: Dict[str, Any]) -> None:
+        if not self._points:
+            self._since = time.monotonic()
+        self._points.extend(report["points"])
+        if len(self._points) >= _BATCH:
+            self.flush()
+
+    def _set_outcome(self, report: Dict[str, Any]) -> None:
+        self.outcome = report
+
+
+class _Reader:
+    """A callback for one connection; a closure would do, but for its name in a traceback."""
+
+    def __init__(self, receive: Callable[[socket.socket], bool], connection: socket.socket) -> None:
+        self._receive = receive
+        self._connection = connection
+
+    def __call__(self) -> None:
+        self._receive(self._connection)
+
+
+def _pass_on(kind: str) -> Callable[[ReportServer, Dict[str, Any]], None]:
+    def write(server: ReportServer, report: Dict[str, Any]) -> None:
+        server._writer.record(kind, report)
+
+    return write
+
+
+_HANDLERS: Dict[str, Callable[[ReportServer, Dict[str, Any]], None]] = {
+    "metrics": ReportServer._add_points,
+    "outcome": ReportServer._set_outcome,
+    **{kind: _pass_on(kind) for kind in ("config", "artifact", "tags", "warning")},
+}

@@ -1,0 +1,330 @@
+"""Supervises one job: claims it, starts it, passes on what it writes, ends it, says how it ended.
+
+Two processes: this one, and the child that it forks to run the user's code. So an end mark is
+written also when the code takes its process down with it, and a stuck interpreter cannot stop the
+heartbeat. The child is forked before anything heavy is imported: no second interpreter is started.
+"""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+from nemo_airflow.runner import claims
+from nemo_airflow.runner.records import StreamWriter
+from nemo_airflow.runner.reports import ReportServer
+from nemo_airflow.runner.resources import Sampler, oom_kills, processes
+
+VERSION = "1"
+EXIT_ALREADY_CLAIMED = 75
+EXIT_BAD_JOB = 2
+EXIT_TIMEOUT = 124
+
+JOB_VERSION = 1
+
+_DRAIN = 2.0
+_LAST_KILL = 3.0
+
+
+def main(argv: List[str]) -> int:
+    """Runs the job in the folder that the command line names; returns the exit code."""
+    if len(argv) != 2:
+        sys.stderr.write("usage: python -m nemo_airflow.runner JOB_FOLDER\n")
+        return EXIT_BAD_JOB
+    folder = os.path.abspath(argv[1])
+    try:
+        with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
+            job = json.load(file)
+        if job.get("version") != JOB_VERSION:
+            raise ValueError("version {!r}, this runner knows {}".format(job.get("version"), JOB_VERSION))
+    except (OSError, ValueError, AttributeError) as error:
+        sys.stderr.write("{}/job.json is not a job: {}\n".format(folder, error))
+        return EXIT_BAD_JOB
+    if not claims.take(folder):
+        return EXIT_ALREADY_CLAIMED
+    return Supervisor(folder, job).run()
+
+
+class Supervisor:
+    """One job, from its claim to its end mark.
+
+    Args:
+        folder: The job's folder.
+        job: The job, from ``job.json``.
+    """
+
+    def __init__(self, folder: str, job: Dict[str, Any]) -> None:
+        self._folder = folder
+        self._job = job
+        self._writer = StreamWriter(1)
+        self._selector = selectors.DefaultSelector()
+        self._child = 0
+        self._status: Optional[int] = None
+        self._started = time.time()
+        self._ending = ""
+        """Why the job is ended early: ``cancelled`` or ``timeout``."""
+        self._kill_at = 0.0
+        self._oom_kills = oom_kills()
+
+    def run(self) -> int:
+        """Returns the exit code for this process: the job's own."""
+        wake_read, wake_write = os.pipe()
+        for fd in (wake_read, wake_write):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._writer.record("start", self._identity())
+        if self._cancel_asked():
+            return self._finish({"state": "cancelled", "exit_code": 128 + signal.SIGTERM, "failure": "cancelled"})
+        try:
+            self._prepare_folder()
+        except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended
+            return self._finish(_refusal("the job's folder cannot be prepared: {}".format(error)))
+        self._server = ReportServer(self._writer, self._selector)
+        output, child_output = os.pipe()
+        self._child = self._fork(child_output, closing=(output, wake_read, wake_write))
+        os.close(child_output)
+        os.set_blocking(output, False)
+        self._open_output = True
+        self._selector.register(output, selectors.EVENT_READ, lambda: self._forward(output))
+        self._selector.register(wake_read, selectors.EVENT_READ, lambda: _drain(wake_read))
+        self._watch()
+        self._sweep(output)
+        self._server.close()
+        return self._finish(self._how_it_ended())
+
+    def _identity(self) -> Dict[str, Any]:
+        return {
+            "key": self._job["key"],
+            "runner": VERSION,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "python": sys.version.split()[0],
+        }
+
+    def _prepare_folder(self) -> None:
+        work = os.path.join(self._folder, "work")
+        for folder in (work, self.outputs):
+            os.makedirs(folder, exist_ok=True)
+        package = self._job.get("package")
+        if package:
+            from nemo_airflow.runner.unpack import unpack
+
+            unpack(os.path.join(self._folder, "package." + package["format"]), work)
+
+    @property
+    def outputs(self) -> str:
+        """The folder of what the job keeps."""
+        return os.path.join(self._folder, "outputs")
+
+    def _fork(self, output: int, closing: Any) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for fd in closing:
+                os.close(fd)
+            self._selector.close()
+            from nemo_airflow.runner import child
+
+            code = child.run(self._folder, self._job, output, self._server.path)
+        except BaseException:  # noqa: BLE001 - a fault of the runner itself: to the log, or nobody would know
+            import traceback
+
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            # Never back into the supervisor's code: one process of the two goes on there.
+            os._exit(code)
+
+    # Watching
+
+    def _watch(self) -> None:
+        """Passes on all that comes, until the child has ended."""
+        from nemo_airflow.runner import environment
+
+        self._writer.record("environment", environment.capture(self._job, os.path.join(self._folder, "work")))
+        sampler = Sampler(self._child, self._job)
+        heartbeat = float(self._job.get("heartbeat") or 30)
+        next_heartbeat = time.monotonic() + heartbeat
+        interval = float(self._job.get("sample_interval") or 0)
+        next_sample = time.monotonic() + min(1.0, interval) if interval else float("inf")
+        limit = self._job.get("time_limit")
+        give_up = time.monotonic() + float(limit) if limit else float("inf")
+        while not self._reap():
+            now = time.monotonic()
+            if now >= give_up:
+                give_up = float("inf")
+                self._end_early("timeout")
+            if self._kill_at and now >= self._kill_at:
+                self._kill_at = now + 1
+                self._signal_child(signal.SIGKILL)
+            if now >= next_heartbeat:
+                self._writer.record("heartbeat")
+                next_heartbeat = now + heartbeat
+            if now >= next_sample:
+                self._sample(sampler)
+                next_sample = now + interval
+            self._server.tick()
+            self._writer.tick()
+            # At least five times a second, for the batches of reports that wait.
+            wake = min(next_heartbeat, next_sample, give_up, self._kill_at or float("inf"), now + 0.2)
+            self._select(max(wake - time.monotonic(), 0))
+
+    def _sample(self, sampler: Sampler) -> None:
+        values = sampler.sample()
+        if values:
+            self._writer.record("sample", {"values": values})
+
+    def _select(self, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            key.data()
+
+    def _forward(self, fd: int) -> None:
+        try:
+            data = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return
+        if data:
+            self._writer.output(data)
+        else:
+            self._selector.unregister(fd)
+            self._open_output = False
+
+    def _reap(self) -> bool:
+        # WNOWAIT: the id stays taken until the group was swept, so that no other group can get it.
+        info = os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return info is not None
+
+    # Ending
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._end_early("cancelled")
+
+    def _end_early(self, why: str) -> None:
+        if self._ending:
+            return
+        self._ending = why
+        self._kill_at = time.monotonic() + float(self._job.get("grace") or 0)
+        if self._child:
+            self._signal_child(signal.SIGTERM)
+
+    def _cancel_asked(self) -> bool:
+        return bool(self._ending) or os.path.exists(os.path.join(self._folder, "cancel"))
+
+    def _signal_child(self, number: int) -> None:
+        try:
+            os.killpg(self._child, number)
+        except (ProcessLookupError, PermissionError):
+            # The group is not there yet, or only as a zombie.
+            if number == signal.SIGKILL or not self._reap():
+                _kill(self._child, number)
+
+    def _sweep(self, output: int) -> None:
+        """Ends what the job left running, and takes in the last of its output."""
+        deadline = time.monotonic() + _DRAIN
+        while self._open_output and time.monotonic() < deadline:
+            self._select(0.05)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not _group_lives(self._child):
+                break
+            _kill_group(self._child, number)
+            deadline = time.monotonic() + _LAST_KILL
+            while _group_lives(self._child) and time.monotonic() < deadline:
+                self._select(0.02)
+        deadline = time.monotonic() + _DRAIN
+        while self._open_output and time.monotonic() < deadline:
+            self._select(0.05)
+        _, self._status, usage = os.wait4(self._child, 0)
+        if self._job.get("sample_interval"):
+            # Of the whole life of the job's processes: a short job has no other sample.
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            seconds = round(usage.ru_utime + usage.ru_stime, 3)
+            self._writer.record("sample", {"values": {"peak_rss_bytes": peak, "cpu_seconds": seconds}})
+
+    def _how_it_ended(self) -> Dict[str, Any]:
+        assert self._status is not None
+        outcome = self._server.outcome or {}
+        by_signal = os.WTERMSIG(self._status) if os.WIFSIGNALED(self._status) else None
+        code = 128 + by_signal if by_signal else os.WEXITSTATUS(self._status)
+        end = {
+            "exit_code": code,
+            "signal": by_signal,
+            "failure": None,
+            "result": outcome.get("result"),
+            "error": outcome.get("error"),
+        }
+        finished = "result" in outcome and code == 0
+        if self._ending and not finished:
+            exit_code = EXIT_TIMEOUT if self._ending == "timeout" else 128 + signal.SIGTERM
+            end.update(state=self._ending, exit_code=exit_code, failure=self._ending, error=None)
+        elif code == 0:
+            end.update(state="succeeded", error=None)
+        else:
+            end.update(state="failed", failure=outcome.get("failure") or self._failure(by_signal))
+            if end["error"] is None:
+                end["error"] = {"type": "", "message": _reason(code, by_signal), "traceback": ""}
+        if end["failure"] == "timeout":
+            end["error"] = {"type": "", "message": "the job ran into its time limit of {:g} s".format(self._job["time_limit"]), "traceback": ""}
+        return end
+
+    def _failure(self, by_signal: Optional[int]) -> str:
+        # The counter is that of the control group, which on a bare machine is everybody's.
+        killed_for_memory = by_signal == signal.SIGKILL and oom_kills() > self._oom_kills
+        return "out_of_memory" if killed_for_memory else "user_error"
+
+    def _finish(self, end: Dict[str, Any]) -> int:
+        base = {"signal": None, "failure": None, "result": None, "error": None, "started": self._started, "ended": time.time()}
+        base.update(end)
+        text = self._writer.finish("end", base)
+        temporary = os.path.join(self._folder, ".end.json.{}".format(os.getpid()))
+        with open(temporary, "wb") as file:
+            file.write(text)
+        os.replace(temporary, os.path.join(self._folder, "end.json"))
+        return int(base["exit_code"])
+
+
+def _refusal(message: str) -> Dict[str, Any]:
+    error = {"type": "", "message": message, "traceback": ""}
+    return {"state": "failed", "exit_code": EXIT_BAD_JOB, "failure": "user_error", "error": error}
+
+
+def _reason(code: int, by_signal: Optional[int]) -> str:
+    if by_signal == signal.SIGKILL:
+        return "killed by SIGKILL: out of memory, or from outside"
+    if by_signal:
+        return "killed by {}".format(signal.Signals(by_signal).name)
+    return "ended with exit code {}".format(code)
+
+
+def _drain(fd: int) -> None:
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        return
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _kill_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _group_lives(group: int) -> bool:
+    """Returns whether a process of the group other than its ended leader is there."""
+    return any(process.group == group and process.state not in ("Z", "X") for process in processes())

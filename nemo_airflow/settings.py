@@ -1,0 +1,27 @@
+"""Where this project keeps its files, and the few settings that are not arguments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """Returns the folder for packages, local jobs and the default tracking store.
+
+    ``$NEMO_AIRFLOW_HOME``; else ``nemo_airflow`` in ``$AIRFLOW_HOME``, which is ``~/airflow``
+    unless set, as for Airflow itself.
+    """
+    if folder := os.environ.get("NEMO_AIRFLOW_HOME"):
+        return Path(folder).expanduser().absolute()
+    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser().absolute() / "nemo_airflow"
+
+
+def packages_folder() -> Path:
+    """Returns the folder of the package store."""
+    return home() / "packages"
+
+
+def jobs_folder() -> Path:
+    """Returns the folder under which each local job has its own."""
+    return home() / "jobs"

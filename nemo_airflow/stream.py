@@ -1,0 +1,134 @@
+"""Reads a job's stream: the lines that the job wrote, and the records between them.
+
+A record begins at a byte 0x1E, wherever that is, and ends with the line. The runner never lets that
+byte through from the job, so cutting the records out gives back exactly what the job wrote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+VERSION = 1
+"""Version of the records that this reader knows."""
+
+MARK = b"\x1e"
+
+_LONGEST_LINE = 1 << 20
+_MICROSECOND = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line that the job wrote.
+
+    Attributes:
+        text: The line without its end. Of a line that redraws itself with carriage returns, what
+            it showed last.
+        timestamp: When the job wrote it, seconds since the epoch. A function of the stream's bytes
+            alone, and greater than that of any line before it.
+        end: Bytes of the stream up to the end of the line.
+    """
+
+    text: str
+    timestamp: float
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A record that the runner wrote.
+
+    Attributes:
+        type: ``start``, ``config``, ``environment``, ``metrics``, ``sample``, ``artifact``, ``tags``,
+            ``heartbeat``, ``warning`` or ``end``.
+        data: The whole JSON object.
+        timestamp: When it was written, seconds since the epoch.
+        end: Bytes of the stream up to the end of the record.
+    """
+
+    type: str
+    data: dict[str, Any]
+    timestamp: float
+    end: int
+
+
+class StreamReader:
+    """Turns the bytes of a stream, cut anywhere, into lines and records.
+
+    Args:
+        offset: Bytes of the stream before the first that will be fed; the start of an item.
+        clock: Timestamp of the last item before that.
+    """
+
+    def __init__(self, offset: int = 0, clock: float = 0.0) -> None:
+        self._end = offset
+        self._clock = clock
+        self._microseconds = round(clock * 1e6)
+        self._rest = b""
+        """Bytes of an item that has not ended."""
+        self._line = b""
+        """The part of the job's line that stands before a record."""
+
+    def feed(self, data: bytes) -> list[Line | Record]:
+        """Returns the items that end in these bytes."""
+        items: list[Line | Record] = []
+        *pieces, self._rest = (self._rest + data).split(b"\n")
+        for piece in pieces:
+            self._end += len(piece) + 1
+            text, mark, record = piece.partition(MARK)
+            if mark:
+                self._line += text
+                self._add_record(items, record)
+            else:
+                items.append(self._make_line(self._line + text))
+                self._line = b""
+        self._cut_long_line(items)
+        return items
+
+    def finish(self) -> list[Line | Record]:
+        """Returns what is left when the stream has ended: a last line without its newline."""
+        items: list[Line | Record] = []
+        text, mark, record = self._rest.partition(MARK)
+        self._end += len(self._rest)
+        self._rest = b""
+        if self._line + text:
+            items.append(self._make_line(self._line + text))
+            self._line = b""
+        if mark:
+            items.append(self._warning(f"the stream ends in the middle of a record: {record[:80]!r}"))
+        return items
+
+    def _cut_long_line(self, items: list[Line | Record]) -> None:
+        if MARK in self._rest:
+            return
+        while len(self._line) + len(self._rest) > _LONGEST_LINE:
+            whole = self._line + self._rest
+            self._end += _LONGEST_LINE - len(self._line)
+            self._line, self._rest = b"", whole[_LONGEST_LINE:]
+            items.append(self._make_line(whole[:_LONGEST_LINE]))
+
+    def _make_line(self, raw: bytes) -> Line:
+        # Strictly rising, so that a time names one line; microseconds are what a log keeps.
+        self._microseconds = max(self._microseconds + 1, round(self._clock * 1e6))
+        text = raw.decode("utf-8", errors="backslashreplace").removesuffix("\r")
+        shown = text.rpartition("\r")[2] if text.rpartition("\r")[2] else text.rstrip("\r").rpartition("\r")[2]
+        return Line(shown, self._microseconds * _MICROSECOND, self._end)
+
+    def _add_record(self, items: list[Line | Record], raw: bytes) -> None:
+        try:
+            data = json.loads(raw)
+            version, kind, timestamp = data["v"], data["type"], float(data["ts"])
+        except (ValueError, KeyError, TypeError):
+            items.append(self._warning(f"a record on the job's stream cannot be read: {raw[:80]!r}"))
+            return
+        if version != VERSION:
+            items.append(self._warning(f"a record of version {version!r} was passed over: update nemo-airflow"))
+        elif kind == "clock":
+            self._clock = timestamp
+        else:
+            items.append(Record(str(kind), data, timestamp, self._end))
+
+    def _warning(self, message: str) -> Record:
+        return Record("warning", {"v": VERSION, "type": "warning", "ts": self._clock, "message": message}, self._clock, self._end)

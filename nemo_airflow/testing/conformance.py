@@ -1,0 +1,293 @@
+"""The conformance suite: what the rest of the system expects of every executor.
+
+Subclass :class:`ExecutorConformance` in a test module, and give it an ``executor`` fixture::
+
+    class TestMyExecutor(ExecutorConformance):
+        @pytest.fixture
+        def executor(self, tmp_path):
+            return MyExecutor(...)
+
+The cases need a back-end that can start a process with Python 3.9 or newer, and nothing else there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import multiprocessing
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemo_airflow import blocking, settings
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.base import Cursor, Executor, Session
+from nemo_airflow.follow import Follower, Outcome
+from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus, Package
+from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.testing import conformance_jobs
+
+_TRICKY = "a 'quoted' \"text\" with $(echo injected) `id` $HOME ; && | > \\ \n a second line\ttab, ünïcödé → 漢字 🙂 %s {x}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A job that was followed to its end."""
+
+    handle: JobHandle
+    outcome: Outcome
+    lines: list[str]
+    warnings: list[str]
+
+
+class ExecutorConformance:
+    """Cases for one executor. A subclass gives the ``executor`` fixture."""
+
+    timeout: float = 120.0
+    """Seconds within which any one job of the suite has to end."""
+
+    @pytest.fixture
+    def executor(self) -> Executor:
+        """The executor under test."""
+        raise NotImplementedError("a conformance test class has to define an 'executor' fixture")
+
+    @pytest.fixture
+    def session(self, executor: Executor) -> Iterator[Session]:
+        """A session of the executor."""
+        session = executor.connect()
+        yield session
+        blocking.run(session.close())
+
+    @pytest.fixture(scope="class")
+    def package(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
+        """The suite's own jobs, as a package in a store of its own."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path_factory.mktemp("home")))
+            yield write_archive(
+                {"conformance_jobs.py": inspect.getsource(conformance_jobs).encode()}, PackageStore(settings.packages_folder())
+            )
+
+    @pytest.fixture
+    def make(self, package: Package) -> Callable[..., Job]:
+        """Makes a job that calls a function of the suite's jobs."""
+
+        def make_job(function: str, *args: Any, job: dict[str, Any] | None = None, **kwargs: Any) -> Job:
+            target = f"conformance_jobs:{function}"
+            root = {"_target_": target, **({"_args_": list(args)} if args else {}), **kwargs}
+            fields: dict[str, Any] = {"grace": 3.0, "package": package, **(job or {})}
+            key = fields.pop("key", f"conformance-{uuid.uuid4().hex[:20]}")
+            return Job(key=key, name=function, plan={"version": 1, "root": root}, allow=("conformance_jobs.",), **fields)
+
+        return make_job
+
+    @pytest.fixture
+    def run(self, executor: Executor, session: Session, make: Callable[..., Job]) -> Callable[..., Finished]:
+        """Submits a job of the suite and follows it to its end."""
+
+        def run_job(function: str, *args: Any, **kwargs: Any) -> Finished:
+            handle = blocking.run(session.submit(executor.render(make(function, *args, **kwargs))))
+            return self.follow(executor, handle)
+
+        return run_job
+
+    def follow(self, executor: Executor, handle: JobHandle) -> Finished:
+        """Follows a job to its end."""
+        lines: list[str] = []
+        warnings: list[str] = []
+        follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append)
+        return Finished(handle, blocking.run(follower.run(), self.timeout), lines, warnings)
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """Waits until something has come about."""
+        deadline = time.monotonic() + self.timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {self.timeout:.0f} s for {what}"
+            time.sleep(0.05)
+
+    def wait_for_output(self, session: Session, handle: JobHandle, text: bytes) -> None:
+        """Waits until a job has written something."""
+
+        def written() -> bool:
+            return any(text in chunk.data for chunk in blocking.run(session.read([Cursor(handle)])))
+
+        self.wait_for(written, f"{text!r} on the stream of {handle.key}")
+
+    def status(self, session: Session, handle: JobHandle) -> JobStatus:
+        """Returns a job's status."""
+        return blocking.run(session.poll([handle]))[handle.key]
+
+    # How a job ends
+
+    def test_result_comes_back(self, run: Callable[..., Finished]) -> None:
+        finished = run("add", a=20, b=22)
+        assert finished.outcome == Outcome(JobStatus(JobState.SUCCEEDED, exit_code=0), result=42)
+
+    def test_failure_brings_the_jobs_own_traceback(self, run: Callable[..., Finished]) -> None:
+        finished = run("fail", message="it is broken")
+        assert finished.outcome.status.state is JobState.FAILED
+        assert finished.outcome.status.failure is FailureKind.USER_ERROR
+        assert "ValueError: it is broken" in finished.outcome.message
+        assert "in inner" in finished.outcome.traceback
+        assert "nemo_airflow" not in finished.outcome.traceback
+
+    @pytest.mark.parametrize("code", [1, 3, 77])
+    def test_exit_code_comes_back(self, run: Callable[..., Finished], code: int) -> None:
+        status = run("exit_with", code=code).outcome.status
+        assert (status.state, status.exit_code) == (JobState.FAILED, code)
+
+    def test_exit_code_zero_is_success(self, run: Callable[..., Finished]) -> None:
+        assert run("exit_with", code=0).outcome.succeeded
+
+    def test_death_by_signal_is_a_failure(self, run: Callable[..., Finished]) -> None:
+        status = run("kill_self", number=int(signal.SIGSEGV)).outcome.status
+        assert (status.state, status.exit_code) == (JobState.FAILED, 128 + signal.SIGSEGV)
+
+    # What goes in
+
+    def test_arguments_come_through_unchanged(self, run: Callable[..., Finished]) -> None:
+        assert run("echo", value=_TRICKY).outcome.result == _TRICKY
+
+    def test_environment_comes_through_unchanged(self, run: Callable[..., Finished]) -> None:
+        finished = run("environment", "TRICKY", "lower_case", job={"env": {"TRICKY": _TRICKY, "lower_case": "kept"}})
+        assert finished.outcome.result == {"TRICKY": _TRICKY, "lower_case": "kept"}
+
+    # What comes out
+
+    def test_long_log_is_complete_and_in_order(self, run: Callable[..., Finished]) -> None:
+        assert run("print_lines", count=100_000).lines == [f"line {number}" for number in range(100_000)]
+
+    def test_split_utf8_and_a_last_line_without_newline(self, run: Callable[..., Finished]) -> None:
+        assert run("print_pieces").lines == ["größer → ok", "no newline"]
+
+    def test_both_streams_and_child_processes_are_logged(self, run: Callable[..., Finished]) -> None:
+        assert sorted(run("print_both").lines) == ["from a child", "to stderr", "to stdout"]
+
+    def test_outputs_are_collected(self, run: Callable[..., Finished], session: Session, tmp_path: Path) -> None:
+        names = ["model.bin", "with space/ünï.txt", *(f"many/{number}.txt" for number in range(200))]
+        finished = run("write_outputs", names=names, size=10, job={"outputs": ("in the *.txt",)})
+        collected = blocking.run(session.collect(finished.handle, tmp_path))
+        assert {str(path) for path in collected} == {*names, "in the working directory.txt"}
+        assert (tmp_path / "with space" / "ünï.txt").read_bytes() == b"x" * 10
+
+    def test_output_that_links_outside_is_refused(self, run: Callable[..., Finished], session: Session, tmp_path: Path) -> None:
+        finished = run("link_outside")
+        with pytest.raises(ExecutorError, match="passwd"):
+            blocking.run(session.collect(finished.handle, tmp_path))
+        assert not (tmp_path / "passwd").exists()
+
+    # Ending early
+
+    def test_time_limit_ends_the_job(self, run: Callable[..., Finished]) -> None:
+        finished = run("ignore_sigterm", seconds=600, job={"time_limit": 1.0, "grace": 1.0})
+        assert finished.outcome.status.state is JobState.FAILED
+        assert finished.outcome.status.failure is FailureKind.TIMEOUT
+
+    def test_cancel_while_running_and_again(
+        self, executor: Executor, session: Session, make: Callable[..., Job]
+    ) -> None:
+        executor = dataclasses.replace(executor, grace=1.0)
+        handle = blocking.run(session.submit(executor.render(make("ignore_sigterm", seconds=600))))
+        self.wait_for_output(session, handle, b"started")
+        blocking.run(session.cancel([handle]))
+        blocking.run(session.cancel([handle]))
+        finished = self.follow(executor, handle)
+        assert finished.outcome.status.state is JobState.CANCELLED
+        assert finished.outcome.status.failure is FailureKind.CANCELLED
+        blocking.run(session.cancel([handle]))
+        assert self.status(session, handle).state is JobState.CANCELLED
+
+    def test_cancel_of_an_ended_job_changes_nothing(self, run: Callable[..., Finished], session: Session) -> None:
+        handle = run("add", a=1, b=1).handle
+        blocking.run(session.cancel([handle]))
+        assert self.status(session, handle).state is JobState.SUCCEEDED
+
+    # One key, one job
+
+    def test_submitting_again_gives_the_same_job(
+        self, executor: Executor, session: Session, make: Callable[..., Job], tmp_path: Path
+    ) -> None:
+        request = executor.render(make("print_lines", count=3))
+        first = blocking.run(session.submit(request))
+        assert blocking.run(session.submit(request)) == first
+        assert self.follow(executor, first).lines == ["line 0", "line 1", "line 2"]
+        assert blocking.run(session.submit(request)) == first
+        assert self.follow(executor, first).lines == ["line 0", "line 1", "line 2"]
+
+    def test_submitting_at_the_same_moment_from_several_processes_starts_one_job(
+        self, executor: Executor, session: Session, make: Callable[..., Job]
+    ) -> None:
+        request = executor.render(make("print_lines", count=3))
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(4) as pool:
+            handles = pool.map(_submit, [(executor, request)] * 4)
+        assert len(set(handles)) == 1
+        assert self.follow(executor, handles[0]).lines == ["line 0", "line 1", "line 2"]
+
+    def test_find_knows_running_and_ended_jobs(self, run: Callable[..., Finished], session: Session) -> None:
+        handle = run("add", a=1, b=1).handle
+        assert blocking.run(session.find([handle.key, "never-submitted"])) == {handle.key: handle}
+
+    def test_unknown_job_is_unknown_and_not_failed(self, session: Session, executor: Executor) -> None:
+        nobody = JobHandle("never-submitted", executor.kind, "999999999", submitted_at=time.time())
+        assert self.status(session, nobody).state is JobState.UNKNOWN
+        assert blocking.run(session.read([Cursor(nobody)])) == []
+        blocking.run(session.cancel([nobody]))
+
+    def test_recycled_id_is_not_taken_for_the_job(self, run: Callable[..., Finished], session: Session) -> None:
+        handle = run("add", a=1, b=1).handle
+        other = dataclasses.replace(handle, key="another-job")
+        assert self.status(session, other).state is JobState.UNKNOWN
+
+    # Reading
+
+    def test_a_stream_can_be_read_from_any_offset(self, run: Callable[..., Finished], session: Session) -> None:
+        handle = run("print_lines", count=1000).handle
+        whole = blocking.run(_read_all(session, handle, 0))
+        assert blocking.run(_read_all(session, handle, 1234)) == whole[1234:]
+
+    def test_many_jobs_are_polled_in_one_call(
+        self, executor: Executor, session: Session, make: Callable[..., Job]
+    ) -> None:
+        handles = [blocking.run(session.submit(executor.render(make("add", a=n, b=1)))) for n in range(5)]
+        results = [self.follow(executor, handle).outcome.result for handle in handles]
+        assert results == [1, 2, 3, 4, 5]
+        assert {status.state for status in blocking.run(session.poll(handles)).values()} == {JobState.SUCCEEDED}
+
+    # Afterwards
+
+    def test_ended_job_can_be_removed_and_a_running_one_not(
+        self, executor: Executor, session: Session, make: Callable[..., Job], tmp_path: Path
+    ) -> None:
+        handle = blocking.run(session.submit(executor.render(make("mark_and_wait", marker="marker", seconds=600))))
+        self.wait_for_output(session, handle, b"started")
+        with pytest.raises(ExecutorError, match=handle.key):
+            blocking.run(session.remove([handle]))
+        blocking.run(session.cancel([handle]))
+        self.follow(executor, handle)
+        blocking.run(session.remove([handle]))
+        assert blocking.run(session.find([handle.key])) == {}
+
+    def test_render_is_pure_and_shows_what_is_sent(self, executor: Executor, make: Callable[..., Job]) -> None:
+        job = make("add", a=1, b=1)
+        request = executor.render(job)
+        assert request == executor.render(job)
+        assert job.key in request.to_text()
+
+
+def _submit(arguments: tuple[Executor, Any]) -> JobHandle:
+    executor, request = arguments
+    return asyncio.run(executor.connect().submit(request))
+
+
+async def _read_all(session: Session, handle: JobHandle, offset: int) -> bytes:
+    data = b""
+    while chunks := await session.read([Cursor(handle, offset + len(data))]):
+        data += chunks[0].data
+    return data

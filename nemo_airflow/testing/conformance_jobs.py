@@ -1,0 +1,99 @@
+"""What the conformance suite runs. Shipped to the job as a package: standard library, Python >= 3.9."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def add(a, b):
+    """Returns the sum."""
+    return a + b
+
+
+def echo(value):
+    """Returns its argument, which has to come through every layer of quoting unchanged."""
+    return value
+
+
+def environment(*names):
+    """Returns the values of environment variables."""
+    return {name: os.environ.get(name) for name in names}
+
+
+def fail(message):
+    """Raises an error from an inner function."""
+
+    def inner():
+        raise ValueError(message)
+
+    inner()
+
+
+def exit_with(code):
+    """Ends the process with an exit code."""
+    sys.exit(code)
+
+
+def print_lines(count):
+    """Prints numbered lines."""
+    for number in range(count):
+        print(f"line {number}")
+
+
+def print_pieces():
+    """Writes a line in pieces that split a UTF-8 sequence, and a last line without its end."""
+    out = sys.stdout.buffer
+    for byte in "größer → ok\n".encode():
+        out.write(bytes([byte]))
+        out.flush()
+        time.sleep(0.005)
+    out.write(b"no newline")
+    out.flush()
+
+
+def print_both():
+    """Writes to both standard streams, and through a child process."""
+    print("to stdout", flush=True)
+    print("to stderr", file=sys.stderr, flush=True)
+    os.system("echo from a child")  # noqa: S605, S607
+
+
+def write_outputs(names, size):
+    """Writes files into the output directory."""
+    folder = Path(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"])
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    Path("in the working directory.txt").write_text("kept by its pattern")
+
+
+def link_outside():
+    """Makes an output that is a link to a file of the machine."""
+    os.symlink("/etc/passwd", Path(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"]) / "passwd")
+
+
+def mark_and_wait(marker, seconds):
+    """Appends a line to a file, to count how often it ran, then waits."""
+    with open(marker, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    print("started", flush=True)
+    time.sleep(seconds)
+
+
+def ignore_sigterm(seconds):
+    """Waits, and ignores being asked to end; so does a child process."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    print("started", flush=True)
+    time.sleep(seconds)
+
+
+def kill_self(number):
+    """Ends by a signal."""
+    os.kill(os.getpid(), number)
+    time.sleep(60)

@@ -1,0 +1,131 @@
+"""Which MLflow store a tracker uses, and how it logs in: connection, then environment, then a local default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from nemo_airflow import settings
+from nemo_airflow.connections import ConnectionInfo, get_connection
+from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.tracking.mlflow.store import Credentials
+
+
+def resolve(tracking_uri: str | None, conn_id: str | None) -> tuple[str, Credentials]:
+    """Returns the store's address, without credentials, and how to log in.
+
+    Args:
+        tracking_uri: The address, or None to take the connection's, else ``$MLFLOW_TRACKING_URI``,
+            else a sqlite database in :func:`nemo_airflow.settings.home`.
+        conn_id: An Airflow connection with the address and the login, or None.
+
+    Raises:
+        SettingsError: The connection is not defined, or the address cannot be used.
+    """
+    if conn_id:
+        address, credentials = from_connection(get_connection(conn_id))
+        return _usable(tracking_uri or address), credentials
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
+    bare, username, password = _without_login(uri)
+    if username:
+        return _usable(bare), Credentials(username, password, verify=_verify_from_environment())
+    return _usable(bare), _from_environment()
+
+
+def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
+    """Returns the address that a connection gives, and how to log in.
+
+    The host is a name, or a whole address (``https://mlflow.example/base``). The protocol is the
+    schema's or the type's, if one of these is ``http`` or ``https``. A token is the extra field
+    ``token``, or a password without a login. The extra field ``verify`` is false, or the file of
+    an authority to trust.
+
+    Raises:
+        SettingsError: The connection has no host.
+    """
+    if not connection.host:
+        raise SettingsError(f"connection {connection.conn_id!r} has no host: set it to the address of the MLflow server")
+    uri = connection.host
+    if "://" not in uri:
+        protocols = [name for name in (connection.schema, connection.conn_type) if name in ("http", "https")]
+        host = f"[{uri}]" if ":" in uri else uri
+        uri = f"{(protocols or ['http'])[0]}://{host}"
+    uri, username, password = _without_login(uri)
+    if connection.port and urlsplit(uri).port is None:
+        parts = urlsplit(uri)
+        uri = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
+    if path := str(connection.extra.get("path") or ""):
+        uri = f"{uri.rstrip('/')}/{path.strip('/')}"
+    token = str(connection.extra.get("token") or "")
+    if not connection.login and not username:
+        token = token or connection.password
+        return uri, Credentials(token=token, verify=_verify(connection.extra.get("verify", True)))
+    login = connection.login or username
+    return uri, Credentials(login, connection.password or password, verify=_verify(connection.extra.get("verify", True)))
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """Returns where the artifacts of a new experiment go: beside a sqlite database, else where the store says.
+
+    MLflow's own default for a database without a server is a folder in whatever directory the
+    process happens to run in.
+    """
+    if not uri.startswith("sqlite:///"):
+        return None
+    folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent / "mlartifacts" / quote(experiment, safe=" ")
+    return folder.as_uri()
+
+
+def run_page(base: str, experiment_id: str, run_id: str) -> str:
+    """Returns the address of a run's page, or an empty string where the base is none of a server."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if base.startswith(("http://", "https://")) else ""
+
+
+def _default_uri() -> str:
+    return f"sqlite:///{settings.home() / 'mlflow.db'}"
+
+
+def _usable(uri: str) -> str:
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file") and uri not in ("databricks",) and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
+        raise SettingsError(
+            f"tracking_uri={uri!r} is a folder of files, a kind of store that MLflow has given up: use sqlite:////path/to/mlflow.db, or a server's http address"
+        )
+    if uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"tracking_uri={uri!r}: cannot make the folder {folder}: {error.strerror}") from error
+    return uri.rstrip("/") if scheme in ("http", "https") else uri
+
+
+def _without_login(uri: str) -> tuple[str, str, str]:
+    parts = urlsplit(uri)
+    # A database's address keeps its login: it is what the database driver takes.
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return uri, "", ""
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return bare, unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def _from_environment() -> Credentials:
+    """MLflow's own variables."""
+    return Credentials(
+        username=os.environ.get("MLFLOW_TRACKING_USERNAME", ""),
+        password=os.environ.get("MLFLOW_TRACKING_PASSWORD", ""),
+        token=os.environ.get("MLFLOW_TRACKING_TOKEN", ""),
+        verify=_verify_from_environment(),
+    )
+
+
+def _verify_from_environment() -> bool | str:
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    return _verify(False if insecure else os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True)
+
+
+def _verify(value: object) -> bool | str:
+    if isinstance(value, str) and value.lower() in ("false", "true", "0", "1"):
+        return value.lower() in ("true", "1")
+    return value if isinstance(value, (bool, str)) else True

@@ -1,0 +1,143 @@
+"""How a job is written in MLflow's terms: parameters, tags, and the names that they may have."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, TypeVar
+
+from nemo_airflow.connections import redact
+from nemo_airflow.job import Job, JobHandle, JobStatus
+
+T = TypeVar("T")
+
+KEY = "nemo_airflow.key"
+"""Tag by which a run is found again."""
+
+MARK = "nemo_airflow.mark"
+"""Tag with how many bytes of the job's stream are recorded."""
+
+STATE = "nemo_airflow.state"
+"""Tag with how the job ended; set last."""
+
+CONFLICTS = "nemo_airflow.param_conflicts"
+"""Tag with the parameters whose resolved value could not be recorded."""
+
+PARENT = "mlflow.parentRunId"
+
+PARAMS_AT_ONCE = 100
+TAGS_AT_ONCE = 100
+
+_NAME_LENGTH = 250
+_PARAM_LENGTH = 6000
+_TAG_LENGTH = 5000
+_ERROR_LENGTH = 500
+
+
+def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the plan's leaves as parameters."""
+    from nemo_airflow.config.plan import flatten
+
+    return {clean_name(path): cut(redact(text), _PARAM_LENGTH) for path, text in flatten(plan).items()}
+
+
+def tags_of_job(job: Job) -> dict[str, str]:
+    """Returns what is known of a job before it is submitted."""
+    labels = job.labels
+    tags = {
+        KEY: job.key,
+        "mlflow.source.name": job.name,
+        "mlflow.source.type": "JOB",
+        **{f"airflow.{name}": value for name, value in labels.items()},
+    }
+    if url := labels.get("url"):
+        tags["mlflow.note.content"] = f"[Task in Airflow]({url})"
+    if package := job.package:
+        tags |= {
+            "nemo_airflow.package_digest": package.digest,
+            "nemo_airflow.dirty": str(package.dirty).lower(),
+            "nemo_airflow.commit": package.commit,
+            "mlflow.source.git.commit": package.commit,
+            "mlflow.source.git.repoURL": package.origin,
+        }
+    return clean_tags(tags)
+
+
+def tags_of_handle(handle: JobHandle) -> dict[str, str]:
+    """Returns where a job runs."""
+    return clean_tags({"nemo_airflow.backend": handle.kind, "nemo_airflow.job_id": handle.id, "nemo_airflow.cluster": handle.cluster})
+
+
+def tags_of_environment(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the parts of a job's environment by which runs are told apart in a list."""
+    gpus = environment.get("gpus") or ()
+    tags = {f"nemo_airflow.{name}": environment.get(name) for name in ("python", "host", "cpus", "image", "image_digest")}
+    if gpus:
+        names = [str(gpu.get("name", gpu)) if isinstance(gpu, Mapping) else str(gpu) for gpu in gpus]
+        tags["nemo_airflow.gpus"] = ", ".join(names)
+    return clean_tags({name: str(value) for name, value in tags.items() if value is not None})
+
+
+def tags_of_end(status: JobStatus, error: str) -> dict[str, str]:
+    """Returns how a job ended."""
+    return clean_tags(
+        {
+            STATE: str(status.state),
+            "nemo_airflow.failure": str(status.failure or ""),
+            "nemo_airflow.exit_code": "" if status.exit_code is None else str(status.exit_code),
+            "nemo_airflow.error": redact(error or status.reason)[:_ERROR_LENGTH],
+        }
+    )
+
+
+def requirements_of(environment: Mapping[str, Any]) -> str:
+    """Returns the packages of an environment as a requirements file."""
+    packages = environment.get("packages") or {}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()))
+
+
+def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Returns the tags that have a value, with names and values that MLflow takes."""
+    return {clean_name(name): cut(value, _TAG_LENGTH) for name, value in tags.items() if value}
+
+
+def clean_name(name: str) -> str:
+    """Returns a name that MLflow takes for a parameter, a metric or a tag.
+
+    MLflow allows letters, digits and ``/_-. :``, in 250 characters, and refuses what is not a
+    plain relative path. A character that it refuses becomes its code point between colons:
+    ``a+b`` is ``a:2b:b``.
+    """
+    clean = re.sub(r"[^\w/.\- :]", _escape, name) or "_"
+    if posixpath.normpath(clean) != clean or clean.startswith(("/", "..")) or clean == ".":
+        clean = re.sub(r"[/.]", _escape, clean)
+    if len(clean) <= _NAME_LENGTH:
+        return clean
+    suffix = f"-{_digest(name)}"
+    return clean[: _NAME_LENGTH - len(suffix)].rstrip("/.") + suffix
+
+
+def cut(text: str, length: int) -> str:
+    """Returns the text, or its beginning and a digest of the whole, in at most ``length`` characters."""
+    if len(text) <= length:
+        return text
+    suffix = f"... ({len(text)} characters, sha256 {_digest(text)})"
+    return text[: length - len(suffix)] + suffix
+
+
+def batches(values: Mapping[str, T], size: int) -> Iterator[dict[str, T]]:
+    """Yields the mapping in parts of at most ``size`` entries."""
+    items: Iterable[tuple[str, T]] = iter(values.items())
+    while part := dict(islice(items, size)):
+        yield part
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f":{ord(match[0]):x}:"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,189 @@
+"""An MLflow tracking server, spoken to by its REST API.
+
+MLflow's own client would do, but for three things. It takes credentials, time limits and
+retries from the environment of the process, which a triggerer shares among all connections; it
+repeats requests that make a run, which then exists twice; and its import takes seconds of every
+task. The REST API is documented and versioned; see "REST API" in MLflow's documentation.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import math
+import mimetypes
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from nemo_airflow.exceptions import TrackingError
+from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.mlflow.store import NOT_FOUND, TRANSIENT_CODES, Credentials, Run, upload_to_repository
+
+_API = "/api/2.0/mlflow"
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+
+_TIMEOUT = httpx.Timeout(20.0, connect=5.0)
+_UPLOAD_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+_UPLOADS_AT_ONCE = 4
+
+_TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class RestStore:
+    """A tracking server at an ``http`` or ``https`` address.
+
+    Args:
+        uri: Its address, without credentials; may have a path.
+        credentials: How to log in.
+    """
+
+    def __init__(self, uri: str, credentials: Credentials) -> None:
+        self.uri = uri.rstrip("/")
+        headers = {"Authorization": f"Bearer {credentials.token}"} if credentials.token and not credentials.username else {}
+        auth = httpx.BasicAuth(credentials.username, credentials.password) if credentials.username else None
+        self._client = httpx.Client(auth=auth, headers=headers, timeout=_TIMEOUT, verify=credentials.verify, follow_redirects=False)
+
+    def experiment(self, name: str) -> str | None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`, as for the other methods."""
+        try:
+            found = self._get("experiments/get-by-name", experiment_name=name)["experiment"]
+        except TrackingError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+        if found.get("lifecycle_stage") == "deleted":
+            raise TrackingError(deleted_experiment(name, self.uri))
+        return str(found["experiment_id"])
+
+    def create_experiment(self, name: str, artifact_location: str | None) -> str:
+        body = {"name": name, **({"artifact_location": artifact_location} if artifact_location else {})}
+        return str(self._post("experiments/create", body)["experiment_id"])
+
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
+        body = {"experiment_id": experiment_id, "run_name": name, "start_time": start_ms, "tags": _pairs(tags)}
+        return _run(self._post("runs/create", body)["run"])
+
+    def search(self, experiment_id: str, tag: str, value: str) -> list[Run]:
+        body = {"experiment_ids": [experiment_id], "filter": f"tags.`{tag}` = '{value}'", "run_view_type": "ACTIVE_ONLY", "max_results": 1000}
+        return [_run(item) for item in self._post("runs/search", body).get("runs", ())]
+
+    def run(self, run_id: str) -> Run:
+        return _run(self._get("runs/get", run_id=run_id)["run"])
+
+    def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
+        self._post("runs/update", {"run_id": run_id, "status": status, **({"end_time": end_ms} if end_ms is not None else {})})
+
+    def delete_run(self, run_id: str) -> None:
+        self._post("runs/delete", {"run_id": run_id})
+
+    def write_once(self, run_id: str, param: str, value: str) -> None:
+        self._post("runs/log-parameter", {"run_id": run_id, "key": param, "value": value})
+
+    def log(
+        self, run_id: str, *, metrics: Sequence[Metric] = (), params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        points = [{"key": m.name, "value": _number(m.value), "timestamp": round(m.timestamp * 1000), "step": m.step} for m in metrics]
+        self._post("runs/log-batch", {"run_id": run_id, "metrics": points, "params": _pairs(params or {}), "tags": _pairs(tags or {})})
+
+    def history(self, run_id: str, metric: str) -> list[Metric]:
+        return list(self._history(run_id, metric))
+
+    def _history(self, run_id: str, metric: str) -> Iterator[Metric]:
+        page: dict[str, str] = {}
+        while True:
+            answer = self._get("metrics/get-history", run_id=run_id, metric_key=metric, max_results="25000", **page)
+            for point in answer.get("metrics", ()):
+                yield Metric(metric, float(point["value"]), int(point.get("step", 0)), int(point["timestamp"]) / 1000)
+            if not answer.get("next_page_token"):
+                return
+            page = {"page_token": answer["next_page_token"]}
+
+    def upload(self, run: Run, files: Mapping[str, Path]) -> None:
+        where = urlsplit(run.artifact_uri)
+        if where.scheme != "mlflow-artifacts":
+            return upload_to_repository(run, files, self.uri)
+        base = f"{self._artifact_server(where.netloc)}{_ARTIFACTS}/{quote(where.path.strip('/'))}"
+        with concurrent.futures.ThreadPoolExecutor(_UPLOADS_AT_ONCE, thread_name_prefix="nemo-upload") as pool:
+            for done in [pool.submit(self._put, f"{base}/{quote(path)}", file) for path, file in files.items()]:
+                done.result()
+        return None
+
+    def _artifact_server(self, netloc: str) -> str:
+        return f"{urlsplit(self.uri).scheme}://{netloc}" if netloc else self.uri
+
+    def _put(self, url: str, file: Path) -> None:
+        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        try:
+            with file.open("rb") as content:
+                size = str(file.stat().st_size)
+                self._request("PUT", url, content=content, headers={"Content-Type": kind, "Content-Length": size}, timeout=_UPLOAD_TIMEOUT)
+        except OSError as error:
+            raise TrackingError(f"cannot read {file.name} to keep it as an artifact: {error.strerror}") from error
+
+    def _get(self, path: str, **params: str) -> dict[str, Any]:
+        return self._request("GET", f"{self.uri}{_API}/{path}", params=params)
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._request("POST", f"{self.uri}{_API}/{path}", json=body)
+
+    def _request(self, method: str, url: str, **kwargs: Any) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, url, **kwargs)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            what = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise TrackingError(f"the MLflow server {self.uri} cannot be reached ({what})", transient=True) from error
+        if response.is_success:
+            return _json(response) if method != "PUT" else {}
+        answer = _json(response, strict=False)
+        code, message = str(answer.get("error_code", "")), str(answer.get("message", "")) or response.reason_phrase
+        if response.status_code in (401, 403):
+            message = f"{message}: check the login of its connection" if self._logs_in else f"{message}: give a connection with a login as conn_id"
+        transient = response.status_code in _TRANSIENT_STATUS or code in TRANSIENT_CODES
+        line = " ".join(message.split())[:1000]
+        raise TrackingError(f"the MLflow server {self.uri} answered {response.status_code} to {urlsplit(url).path}: {line}", transient=transient, code=code)
+
+    @property
+    def _logs_in(self) -> bool:
+        return self._client.auth is not None or "Authorization" in self._client.headers
+
+
+def deleted_experiment(name: str, uri: str) -> str:
+    """Returns what to say of an experiment that was deleted."""
+    return f"experiment {name!r} was deleted in the MLflow store {uri}: restore it there, or choose another name"
+
+
+def _json(response: httpx.Response, *, strict: bool = True) -> dict[str, Any]:
+    try:
+        data = response.json()
+    except ValueError as error:
+        if not strict:
+            return {}
+        raise TrackingError(f"{response.url.copy_with(query=None)} did not answer in JSON: is it an MLflow server?") from error
+    return data if isinstance(data, dict) else {}
+
+
+def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def _number(value: float) -> float | str:
+    """Returns a float as JSON has it; numbers that JSON lacks by the names that protocol buffers give them."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _run(data: Mapping[str, Any]) -> Run:
+    info, values = data["info"], data.get("data", {})
+    return Run(
+        run_id=info["run_id"],
+        experiment_id=str(info["experiment_id"]),
+        status=info["status"],
+        artifact_uri=info.get("artifact_uri", ""),
+        tags={tag["key"]: tag.get("value", "") for tag in values.get("tags", ())},
+        params={param["key"]: param.get("value", "") for param in values.get("params", ())},
+        latest={metric["key"]: int(metric["timestamp"]) for metric in values.get("metrics", ())},
+    )

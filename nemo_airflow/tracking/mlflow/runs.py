@@ -1,0 +1,129 @@
+"""Finds or makes the one run of a key, also when several processes look for it at once.
+
+MLflow lets anyone make any number of runs with the same tags, and a request to make one may
+have been carried out although no answer came. But a parameter of a run can be written only once,
+and the store sees to that. So each candidate run has a parameter that says which run it stands
+for, and a process settles them in an order in which only one can come to stand for itself:
+
+1. It looks for candidates, and makes one when there is none.
+2. It takes the one with the smallest id, and tries to write that id into each *other*
+   candidate. One that already stands for itself is the run, and it is done.
+3. Then it writes the id into the candidate itself.
+
+Suppose that X and a greater Y both came to stand for themselves. Whoever settled Y did not see
+X, so X was made after that look. Whoever settled X did not see Y, or would have written X into
+it first; so Y was made after that other look. Each was made before its own look: a circle in
+time, so it cannot be. A process that dies on the way leaves nothing that the next one cannot
+finish.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from nemo_airflow.exceptions import TrackingError
+from nemo_airflow.tracking.mlflow.fields import KEY
+from nemo_airflow.tracking.mlflow.store import ALREADY_EXISTS, INVALID, NOT_FOUND, Run, Store
+
+STANDS_FOR = "nemo_airflow.run"
+
+_ROUNDS = 10
+
+
+def find_or_create_experiment(store: Store, name: str, artifact_location: str | None) -> str:
+    """Returns the id of the experiment of that name, which is made when there is none."""
+    if (found := store.experiment(name)) is not None:
+        return found
+    try:
+        return store.create_experiment(name, artifact_location)
+    except TrackingError as error:
+        # Another process was faster; a database without a server may say so as a failed constraint.
+        if error.code != ALREADY_EXISTS and not error.transient:
+            raise
+        if (found := store.experiment(name)) is None:
+            raise
+        return found
+
+
+def find_or_create_run(store: Store, experiment_id: str, key: str, *, name: str, tags: Callable[[], Mapping[str, str]]) -> tuple[Run, bool]:
+    """Returns the run of a key, and whether this call made it.
+
+    Args:
+        store: The store.
+        experiment_id: Where the run belongs.
+        key: Value of the run's tag ``nemo_airflow.key``, without quotes.
+        name: What people read, for a new run.
+        tags: Gives the tags of a new run.
+    """
+    mine: Run | None = None
+    for _ in range(_ROUNDS):
+        candidates = {run.run_id: run for run in store.search(experiment_id, KEY, key)}
+        if not candidates:
+            mine = store.create_run(experiment_id, name, {**tags(), KEY: key}, round(time.time() * 1000))
+            continue
+        if (winner := _settle(store, candidates)) is not None:
+            if mine is not None and mine.run_id != winner.run_id:
+                _delete(store, mine.run_id)
+            return winner, mine is not None and mine.run_id == winner.run_id
+    raise TrackingError(f"run {key!r} in the MLflow store {store.uri} is made and deleted again and again", transient=True)
+
+
+def delete_ghosts(store: Store, run: Run) -> None:
+    """Deletes other runs of the same key: left by a request that was carried out after it had been given up."""
+    key = run.tags.get(KEY)
+    if key is None:
+        return
+    for other in store.search(run.experiment_id, KEY, key):
+        if other.run_id != run.run_id:
+            _delete(store, other.run_id)
+
+
+def _settle(store: Store, candidates: Mapping[str, Run]) -> Run | None:
+    """Returns the candidate that stands for itself; None when they must be looked for again."""
+    for run in candidates.values():
+        if run.params.get(STANDS_FOR) == run.run_id:
+            return run
+    smallest = min(candidates)
+    for run_id in sorted(candidates.keys() - {smallest}):
+        if _write(store, run_id, smallest) == run_id:
+            return candidates[run_id]
+    if _write(store, smallest, smallest) == smallest:
+        return candidates[smallest]
+    # It stands for a smaller one, which is gone: no one will come to stand for it any more.
+    return _adopt(store, candidates[smallest])
+
+
+def _adopt(store: Store, run: Run) -> Run | None:
+    _delete(store, run.run_id)
+    return None
+
+
+def _write(store: Store, run_id: str, value: str) -> str | None:
+    """Writes what a run stands for, unless it was written before; returns what it then says, None when it is gone."""
+    try:
+        store.write_once(run_id, STANDS_FOR, value)
+        return value
+    except TrackingError as error:
+        if error.code == NOT_FOUND:
+            return None
+        if error.code not in (INVALID, "INVALID_STATE") and not error.transient:
+            raise
+        try:
+            written = store.run(run_id).params.get(STANDS_FOR)
+        except TrackingError as gone:
+            if gone.code == NOT_FOUND:
+                return None
+            raise
+        if written is None and error.transient:
+            raise
+        return written
+
+
+def _delete(store: Store, run_id: str) -> None:
+    try:
+        store.delete_run(run_id)
+    except TrackingError as error:
+        # Gone already, or left to delete_ghosts(): the run that counts is settled.
+        if not error.transient and error.code not in (NOT_FOUND, INVALID, "INVALID_STATE"):
+            raise

@@ -1,0 +1,1 @@
+"""The trigger that follows a job while its task is deferred."""

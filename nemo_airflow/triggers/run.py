@@ -1,0 +1,97 @@
+"""Follows a job in the triggerer: its lines to the task's log, its records to the tracker."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import structlog
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from nemo_airflow.exceptions import NemoAirflowError
+from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import JobHandle
+from nemo_airflow.monitor import Monitor
+from nemo_airflow.operators.tracked import TrackedRun
+from nemo_airflow.stream import Line
+from nemo_airflow.triggers import replay
+
+_log = structlog.get_logger(logger_name=replay.LOGGER)
+
+
+class NemoRunTrigger(BaseTrigger):
+    """Fires once, when the job has ended.
+
+    A triggerer that is killed leaves the job alone; the next one follows it anew from the
+    beginning of its stream, and passes over the lines that the task's log has already.
+
+    Args:
+        executor: JSON form of the executor.
+        handle: JSON form of the job's handle.
+        run: JSON form of the :class:`~nemo_airflow.operators.tracked.TrackedRun`, or None.
+        deadline: Seconds since the epoch after which the job is cancelled, or None.
+        attached: Whether an earlier try of the task submitted the job; handed on in the event.
+    """
+
+    def __init__(
+        self,
+        executor: Mapping[str, Any],
+        handle: Mapping[str, Any],
+        run: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+        attached: bool = False,
+    ) -> None:
+        super().__init__()
+        self.executor = executor
+        self.handle = handle
+        self.run_data = run
+        self.deadline = deadline
+        self.attached = attached
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Returns the class path and the arguments, all plain JSON types."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "executor": dict(self.executor),
+            "handle": dict(self.handle),
+            "run": self.run_data,
+            "deadline": self.deadline,
+            "attached": self.attached,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yields one event with the job's outcome, or with an error when it cannot be followed."""
+        logged = await replay.last_logged(self.task_instance)
+
+        def on_line(line: Line) -> None:
+            if replay.microseconds(line.timestamp) > logged:
+                log_line(line)
+
+        tracked = TrackedRun.from_json(self.run_data) if self.run_data else None
+        event: dict[str, Any] = {"handle": dict(self.handle), "attached": self.attached}
+        try:
+            follower = Follower(
+                executor_from_json(self.executor),
+                JobHandle.from_json(self.handle),
+                on_line=on_line,
+                warn=self.log.warning,
+                sink=tracked.sink(self.log.warning) if tracked else None,
+                deadline=self.deadline,
+            )
+            event["outcome"] = (await follower.run()).to_json()
+        except NemoAirflowError as error:
+            event["error"] = str(error)
+        yield TriggerEvent(event)
+
+    async def on_kill(self) -> None:
+        """Cancels the job: a user marked the task failed or succeeded, or cleared it."""
+        handle = JobHandle.from_json(self.handle)
+        self.log.info("The task was ended by a user: cancelling job %s", handle.key)
+        await Monitor.shared(executor_from_json(self.executor)).session.cancel([handle])
+
+
+def log_line(line: Line) -> None:
+    """Writes a line of the job to the task's log, with the time at which the job wrote it."""
+    when = datetime.datetime.fromtimestamp(line.timestamp, datetime.UTC)
+    _log.info(line.text, timestamp=when.isoformat(timespec="microseconds").replace("+00:00", "Z"))

@@ -1,0 +1,42 @@
+"""What the operator's tests run as jobs."""
+
+import dataclasses
+import time
+
+
+@dataclasses.dataclass
+class Model:
+    hidden: int = 8
+    name: str = "mlp"
+
+
+def train(model: Model, learning_rate: float = 0.1, tags: list[str] | None = None) -> dict:
+    print(f"training {model.name} with {model.hidden}")
+    return {"hidden": model.hidden, "name": model.name, "learning_rate": learning_rate, "tags": tags}
+
+
+def number() -> int:
+    return 21
+
+
+def double(value: int) -> int:
+    return 2 * value
+
+
+def fail(message: str) -> None:
+    raise RuntimeError(message)
+
+
+def sleep(seconds: float) -> None:
+    print("asleep", flush=True)
+    time.sleep(seconds)
+
+
+def fail_until(marker: str, runs: int) -> int:
+    """Counts its runs in a file, and fails until there were enough."""
+    with open(marker, "a") as file:
+        file.write("x")
+    count = len(open(marker).read())
+    if count < runs:
+        raise RuntimeError(f"run {count}")
+    return count

@@ -1,0 +1,235 @@
+"""The operator, run by ``dag.test()``: deferral included, with real jobs."""
+
+import datetime
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import operator_jobs as jobs
+import pytest
+from airflow.models.xcom import XComModel
+from airflow.sdk import DAG, task
+from airflow.utils.session import create_session
+
+from nemo_airflow import Config, LocalExecutor, NemoRunOperator, Partial, Script, params_from
+from nemo_airflow.exceptions import TargetNotImportableError
+
+HERE = str(Path(__file__).parent)
+names = (f"operator_test_{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "jobs"
+
+
+@pytest.fixture
+def defaults(root):
+    return {"executor": LocalExecutor(root=str(root), grace=1), "tracker": None, "env": {"PYTHONPATH": HERE}}
+
+
+def new_dag(**arguments):
+    return DAG(next(names), schedule=None, start_date=datetime.datetime(2026, 1, 1), **arguments)
+
+
+def run(dag, **arguments):
+    """Runs a DAG and returns the states of its tasks and what they returned, by task id and map index."""
+    dag_run = dag.test(**arguments)
+    states = {(ti.task_id, ti.map_index): ti.state for ti in dag_run.get_task_instances()}
+    with create_session() as session:
+        rows = session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag.dag_id, key="return_value")).all()
+        results = {(row.task_id, row.map_index): XComModel.deserialize_value(row) for row in rows}
+    return states, results
+
+
+def jobs_in(root):
+    return [path for path in root.iterdir() if not path.name.startswith(".")] if root.exists() else []
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_result_of_the_job_is_the_tasks_xcom(defaults, deferrable):
+    with new_dag() as dag:
+        NemoRunOperator(task_id="t", config=Config(jobs.train, model=Config(jobs.Model, hidden=3)), deferrable=deferrable, **defaults)
+    states, results = run(dag)
+    assert states == {("t", -1): "success"}
+    assert results[("t", -1)] == {"hidden": 3, "name": "mlp", "learning_rate": 0.1, "tags": None}
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_failed_job_fails_the_task_with_its_own_traceback(defaults, deferrable, caplog, capfd):
+    with new_dag() as dag:
+        NemoRunOperator(task_id="t", config=Config(jobs.fail, message="no luck"), deferrable=deferrable, **defaults)
+    states, results = run(dag)
+    assert states == {("t", -1): "failed"}
+    assert ("t", -1) not in results
+    printed = "".join(capfd.readouterr()) + caplog.text
+    assert "RuntimeError: no luck" in printed
+    assert 'operator_jobs.py", line' in printed
+
+
+def test_partial_and_script_run_as_well(defaults):
+    with new_dag() as dag:
+        NemoRunOperator(task_id="partial", config=Partial(jobs.number), **defaults)
+        NemoRunOperator(task_id="script", config=Script(inline="test $((40 + 2)) = 42"), **defaults)
+        NemoRunOperator(task_id="bad_script", config=Script(inline="exit 3"), **defaults)
+    states, results = run(dag)
+    assert states == {("partial", -1): "success", ("script", -1): "success", ("bad_script", -1): "failed"}
+    assert results[("partial", -1)] == 21
+
+
+def test_templates_in_a_nested_config_are_rendered_and_typed(defaults):
+    with new_dag(params={"width": 5}) as dag:
+        model = Config(jobs.Model, hidden="{{ params.width }}", name="{{ ds }}")
+        NemoRunOperator(task_id="t", config=Config(jobs.train, model=model, tags=["{{ dag.dag_id }}"]), **defaults)
+    _, results = run(dag, logical_date=datetime.datetime(2026, 2, 3, tzinfo=datetime.UTC))
+    assert results[("t", -1)] == {"hidden": 5, "name": "2026-02-03", "learning_rate": 0.1, "tags": [dag.dag_id]}
+
+
+def test_output_of_a_task_inside_a_config_is_wired_upstream_and_passed(defaults):
+    with new_dag() as dag:
+        number = NemoRunOperator(task_id="number", config=Config(jobs.number), **defaults)
+        model = Config(jobs.Model, hidden=number.output)
+        train = NemoRunOperator(task_id="train", config=Config(jobs.train, model=model), **defaults)
+        double = NemoRunOperator(task_id="double", config=Config(jobs.double, value=train.output["hidden"]), **defaults)
+    assert train.upstream_task_ids == {"number"}
+    assert double.upstream_task_ids == {"train"}
+    _, results = run(dag)
+    assert results[("train", -1)]["hidden"] == 21
+    assert results[("double", -1)] == 42
+
+
+def test_executor_may_be_a_config_with_templates(defaults, root):
+    defaults["executor"] = Config(LocalExecutor, root=str(root / "{{ dag.dag_id }}"))
+    with new_dag() as dag:
+        NemoRunOperator(task_id="t", config=Config(jobs.number), **defaults)
+    states, _ = run(dag)
+    assert states == {("t", -1): "success"}
+    assert len(jobs_in(root / dag.dag_id)) == 1
+
+
+def test_mapping_over_configs_and_over_executors(defaults, root):
+    by_executor = {name: value for name, value in defaults.items() if name != "executor"}
+    with new_dag() as dag:
+        configs = [Config(jobs.double, value=value) for value in (1, 2, 3)]
+        NemoRunOperator.partial(task_id="configs", **defaults).expand(config=configs)
+        executors = [LocalExecutor(root=str(root / name)) for name in ("a", "b")]
+        NemoRunOperator.partial(task_id="executors", config=Config(jobs.number), **by_executor).expand(executor=executors)
+    states, results = run(dag)
+    assert set(states.values()) == {"success"}
+    assert [results[("configs", index)] for index in range(3)] == [2, 4, 6]
+    assert len(jobs_in(root / "a")) == len(jobs_in(root / "b")) == 1
+
+
+def test_decorated_function_returns_the_config_to_run(defaults):
+    with new_dag() as dag:
+
+        @task.nemo(**defaults)
+        def train(hidden: int, ds=None):
+            return Config(jobs.train, model=Config(jobs.Model, hidden=hidden, name="{{ ds }}"))
+
+        @task.nemo(**defaults)
+        def total(results):
+            return Config(jobs.double, value=sum(result["hidden"] for result in results))
+
+        total(train.expand(hidden=[1, 2, 3]))
+    states, results = run(dag, logical_date=datetime.datetime(2026, 2, 3, tzinfo=datetime.UTC))
+    assert set(states.values()) == {"success"}
+    assert results[("train", 2)]["name"] == "2026-02-03"
+    assert results[("total", -1)] == 12
+
+
+def test_overrides_and_the_trigger_form_change_the_config(defaults):
+    config = Config(jobs.train, model=Config(jobs.Model))
+    with new_dag(params=params_from(config, prefix="train")) as dag:
+        NemoRunOperator(task_id="t", config=config, params_prefix="train", overrides=["model.name=other"], **defaults)
+    _, results = run(dag, run_conf={"train.model.hidden": 64, "train.learning_rate": 0.5})
+    assert results[("t", -1)] == {"hidden": 64, "name": "other", "learning_rate": 0.5, "tags": None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "conf", "message"),
+    [
+        ({"config": Config(jobs.train)}, {}, "model"),
+        ({"config": Config(jobs.train, model=Config(jobs.Model, hidden="{{ 'many' }}"))}, {}, "model.hidden"),
+        ({"config": Config(jobs.number), "overrides": {"valve": 3}}, {}, "valve"),
+        ({"config": Config(jobs.double, value=1), "overrides": ["valeu=3"]}, {}, "value"),
+        ({"config": Config(jobs.double, value=1), "params_prefix": "d"}, {"d.valeu": 3}, "value"),
+        ({"config": jobs.number}, {}, "Config"),
+        ({"config": Config(jobs.number), "executor": LocalExecutor(time="soon")}, {}, "time="),
+        ({"config": Config(jobs.number), "executor": "local"}, {}, "executor"),
+        ({"config": Config(jobs.number), "executor": LocalExecutor(python="/no/such/python")}, {}, "/no/such/python"),
+    ],
+)
+def test_bad_input_fails_the_task_in_one_line_and_submits_nothing(defaults, root, capfd, caplog, arguments, conf, message):
+    with new_dag(default_args={"retries": 2, "retry_delay": datetime.timedelta(0)}) as dag:
+        NemoRunOperator(task_id="t", **{**defaults, **arguments})
+    states, _ = run(dag, run_conf=conf)
+    assert states == {("t", -1): "failed"}
+    printed = "".join(capfd.readouterr()) + caplog.text
+    assert any(message in line for line in printed.splitlines() if "AirflowFailException" in line), printed
+    assert not [folder for folder in jobs_in(root) if (folder / "claim").exists()]
+
+
+def test_function_of_a_dag_file_is_refused_where_it_is_written():
+    def local(x: int) -> int:
+        return x
+
+    with pytest.raises(TargetNotImportableError, match="module"):
+        Config(local, x=1)
+    with pytest.raises(TargetNotImportableError, match="module"):
+        Config(lambda: 1)
+
+
+def test_execution_timeout_holds_while_deferred_and_cancels_the_job(defaults, root):
+    with new_dag() as dag:
+        limit = datetime.timedelta(seconds=2)
+        NemoRunOperator(task_id="t", config=Config(jobs.sleep, seconds=600), execution_timeout=limit, **defaults)
+    states, _ = run(dag)
+    assert states == {("t", -1): "failed"}
+    (job,) = jobs_in(root)
+    end = json.loads((job / "end.json").read_text())
+    assert end["state"] in ("timeout", "cancelled")
+
+
+def test_retry_after_a_failure_is_a_new_attempt(defaults, root, tmp_path):
+    with new_dag(default_args={"retries": 3, "retry_delay": datetime.timedelta(0)}) as dag:
+        NemoRunOperator(task_id="t", config=Config(jobs.fail_until, marker=str(tmp_path / "marker"), runs=3), **defaults)
+    states, results = run(dag)
+    assert states == {("t", -1): "success"}
+    assert results[("t", -1)] == 3
+    assert len(jobs_in(root)) == 3
+
+
+def test_parsing_a_dag_again_makes_no_new_version(tmp_path):
+    script = tmp_path / "parse.py"
+    script.write_text(f"""
+import datetime, sys
+sys.path.insert(0, {HERE!r})
+import operator_jobs as jobs
+from airflow.sdk import DAG, task
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.serialization.serialized_objects import LazyDeserializedDAG
+from nemo_airflow import *
+with DAG("d", schedule=None, start_date=datetime.datetime(2026, 1, 1), params=params_from(Config(jobs.train), prefix="p")) as dag:
+    number = NemoRunOperator(task_id="n", config=Config(jobs.number), packager=GitArchivePackager())
+    config = Config(jobs.train, model=Config(jobs.Model, hidden=number.output), tags=["{{{{ ds }}}}"])
+    NemoRunOperator(task_id="t", config=config, executor=LocalExecutor(), tracker=MLflowTracker())
+    NemoRunOperator.partial(task_id="m", executor=LocalExecutor()).expand(config=[Config(jobs.double, value=v) for v in (1, 2)])
+    @task.nemo(executor=LocalExecutor())
+    def fit(hidden: int):
+        return Config(jobs.double, value=hidden)
+    fit.expand(hidden=[1, 2])
+print(SerializedDagModel.hash(LazyDeserializedDAG.from_dag(dag).data))
+""")
+
+    def parse(seed):
+        done = subprocess.run(
+            [sys.executable, str(script)], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()[-1]
+
+    assert parse("1") == parse("2")
