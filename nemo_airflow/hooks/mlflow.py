@@ -1,0 +1,87 @@
+"""MLflow for tasks that run in the worker: to compare with the champion in the registry, to promote a model."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+
+from nemo_airflow.exceptions import MissingExtraError, NemoAirflowError, SettingsError
+from nemo_airflow.tracking.mlflow.address import resolve
+from nemo_airflow.tracking.mlflow.store import Credentials, open_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_logged_in: tuple[str, dict[str, str]] | None = None
+
+
+class MLflowHook(BaseHook):
+    """Gives MLflow's client for the store that trackers use.
+
+    Args:
+        conn_id: An Airflow connection with the address and the login. None: ``$MLFLOW_TRACKING_URI``,
+            else the local default, as for :class:`~nemo_airflow.tracking.MLflowTracker`.
+        tracking_uri: The address, in place of the connection's.
+    """
+
+    conn_name_attr = "conn_id"
+    default_conn_name = "mlflow_default"
+    conn_type = "mlflow"
+    hook_name = "MLflow"
+
+    def __init__(self, conn_id: str | None = None, tracking_uri: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.tracking_uri = tracking_uri
+
+    def get_conn(self) -> MlflowClient:
+        """Returns MLflow's client for the store.
+
+        MLflow takes a login from the environment of the process, so it is put there: a task runs in
+        a process of its own, and can log in to one server.
+
+        Raises:
+            SettingsError: The connection is not defined, or this process is logged in to another server.
+            MissingExtraError: MLflow is not installed.
+        """
+        uri, credentials = resolve(self.tracking_uri, self.conn_id)
+        try:
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise MissingExtraError("MLflowHook", "mlflow") from error
+        if login := _login(credentials):
+            _log_in(uri, login)
+        return MlflowClient(tracking_uri=uri)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Asks the server for an experiment; returns whether it answered, and what to tell."""
+        try:
+            uri, credentials = resolve(self.tracking_uri, self.conn_id)
+            open_store(uri, credentials).experiment("Default")
+        except NemoAirflowError as error:
+            return False, str(error)
+        return True, f"The MLflow store {uri} answers"
+
+
+def _login(credentials: Credentials) -> dict[str, str]:
+    verify = credentials.verify
+    login = {
+        "MLFLOW_TRACKING_USERNAME": credentials.username,
+        "MLFLOW_TRACKING_PASSWORD": credentials.password,
+        "MLFLOW_TRACKING_TOKEN": "" if credentials.username else credentials.token,
+        "MLFLOW_TRACKING_INSECURE_TLS": "" if verify else "true",
+        "MLFLOW_TRACKING_SERVER_CERT_PATH": verify if isinstance(verify, str) else "",
+    }
+    return {name: value for name, value in login.items() if value}
+
+
+def _log_in(uri: str, login: dict[str, str]) -> None:
+    global _logged_in
+    if _logged_in is not None and _logged_in != (uri, login):
+        raise SettingsError(
+            f"this process is logged in to {_logged_in[0]}, and MLflow can keep one login: use another task for {uri}"
+        )
+    _logged_in = (uri, login)
+    os.environ.update(login)

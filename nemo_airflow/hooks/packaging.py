@@ -1,0 +1,60 @@
+"""Packages the code of a DAG for its jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseHook
+from airflow.sdk.definitions.context import Context
+
+from nemo_airflow import settings
+from nemo_airflow.job import Package
+from nemo_airflow.packaging.base import Packager
+from nemo_airflow.packaging.git import GitArchivePackager
+from nemo_airflow.packaging.store import PackageStore
+
+
+class PackagingHook(BaseHook):
+    """Runs a packager on the repository that a DAG comes from, into the package store.
+
+    Args:
+        packager: What to ship.
+        store: Where packages are kept; ``<home>/packages`` when None.
+    """
+
+    def __init__(self, packager: Packager, store: PackageStore | None = None) -> None:
+        super().__init__()
+        self.packager = packager
+        self.store = store or PackageStore(settings.packages_folder())
+
+    def package(self, context: Context) -> Package:
+        """Returns the package of the task's code; see :meth:`Packager.package`.
+
+        A packager without a path takes the repository of the DAG's bundle, at the bundle's version
+        where it has one.
+        """
+        bundle = getattr(context["ti"], "bundle_instance", None)
+        packager = self.packager
+        if isinstance(packager, GitArchivePackager) and packager.path is None:
+            packager = _at_version(packager, bundle)
+        root = getattr(bundle, "path", None)
+        package = packager.package(self.store, root=Path(root) if root else None)
+        changes = " with uncommitted changes" if package.dirty else ""
+        self.log.info("Package %s: %d bytes, commit %s%s", package.digest[:12], package.size, package.commit[:12] or "none", changes)
+        return package
+
+    def get_conn(self) -> PackageStore:
+        """Returns the package store."""
+        return self.store
+
+
+def _at_version(packager: GitArchivePackager, bundle: Any) -> GitArchivePackager:
+    """Takes a git bundle's bare clone: the checkout of a version may have lost its ``.git``."""
+    bare, version = getattr(bundle, "bare_repo_path", None), getattr(bundle, "version", None)
+    if bare is None or not version or not Path(bare).is_dir():
+        return packager
+    subdir = getattr(bundle, "subdir", None)
+    subpath = "/".join(part for part in (subdir or "", packager.subpath) if part)
+    return dataclasses.replace(packager, path=str(bare), ref=version, subpath=subpath)
