@@ -81,7 +81,7 @@ def redact(text: str) -> str:
     """Returns the text with the secrets that Airflow knows of in this process replaced by ``***``."""
     if not _inside_airflow():
         return text
-    from airflow.sdk.log import redact as airflow_redact
+    from airflow.sdk.log import redact as airflow_redact  # type: ignore[attr-defined] # as Airflow's own providers do
 
     return str(airflow_redact(text))
 
@@ -126,7 +126,9 @@ def _from_environment(conn_id: str) -> ConnectionInfo:
         return _from_json(conn_id, text) if text.lstrip().startswith("{") else _from_uri(conn_id, text)
     except (ValueError, TypeError, AttributeError):
         # Not chained: the original error quotes the text, and with it the password.
-        raise SettingsError(f"{name} is neither a connection URI nor a JSON object with the fields of a connection") from None
+        raise SettingsError(
+            f"{name} is neither a connection URI nor a JSON object with the fields of a connection"
+        ) from None
 
 
 def _from_json(conn_id: str, text: str) -> ConnectionInfo:
@@ -168,4 +170,5 @@ def _from_uri(conn_id: str, text: str) -> ConnectionInfo:
 
 
 def _not_defined(conn_id: str) -> str:
-    return f"connection {conn_id!r} is not defined: add it with `airflow connections add {conn_id} ...`, or set AIRFLOW_CONN_{conn_id.upper()}"
+    add = f"add it with `airflow connections add {conn_id} ...`"
+    return f"connection {conn_id!r} is not defined: {add}, or set AIRFLOW_CONN_{conn_id.upper()}"

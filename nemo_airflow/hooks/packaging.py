@@ -39,8 +39,7 @@ class PackagingHook(BaseHook):
         packager = self.packager
         if isinstance(packager, GitArchivePackager) and packager.path is None:
             packager = _at_version(packager, bundle)
-        root = getattr(bundle, "path", None)
-        package = packager.package(self.store, root=Path(root) if root else None)
+        package = packager.package(self.store, root=bundle_folder(context))
         changes = " with uncommitted changes" if package.dirty else ""
         self.log.info("Package %s: %d bytes, commit %s%s", package.digest[:12], package.size, package.commit[:12] or "none", changes)
         return package
@@ -48,6 +47,12 @@ class PackagingHook(BaseHook):
     def get_conn(self) -> PackageStore:
         """Returns the package store."""
         return self.store
+
+
+def bundle_folder(context: Context) -> Path:
+    """Returns the folder of the DAG's bundle; the DAG file's own where it is run without one."""
+    bundle = getattr(context["ti"], "bundle_instance", None)
+    return Path(bundle.path) if bundle is not None else Path(context["dag"].fileloc).parent
 
 
 def _at_version(packager: GitArchivePackager, bundle: Any) -> GitArchivePackager:

@@ -14,7 +14,9 @@ from airflow.sdk import XComArg
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.definitions._internal.types import ArgNotSet
 from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException
 
+from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.config.leaves import iter_leaves, map_leaves
 
 
@@ -43,7 +45,10 @@ class Argument(ResolveMixin):
             # As the operator renders one of its own fields; other leaves hold nothing to render.
             return task.render_template(leaf, context, env) if isinstance(leaf, (str, ResolveMixin)) else leaf
 
-        return _map(self.value, render)
+        try:
+            return _map(self.value, render)
+        except NemoAirflowError as error:  # what was rendered does not fit: trying again would not mend it
+            raise AirflowFailException(str(error)) from None
 
     def serialize(self) -> Any:
         """Returns plain JSON types, the same at each parse; what the rendered-templates page shows."""

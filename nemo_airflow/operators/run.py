@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from types import NoneType
 from typing import Any, NoReturn
 
 from airflow.sdk import BaseOperator
@@ -19,17 +20,17 @@ from nemo_airflow.exceptions import BackendUnavailable, ConfigError, JobFailed, 
 from nemo_airflow.executors.base import Executor, Session
 from nemo_airflow.executors.local import LocalExecutor
 from nemo_airflow.follow import Follower, Outcome
-from nemo_airflow.hooks.packaging import PackagingHook
+from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, Package
 from nemo_airflow.monitor import Monitor
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import unwrap, wrap
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.preparation import Overrides, Prepared, labels_of, prepare
-from nemo_airflow.operators.tracked import TrackedRun, open_run
 from nemo_airflow.packaging.base import Packager
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.tracking.run import TrackedRun, load_collector, open_run
 from nemo_airflow.triggers.run import NemoRunTrigger, log_line
 
 _BACKSTOP = timedelta(seconds=60)
@@ -50,7 +51,8 @@ class NemoRunOperator(BaseOperator):
     Args:
         config: What to run: a ``Config``, ``Partial`` or ``Script``. Strings in it may be
             templates, and values may be the outputs of other tasks, which then run before.
-        executor: Where to run it, or a ``Config`` of an executor.
+        job_executor: Where to run it, or a ``Config`` of an executor; ``LocalExecutor()`` when None.
+            (``executor`` is Airflow's own: the name of the Airflow executor that runs the task.)
         packager: How to ship the code, or None: a job on this machine then imports from the DAG
             bundle's folder, and others from their image.
         tracker: What remembers the run, or None.
@@ -58,6 +60,8 @@ class NemoRunOperator(BaseOperator):
         overrides: Values by dotted path into the config, or texts as ``"model.hidden=64"``.
         params_prefix: Takes the DAG's params that begin with this prefix as overrides; see
             :func:`nemo_airflow.params_from`.
+        collector: Which of the outputs the tracker keeps, as ``"pkg.mod:Class"`` of an
+            :class:`~nemo_airflow.tracking.ArtifactCollector`; all when empty.
         outputs: Patterns, relative to the job's working directory, of files to keep besides those
             that the job writes into its output directory.
         env: Environment variables for the job.
@@ -65,8 +69,8 @@ class NemoRunOperator(BaseOperator):
         deferrable: Whether the task waits in the triggerer. If not, it keeps a worker's slot.
     """
 
-    template_fields: Sequence[str] = ("config", "executor", "packager", "tracker", "experiment", "overrides", "outputs", "env")
-    template_fields_renderers = {"config": "py", "executor": "json", "packager": "json", "tracker": "json", "overrides": "json"}  # noqa: RUF012 - as Airflow declares it
+    template_fields: Sequence[str] = ("config", "job_executor", "packager", "tracker", "experiment", "overrides", "outputs", "env")
+    template_fields_renderers = {"config": "py", "job_executor": "json", "packager": "json", "tracker": "json", "overrides": "json"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (MLflowRunLink(),)
     ui_color = "#d5e8c8"
 
@@ -74,26 +78,30 @@ class NemoRunOperator(BaseOperator):
         self,
         *,
         config: Any,
-        executor: Any = None,
+        job_executor: Any = None,
         packager: Packager | None = None,
         tracker: Tracker | None = MLflowTracker(),
         experiment: str | None = None,
         overrides: Overrides | None = None,
         params_prefix: str | None = None,
+        collector: str = "",
         outputs: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         allow: Sequence[str] = (),
         deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(kwargs.get("executor"), (str, NoneType)):
+            raise ConfigError("executor=... is Airflow's own argument, the name of an Airflow executor: give the back-end as job_executor=...")
         super().__init__(**kwargs)
         self.config = wrap(config)
-        self.executor = wrap(executor if executor is not None else LocalExecutor())
+        self.job_executor = wrap(job_executor if job_executor is not None else LocalExecutor())
         self.packager = wrap(packager)
         self.tracker = wrap(tracker)
         self.experiment = experiment
         self.overrides = overrides
         self.params_prefix = params_prefix
+        self.collector = collector
         self.outputs = outputs
         self.env = env
         self.allow = allow
@@ -139,13 +147,13 @@ class NemoRunOperator(BaseOperator):
         )
 
     def _executor(self) -> Executor:
-        executor = unwrap(self.executor)
+        executor = unwrap(self.job_executor)
         if not isinstance(executor, Executor):
             from nemo_airflow.config import Config, build
 
             executor = build(executor) if isinstance(executor, Config) else executor
         if not isinstance(executor, Executor):
-            raise ConfigError(f"executor is {type(executor).__name__}, not an executor such as LocalExecutor()")
+            raise ConfigError(f"job_executor is {type(executor).__name__}, not an executor such as LocalExecutor()")
         return executor
 
     def _begin(self, context: Context, prepared: Prepared) -> Any:
@@ -182,21 +190,20 @@ class NemoRunOperator(BaseOperator):
         self, context: Context, prepared: Prepared, executor: Executor, attempt: attempts.Attempt
     ) -> tuple[JobHandle, TrackedRun | None, bool]:
         session = executor.connect()
-        tracker = unwrap(self.tracker)
         if found := blocking.run(session.find([attempt.key])):
             handle = found[attempt.key]
             self._submitted = (executor, handle)
             self.log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
-            run = open_run(tracker, prepared.job(attempt.number), self._experiment(prepared), executor, self.log)
-            return handle, run, True
+            run = self._open_run(prepared, prepared.job(attempt.number), executor)
+            return handle, run.submitted(handle, "") if run else None, True
         package = self._package(context)
         job = self._job(prepared, attempt.number, package, {}, context)
-        run = open_run(tracker, job, self._experiment(prepared), executor, self.log)
+        run = self._open_run(prepared, job, executor)
         if run is not None and run.ref is not None:
             job = self._job(prepared, attempt.number, package, run.ref.env, context)
         handle = self._submit(session, executor, job)
         if run is not None:
-            run.started(handle, executor.render(job).to_text())
+            run = run.submitted(handle, executor.render(job).to_text())
         self._announce(context, prepared, handle, run, package)
         return handle, run, False
 
@@ -208,19 +215,30 @@ class NemoRunOperator(BaseOperator):
         self.log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
         return handle
 
-    def _experiment(self, prepared: Prepared) -> str:
-        return self.experiment or prepared.labels["dag_id"]
+    def _open_run(self, prepared: Prepared, job: Job, executor: Executor) -> TrackedRun | None:
+        tracker = unwrap(self.tracker)
+        if tracker is None:
+            return None
+        load_collector(self.collector)
+        return open_run(
+            tracker,
+            job,
+            experiment=self.experiment or prepared.labels["dag_id"],
+            shares_filesystem=executor.shares_filesystem,
+            collector=self.collector,
+            warn=self.log.warning,
+        )
 
     def _package(self, context: Context) -> Package | None:
         packager = unwrap(self.packager)
-        return PackagingHook(packager).package(context).package if packager is not None else None
+        return PackagingHook(packager).package(context) if packager is not None else None
 
     def _job(self, prepared: Prepared, number: int, package: Package | None, env: Mapping[str, str], context: Context) -> Job:
         executor = self._executor()
         labels = prepared.labels
         airflow_env = {f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")}
         if package is None and executor.shares_filesystem:
-            airflow_env["PYTHONPATH"] = str(context["ti"].bundle_instance.path)
+            airflow_env["PYTHONPATH"] = str(bundle_folder(context))
         limits = [executor.time_limit, self.execution_timeout.total_seconds() if self.execution_timeout else None]
         return prepared.job(
             number,
@@ -243,8 +261,7 @@ class NemoRunOperator(BaseOperator):
             "run": {**ref.to_json(), "env": {}} if ref else None,
         }
         ti.xcom_push(key="nemo_job", value=record)
-        if ref and ref.url:
-            ti.xcom_push(key=MLflowRunLink().xcom_key, value=ref.url)
+        ti.xcom_push(key=MLflowRunLink().xcom_key, value=ref.url if ref else "")
 
     def _wait(self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, *, attached: bool) -> Any:
         deadline = time.time() + self.execution_timeout.total_seconds() if self.execution_timeout else None

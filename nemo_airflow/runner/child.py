@@ -59,13 +59,16 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
 
 def _set_path(work: str, python_path: str) -> None:
     """Puts the job's code first on the path, and the runner's own folder last: an installed package wins."""
-    own = sys.path.pop(0)
+    from importlib.machinery import PathFinder
+
+    own = os.path.abspath(sys.path.pop(0))
+    installed = PathFinder.find_spec("nemo_airflow", sys.path) is not None
     before = [work, *(path for path in python_path.split(os.pathsep) if path)]
     sys.path[:0] = before
     sys.path.append(own)
     # The processes that the job starts find the same code.
     inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in before]
-    os.environ["PYTHONPATH"] = os.pathsep.join([*before, *inherited])
+    os.environ["PYTHONPATH"] = os.pathsep.join([*before, *inherited, *([] if installed else [own])])
 
 
 def _die_with_parent() -> None:

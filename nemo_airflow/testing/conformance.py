@@ -66,7 +66,8 @@ class ExecutorConformance:
         blocking.run(session.close())
 
     @pytest.fixture(scope="class")
-    def package(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
+    @classmethod
+    def package(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
         """The suite's own jobs, as a package in a store of its own."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path_factory.mktemp("home")))
@@ -81,7 +82,7 @@ class ExecutorConformance:
         def make_job(function: str, *args: Any, job: dict[str, Any] | None = None, **kwargs: Any) -> Job:
             target = f"conformance_jobs:{function}"
             root = {"_target_": target, **({"_args_": list(args)} if args else {}), **kwargs}
-            fields: dict[str, Any] = {"grace": 3.0, "package": package, **(job or {})}
+            fields: dict[str, Any] = {"package": package, **(job or {})}
             key = fields.pop("key", f"conformance-{uuid.uuid4().hex[:20]}")
             return Job(key=key, name=function, plan={"version": 1, "root": root}, allow=("conformance_jobs.",), **fields)
 
@@ -184,8 +185,10 @@ class ExecutorConformance:
 
     # Ending early
 
-    def test_time_limit_ends_the_job(self, run: Callable[..., Finished]) -> None:
-        finished = run("ignore_sigterm", seconds=600, job={"time_limit": 1.0, "grace": 1.0})
+    def test_time_limit_ends_the_job(self, executor: Executor, session: Session, make: Callable[..., Job]) -> None:
+        executor = dataclasses.replace(executor, grace=1.0, time=1.0)
+        handle = blocking.run(session.submit(executor.render(make("ignore_sigterm", seconds=600))))
+        finished = self.follow(executor, handle)
         assert finished.outcome.status.state is JobState.FAILED
         assert finished.outcome.status.failure is FailureKind.TIMEOUT
 

@@ -1,4 +1,4 @@
-"""What is remembered of a job, and by whom: the tracker's interface and the artifact collectors'."""
+"""What is remembered of a job, and by whom: the tracker's interface and the values that it takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nemo_airflow.job import Job, JobHandle, JobStatus
 
@@ -66,6 +66,16 @@ class Tracker(abc.ABC):
     :class:`~nemo_airflow.exceptions.TrackingError`.
     """
 
+    kind: ClassVar[str]
+    """Names the tracker in its JSON form and in the entry-point group ``nemo_airflow.trackers``."""
+
+    @abc.abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Returns the tracker as plain JSON types with its ``kind``, without any secret.
+
+        :func:`nemo_airflow.tracking.tracker_from_json` brings it back.
+        """
+
     @abc.abstractmethod
     def open(self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool) -> RunRef:
         """Finds or makes the run of this job (by its key), under the parent run of that name.
@@ -90,8 +100,16 @@ class Tracker(abc.ABC):
         """Records the environment that the job found: Python, packages, devices, host."""
 
     @abc.abstractmethod
+    def tag(self, ref: RunRef, tags: Mapping[str, str]) -> None:
+        """Sets tags; one that is there is replaced."""
+
+    @abc.abstractmethod
     def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
-        """Records points, and that the stream was read up to ``mark`` bytes; a replay doubles nothing."""
+        """Records points, and that the stream was read up to ``mark`` bytes.
+
+        A replay doubles nothing: points whose mark is recorded already are passed over. A mark of
+        0 says nothing of the stream: the points are recorded, and the mark stays.
+        """
 
     @abc.abstractmethod
     def mark(self, ref: RunRef) -> int:
@@ -107,4 +125,4 @@ class Tracker(abc.ABC):
 
     def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
         """Ends the parent run, when the DAG run ends."""
-        return None
+        return

@@ -14,8 +14,8 @@ from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import JobHandle
 from nemo_airflow.monitor import Monitor
-from nemo_airflow.operators.tracked import TrackedRun
 from nemo_airflow.stream import Line
+from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.triggers import replay
 
 _log = structlog.get_logger(logger_name=replay.LOGGER)
@@ -30,7 +30,7 @@ class NemoRunTrigger(BaseTrigger):
     Args:
         executor: JSON form of the executor.
         handle: JSON form of the job's handle.
-        run: JSON form of the :class:`~nemo_airflow.operators.tracked.TrackedRun`, or None.
+        run: JSON form of the :class:`~nemo_airflow.tracking.run.TrackedRun`, or None.
         deadline: Seconds since the epoch after which the job is cancelled, or None.
         attached: Whether an earlier try of the task submitted the job; handed on in the event.
     """

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import operator_jobs as jobs
 import pytest
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.xcom import XComModel
 from airflow.sdk import DAG, task
+from airflow.serialization.definitions.dag import SerializedDAG
+from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.session import create_session
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator, Partial, Script, params_from
@@ -28,15 +32,25 @@ def root(tmp_path):
 
 @pytest.fixture
 def defaults(root):
-    return {"executor": LocalExecutor(root=str(root), grace=1), "tracker": None, "env": {"PYTHONPATH": HERE}}
+    return {"job_executor": LocalExecutor(root=str(root), grace=1), "tracker": None, "env": {"PYTHONPATH": HERE}}
 
 
 def new_dag(**arguments):
     return DAG(next(names), schedule=None, start_date=datetime.datetime(2026, 1, 1), **arguments)
 
 
+def register(dag):
+    """Writes a DAG that is in no DAG file to the database, as the DAG processor does with others."""
+    DagBundlesManager().sync_bundles_to_db()
+    data = LazyDeserializedDAG.from_dag(dag)
+    with create_session() as session:
+        SerializedDAG.bulk_write_to_db("dags-folder", None, [data], session=session)
+        SerializedDagModel.write_dag(data, bundle_name="dags-folder", session=session)
+
+
 def run(dag, **arguments):
     """Runs a DAG and returns the states of its tasks and what they returned, by task id and map index."""
+    register(dag)
     dag_run = dag.test(**arguments)
     states = {(ti.task_id, ti.map_index): ti.state for ti in dag_run.get_task_instances()}
     with create_session() as session:
@@ -92,7 +106,7 @@ def test_output_of_a_task_inside_a_config_is_wired_upstream_and_passed(defaults)
     with new_dag() as dag:
         number = NemoRunOperator(task_id="number", config=Config(jobs.number), **defaults)
         model = Config(jobs.Model, hidden=number.output)
-        train = NemoRunOperator(task_id="train", config=Config(jobs.train, model=model), **defaults)
+        train = NemoRunOperator(task_id="train", config=Config(jobs.train, model=model), multiple_outputs=True, **defaults)
         double = NemoRunOperator(task_id="double", config=Config(jobs.double, value=train.output["hidden"]), **defaults)
     assert train.upstream_task_ids == {"number"}
     assert double.upstream_task_ids == {"train"}
@@ -102,7 +116,7 @@ def test_output_of_a_task_inside_a_config_is_wired_upstream_and_passed(defaults)
 
 
 def test_executor_may_be_a_config_with_templates(defaults, root):
-    defaults["executor"] = Config(LocalExecutor, root=str(root / "{{ dag.dag_id }}"))
+    defaults["job_executor"] = Config(LocalExecutor, root=str(root / "{{ dag.dag_id }}"))
     with new_dag() as dag:
         NemoRunOperator(task_id="t", config=Config(jobs.number), **defaults)
     states, _ = run(dag)
@@ -111,12 +125,12 @@ def test_executor_may_be_a_config_with_templates(defaults, root):
 
 
 def test_mapping_over_configs_and_over_executors(defaults, root):
-    by_executor = {name: value for name, value in defaults.items() if name != "executor"}
+    by_executor = {name: value for name, value in defaults.items() if name != "job_executor"}
     with new_dag() as dag:
         configs = [Config(jobs.double, value=value) for value in (1, 2, 3)]
         NemoRunOperator.partial(task_id="configs", **defaults).expand(config=configs)
         executors = [LocalExecutor(root=str(root / name)) for name in ("a", "b")]
-        NemoRunOperator.partial(task_id="executors", config=Config(jobs.number), **by_executor).expand(executor=executors)
+        NemoRunOperator.partial(task_id="executors", config=Config(jobs.number), **by_executor).expand(job_executor=executors)
     states, results = run(dag)
     assert set(states.values()) == {"success"}
     assert [results[("configs", index)] for index in range(3)] == [2, 4, 6]
@@ -158,9 +172,9 @@ def test_overrides_and_the_trigger_form_change_the_config(defaults):
         ({"config": Config(jobs.double, value=1), "overrides": ["valeu=3"]}, {}, "value"),
         ({"config": Config(jobs.double, value=1), "params_prefix": "d"}, {"d.valeu": 3}, "value"),
         ({"config": jobs.number}, {}, "Config"),
-        ({"config": Config(jobs.number), "executor": LocalExecutor(time="soon")}, {}, "time="),
-        ({"config": Config(jobs.number), "executor": "local"}, {}, "executor"),
-        ({"config": Config(jobs.number), "executor": LocalExecutor(python="/no/such/python")}, {}, "/no/such/python"),
+        ({"config": Config(jobs.number), "job_executor": LocalExecutor(time="soon")}, {}, "time="),
+        ({"config": Config(jobs.number), "job_executor": "local"}, {}, "job_executor"),
+        ({"config": Config(jobs.number), "job_executor": LocalExecutor(python="/no/such/python")}, {}, "/no/such/python"),
     ],
 )
 def test_bad_input_fails_the_task_in_one_line_and_submits_nothing(defaults, root, capfd, caplog, arguments, conf, message):
@@ -216,9 +230,9 @@ from nemo_airflow import *
 with DAG("d", schedule=None, start_date=datetime.datetime(2026, 1, 1), params=params_from(Config(jobs.train), prefix="p")) as dag:
     number = NemoRunOperator(task_id="n", config=Config(jobs.number), packager=GitArchivePackager())
     config = Config(jobs.train, model=Config(jobs.Model, hidden=number.output), tags=["{{{{ ds }}}}"])
-    NemoRunOperator(task_id="t", config=config, executor=LocalExecutor(), tracker=MLflowTracker())
-    NemoRunOperator.partial(task_id="m", executor=LocalExecutor()).expand(config=[Config(jobs.double, value=v) for v in (1, 2)])
-    @task.nemo(executor=LocalExecutor())
+    NemoRunOperator(task_id="t", config=config, job_executor=LocalExecutor(), tracker=MLflowTracker())
+    NemoRunOperator.partial(task_id="m", job_executor=LocalExecutor()).expand(config=[Config(jobs.double, value=v) for v in (1, 2)])
+    @task.nemo(job_executor=LocalExecutor())
     def fit(hidden: int):
         return Config(jobs.double, value=hidden)
     fit.expand(hidden=[1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -24,10 +25,10 @@ def resolve(tracking_uri: str | None, conn_id: str | None) -> tuple[str, Credent
         SettingsError: The connection is not defined, or the address cannot be used.
     """
     if conn_id:
-        address, credentials = from_connection(get_connection(conn_id))
+        address, credentials = from_connection(_connection(conn_id))
         return _usable(tracking_uri or address), credentials
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
-    bare, username, password = _without_login(uri)
+    bare, username, password = without_login(uri)
     if username:
         return _usable(bare), Credentials(username, password, verify=_verify_from_environment())
     return _usable(bare), _from_environment()
@@ -45,13 +46,15 @@ def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
         SettingsError: The connection has no host.
     """
     if not connection.host:
-        raise SettingsError(f"connection {connection.conn_id!r} has no host: set it to the address of the MLflow server")
+        raise SettingsError(
+            f"connection {connection.conn_id!r} has no host: set it to the address of the MLflow server"
+        )
     uri = connection.host
     if "://" not in uri:
         protocols = [name for name in (connection.schema, connection.conn_type) if name in ("http", "https")]
         host = f"[{uri}]" if ":" in uri else uri
         uri = f"{(protocols or ['http'])[0]}://{host}"
-    uri, username, password = _without_login(uri)
+    uri, username, password = without_login(uri)
     if connection.port and urlsplit(uri).port is None:
         parts = urlsplit(uri)
         uri = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
@@ -62,7 +65,9 @@ def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
         token = token or connection.password
         return uri, Credentials(token=token, verify=_verify(connection.extra.get("verify", True)))
     login = connection.login or username
-    return uri, Credentials(login, connection.password or password, verify=_verify(connection.extra.get("verify", True)))
+    return uri, Credentials(
+        login, connection.password or password, verify=_verify(connection.extra.get("verify", True))
+    )
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
@@ -73,13 +78,34 @@ def artifact_location(uri: str, experiment: str) -> str | None:
     """
     if not uri.startswith("sqlite:///"):
         return None
-    folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent / "mlartifacts" / quote(experiment, safe=" ")
+    folder = (
+        Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
+        / "mlartifacts"
+        / quote(experiment, safe=" ")
+    )
     return folder.as_uri()
 
 
 def run_page(base: str, experiment_id: str, run_id: str) -> str:
     """Returns the address of a run's page, or an empty string where the base is none of a server."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if base.startswith(("http://", "https://")) else ""
+    return (
+        f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        if base.startswith(("http://", "https://"))
+        else ""
+    )
+
+
+_CONNECTION_AGE = 60.0
+"""Seconds for which a connection is remembered: each batch of points needs it, and each look asks Airflow's server."""
+
+_connections: dict[str, tuple[float, ConnectionInfo]] = {}
+
+
+def _connection(conn_id: str) -> ConnectionInfo:
+    known = _connections.get(conn_id)
+    if known is None or time.monotonic() - known[0] > _CONNECTION_AGE:
+        known = _connections[conn_id] = (time.monotonic(), get_connection(conn_id))
+    return known[1]
 
 
 def _default_uri() -> str:
@@ -88,10 +114,13 @@ def _default_uri() -> str:
 
 def _usable(uri: str) -> str:
     scheme = urlsplit(uri).scheme
-    if scheme in ("", "file") and uri not in ("databricks",) and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
-        raise SettingsError(
-            f"tracking_uri={uri!r} is a folder of files, a kind of store that MLflow has given up: use sqlite:////path/to/mlflow.db, or a server's http address"
-        )
+    if (
+        scheme in ("", "file")
+        and uri != "databricks"
+        and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1")
+    ):
+        instead = "use sqlite:////path/to/mlflow.db, or a server's http address"
+        raise SettingsError(f"tracking_uri={uri!r} is a folder of files, which MLflow has given up: {instead}")
     if uri.startswith("sqlite:///"):
         folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
         try:
@@ -101,7 +130,16 @@ def _usable(uri: str) -> str:
     return uri.rstrip("/") if scheme in ("http", "https") else uri
 
 
-def _without_login(uri: str) -> tuple[str, str, str]:
+def shown(uri: str) -> str:
+    """Returns an address without anything secret: a database's may hold a login, too."""
+    parts = urlsplit(uri)
+    if not parts.netloc and not parts.query:
+        return uri
+    return uri.partition("?")[0].replace(f"//{parts.netloc}", f"//{parts.netloc.rpartition('@')[2]}", 1)
+
+
+def without_login(uri: str) -> tuple[str, str, str]:
+    """Returns a server's address without the login in it, the user name and the password."""
     parts = urlsplit(uri)
     # A database's address keeps its login: it is what the database driver takes.
     if parts.scheme not in ("http", "https") or "@" not in parts.netloc:

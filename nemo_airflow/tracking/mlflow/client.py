@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric as MlflowMetric
@@ -15,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.mlflow.address import shown
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import TRANSIENT_CODES, Run, upload_to_repository
 
@@ -32,32 +32,37 @@ class ClientStore:
             self._client = MlflowClient(tracking_uri=uri)
 
     def experiment(self, name: str) -> str | None:
-        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`, as for the other methods."""
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             found = self._client.get_experiment_by_name(name)
         if found is None:
             return None
         if found.lifecycle_stage == "deleted":
-            raise TrackingError(deleted_experiment(name, self._shown))
+            raise TrackingError(deleted_experiment(name, shown(self.uri)))
         return str(found.experiment_id)
 
     def create_experiment(self, name: str, artifact_location: str | None) -> str:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             return str(self._client.create_experiment(name, artifact_location))
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             return _run(self._client.create_run(experiment_id, start_time=start_ms, tags=dict(tags), run_name=name))
 
     def search(self, experiment_id: str, tag: str, value: str) -> list[Run]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             return [_run(run) for run in self._client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'")]
 
     def run(self, run_id: str) -> Run:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             return _run(self._client.get_run(run_id))
 
     def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             if end_ms is None:
                 self._client.update_run(run_id, status)
@@ -65,16 +70,24 @@ class ClientStore:
                 self._client.set_terminated(run_id, status, end_ms)
 
     def delete_run(self, run_id: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             self._client.delete_run(run_id)
 
     def write_once(self, run_id: str, param: str, value: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             self._client.log_param(run_id, param, value)
 
     def log(
-        self, run_id: str, *, metrics: Sequence[Metric] = (), params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             self._client.log_batch(
                 run_id,
@@ -84,17 +97,16 @@ class ClientStore:
             )
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
-            return [Metric(p.key, p.value, p.step, p.timestamp / 1000) for p in self._client.get_metric_history(run_id, metric)]
+            return [
+                Metric(p.key, p.value, p.step, p.timestamp / 1000)
+                for p in self._client.get_metric_history(run_id, metric)
+            ]
 
     def upload(self, run: Run, files: Mapping[str, Path]) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         upload_to_repository(run, files, self.uri)
-
-    @property
-    def _shown(self) -> str:
-        """The address without what a database's address may hold of a password."""
-        parts = urlsplit(self.uri)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl() if parts.netloc else self.uri
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -103,9 +115,13 @@ class ClientStore:
         except MlflowException as error:
             code = str(error.error_code)
             line = " ".join(str(error).split())[:1000]
-            raise TrackingError(f"the MLflow store {self._shown}: {line}", transient=code in TRANSIENT_CODES, code=code) from error
+            raise TrackingError(
+                f"the MLflow store {shown(self.uri)}: {line}", transient=code in TRANSIENT_CODES, code=code
+            ) from error
         except OSError as error:
-            raise TrackingError(f"the MLflow store {self._shown} cannot be opened: {error}", transient=True) from error
+            raise TrackingError(
+                f"the MLflow store {shown(self.uri)} cannot be opened: {error}", transient=True
+            ) from error
 
 
 def _run(run: MlflowRun) -> Run:

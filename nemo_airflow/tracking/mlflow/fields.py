@@ -68,13 +68,17 @@ def tags_of_job(job: Job) -> dict[str, str]:
 
 def tags_of_handle(handle: JobHandle) -> dict[str, str]:
     """Returns where a job runs."""
-    return clean_tags({"nemo_airflow.backend": handle.kind, "nemo_airflow.job_id": handle.id, "nemo_airflow.cluster": handle.cluster})
+    return clean_tags(
+        {"nemo_airflow.backend": handle.kind, "nemo_airflow.job_id": handle.id, "nemo_airflow.cluster": handle.cluster}
+    )
 
 
 def tags_of_environment(environment: Mapping[str, Any]) -> dict[str, str]:
     """Returns the parts of a job's environment by which runs are told apart in a list."""
     gpus = environment.get("gpus") or ()
-    tags = {f"nemo_airflow.{name}": environment.get(name) for name in ("python", "host", "cpus", "image", "image_digest")}
+    tags = {
+        f"nemo_airflow.{name}": environment.get(name) for name in ("python", "host", "cpus", "image", "image_digest")
+    }
     if gpus:
         names = [str(gpu.get("name", gpu)) if isinstance(gpu, Mapping) else str(gpu) for gpu in gpus]
         tags["nemo_airflow.gpus"] = ", ".join(names)
@@ -118,6 +122,11 @@ def clean_name(name: str) -> str:
         return clean
     suffix = f"-{_digest(name)}"
     return clean[: _NAME_LENGTH - len(suffix)].rstrip("/.") + suffix
+
+
+def clean_path(path: str) -> str:
+    """Returns a path that MLflow takes for an artifact; it refuses ``#``, and decodes ``%``, in a path."""
+    return re.sub(r"[#%\\\x00-\x1f\x7f\ud800-\udfff]|(?<=^[A-Za-z]):", _escape, path)
 
 
 def cut(text: str, length: int) -> str:

@@ -42,12 +42,16 @@ class RestStore:
 
     def __init__(self, uri: str, credentials: Credentials) -> None:
         self.uri = uri.rstrip("/")
-        headers = {"Authorization": f"Bearer {credentials.token}"} if credentials.token and not credentials.username else {}
+        headers = (
+            {"Authorization": f"Bearer {credentials.token}"} if credentials.token and not credentials.username else {}
+        )
         auth = httpx.BasicAuth(credentials.username, credentials.password) if credentials.username else None
-        self._client = httpx.Client(auth=auth, headers=headers, timeout=_TIMEOUT, verify=credentials.verify, follow_redirects=False)
+        self._client = httpx.Client(
+            auth=auth, headers=headers, timeout=_TIMEOUT, verify=credentials.verify, follow_redirects=False
+        )
 
     def experiment(self, name: str) -> str | None:
-        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`, as for the other methods."""
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         try:
             found = self._get("experiments/get-by-name", experiment_name=name)["experiment"]
         except TrackingError as error:
@@ -59,36 +63,63 @@ class RestStore:
         return str(found["experiment_id"])
 
     def create_experiment(self, name: str, artifact_location: str | None) -> str:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         body = {"name": name, **({"artifact_location": artifact_location} if artifact_location else {})}
         return str(self._post("experiments/create", body)["experiment_id"])
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         body = {"experiment_id": experiment_id, "run_name": name, "start_time": start_ms, "tags": _pairs(tags)}
         return _run(self._post("runs/create", body)["run"])
 
     def search(self, experiment_id: str, tag: str, value: str) -> list[Run]:
-        body = {"experiment_ids": [experiment_id], "filter": f"tags.`{tag}` = '{value}'", "run_view_type": "ACTIVE_ONLY", "max_results": 1000}
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        body = {
+            "experiment_ids": [experiment_id],
+            "filter": f"tags.`{tag}` = '{value}'",
+            "run_view_type": "ACTIVE_ONLY",
+            "max_results": 1000,
+        }
         return [_run(item) for item in self._post("runs/search", body).get("runs", ())]
 
     def run(self, run_id: str) -> Run:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         return _run(self._get("runs/get", run_id=run_id)["run"])
 
     def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
-        self._post("runs/update", {"run_id": run_id, "status": status, **({"end_time": end_ms} if end_ms is not None else {})})
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        self._post(
+            "runs/update", {"run_id": run_id, "status": status, **({"end_time": end_ms} if end_ms is not None else {})}
+        )
 
     def delete_run(self, run_id: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         self._post("runs/delete", {"run_id": run_id})
 
     def write_once(self, run_id: str, param: str, value: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         self._post("runs/log-parameter", {"run_id": run_id, "key": param, "value": value})
 
     def log(
-        self, run_id: str, *, metrics: Sequence[Metric] = (), params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
-        points = [{"key": m.name, "value": _number(m.value), "timestamp": round(m.timestamp * 1000), "step": m.step} for m in metrics]
-        self._post("runs/log-batch", {"run_id": run_id, "metrics": points, "params": _pairs(params or {}), "tags": _pairs(tags or {})})
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        points = [
+            {"key": m.name, "value": _number(m.value), "timestamp": round(m.timestamp * 1000), "step": m.step}
+            for m in metrics
+        ]
+        self._post(
+            "runs/log-batch",
+            {"run_id": run_id, "metrics": points, "params": _pairs(params or {}), "tags": _pairs(tags or {})},
+        )
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         return list(self._history(run_id, metric))
 
     def _history(self, run_id: str, metric: str) -> Iterator[Metric]:
@@ -102,13 +133,16 @@ class RestStore:
             page = {"page_token": answer["next_page_token"]}
 
     def upload(self, run: Run, files: Mapping[str, Path]) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         where = urlsplit(run.artifact_uri)
         if where.scheme != "mlflow-artifacts":
             return upload_to_repository(run, files, self.uri)
         base = f"{self._artifact_server(where.netloc)}{_ARTIFACTS}/{quote(where.path.strip('/'))}"
         with concurrent.futures.ThreadPoolExecutor(_UPLOADS_AT_ONCE, thread_name_prefix="nemo-upload") as pool:
-            for done in [pool.submit(self._put, f"{base}/{quote(path)}", file) for path, file in files.items()]:
-                done.result()
+            puts = [pool.submit(self._put, f"{base}/{quote(path)}", file) for path, file in files.items()]
+        # All are tried: one file that is refused must not cost the others.
+        for put in puts:
+            put.result()
         return None
 
     def _artifact_server(self, netloc: str) -> str:
@@ -119,7 +153,13 @@ class RestStore:
         try:
             with file.open("rb") as content:
                 size = str(file.stat().st_size)
-                self._request("PUT", url, content=content, headers={"Content-Type": kind, "Content-Length": size}, timeout=_UPLOAD_TIMEOUT)
+                self._request(
+                    "PUT",
+                    url,
+                    content=content,
+                    headers={"Content-Type": kind, "Content-Length": size},
+                    timeout=_UPLOAD_TIMEOUT,
+                )
         except OSError as error:
             raise TrackingError(f"cannot read {file.name} to keep it as an artifact: {error.strerror}") from error
 
@@ -140,10 +180,18 @@ class RestStore:
         answer = _json(response, strict=False)
         code, message = str(answer.get("error_code", "")), str(answer.get("message", "")) or response.reason_phrase
         if response.status_code in (401, 403):
-            message = f"{message}: check the login of its connection" if self._logs_in else f"{message}: give a connection with a login as conn_id"
+            message = (
+                f"{message}: check the login of its connection"
+                if self._logs_in
+                else f"{message}: give a connection with a login as conn_id"
+            )
         transient = response.status_code in _TRANSIENT_STATUS or code in TRANSIENT_CODES
         line = " ".join(message.split())[:1000]
-        raise TrackingError(f"the MLflow server {self.uri} answered {response.status_code} to {urlsplit(url).path}: {line}", transient=transient, code=code)
+        raise TrackingError(
+            f"the MLflow server {self.uri} answered {response.status_code} to {urlsplit(url).path}: {line}",
+            transient=transient,
+            code=code,
+        )
 
     @property
     def _logs_in(self) -> bool:
@@ -161,7 +209,9 @@ def _json(response: httpx.Response, *, strict: bool = True) -> dict[str, Any]:
     except ValueError as error:
         if not strict:
             return {}
-        raise TrackingError(f"{response.url.copy_with(query=None)} did not answer in JSON: is it an MLflow server?") from error
+        raise TrackingError(
+            f"{response.url.copy_with(query=None)} did not answer in JSON: is it an MLflow server?"
+        ) from error
     return data if isinstance(data, dict) else {}
 
 

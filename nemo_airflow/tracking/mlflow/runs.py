@@ -46,8 +46,10 @@ def find_or_create_experiment(store: Store, name: str, artifact_location: str | 
         return found
 
 
-def find_or_create_run(store: Store, experiment_id: str, key: str, *, name: str, tags: Callable[[], Mapping[str, str]]) -> tuple[Run, bool]:
-    """Returns the run of a key, and whether this call made it.
+def find_or_create_run(
+    store: Store, experiment_id: str, key: str, *, name: str, tags: Callable[[], Mapping[str, str]]
+) -> Run:
+    """Returns the run of a key, which is made when there is none.
 
     Args:
         store: The store.
@@ -56,17 +58,18 @@ def find_or_create_run(store: Store, experiment_id: str, key: str, *, name: str,
         name: What people read, for a new run.
         tags: Gives the tags of a new run.
     """
-    mine: Run | None = None
     for _ in range(_ROUNDS):
         candidates = {run.run_id: run for run in store.search(experiment_id, KEY, key)}
         if not candidates:
-            mine = store.create_run(experiment_id, name, {**tags(), KEY: key}, round(time.time() * 1000))
+            store.create_run(experiment_id, name, {**tags(), KEY: key}, round(time.time() * 1000))
             continue
         if (winner := _settle(store, candidates)) is not None:
-            if mine is not None and mine.run_id != winner.run_id:
-                _delete(store, mine.run_id)
-            return winner, mine is not None and mine.run_id == winner.run_id
-    raise TrackingError(f"run {key!r} in the MLflow store {store.uri} is made and deleted again and again", transient=True)
+            for loser in candidates.keys() - {winner.run_id}:
+                _delete(store, loser)
+            return winner
+    raise TrackingError(
+        f"run {key!r} in the MLflow store {store.uri} is made and deleted again and again", transient=True
+    )
 
 
 def delete_ghosts(store: Store, run: Run) -> None:
@@ -90,12 +93,8 @@ def _settle(store: Store, candidates: Mapping[str, Run]) -> Run | None:
             return candidates[run_id]
     if _write(store, smallest, smallest) == smallest:
         return candidates[smallest]
-    # It stands for a smaller one, which is gone: no one will come to stand for it any more.
-    return _adopt(store, candidates[smallest])
-
-
-def _adopt(store: Store, run: Run) -> Run | None:
-    _delete(store, run.run_id)
+    # It stands for a smaller one that was not there when we looked, so it can never be the run.
+    _delete(store, smallest)
     return None
 
 

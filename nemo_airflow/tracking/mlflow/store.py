@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +20,9 @@ NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
 INVALID = "INVALID_PARAMETER_VALUE"
 
-TRANSIENT_CODES = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
+TRANSIENT_CODES = frozenset(
+    {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+)
 """MLflow's error codes after which the same call may succeed later."""
 
 
@@ -105,7 +109,12 @@ class Store(Protocol):
         """Sets a parameter. Refused with ``INVALID`` when it has another value: only the first write counts."""
 
     def log(
-        self, run_id: str, *, metrics: Sequence[Metric] = (), params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Writes one batch: at most 1,000 values, at most 100 of them parameters, at most 100 tags."""
 
@@ -152,7 +161,11 @@ def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str)
         raise MissingExtraError(f"Keeping artifacts in {run.artifact_uri}", "mlflow") from error
     try:
         repository = get_artifact_repository(run.artifact_uri, tracking_uri=tracking_uri)
-        for path, file in files.items():
-            repository.log_artifact(str(file), path.rpartition("/")[0] or None)
-    except Exception as error:  # noqa: BLE001 - each artifact store raises the errors of its own client library
+        with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
+            for path, file in files.items():
+                folder, _, name = path.rpartition("/")
+                if name != file.name:  # a repository takes the file's own name
+                    file = Path(shutil.copyfile(file, Path(scratch, name)))
+                repository.log_artifact(str(file), folder or None)
+    except Exception as error:  # each artifact store raises the errors of its own client library
         raise TrackingError(f"cannot keep artifacts in {run.artifact_uri}: {error}", transient=True) from error

@@ -1,0 +1,202 @@
+"""``Config`` and ``Partial``: Fiddle's, with every value checked when it is set."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import fiddle as fdl
+
+from nemo_airflow.config import checks
+from nemo_airflow.config.parameters import nearest, parameters_of
+from nemo_airflow.config.representation import config_text
+from nemo_airflow.config.targets import short_name, target_name
+from nemo_airflow.exceptions import ParameterTypeError, TargetNotImportableError, UnknownParameterError
+from nemo_airflow.runner.grammar import is_reserved, join
+from nemo_airflow.runner.record import Record
+
+T = TypeVar("T")
+
+
+class _Checked:
+    """What ``Config`` and ``Partial`` add to Fiddle's."""
+
+    def __init__(self, fn_or_cls: Any, /, *args: Any, **kwargs: Any) -> None:
+        target_name(fn_or_cls)
+        _check_names(fn_or_cls, args, kwargs)
+        super().__init__(fn_or_cls, *args, **kwargs)  # type: ignore[call-arg]  # Fiddle's, beside us in the bases
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_name(self.__fn_or_cls__, name, "")
+        super().__setattr__(name, value)
+
+    def _arguments_set_value(self, key: int | str, value: Any) -> None:
+        check_argument(self.__fn_or_cls__, key, value, short_name(self.__fn_or_cls__))
+        super()._arguments_set_value(key, value)  # type: ignore[misc]  # Fiddle's one way to set an argument
+
+    def __build__(self, /, *args: Any, **kwargs: Any) -> Any:
+        for key, value in self.__arguments__.items():  # lists and dicts may have changed since they were set
+            check_argument(self.__fn_or_cls__, key, value, short_name(self.__fn_or_cls__))
+        return super().__build__(*args, **kwargs)  # type: ignore[misc]  # Fiddle's, beside us in the bases
+
+    def __repr__(self) -> str:
+        return config_text(self)
+
+    __fn_or_cls__: Any
+    __arguments__: dict[int | str, Any]
+
+
+class Config(_Checked, Generic[T], fdl.Config[T]):  # type: ignore[misc]  # Fiddle has no types
+    """A call of a function or class, to be made in the job.
+
+    Every argument is checked against its annotation when it is set. Arguments may be configs
+    themselves, at any depth, and templates or outputs of other tasks, which are filled in before
+    the job is submitted.
+
+    A subclass with annotated fields is a config of its own, without a function: in the job it is
+    an object with those fields as attributes. Its method ``validate``, if it has one, is called
+    whenever the config is validated::
+
+        class Experiment(Config):
+            model_name: str
+            learning_rate: float = 1e-3
+
+            def validate(self):
+                if self.learning_rate <= 0:
+                    raise ValueError("learning_rate must be positive")
+
+    Args:
+        fn_or_cls: The function or class.
+        args: Its positional arguments.
+        kwargs: Its named arguments.
+
+    Raises:
+        TargetNotImportableError: A job could not import it.
+        UnknownParameterError: It has no such parameter.
+        ParameterTypeError: A value does not fit its annotation.
+    """
+
+    __record__: Any = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        fields = inspect.get_annotations(cls)
+        if not fields and cls.__record__ is None:
+            return
+        cls.__record__ = _record_class(cls, fields)
+
+        def init(self: Any, **values: Any) -> None:
+            _Checked.__init__(self, cls.__record__, **values)
+
+        if "__init__" not in vars(cls):
+            setattr(cls, "__init__", init)  # noqa: B010 - a class's own constructor, as dataclasses set it
+
+
+class Partial(_Checked, Generic[T], fdl.Partial[T]):  # type: ignore[misc]  # Fiddle has no types
+    """A function or class with some of its arguments: a callable once it is built.
+
+    As an argument it is what fits ``Callable``. As what a job runs, it is called there without
+    further arguments.
+
+    Args:
+        fn_or_cls: The function or class.
+        args: Its positional arguments.
+        kwargs: Its named arguments.
+
+    Raises:
+        TargetNotImportableError: A job could not import it.
+        UnknownParameterError: It has no such parameter.
+        ParameterTypeError: A value does not fit its annotation.
+    """
+
+
+def unchecked(target: Any, arguments: Mapping[Any, Any] | None = None, kind: type = Config) -> Any:
+    """Returns a config whose arguments were not checked: the caller checks them, knowing their path.
+
+    Args:
+        target: The function or class.
+        arguments: By name, or by position for those without one.
+        kind: ``Config``, ``Partial`` or Fiddle's ``ArgFactory``.
+    """
+    empty: Any = object.__new__(kind)
+    fdl.Buildable.__init__(empty, target)
+    empty.__arguments__.update(arguments or {})
+    return empty
+
+
+def check_name(target: Any, name: str, path: str) -> None:
+    """Checks that a target takes an argument of that name.
+
+    Raises:
+        UnknownParameterError: It does not; the message has the nearest names.
+    """
+    parameters = parameters_of(target)
+    if parameters.find(name) is None:
+        message = f"{short_name(target)} has no parameter {name!r}{nearest(name, parameters.names)}"
+        raise UnknownParameterError(message, path)
+    if is_reserved(name):
+        raise UnknownParameterError(f"a parameter of {short_name(target)} is named {name!r}, which plans reserve", path)
+
+
+def check_argument(target: Any, key: int | str, value: Any, path: str) -> None:
+    """Checks one argument of a target against its annotation.
+
+    Args:
+        target: The function or class.
+        key: The argument's name, or position.
+        value: The argument.
+        path: Path of the config that has the argument.
+
+    Raises:
+        ParameterTypeError: It does not fit.
+        TargetNotImportableError: It is a function that a job could not import.
+    """
+    parameter = parameters_of(target).find(key)
+    if parameter is None:
+        return
+    misfit = checks.check(parameter.annotation, value)
+    if misfit is not None:
+        raise ParameterTypeError(misfit.message, path_below(join(path, key), misfit.keys))
+    if isinstance(value, types.FunctionType):
+        try:
+            target_name(value)
+        except TargetNotImportableError as error:
+            raise TargetNotImportableError(error.message, join(path, key)) from None
+
+
+def path_below(path: str, keys: tuple[Any, ...]) -> str:
+    """Returns the path of what is under the keys."""
+    for key in keys:
+        path = join(path, key)
+    return path
+
+
+def _check_names(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    for name in kwargs:
+        check_name(target, name, "")
+    parameters = parameters_of(target)
+    if args and parameters.find(len(args) - 1) is None:
+        message = f"{short_name(target)} does not take {len(args)} positional arguments"
+        raise UnknownParameterError(f"{message}; valid: {', '.join(parameters.names)}")
+    for position in range(len(args)):
+        parameter = parameters.find(position)
+        if parameter is not None and parameter.name in kwargs and parameter is parameters.find(parameter.name):
+            message = f"{short_name(target)} is given {parameter.name!r} twice, by position and by name"
+            raise UnknownParameterError(message)
+
+
+def _record_class(cls: type[Config[Any]], fields: Mapping[str, Any]) -> type:
+    defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
+    for name in defaults:
+        type.__delattr__(cls, name)  # it would hide what is set on a config
+    base = cls.__record__ or Record
+    listed: list[Any] = [
+        (name, kind, defaults[name]) if name in defaults else (name, kind) for name, kind in fields.items()
+    ]
+    names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.__record__"}
+    return dataclasses.make_dataclass(
+        cls.__name__, listed, bases=(base,), namespace=names, eq=False, repr=False, kw_only=True
+    )

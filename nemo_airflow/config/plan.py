@@ -1,0 +1,166 @@
+"""A config as a plan: canonical JSON with the same digest in every process. Needs no Fiddle to read one.
+
+The grammar is in :mod:`nemo_airflow.runner.grammar`, which the job shares with us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from nemo_airflow.exceptions import PlanError, TargetNotAllowedError, TargetNotImportableError
+from nemo_airflow.runner import grammar
+from nemo_airflow.runner import plan as runner
+
+__all__ = ["digest", "dumps", "flatten", "from_plan", "loads", "plan_errors", "targets", "to_plan"]
+
+
+def to_plan(config: Any, *, check: bool = True, defaults: bool = True) -> dict[str, Any]:
+    """Returns a config as a plan.
+
+    Args:
+        config: A config, or a value with configs in it.
+        check: Whether to validate the config first. If not, it may lack values, and templates in
+            it are written as the texts that they are.
+        defaults: Whether to write the defaults of parameters that are not set, where a plan can
+            hold them: the record of what ran is then whole.
+
+    Raises:
+        ConfigError: The config is not valid.
+        PlanError: A plan cannot hold a value, with its path.
+        TargetNotImportableError: A job could not import a function or class.
+    """
+    from nemo_airflow.config.encoding import encode
+    from nemo_airflow.config.validation import validate
+
+    if check:
+        validate(config)
+    return {"version": grammar.VERSION, "root": encode(config, defaults=defaults)}
+
+
+def from_plan(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
+    """Returns the config that a plan describes, checked against the targets' annotations.
+
+    Args:
+        plan: The plan.
+        allow: What may be imported: exact names (``pkg.mod:name``), or prefixes that end with a dot.
+
+    Raises:
+        PlanError: The plan is not valid.
+        TargetNotAllowedError: A target is not permitted; nothing was imported.
+        TargetNotImportableError: A target is not there.
+        ConfigError: An argument is unknown, or does not fit.
+    """
+    from nemo_airflow.config.decoding import decode
+
+    with plan_errors():
+        return decode(plan, allow)
+
+
+def dumps(plan: Mapping[str, Any]) -> str:
+    """Returns a plan as canonical JSON: sorted keys, no spaces, the same in every process."""
+    return json.dumps(plan, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def loads(text: str | bytes) -> dict[str, Any]:
+    """Reads a plan from JSON and checks its shape. Imports nothing.
+
+    Raises:
+        PlanError: It is no valid plan; the path of the wrong node is in the error.
+    """
+    try:
+        plan = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise PlanError(f"nested deeper than {grammar.MAX_DEPTH} levels") from None
+    except UnicodeDecodeError as error:
+        raise PlanError("the plan is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise PlanError(f"the plan is not JSON: {error}") from error
+    except ValueError as error:  # a number with thousands of digits, which Python will not read
+        raise PlanError(f"the plan cannot be read: {str(error).split(';')[0]}") from error
+    with plan_errors():
+        grammar.check(plan)
+    return dict(plan)
+
+
+def digest(plan: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a plan's canonical JSON, in hex."""
+    return hashlib.sha256(dumps(plan).encode()).hexdigest()
+
+
+def targets(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of everything that building the plan would import, sorted, each once.
+
+    Raises:
+        PlanError: It is no valid plan.
+    """
+    with plan_errors():
+        return runner.targets_in(plan)
+
+
+def flatten(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a plan as texts by dotted path, as a tracker keeps parameters.
+
+    A target stands at the path of its config, that of the root at ``_target_``; what is shared is
+    written once, and is ``same as PATH`` elsewhere.
+
+    Raises:
+        PlanError: It is no valid plan.
+    """
+    flat: dict[str, str] = {}
+    first: dict[str, str] = {}
+    later: list[tuple[str, str]] = []
+    with plan_errors():
+        for node, kind, linked in grammar.walk(plan):
+            path = grammar.path_text(linked)
+            if kind in ("target", "shared") and "_id_" in node:
+                first[node["_id_"]] = path or "_target_"
+            if kind == "same":
+                later.append((path, node["_same_"]))
+                flat[path] = ""
+            elif (text := _leaf_text(node, kind)) is not None:
+                flat[path or ("_target_" if kind == "target" else "_value_")] = text
+    flat.update((path, f"same as {first.get(name, '?')}") for path, name in later)
+    return flat
+
+
+@contextlib.contextmanager
+def plan_errors() -> Iterator[None]:
+    """Raises the errors of the job's side as ours."""
+    try:
+        yield
+    except runner.TargetNotAllowed as error:
+        raise TargetNotAllowedError(error.message, error.path) from None
+    except grammar.PlanError as error:
+        raise PlanError(error.message, error.path) from None
+    except runner.TargetNotFound as error:
+        raise TargetNotImportableError(str(error)) from error
+
+
+def _leaf_text(node: Any, kind: str) -> str | None:
+    if kind == "value":
+        return node if isinstance(node, str) else json.dumps(node)
+    if kind == "target":
+        return str(node["_target_"])
+    if kind == "_enum_":
+        return str(node[kind]).rpartition(".")[2]
+    if kind == "_ref_" or kind in grammar.SCALARS:
+        return str(node[kind])
+    below = node if kind in ("list", "map") else node.get(kind)
+    return None if below or kind == "shared" else ("{}" if kind in ("map", "_dict_") else "[]")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PlanError(f"the key {twice!r} is given twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise PlanError(f'{name} is not JSON: write {{"_float_": "nan"}}, "inf" or "-inf"')

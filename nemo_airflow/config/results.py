@@ -1,0 +1,67 @@
+"""What a config yields when it is built, as far as its target's annotations tell."""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import typing
+from typing import Any
+
+import fiddle as fdl
+
+from nemo_airflow.config.hints import hints_of
+from nemo_airflow.runner.record import Record
+
+
+def result_fits(buildable: Any, annotation: Any) -> bool:
+    """Returns whether what a config yields fits an annotation; where it cannot be known, it does.
+
+    Args:
+        buildable: A config, a partial or an argument factory.
+        annotation: A class, ``Callable``, or anything else.
+    """
+    if annotation in (Any, object, typing.Callable, collections.abc.Callable):
+        return annotation not in (typing.Callable, collections.abc.Callable) or _may_be_callable(buildable)
+    if isinstance(buildable, fdl.Partial):
+        return not isinstance(annotation, type) or _subclass(functools.partial, annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        annotation = type(typing.get_args(annotation)[0])
+    expected = typing.get_origin(annotation) or annotation
+    result = _result(buildable.__fn_or_cls__)
+    if not isinstance(expected, type) or not isinstance(result, type):
+        return True
+    if expected is float and result is int:
+        return True
+    # A function may be annotated more broadly than what it returns; a class yields just itself.
+    is_class = isinstance(buildable.__fn_or_cls__, type)
+    return _subclass(result, expected) or (not is_class and _subclass(expected, result))
+
+
+def _may_be_callable(buildable: Any) -> bool:
+    if isinstance(buildable, fdl.Partial):
+        return True
+    target = buildable.__fn_or_cls__
+    result = _result(target)
+    if not isinstance(result, type) or any("__call__" in vars(base) for base in result.__mro__):
+        return True
+    # A function may return a callable subclass of what its annotation says; not of the likes of int.
+    return not isinstance(target, type) and result.__module__ != "builtins"
+
+
+def _result(target: Any) -> Any:
+    if isinstance(target, type):
+        return None if issubclass(target, Record) else target
+    returned = hints_of(target).get("return")
+    origin = typing.get_origin(returned)
+    if origin is not None:
+        return origin if isinstance(origin, type) else None
+    is_known = isinstance(returned, type) and returned not in (object, type(None)) and not inspect.isabstract(target)
+    return returned if is_known else None
+
+
+def _subclass(result: type, expected: type) -> bool:
+    try:
+        return issubclass(result, expected)
+    except TypeError:  # a protocol with data members
+        return True

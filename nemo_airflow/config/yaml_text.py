@@ -1,0 +1,389 @@
+"""Configs as YAML, with ``_target_`` and ``_partial_`` keys as Hydra and NeMo-Run write them.
+
+A YAML file is read event by event into a plan: nothing is imported, no tag is obeyed, and what
+would grow without bounds is refused with its line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from nemo_airflow.exceptions import PlanError
+from nemo_airflow.runner import grammar
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_MAX_NODES = 1_000_000
+"""How large a file may be once each alias is replaced by what it stands for."""
+
+_NULL = re.compile(r"(?:~|null|Null|NULL)?")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:str", "!")
+
+
+def to_yaml(config: Any) -> str:
+    """Returns a config as YAML: what its author set, without defaults; shared parts as anchors.
+
+    Templates are written as they are.
+
+    Raises:
+        PlanError: A plan cannot hold a value, with its path.
+        TargetNotImportableError: A job could not import a function or class.
+    """
+    from nemo_airflow.config.plan import to_plan
+
+    plan = to_plan(config, check=False, defaults=False)
+    return yaml.dump(
+        _Unsharing(plan).node(plan["root"]), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
+    )
+
+
+def from_yaml(source: str | os.PathLike[str], allow: Iterable[str] = ()) -> Any:
+    """Returns the config that a YAML file describes, checked against the targets' annotations.
+
+    Texts in the file become a Path, a date or an Enum, and lists a tuple, where the annotation
+    wants that; they never become numbers.
+
+    Args:
+        source: The text, or the path of a file: a ``Path``, or one line that ends with ``.yaml``
+            or ``.yml``.
+        allow: What may be imported: exact names (``pkg.mod:name``, ``pkg.mod.name``), or prefixes
+            that end with a dot.
+
+    Raises:
+        PlanError: The file is not valid, with its line.
+        TargetNotAllowedError: A target is not permitted; nothing was imported.
+        ConfigError: An argument is unknown, or does not fit, with its path.
+    """
+    from nemo_airflow.config.plan import from_plan
+
+    return from_plan(plan_from_yaml(source), allow)
+
+
+def plan_from_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the plan that a YAML file describes. Imports nothing.
+
+    In a target with dots only, the name begins behind the last dot, or with the first part that
+    has a capital letter in front: ``pkg.mod.Class.method`` is ``pkg.mod:Class.method``.
+
+    Args:
+        source: As for :func:`from_yaml`.
+
+    Raises:
+        PlanError: The file is not valid, with its line.
+    """
+    from nemo_airflow.config.plan import plan_errors
+
+    plan = {"version": grammar.VERSION, "root": _Sharing(_read(source)).plan_root()}
+    with plan_errors():
+        grammar.check(plan)
+    return plan
+
+
+def literal_from_text(text: str) -> Any:
+    """Returns what a text means as a literal: ``3``, ``true``, ``null``, ``[1, 2]``, ``{a: 1}``.
+
+    Raises:
+        ValueError: It is no literal, but a text.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        pass
+    if text == "None":
+        return None
+    if text[:1] in ("[", "{"):
+        return _Events(text).read()
+    value = _scalar(text)
+    if value == text or (value is None and not text):
+        raise ValueError(f"{text!r} is a text")
+    return value
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _read(source: str | os.PathLike[str]) -> Any:
+    is_path = not isinstance(source, str) or ("\n" not in source and source.endswith((".yaml", ".yml")))
+    if not is_path:
+        return _Events(str(source)).read()
+    try:
+        text = pathlib.Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"cannot read {os.fspath(source)}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        return _Events(text).read()
+    except PlanError as error:
+        raise PlanError(f"{os.fspath(source)}: {error.message}", error.path) from error
+
+
+def _scalar(text: str) -> Any:
+    """Returns a plain scalar as YAML 1.2 reads it: ``no`` and ``2026-01-01`` are texts."""
+    if _NULL.fullmatch(text):
+        return None
+    if _BOOL.fullmatch(text):
+        return text[0] in "tT"
+    if _INT.fullmatch(text):
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _SPECIAL.fullmatch(text):
+        return float(text.replace(".", ""))
+    return text
+
+
+class _Open:
+    """A list or mapping whose end has not been read."""
+
+    def __init__(self, value: Any, anchor: str | None) -> None:
+        self.value, self.anchor, self.size, self.key = value, anchor, 1, _NO_KEY
+
+
+_NO_KEY: Any = object()
+
+
+class _Events:
+    """Reads one YAML document, without recursion.
+
+    Args:
+        text: The document.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._open: list[_Open] = []
+        self._anchors: dict[str, tuple[Any, int] | None] = {}
+        self._root: Any = _NO_KEY
+
+    def read(self) -> Any:
+        """Returns the document as plain Python values; what an alias stands for is the same object.
+
+        Raises:
+            PlanError: It cannot be read, with the line.
+        """
+        try:
+            for event in yaml.parse(self._text, Loader=_LOADER):
+                self._take(event)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 0
+            raise PlanError(f"line {line}: not YAML: {error.problem or error.context}") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise PlanError(f"not YAML: {' '.join(str(error).split())}") from error
+        if self._root is _NO_KEY:
+            raise PlanError("the YAML document is empty")
+        return self._root
+
+    def _take(self, event: Any) -> None:
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.DocumentStartEvent) and self._root is not _NO_KEY:
+            raise PlanError(f"line {line}: a second YAML document; write one")
+        if isinstance(event, yaml.AliasEvent):
+            known = self._anchors.get(str(event.anchor))
+            if known is None:
+                reason = "is inside what it stands for" if event.anchor in self._anchors else "stands for nothing"
+                raise PlanError(f"line {line}: the alias *{event.anchor} {reason}")
+            self._put(known[0], known[1], line)
+        elif isinstance(event, yaml.ScalarEvent):
+            self._check_tag(event, line)
+            value = self._value(event, line)
+            if event.anchor:
+                self._anchors[event.anchor] = (value, 1)
+            self._put(value, 1, line)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._check_tag(event, line)
+            if len(self._open) >= grammar.MAX_DEPTH:
+                raise PlanError(f"line {line}: nested deeper than {grammar.MAX_DEPTH} levels")
+            if event.anchor:
+                self._anchors[event.anchor] = None
+            self._open.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], event.anchor))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            done = self._open.pop()
+            if done.anchor:
+                self._anchors[done.anchor] = (done.value, done.size)
+            self._put(done.value, done.size, line)
+
+    def _put(self, value: Any, size: int, line: int) -> None:
+        if not self._open:
+            self._root = value
+            return
+        inside = self._open[-1]
+        inside.size += size
+        if inside.size > _MAX_NODES:
+            raise PlanError(f"line {line}: more than {_MAX_NODES} values once the aliases are replaced")
+        if isinstance(inside.value, list):
+            inside.value.append(value)
+        elif inside.key is _NO_KEY:
+            if isinstance(value, (list, dict)):
+                raise PlanError(f"line {line}: a key has to be a plain value")
+            if value in inside.value:
+                raise PlanError(f"line {line}: the key {value!r} is given twice")
+            if value == "<<":
+                raise PlanError(f"line {line}: merge keys (<<) are not supported; write the values out")
+            inside.key = value
+        else:
+            inside.value[inside.key] = value
+            inside.key = _NO_KEY
+
+    def _check_tag(self, event: Any, line: int) -> None:
+        if event.tag is not None and event.tag not in _PLAIN_TAGS:
+            raise PlanError(f"line {line}: the YAML tag {event.tag!r} is not allowed; use _target_ for an object")
+
+    def _value(self, event: Any, line: int) -> Any:
+        if not event.implicit[0]:  # quoted, or tagged as a text
+            return event.value
+        try:
+            return _scalar(event.value)
+        except ValueError as error:  # a number with thousands of digits, which Python will not read
+            raise PlanError(f"line {line}: {str(error).split(';')[0]}") from error
+
+
+class _Sharing:
+    """Turns values that are the same object in several places into a plan's ``_id_`` and ``_same_``.
+
+    Args:
+        root: What was read; not deeper than a plan may be, and without cycles.
+    """
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._ids: dict[int, str] = {}
+        self._shared = self._in_several_places(root)
+
+    def plan_root(self) -> Any:
+        """Returns the root's node."""
+        return self._node(self._root)
+
+    def _node(self, value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return {"_float_": "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
+        if not isinstance(value, (list, dict)):
+            return value
+        if id(value) not in self._shared:
+            return self._composite(value)
+        if id(value) in self._ids:
+            return {"_same_": self._ids[id(value)]}
+        name = self._ids[id(value)] = str(len(self._ids) + 1)
+        node = self._composite(value)
+        if isinstance(value, dict) and "_target_" in value:
+            return {**node, "_id_": name}
+        # A value that a tag stands for cannot change: it need not be one object.
+        return node if _is_tag(value) else {"_id_": name, "_value_": node}
+
+    def _composite(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._node(item) for item in value]
+        if not all(isinstance(key, str) for key in value):
+            return {"_dict_": [[self._node(key), self._node(item)] for key, item in value.items()]}
+        node = {key: self._node(item) for key, item in value.items()}
+        for key in ("_target_", "_ref_"):
+            if isinstance(node.get(key), str):
+                node[key] = name_from_dotted(node[key])
+        if node.get("_partial_") is False and "_target_" in node:
+            del node["_partial_"]
+        for key in ("_id_", "_same_"):
+            if key in node:
+                raise PlanError(f"{key} is for plans; in YAML, share with an anchor and aliases")
+        return node
+
+    def _in_several_places(self, root: Any) -> set[int]:
+        once: set[int] = set()
+        twice: set[int] = set()
+        stack = [root]
+        while stack:
+            value = stack.pop()
+            if not isinstance(value, (list, dict)):
+                continue
+            if _is_tag(value):
+                held = next(iter(value.values()))
+                stack.extend(held if isinstance(held, list) else [held])
+            elif id(value) in once:
+                twice.add(id(value))
+            else:
+                once.add(id(value))
+                stack.extend(value.values() if isinstance(value, dict) else value)
+        return twice
+
+
+def _is_tag(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) == 1
+        and grammar.is_reserved(next(iter(value)))
+        and "_target_" not in value
+    )
+
+
+def name_from_dotted(name: str) -> str:
+    """Returns a target's name with a colon between module and name, guessed where it has dots only."""
+    if ":" in name or "." not in name:
+        return name
+    parts = name.split(".")
+    capital = next((i for i, part in enumerate(parts) if i and part[:1].isupper()), len(parts) - 1)
+    return f"{'.'.join(parts[:capital])}:{'.'.join(parts[capital:])}"
+
+
+class _Unsharing:
+    """Turns a plan's nodes into values to dump: what is shared is one object, which becomes an anchor.
+
+    Args:
+        plan: The plan as it was made, so that ``_id_`` comes before ``_same_``.
+    """
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self._plan = plan
+        self._values: dict[str, Any] = {}
+
+    def node(self, node: Any) -> Any:
+        """Returns the value to dump for a node."""
+        kind = grammar.kind_of(node)
+        if kind == "same":
+            return self._values[node["_same_"]]
+        if kind == "_float_":
+            return float(node[kind])
+        if kind == "shared":
+            value = self.node(node["_value_"])
+            self._values[node["_id_"]] = value
+            return value
+        if isinstance(node, list):
+            return [self.node(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        value = {key: self.node(item) for key, item in node.items() if key != "_id_"}
+        for key in ("_target_", "_ref_"):
+            if key in value and name_from_dotted(dotted := value[key].replace(":", ".")) == value[key]:
+                value[key] = dotted
+        if "_id_" in node:
+            self._values[node["_id_"]] = value
+        return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or YAML 1.2 would read as anything but a text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return not isinstance(data, (list, dict)) or not data or _is_tag(data)
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    try:
+        plain = _scalar(text) == text
+    except ValueError:
+        plain = False
+    style = "|" if "\n" in text else None if plain else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)

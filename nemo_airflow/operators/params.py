@@ -1,0 +1,75 @@
+"""The trigger form of a config: Airflow's params from it, and a run's params as overrides of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nemo_airflow.exceptions import ConfigError, OverrideError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Param
+
+_OVERRIDES = "overrides"
+
+
+def params_from(config: Any, prefix: str = "") -> dict[str, Param]:
+    """Returns params for ``DAG(params=...)``: one for each value of a config that a form can show.
+
+    A parameter without a value is a param without a default: Airflow then asks for it, and
+    refuses such a param in a DAG that has a schedule.
+
+    Args:
+        config: The config that the operator runs.
+        prefix: Put before each name, with a dot; the operator's ``params_prefix``.
+
+    Returns:
+        The params by name, and ``<prefix>.overrides``, an object for all that has no field.
+
+    Raises:
+        ConfigError: The config itself has a parameter of the name ``overrides``.
+    """
+    from airflow.sdk import Param
+
+    from nemo_airflow.config.form import form_fields
+
+    params: dict[str, Param] = {}
+    for name, field in form_fields(config, prefix).items():
+        section = ".".join(filter(None, (prefix, field.section)))
+        shown: dict[str, Any] = {"title": field.title, **({"section": section} if section else {})}
+        default = {} if field.required else {"default": field.default}
+        params[name] = Param(**default, description=field.description or None, **field.schema, **shown)
+    advanced = _name(prefix)
+    if advanced in params:
+        raise ConfigError(f"a parameter named {_OVERRIDES!r} leaves no name for the form's own field", _OVERRIDES)
+    params[advanced] = Param(
+        {},
+        description="Other values by dotted path, for what has no field here.",
+        type=["object", "null"],
+        title=_OVERRIDES,
+        section=".".join(filter(None, (prefix, "advanced"))),
+    )
+    return params
+
+
+def overrides_from(params: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Returns a run's params as overrides for :func:`nemo_airflow.config.apply_overrides`.
+
+    Args:
+        params: The run's params; names that do not begin with the prefix are left out.
+        prefix: As given to :func:`params_from`.
+
+    Raises:
+        OverrideError: The advanced field is not an object.
+    """
+    start = f"{prefix}." if prefix else ""
+    advanced = _name(prefix)
+    found = {name[len(start) :]: params[name] for name in params if name.startswith(start) and name != advanced}
+    others = params.get(advanced) or {}
+    if not isinstance(others, Mapping):
+        raise OverrideError(f"expected an object of values by path, got {type(others).__name__}", advanced)
+    return {**found, **{str(path): value for path, value in others.items()}}
+
+
+def _name(prefix: str) -> str:
+    return f"{prefix}.{_OVERRIDES}" if prefix else _OVERRIDES

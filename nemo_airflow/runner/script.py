@@ -1,0 +1,82 @@
+"""Runs a script as the job: a file of the package, a module, or text given with the config."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+
+
+def run(
+    path: str | None = None,
+    inline: str | None = None,
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    entrypoint: str = "bash",
+    m: bool = False,
+) -> None:
+    """Runs a script in the job's working directory, and ends as it ends.
+
+    The script writes to the job's output, and is in the job's process group: what cancels the
+    job reaches it too.
+
+    Args:
+        path: The script, relative to the working directory; with ``m`` the name of a module.
+        inline: The script's text, instead of ``path``.
+        args: The script's arguments; no shell looks at them.
+        env: Environment variables, besides the job's.
+        entrypoint: The program that runs the script, with its options: ``bash``, ``python -u``.
+        m: Whether to run ``entrypoint -m path``.
+
+    Raises:
+        SystemExit: The script failed; the code is its own, or 128 + n when signal n ended it.
+        FileNotFoundError: There is no such script, or no such program.
+        ValueError: Not exactly one of ``path`` and ``inline``, or ``m`` without ``path``.
+    """
+    if (path is None) == (inline is None):
+        raise ValueError("a script needs exactly one of path and inline")
+    if m and path is None:
+        raise ValueError("m=True runs a module: it needs path, not inline")
+    if path is not None and not m and not os.path.isfile(path):
+        raise FileNotFoundError(f"no script {path!r} in the working directory {os.getcwd()}: is it in the package?")
+    program = shlex.split(entrypoint)
+    with _script_file(inline) as written:
+        command = [*program, *(["-m"] if m else []), written or str(path), *args]
+        code = _wait_for(command, {**os.environ, **(env or {})})
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def _wait_for(command: list[str], env: Mapping[str, str]) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        process = subprocess.Popen(command, env=env)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no program {command[0]!r} in the job's environment to run the script") from error
+    try:
+        return process.wait()
+    except BaseException:
+        # The signal that ends us went to the whole group: the script is cleaning up, let it.
+        process.wait()
+        raise
+
+
+@contextlib.contextmanager
+def _script_file(text: str | None) -> Iterator[str]:
+    if text is None:
+        yield ""
+        return
+    # In the working directory where possible: Python puts the script's folder on its path.
+    folder = os.getcwd() if os.access(os.getcwd(), os.W_OK) else None
+    handle, name = tempfile.mkstemp(prefix=".script-", dir=folder)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        yield name
+    finally:
+        os.unlink(name)

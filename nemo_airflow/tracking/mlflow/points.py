@@ -1,0 +1,125 @@
+"""Writes metric points so that a stream that is read again doubles none of them.
+
+With each batch goes a mark: how many bytes of the job's stream are recorded. A replayed batch
+is known by its mark. In between lies one gap: the points of a batch are stored and the process
+dies before the mark is. Databases fill it by themselves, since a point (name, step, time, value)
+is a key there; other stores would keep both, so the points that may be there already are
+compared with the history of their metric.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from nemo_airflow.exceptions import TrackingError
+from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.mlflow.fields import MARK, clean_name
+from nemo_airflow.tracking.mlflow.store import Store
+
+_AT_ONCE = 900
+"""Points a request: MLflow takes 1,000 values, tags among them, and 1 MB."""
+
+_RUNS_KEPT = 2000
+
+_Point = tuple[int, int, float | str]
+
+
+@dataclasses.dataclass
+class _Recorded:
+    """What a run had when this process began to write to it.
+
+    Attributes:
+        mark: The recorded mark; kept up to date.
+        latest: Time of each metric's newest point then, in milliseconds.
+        seen: Points of the metrics that had to be looked at.
+        lock: Held while points are written.
+    """
+
+    mark: int = -1
+    latest: dict[str, int] = dataclasses.field(default_factory=dict)
+    seen: dict[str, set[_Point]] = dataclasses.field(default_factory=dict)
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+
+_runs: OrderedDict[tuple[str, str], _Recorded] = OrderedDict()
+_runs_lock = threading.Lock()
+
+
+def record(store: Store, run_id: str, metrics: Sequence[Metric], mark: int) -> None:
+    """Writes points, then the mark; does nothing when the mark is recorded already.
+
+    Args:
+        store: The store.
+        run_id: The run.
+        metrics: The points; names that MLflow refuses are changed.
+        mark: Bytes of the stream that are recorded with these points; 0 leaves the mark as it is.
+    """
+    recorded = _recorded(store, run_id)
+    with recorded.lock:
+        try:
+            if recorded.mark < 0:
+                run = store.run(run_id)
+                recorded.mark, recorded.latest = read_mark(run.tags.get(MARK)), dict(run.latest)
+            if mark and mark <= recorded.mark:
+                return
+            points = [dataclasses.replace(metric, name=clean_name(metric.name)) for metric in metrics]
+            fresh = [point for point in points if not _there_already(store, run_id, recorded, point)]
+            for start in range(0, len(fresh), _AT_ONCE):
+                last = start + _AT_ONCE >= len(fresh)
+                store.log(
+                    run_id, metrics=fresh[start : start + _AT_ONCE], tags={MARK: str(mark)} if mark and last else {}
+                )
+            if mark and not fresh:
+                store.log(run_id, tags={MARK: str(mark)})
+            recorded.mark = max(mark, recorded.mark)
+        except TrackingError:
+            # It may have been carried out all the same: look again before the next batch.
+            forget(store, run_id)
+            raise
+
+
+def read_mark(tag: str | None) -> int:
+    """Returns the mark that a tag holds; 0 for none, or for one that a person has changed."""
+    return int(tag) if tag and tag.isdecimal() else 0
+
+
+def forget(store: Store, run_id: str) -> None:
+    """Forgets what is known of a run: it ended, or is to be looked at anew."""
+    with _runs_lock:
+        _runs.pop((store.uri, run_id), None)
+
+
+def _recorded(store: Store, run_id: str) -> _Recorded:
+    with _runs_lock:
+        found = _runs.setdefault((store.uri, run_id), _Recorded())
+        _runs.move_to_end((store.uri, run_id))
+        while len(_runs) > _RUNS_KEPT:
+            _runs.popitem(last=False)
+        return found
+
+
+def _there_already(store: Store, run_id: str, recorded: _Recorded, point: Metric) -> bool:
+    if _milliseconds(point) > recorded.latest.get(point.name, -1):
+        return False
+    if point.name not in recorded.seen:
+        recorded.seen[point.name] = {_identity(known) for known in store.history(run_id, point.name)}
+    return _identity(point) in recorded.seen[point.name]
+
+
+def _identity(point: Metric) -> _Point:
+    return point.step, _milliseconds(point), _comparable(point.value)
+
+
+def _milliseconds(point: Metric) -> int:
+    return round(point.timestamp * 1000)
+
+
+def _comparable(value: float) -> float | str:
+    """Returns a value that equals itself, and infinity as the largest float, as databases store it."""
+    if math.isnan(value):
+        return "nan"
+    return value if math.isfinite(value) else math.copysign(1.7976931348623157e308, value)

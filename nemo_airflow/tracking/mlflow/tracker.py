@@ -1,0 +1,284 @@
+"""The tracker that keeps runs in MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import tenacity
+
+from nemo_airflow.connections import redact
+from nemo_airflow.exceptions import SettingsError, TrackingError
+from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
+from nemo_airflow.tracking.artifacts import files_under
+from nemo_airflow.tracking.base import Metric, RunRef, Tracker
+from nemo_airflow.tracking.mlflow import address, fields, points, runs
+from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_OPEN_LIMIT = 20.0
+"""Seconds for which opening a run is tried: a task waits for it before it submits its job."""
+
+_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.CANCELLED: "KILLED"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLflowTracker(Tracker):
+    """Keeps runs in MLflow.
+
+    Attributes:
+        tracking_uri: Address of the store. None: the connection's, else ``$MLFLOW_TRACKING_URI``,
+            else a sqlite database in :func:`nemo_airflow.settings.home`.
+        conn_id: An Airflow connection with the address and the login; see ``docs/tracking.md``.
+        experiment: Name of the experiment, in place of the one that the operator gives.
+        tags: Further tags for every run.
+        log_system_metrics: Whether the samples of CPU, memory and GPUs are kept.
+        share: Whether the job is told of its run, so that ``mlflow`` in user code logs into it.
+            None: when the job can reach the store, which is a server that needs no login, or a
+            file on a disk that the job sees.
+        ui_url: Address of an MLflow page that shows this store, for links; a server is its own.
+    """
+
+    kind: ClassVar[str] = "mlflow"
+
+    tracking_uri: str | None = None
+    conn_id: str | None = None
+    experiment: str | None = None
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    log_system_metrics: bool = True
+    share: bool | None = None
+    ui_url: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tracking_uri and address.without_login(self.tracking_uri)[1]:
+            raise SettingsError(
+                "tracking_uri has a login in it, which would be shown: put it into a connection, and give conn_id"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the tracker as plain JSON types; the connection by its id only."""
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MLflowTracker:
+        """The inverse of ``to_json``."""
+        return cls(**{name: value for name, value in data.items() if name != "kind"})
+
+    def open(self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool) -> RunRef:
+        """See :meth:`Tracker.open`."""
+        uri, credentials = address.resolve(self.tracking_uri, self.conn_id)
+        store = open_store(uri, credentials)
+        name = self.experiment or experiment
+
+        def find() -> tuple[str, Run | None, Run]:
+            experiment_id = runs.find_or_create_experiment(store, name, address.artifact_location(uri, name))
+            above = self._open_parent(store, experiment_id, parent, job) if parent else None
+            run = runs.find_or_create_run(
+                store,
+                experiment_id,
+                job.key,
+                name=_run_name(job),
+                tags=lambda: self._tags(job, above.run_id if above else ""),
+            )
+            if run.ended:
+                store.log(run.run_id, tags={fields.STATE: ""})
+                store.set_status(run.run_id, "RUNNING")
+            return experiment_id, above, run
+
+        experiment_id, above, run = _persist(find)
+        share = self._shares(uri, shares_filesystem, credentials.given)
+        ref = RunRef(
+            uri=address.shown(uri),
+            experiment_id=experiment_id,
+            run_id=run.run_id,
+            parent_id=above.run_id if above else "",
+            url=address.run_page(self.ui_url or uri, experiment_id, run.run_id),
+            env={
+                "MLFLOW_TRACKING_URI": uri if uri.startswith("sqlite:") else address.shown(uri),
+                "MLFLOW_RUN_ID": run.run_id,
+            }
+            if share
+            else {},
+        )
+        if not run.params.keys() - {runs.STANDS_FOR}:
+            self._describe(store, run, job)
+        return ref
+
+    def started(self, ref: RunRef, handle: JobHandle, script: str) -> None:
+        """See :meth:`Tracker.started`."""
+        store = self._store(ref)
+        _persist(lambda: store.log(ref.run_id, tags=fields.tags_of_handle(handle)))
+        _upload(store, store.run(ref.run_id), {"nemo_airflow/job_script.txt": redact(script)})
+
+    def config(self, ref: RunRef, plan: Mapping[str, Any]) -> None:
+        """See :meth:`Tracker.config`. A parameter that has another value already keeps it."""
+        store = self._store(ref)
+        run = store.run(ref.run_id)
+        _write_params(store, run, fields.params_of(plan))
+        _upload(store, run, _plan_files(plan))
+
+    def environment(self, ref: RunRef, environment: Mapping[str, Any]) -> None:
+        """See :meth:`Tracker.environment`."""
+        store = self._store(ref)
+        if tags := fields.tags_of_environment(environment):
+            store.log(ref.run_id, tags=tags)
+        files = {"nemo_airflow/environment.json": redact(_json(environment))}
+        if requirements := fields.requirements_of(environment):
+            files["nemo_airflow/requirements.txt"] = requirements
+        _upload(store, store.run(ref.run_id), files)
+
+    def tag(self, ref: RunRef, tags: Mapping[str, str]) -> None:
+        """See :meth:`Tracker.tag`."""
+        store = self._store(ref)
+        for part in fields.batches(
+            fields.clean_tags({name: redact(str(value)) for name, value in tags.items()}), fields.TAGS_AT_ONCE
+        ):
+            store.log(ref.run_id, tags=part)
+
+    def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
+        """See :meth:`Tracker.metrics`."""
+        kept = metrics if self.log_system_metrics else [m for m in metrics if not m.name.startswith("system/")]
+        points.record(self._store(ref), ref.run_id, kept, mark)
+
+    def mark(self, ref: RunRef) -> int:
+        """See :meth:`Tracker.mark`."""
+        store = self._store(ref)
+        points.forget(store, ref.run_id)
+        return points.read_mark(store.run(ref.run_id).tags.get(fields.MARK))
+
+    def artifacts(self, ref: RunRef, folder: Path) -> None:
+        """See :meth:`Tracker.artifacts`. Links are left out: they may lead outside the folder."""
+        if files := {fields.clean_path(path.as_posix()): folder / path for path in files_under(folder)}:
+            store = self._store(ref)
+            store.upload(store.run(ref.run_id), files)
+
+    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> None:
+        """See :meth:`Tracker.ended`."""
+        store = self._store(ref)
+        run = store.run(ref.run_id)
+        if run.tags.get(fields.STATE):
+            return
+        if error:
+            _upload(store, run, {"nemo_airflow/traceback.txt": redact(error)})
+        # The status, though user code in the job may have ended the run already: it cannot know how the job ended.
+        store.set_status(ref.run_id, _STATUS.get(status.state, "FAILED"), _now())
+        store.log(ref.run_id, tags=fields.tags_of_end(status, error))
+        points.forget(store, ref.run_id)
+        runs.delete_ghosts(store, run)
+
+    def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
+        """See :meth:`Tracker.close_parent`."""
+        if not ref.parent_id:
+            return
+        store = self._store(ref)
+        status = "FINISHED" if succeeded else "FAILED"
+        if store.run(ref.parent_id).status != status:
+            store.set_status(ref.parent_id, status, _now())
+
+    def _store(self, ref: RunRef) -> Store:
+        # The run's own address: another process's environment may lead elsewhere.
+        uri, credentials = address.resolve(self.tracking_uri, self.conn_id)
+        return open_store(*((uri, credentials) if address.shown(uri) == ref.uri else address.resolve(ref.uri, None)))
+
+    def _open_parent(self, store: Store, experiment_id: str, parent: str, job: Job) -> Run:
+        key = f"parent-{hashlib.sha256(parent.encode()).hexdigest()[:32]}"
+        labels = {
+            f"airflow.{name}": job.labels[name]
+            for name in ("dag_id", "run_id", "run_type", "logical_date")
+            if name in job.labels
+        }
+        tags = {
+            **self.tags,
+            **labels,
+            "nemo_airflow.parent": parent,
+            "mlflow.source.type": "JOB",
+            "mlflow.source.name": parent,
+        }
+        run = runs.find_or_create_run(store, experiment_id, key, name=parent, tags=lambda: fields.clean_tags(tags))
+        if run.ended:  # a task of the DAG run was cleared, and runs again
+            store.set_status(run.run_id, "RUNNING")
+        return run
+
+    def _tags(self, job: Job, parent_id: str) -> dict[str, str]:
+        return {
+            **fields.clean_tags(self.tags),
+            **fields.tags_of_job(job),
+            **({fields.PARENT: parent_id} if parent_id else {}),
+        }
+
+    def _shares(self, uri: str, shares_filesystem: bool, needs_login: bool) -> bool:
+        if self.share is not None:
+            return self.share
+        if uri.startswith(("http://", "https://")):
+            return not needs_login  # the login is not for the job: a client without it would fail there
+        return shares_filesystem and uri.startswith("sqlite:")
+
+    def _describe(self, store: Store, run: Run, job: Job) -> None:
+        """Records what is known before the job runs. The run is there already, so a failure here only costs this."""
+        patch = {"nemo_airflow/patch.diff": redact(job.package.patch)} if job.package and job.package.patch else {}
+        try:
+            _upload(store, run, {**_plan_files(job.plan), **patch})
+            _write_params(store, run, fields.params_of(job.plan))  # last: a run that has them is described
+        except TrackingError as error:
+            _log.warning("the config of run %s is not recorded yet: %s", run.run_id, error)
+
+
+def _write_params(store: Store, run: Run, params: Mapping[str, str]) -> None:
+    """Writes those parameters that the run does not have; a parameter in MLflow is written once."""
+    if conflicts := sorted(name for name, value in params.items() if run.params.get(name, value) != value):
+        shown = ", ".join(conflicts[:10]) + (f" and {len(conflicts) - 10} more" if len(conflicts) > 10 else "")
+        _log.warning("MLflow keeps the first value of a parameter; the resolved config has another one of: %s", shown)
+        store.log(run.run_id, tags=fields.clean_tags({fields.CONFLICTS: ", ".join(conflicts)}))
+    missing = {name: value for name, value in params.items() if name not in run.params}
+    for part in fields.batches(missing, fields.PARAMS_AT_ONCE):
+        store.log(run.run_id, params=part)
+
+
+def _plan_files(plan: Mapping[str, Any]) -> dict[str, str]:
+    return {"nemo_airflow/plan.json": redact(_json(plan))}
+
+
+def _upload(store: Store, run: Run, texts: Mapping[str, str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as folder:
+        files: dict[str, Path] = {}
+        for path, text in texts.items():
+            files[path] = Path(folder, Path(path).name)
+            files[path].write_text(text, encoding="utf-8", errors="backslashreplace")
+        store.upload(run, files)
+
+
+def _persist(call: Callable[[], T]) -> T:
+    """Tries again for a short while, where a worker waits: its job would otherwise go untracked."""
+    for attempt in tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, TrackingError) and error.transient),
+        wait=tenacity.wait_exponential(multiplier=0.2, max=3) + tenacity.wait_random(0, 0.2),
+        stop=tenacity.stop_after_delay(_OPEN_LIMIT) | tenacity.stop_after_attempt(4),
+        reraise=True,
+    ):
+        with attempt:
+            return call()
+    raise AssertionError("tenacity gives up by raising")
+
+
+def _run_name(job: Job) -> str:
+    index = job.labels.get("map_index", "-1")
+    task = job.labels.get("task_id", job.name)
+    return f"{task}[{index}]" if index not in ("", "-1") else task
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _now() -> int:
+    return round(time.time() * 1000)

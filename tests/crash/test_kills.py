@@ -1,0 +1,94 @@
+"""Nothing is lost and nothing runs twice, whoever is killed and when."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from components import Airflow
+
+HERE = Path(__file__).parent
+POINTS = ("before_store_write", "before_submit", "inside_submit", "after_submit", "before_defer", "synchronous")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("crash")
+
+
+@pytest.fixture(scope="module")
+def airflow(scratch):
+    server = Airflow(scratch / "airflow", HERE / "dags", {"CRASH_SCRATCH": str(scratch), "NEMO_AIRFLOW_HOME": str(scratch / "nemo")})
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def runs_of(scratch, name):
+    counter = scratch / f"count_{name}"
+    return len(counter.read_text().splitlines()) if counter.exists() else 0
+
+
+def job_lines(airflow, *task):
+    """Returns the lines of the job in the log of the task's last try."""
+    records = airflow.log(*task, airflow.task(*task)["try_number"])
+    return [record["event"] for record in records if re.fullmatch(r"line \d+", record.get("event", ""))]
+
+
+def folders(scratch):
+    return {json.loads((path / "job.json").read_text())["labels"]["task_id"]: path for path in (scratch / "nemo" / "jobs").iterdir() if (path / "claim").exists()}
+
+
+def test_worker_killed_around_submit_runs_the_job_exactly_once(airflow, scratch):
+    run_id = airflow.trigger("worker_killed")
+    for point in POINTS:
+        task = ("worker_killed", run_id, point)
+        state = airflow.wait(lambda task=task: (s := airflow.task(*task)["state"]) in ("success", "failed") and s, f"the end of {point}")
+        assert state == "success", airflow.log(*task, airflow.task(*task)["try_number"])
+        assert (scratch / f"killed_{point}").exists()
+        assert airflow.task(*task)["try_number"] == 2
+        assert runs_of(scratch, point) == 1
+        assert job_lines(airflow, *task) == [f"line {number}" for number in range(20)]
+
+
+def test_triggerer_killed_while_jobs_run_loses_and_doubles_no_line(airflow, scratch):
+    run_id = airflow.trigger("triggerer_killed")
+    tasks = [("triggerer_killed", run_id, f"task_{number}") for number in range(3)]
+    for task in tasks:
+        airflow.wait(lambda task=task: len(job_lines(airflow, *task)) > 20, f"lines of {task[2]}")
+    airflow.kill_component("triggerer")
+    airflow.start_component("triggerer")
+    for task in tasks:
+        state = airflow.wait(lambda task=task: (s := airflow.task(*task)["state"]) in ("success", "failed") and s, f"the end of {task[2]}")
+        assert state == "success"
+        assert runs_of(scratch, task[2]) == 1
+        assert job_lines(airflow, *task) == [f"line {number}" for number in range(300)]
+
+
+def test_task_ended_by_a_user_cancels_its_job(airflow, scratch):
+    run_id = airflow.trigger("ended_by_user")
+    tasks = {name: ("ended_by_user", run_id, name) for name in ("marked_failed", "cleared")}
+    for name, task in tasks.items():
+        airflow.wait(lambda task=task: job_lines(airflow, *task), f"lines of {name}")
+    first = folders(scratch)
+    airflow.call("PATCH", f"/dags/ended_by_user/dagRuns/{run_id}/taskInstances/marked_failed", {"new_state": "failed"})
+    airflow.call("POST", "/dags/ended_by_user/clearTaskInstances", {"dry_run": False, "task_ids": ["cleared"], "dag_run_id": run_id, "only_failed": False, "only_running": False})
+    for name in tasks:
+        airflow.wait((first[name] / "end.json").exists, f"the end of the first job of {name}")
+        assert json.loads((first[name] / "end.json").read_text())["state"] == "cancelled"
+    airflow.wait(lambda: runs_of(scratch, "cleared") == 2, "the second job of the cleared task")
+    airflow.wait(lambda: airflow.task(*tasks["cleared"])["state"] == "deferred", "the cleared task to wait again")
+    assert runs_of(scratch, "marked_failed") == 1
+    airflow.call("PATCH", f"/dags/ended_by_user/dagRuns/{run_id}/taskInstances/cleared", {"new_state": "success"})
+    second = airflow.wait(lambda: folders(scratch)["cleared"] != first["cleared"] and folders(scratch)["cleared"], "the folder of the second job")
+    airflow.wait((second / "end.json").exists, "the end of the second job")
+
+
+def test_no_process_of_any_job_is_left(airflow, scratch):
+    for folder in (scratch / "nemo" / "jobs").iterdir():
+        if (folder / "claim").exists():
+            pid = json.loads((folder / "claim").read_text())["pid"]
+            airflow.wait(lambda pid=pid: not os.path.exists(f"/proc/{pid}/environ") or b"NEMO_AIRFLOW_KEY" not in Path(f"/proc/{pid}/environ").read_bytes(), f"process {pid} to end", 20)

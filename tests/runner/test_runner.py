@@ -1,0 +1,396 @@
+"""The runner as jobs meet it: a program, a folder, and nothing installed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from nemo_airflow.executors import shipping
+from nemo_airflow.job import Job, Package
+from nemo_airflow.stream import Line, Record, StreamReader
+
+JOBS = '''
+import enum, os, pathlib, subprocess, sys, time, datetime, dataclasses, multiprocessing
+
+class Color(enum.Enum):
+    RED = "red"
+
+@dataclasses.dataclass
+class Score:
+    value: float
+
+class Scalar:
+    shape = ()
+    def item(self):
+        return 1.5
+
+def values():
+    return {"path": pathlib.Path("a"), "color": Color.RED, "score": Score(1.0), "scalar": Scalar(), "day": datetime.date(2026, 1, 2), "pair": (1, 2), 3: None}
+
+def no_json():
+    return object()
+
+def too_large():
+    return "x" * (2 << 20)
+
+def not_finite():
+    return float("nan")
+
+def separators():
+    sys.stdout.write("a\\x1e{b}\\n")
+
+def report(processes):
+    from nemo_airflow.runner import log_metric, set_tag, in_job
+    assert in_job()
+    log_metric("loss", 1); log_metric("loss", 0.5); log_metric("nan", float("nan")); log_metric("at", 2.0, step=7)
+    set_tag("dataset", "v2")
+    code = "from nemo_airflow.runner import log_metrics; log_metrics({'of_%d': 1.0})"
+    for number in range(processes):
+        subprocess.run([sys.executable, "-c", code % number], check=True)
+    if os.fork() == 0:
+        log_metric("of_fork", 3)
+        os._exit(0)
+    os.wait()
+
+def many_points(count):
+    from nemo_airflow import log_metric
+    for number in range(count):
+        log_metric("x", number)
+
+def bad_metric():
+    from nemo_airflow import log_metric
+    log_metric("loss", "low")
+
+def keep():
+    from nemo_airflow import log_artifact, output_dir
+    pathlib.Path("model.bin").write_bytes(b"12345")
+    log_artifact("model.bin", "models/best.bin")
+    (output_dir() / "direct.txt").write_text("x")
+
+def leave_a_child():
+    subprocess.Popen(["sleep", "600"])
+    print("done")
+
+def wait(seconds):
+    print("waiting", flush=True)
+    try:
+        time.sleep(seconds)
+    finally:
+        print("cleaned up", flush=True)
+
+def memory():
+    raise MemoryError("no room")
+
+def chained():
+    try:
+        1 / 0
+    except ZeroDivisionError as error:
+        raise RuntimeError("outer") from error
+
+def segfault():
+    import ctypes
+    ctypes.string_at(0)
+
+def busy(seconds):
+    data = bytearray(50 << 20)
+    end = time.time() + seconds
+    while time.time() < end:
+        data[0] ^= 1
+'''
+
+
+def interpreters():
+    """Returns the Pythons from 3.9 on that this machine has, by version: those on the PATH, and those that uv finds."""
+    found = {}
+    for minor in range(9, 15):
+        uv = subprocess.run(["uv", "python", "find", "--no-project", f"3.{minor}"], capture_output=True, text=True) if shutil.which("uv") else None
+        for path in (shutil.which(f"python3.{minor}"), uv and uv.stdout.strip()):
+            # A version manager's stand-in for a version that is not there fails.
+            if path and subprocess.run([path, "-c", "import json"], capture_output=True).returncode == 0:
+                found[f"3.{minor}"] = path
+    return {**found, "own": sys.executable}
+
+
+INTERPRETERS = interpreters()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    work = tmp_path / "job" / "work"
+    work.mkdir(parents=True)
+    (work / "jobs.py").write_text(JOBS)
+    return tmp_path / "job"
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory):
+    return shipping.install_runner(tmp_path_factory.mktemp("runner")) / shipping.ENTRY
+
+
+class Ran:
+    """What a job left."""
+
+    def __init__(self, code, stream, folder):
+        reader = StreamReader()
+        self.items = reader.feed(stream) + reader.finish()
+        self.code = code
+        self.lines = [item.text for item in self.items if isinstance(item, Line)]
+        self.end = json.loads((folder / "end.json").read_text()) if (folder / "end.json").exists() else None
+        self.warnings = [record["message"] for record in self.records("warning")]
+        self.points = [tuple(point) for record in self.records("metrics") for point in record["points"]]
+
+    def records(self, kind):
+        return [item.data for item in self.items if isinstance(item, Record) and item.type == kind]
+
+
+@pytest.fixture
+def start(folder, runner):
+    def start_job(function, *, python=sys.executable, package=None, **options):
+        arguments = options.pop("arguments", {})
+        fields = {"grace": 1.0, **options}
+        root = {"_target_": f"jobs:{function}", **arguments}
+        job = Job(key="k", name="n", plan={"version": 1, "root": root}, allow=("jobs.",), package=package, **fields)
+        (folder / "job.json").write_text(job.dumps())
+        env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        return subprocess.Popen([python, str(runner), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=folder)
+
+    return start_job
+
+
+@pytest.fixture
+def run(start, folder):
+    def run_job(function, **options):
+        process = start(function, **options)
+        stream, _ = process.communicate(timeout=60)
+        return Ran(process.returncode, stream, folder)
+
+    return run_job
+
+
+def read_until(process, text):
+    seen = b""
+    while text not in seen:
+        data = os.read(process.stdout.fileno(), 65536)
+        assert data, seen
+        seen += data
+    return seen
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def wait_for(condition, limit=20):
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("python", INTERPRETERS.values(), ids=INTERPRETERS.keys())
+def test_runs_on_any_python_with_nothing_installed(run, python):
+    ran = run("report", arguments={"processes": 2}, python=python)
+    assert ran.code == 0, ran.lines
+    assert {name for name, *_ in ran.points} == {"loss", "nan", "at", "of_0", "of_1", "of_fork"}
+
+
+def test_return_values_become_json(run):
+    result = run("values").end["result"]
+    assert result == {"path": "a", "color": "red", "score": {"value": 1.0}, "scalar": 1.5, "day": "2026-01-02", "pair": [1, 2], "3": None}
+
+
+@pytest.mark.parametrize(("function", "why"), [("no_json", "object"), ("too_large", "output_dir"), ("not_finite", "nan")])
+def test_value_that_is_no_json_never_fails_a_job_that_is_done(run, function, why):
+    ran = run(function)
+    assert (ran.code, ran.end["state"], ran.end["result"]) == (0, "succeeded", None)
+    assert why in ran.warnings[0]
+
+
+def test_record_separator_of_the_job_is_shown_and_harmless(run):
+    assert run("separators").lines == ["a␞{b}"]
+
+
+def test_metrics_have_steps_and_come_from_every_process(run):
+    ran = run("report", arguments={"processes": 1})
+    assert [(value, step) for name, value, step, _ in ran.points if name == "loss"] == [(1.0, 0), (0.5, 1)]
+    assert [(value, step) for name, value, step, _ in ran.points if name in ("nan", "at")] == [("nan", 0), (2.0, 7)]
+    assert ran.records("tags")[0]["tags"] == {"dataset": "v2"}
+
+
+def test_many_points_are_batched_and_complete(run):
+    ran = run("many_points", arguments={"count": 20_000})
+    assert [value for _, value, *_ in ran.points] == list(range(20_000))
+    assert len(ran.records("metrics")) < 200
+
+
+def test_bad_metric_is_an_error_in_the_users_own_line(run):
+    ran = run("bad_metric")
+    assert ran.code == 1
+    assert ran.end["error"]["message"] == "log_metric: loss is 'low', not a number"
+
+
+def test_kept_files_are_announced(run, folder):
+    ran = run("keep")
+    assert (folder / "outputs" / "models" / "best.bin").read_bytes() == b"12345"
+    assert (folder / "outputs" / "direct.txt").exists()
+    assert [(artifact["path"], artifact["bytes"]) for artifact in ran.records("artifact")] == [("models/best.bin", 5)]
+
+
+def test_what_the_job_leaves_running_is_ended(run):
+    begun = time.monotonic()
+    ran = run("leave_a_child")
+    assert (ran.code, ran.lines) == (0, ["done"])
+    assert time.monotonic() - begun < 30
+
+
+def test_cancel_lets_the_job_clean_up(start, folder):
+    process = start("wait", arguments={"seconds": 600})
+    stream = read_until(process, b"waiting")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    ran = Ran(process.wait(30), stream + process.stdout.read(), folder)
+    assert ran.lines == ["waiting", "cleaned up"]
+    assert (ran.code, ran.end["state"], ran.end["failure"]) == (143, "cancelled", "cancelled")
+
+
+def test_cancel_before_the_start_runs_nothing(run, folder):
+    (folder / "cancel").touch()
+    ran = run("wait", arguments={"seconds": 600})
+    assert (ran.end["state"], ran.lines) == ("cancelled", [])
+
+
+def test_time_limit_is_named(run):
+    ran = run("wait", arguments={"seconds": 600}, time_limit=0.5)
+    assert (ran.code, ran.end["state"], ran.end["failure"]) == (124, "timeout", "timeout")
+    assert "0.5 s" in ran.end["error"]["message"]
+
+
+def test_death_of_the_supervisor_ends_the_child(start, folder):
+    process = start("wait", arguments={"seconds": 600})
+    read_until(process, b"waiting")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.communicate()
+    assert children
+    wait_for(lambda: all(gone(child) for child in children))
+    assert not (folder / "end.json").exists()
+
+
+def test_second_runner_of_a_folder_does_nothing(start, run, folder):
+    process = start("wait", arguments={"seconds": 2})
+    read_until(process, b"waiting")
+    second = run("wait", arguments={"seconds": 600})
+    assert (second.code, second.items) == (75, [])
+    process.communicate()
+    third = run("wait", arguments={"seconds": 600})
+    assert third.code == 75
+
+
+def test_errors_are_named(run, folder):
+    ran = run("memory")
+    assert ran.end["failure"] == "out_of_memory"
+    (folder / "claim").unlink()
+    text = run("chained").end["error"]["traceback"]
+    assert "ZeroDivisionError" in text
+    assert "direct cause" in text
+    assert "runner" not in text
+    (folder / "claim").unlink()
+    ran = run("segfault")
+    assert (ran.code, ran.end["signal"]) == (128 + signal.SIGSEGV, signal.SIGSEGV)
+    assert any("in segfault" in line for line in ran.lines)
+
+
+def test_target_outside_the_allow_list_is_refused_without_an_import(run, folder):
+    (folder / "work" / "evil.py").write_text("open('imported', 'w')")
+    job_plan = {"version": 1, "root": {"_target_": "jobs:wait", "seconds": {"_target_": "evil:run"}}}
+    ran = run("wait", arguments={"seconds": job_plan["root"]["seconds"]})
+    assert ran.end["state"] == "failed"
+    assert "evil" in ran.end["error"]["message"]
+    assert ran.end["error"]["traceback"] == ""
+    assert not (folder / "work" / "imported").exists()
+
+
+@pytest.mark.parametrize("bad", ["", "{", "[]", '{"version": 99}'])
+def test_bad_job_file_is_said_and_nothing_is_claimed(runner, folder, bad):
+    (folder / "job.json").write_text(bad)
+    done = subprocess.run([sys.executable, str(runner), str(folder)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "job.json is not a job" in done.stderr
+    assert not (folder / "claim").exists()
+
+
+def pack(folder, *members):
+    with tarfile.open(folder / "package.tar.gz", "w:gz") as tar:
+        for name, kind, link in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, link
+            tar.addfile(member)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../outside", tarfile.REGTYPE, "")],
+        [("/tmp/outside", tarfile.REGTYPE, "")],
+        [("link", tarfile.SYMTYPE, "../..")],
+        [("link", tarfile.SYMTYPE, "/etc")],
+        [("a", tarfile.SYMTYPE, "."), ("a/../../outside", tarfile.REGTYPE, "")],
+        [("hard", tarfile.LNKTYPE, "../../job.json")],
+        [("device", tarfile.CHRTYPE, "")],
+        [("fifo", tarfile.FIFOTYPE, "")],
+    ],
+)
+def test_hostile_package_is_refused(run, folder, members):
+    pack(folder, *members)
+    ran = run("values", package=Package("d"))
+    assert ran.end["state"] == "failed"
+    assert members[-1][0] in ran.end["error"]["message"]
+    assert {path.name for path in folder.parent.iterdir()} == {"job"}
+
+
+def test_package_that_is_none_is_refused(run, folder):
+    (folder / "package.tar.gz").write_bytes(b"not an archive")
+    assert "package.tar.gz" in run("values", package=Package("d")).end["error"]["message"]
+
+
+def test_resources_and_environment_are_recorded(run):
+    ran = run("busy", arguments={"seconds": 2.5}, sample_interval=1.0, env={"SECRET": "hidden-value"})
+    samples = [record["values"] for record in ran.records("sample")]
+    assert max(sample.get("cpu_percent", 0) for sample in samples) > 20
+    assert max(sample.get("rss_bytes", 0) for sample in samples) > 50 << 20
+    assert samples[-1]["peak_rss_bytes"] > 50 << 20
+    (environment,) = ran.records("environment")
+    assert environment["python"] == sys.version.split()[0]
+    assert "SECRET" in environment["env_keys"]
+    assert "hidden-value" not in json.dumps([item.data for item in ran.items if isinstance(item, Record)])
+
+
+def test_heartbeats_come(run):
+    assert len(run("wait", arguments={"seconds": 1.0}, heartbeat=0.2).records("heartbeat")) >= 3
+
+
+def test_reports_do_nothing_outside_a_job(tmp_path):
+    code = "import nemo_airflow as n; n.log_metric('a', 1); n.log_artifact(__import__('sys').executable); print(n.output_dir())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(tmp_path / "outputs")
+
+
+def test_shell_jobs_report_through_the_command(start, folder, runner):
+    script = "python3 -m nemo_airflow.runner.report metric loss 0.25 --step 3 && python3 -m nemo_airflow.runner.report tag data v1"
+    plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": script}}
+    (folder / "job.json").write_text(Job(key="k", name="n", plan=plan).dumps())
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run([sys.executable, str(runner), str(folder)], capture_output=True, env=env)
+    ran = Ran(done.returncode, done.stdout, folder)
+    assert ran.code == 0, ran.lines
+    assert [point[:3] for point in ran.points] == [("loss", 0.25, 3)]
