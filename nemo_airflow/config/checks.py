@@ -8,6 +8,7 @@ yet to come. An annotation that pydantic cannot handle is taken as ``Any``.
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -184,10 +185,10 @@ def _new_adapter(annotation: Any) -> pydantic.TypeAdapter[Any] | None:
     opened = _open(annotation)
     if opened is Any:
         return None
-    try:
-        return pydantic.TypeAdapter(opened, config=_SETTINGS)
-    except Exception:  # noqa: BLE001 - an annotation may be any object, and pydantic asks it for its schema
-        return None
+    for settings in (_SETTINGS, None):  # some types have settings of their own, and take no others
+        with contextlib.suppress(Exception):  # an annotation may be any object, and pydantic asks it for its schema
+            return pydantic.TypeAdapter(opened, config=settings)
+    return None
 
 
 _cached_adapter = functools.lru_cache(maxsize=4096, typed=True)(_new_adapter)
@@ -219,12 +220,25 @@ def _open(annotation: Any) -> Any:
 def _open_class(annotation: type) -> Any:
     if getattr(annotation, "_is_protocol", False) and not getattr(annotation, "_is_runtime_protocol", False):
         return Any
+    if typing_extensions.is_typeddict(annotation):
+        return _let_in(annotation, _open_typed_dict(annotation))
     if annotation in _ONE_PASS:
         return _open_generic(annotation, annotation, (Any,))
     if dataclasses.is_dataclass(annotation) or issubclass(annotation, fdl.Buildable):
         # An instance only: its fields are checked as those of a config are, with their own paths.
         return _let_in(annotation, pydantic.InstanceOf[annotation])  # type: ignore[misc,valid-type]  # made at run time
     return _let_in(annotation)
+
+
+def _open_typed_dict(annotation: Any) -> Any:
+    fields: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(annotation, include_extras=True).items():
+        presence = typing.Required if name in annotation.__required_keys__ else typing.NotRequired
+        fields[name] = presence[_open(kind)]
+    make: Any = typing_extensions.TypedDict
+    opened = make(annotation.__name__, fields)
+    opened.__pydantic_config__ = pydantic.ConfigDict(**_SETTINGS, extra="forbid")
+    return opened
 
 
 def _open_generic(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Any:
@@ -238,8 +252,8 @@ def _open_generic(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Any:
     if origin is collections.abc.Callable:
         return _let_in(typing.Callable)
     if origin in _ONE_PASS:
-        item = (_open(args[0]) if args else Any,)
-        forms = [collections.abc.Sequence[item], collections.abc.Set[item], collections.abc.Mapping[(*item, Any)]]  # type: ignore[valid-type]  # made at run time
+        item: Any = _open(args[0]) if args else Any
+        forms: list[Any] = [collections.abc.Sequence[item], set[item], frozenset[item], dict[item, Any]]
         return _let_in(origin, _union([*forms, *([str] if not args or args[0] in (str, Any) else [])]))
     if origin is Literal or origin is type or not isinstance(origin, type):
         return _let_in(annotation)

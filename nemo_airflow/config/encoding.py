@@ -220,13 +220,22 @@ def _scalar(value: Any, path: str) -> Any:
     return _NONE
 
 
+def _seconds(value: datetime.timedelta) -> float | str:
+    seconds = value.total_seconds()
+    if datetime.timedelta(seconds=seconds) == value:
+        return seconds
+    microseconds = value // datetime.timedelta(microseconds=1)
+    sign = "-" if microseconds < 0 else ""
+    return f"{sign}{abs(microseconds) // 1_000_000}.{abs(microseconds) % 1_000_000:06d}"
+
+
 _TAGGED: Sequence[tuple[type, str, Callable[[Any], Any]]] = (
     (bytes, "_bytes_", lambda value: base64.b64encode(value).decode()),
     (pathlib.PurePath, "_path_", str),
     (datetime.datetime, "_datetime_", datetime.datetime.isoformat),
     (datetime.date, "_date_", datetime.date.isoformat),
     (datetime.time, "_time_", datetime.time.isoformat),
-    (datetime.timedelta, "_timedelta_", datetime.timedelta.total_seconds),
+    (datetime.timedelta, "_timedelta_", _seconds),
     (decimal.Decimal, "_decimal_", str),
 )
 

@@ -107,7 +107,13 @@ class _Form:
         texts = parameter_help(config.__fn_or_cls__)
         parameters = parameters_of(config.__fn_or_cls__)
         listed = [parameters.by_name[name] for name in parameters.names]
-        named = {parameter.name: _value(config, parameter) for parameter in listed}
+        values = {parameter: _value(config, parameter) for parameter in listed}
+        # What is not known and not asked for either, as of a factory that is no plain container, has no field.
+        named = {
+            parameter.name: value
+            for parameter, value in values.items()
+            if value is not NO_DEFAULT or parameter.is_required
+        }
         named.update((key, value) for key, value in config.__arguments__.items() if isinstance(key, str))
         for name, value in named.items():
             annotation = annotation_below(config, name, Any)

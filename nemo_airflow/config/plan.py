@@ -115,6 +115,8 @@ def flatten(plan: Mapping[str, Any]) -> dict[str, str]:
     later: list[tuple[str, str]] = []
     with plan_errors():
         for node, kind, linked in grammar.walk(plan):
+            if _is_in_key(linked):
+                continue
             path = grammar.path_text(linked)
             if kind in ("target", "shared") and "_id_" in node:
                 first[node["_id_"]] = path or "_target_"
@@ -138,6 +140,14 @@ def plan_errors() -> Iterator[None]:
         raise PlanError(error.message, error.path) from None
     except runner.TargetNotFound as error:
         raise TargetNotImportableError(str(error)) from error
+
+
+def _is_in_key(linked: grammar.Path) -> bool:
+    while linked:
+        linked, key = linked
+        if isinstance(key, grammar.DictKey):
+            return True
+    return False
 
 
 def _leaf_text(node: Any, kind: str) -> str | None:

@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -303,7 +303,7 @@ class _Sharing:
         twice: set[int] = set()
         stack = [root]
         while stack:
-            value = stack.pop()
+            value: Any = stack.pop()
             if not isinstance(value, (list, dict)):
                 continue
             if _is_tag(value):
@@ -313,17 +313,15 @@ class _Sharing:
                 twice.add(id(value))
             else:
                 once.add(id(value))
-                stack.extend(value.values() if isinstance(value, dict) else value)
+                stack.extend(value if isinstance(value, list) else list(value.values()))
         return twice
 
 
-def _is_tag(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and len(value) == 1
-        and grammar.is_reserved(next(iter(value)))
-        and "_target_" not in value
-    )
+def _is_tag(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Returns whether a value is one of a plan's tags, such as ``{"_path_": ...}``."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    return grammar.is_reserved(next(iter(value))) and "_target_" not in value
 
 
 def name_from_dotted(name: str) -> str:

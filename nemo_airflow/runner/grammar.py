@@ -24,6 +24,10 @@ Path = Tuple[Any, ...]
 """Keys from the root, as a linked list ``(parent, key)``; ``()`` is the root."""
 
 
+class DictKey(int):
+    """In a path: the key, not the value, of the pair of that number in a ``_dict_``."""
+
+
 class PlanError(ValueError):
     """A plan that is not valid.
 
@@ -74,10 +78,15 @@ def _time(text: str) -> object:
     return datetime.time.fromisoformat(text)
 
 
-def _timedelta(seconds: float) -> object:
+def _timedelta(seconds: object) -> object:
     import datetime
 
-    return datetime.timedelta(seconds=seconds)
+    if isinstance(seconds, str):  # seconds and six decimals, where a float has not as many digits
+        whole, _, decimals = seconds.partition(".")
+        if len(decimals) != 6:
+            raise ValueError(seconds)
+        return datetime.timedelta(microseconds=int(whole + decimals))
+    return datetime.timedelta(seconds=seconds)  # type: ignore[arg-type]  # a number: it was checked
 
 
 def _decimal(text: str) -> object:
@@ -148,7 +157,7 @@ def kind_of(node: Any) -> str:
                 return tag
         elif node.keys() == {"_id_", "_value_"}:
             return "shared"
-        raise PlanError(f"{{{', '.join(sorted(map(str, node)))}}} is no form that a plan knows")
+        raise PlanError(f"{', '.join(map(repr, sorted(reserved)))}: no form that a plan knows")
     if isinstance(node, list):
         return "list"
     if node is None or isinstance(node, (bool, int, float, str)):
@@ -173,7 +182,7 @@ def children(node: Any, kind: str) -> Iterator[tuple[object, Any]]:
         yield from enumerate(node[kind])
     elif kind == "_dict_":
         for index, (key, child) in enumerate(node[kind]):
-            yield index, key
+            yield DictKey(index), key
             yield (key if isinstance(key, (str, int)) else index), child
 
 
@@ -294,7 +303,7 @@ def _check_id(name: Any) -> None:
 def _check_tag(tag: str, value: Any) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     try:
-        if not (number if tag == "_timedelta_" else isinstance(value, str)):
+        if not isinstance(value, str) and not (number and tag == "_timedelta_"):
             raise ValueError
         SCALARS[tag](value)
     except (ValueError, KeyError, ArithmeticError):

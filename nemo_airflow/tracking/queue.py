@@ -216,7 +216,7 @@ class TrackerQueue:
             if isinstance(error, TrackingError) and error.transient:
                 raise
             self._refused.append(
-                f"{what} of run {self._ref.run_id} could not be recorded: {error or type(error).__name__}"
+                f"{what} of run {self._ref.run_id} could not be recorded: {str(error) or type(error).__name__}"
             )
 
     def _left(self) -> list[str]:

@@ -38,8 +38,11 @@ def job_lines(airflow, *task):
     return [record["event"] for record in records if re.fullmatch(r"line \d+", record.get("event", ""))]
 
 
-def folders(scratch):
-    return {json.loads((path / "job.json").read_text())["labels"]["task_id"]: path for path in (scratch / "nemo" / "jobs").iterdir() if (path / "claim").exists()}
+def folders(scratch, task_id):
+    """Returns the folders of a task's jobs, the oldest first."""
+    claims = (scratch / "nemo" / "jobs").glob("*/claim")
+    ours = [claim for claim in claims if json.loads((claim.parent / "job.json").read_text())["labels"]["task_id"] == task_id]
+    return [claim.parent for claim in sorted(ours, key=lambda claim: json.loads(claim.read_text())["ts"])]
 
 
 def test_worker_killed_around_submit_runs_the_job_exactly_once(airflow, scratch):
@@ -73,7 +76,7 @@ def test_task_ended_by_a_user_cancels_its_job(airflow, scratch):
     tasks = {name: ("ended_by_user", run_id, name) for name in ("marked_failed", "cleared")}
     for name, task in tasks.items():
         airflow.wait(lambda task=task: job_lines(airflow, *task), f"lines of {name}")
-    first = folders(scratch)
+    first = {name: folders(scratch, name)[0] for name in tasks}
     airflow.call("PATCH", f"/dags/ended_by_user/dagRuns/{run_id}/taskInstances/marked_failed", {"new_state": "failed"})
     airflow.call("POST", "/dags/ended_by_user/clearTaskInstances", {"dry_run": False, "task_ids": ["cleared"], "dag_run_id": run_id, "only_failed": False, "only_running": False})
     for name in tasks:
@@ -83,8 +86,9 @@ def test_task_ended_by_a_user_cancels_its_job(airflow, scratch):
     airflow.wait(lambda: airflow.task(*tasks["cleared"])["state"] == "deferred", "the cleared task to wait again")
     assert runs_of(scratch, "marked_failed") == 1
     airflow.call("PATCH", f"/dags/ended_by_user/dagRuns/{run_id}/taskInstances/cleared", {"new_state": "success"})
-    second = airflow.wait(lambda: folders(scratch)["cleared"] != first["cleared"] and folders(scratch)["cleared"], "the folder of the second job")
-    airflow.wait((second / "end.json").exists, "the end of the second job")
+    jobs = folders(scratch, "cleared")
+    assert len(jobs) == 2
+    airflow.wait((jobs[1] / "end.json").exists, "the end of the second job")
 
 
 def test_no_process_of_any_job_is_left(airflow, scratch):

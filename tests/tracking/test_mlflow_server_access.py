@@ -97,7 +97,7 @@ def test_a_connection_logs_in_and_its_secret_stays_out_of_everything(
 
 
 def test_a_server_that_wants_a_login_is_told_apart(gate: Gate) -> None:
-    with pytest.raises(TrackingError, match="answered 401 .*: give a connection with a login as conn_id") as raised:
+    with pytest.raises(TrackingError, match=r"answered 401 .*: give a connection with a login as conn_id") as raised:
         open_run(MLflowTracker(tracking_uri=f"http://127.0.0.1:{gate.port}"), make_job("no-login"))
     assert not raised.value.transient
 
@@ -164,6 +164,12 @@ def test_a_connection_gives_the_login() -> None:
     assert from_connection(connection(extra={"verify": "/ca.pem"}))[1].verify == "/ca.pem"
     with pytest.raises(SettingsError, match="connection 'c' has no host"):
         from_connection(connection(host=""))
+
+
+def test_an_address_that_is_none_is_refused_before_anything_else() -> None:
+    with pytest.raises(SettingsError, match="the MLflow address cannot be read"):
+        MLflowTracker(tracking_uri="http://host:port")
+    MLflowTracker(tracking_uri="http://{{ conn['a'] }}:{{ var.value.port }}")  # known when it is rendered
 
 
 def test_a_login_in_the_environments_address_is_used_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

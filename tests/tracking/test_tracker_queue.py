@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,19 +32,25 @@ async def until(condition: Callable[[], object], limit: float = 60) -> None:
 
 
 @pytest.fixture
-async def warnings() -> AsyncIterator[list[str]]:
-    yield []
+def warnings() -> list[str]:
+    return []
 
 
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
-    """A server that the test may kill."""
-    server = Server(tmp_path)
+@pytest.fixture(scope="module")
+def one_to_kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("mlflow-to-kill"))
     try:
-        server.start()
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture
+def own_server(one_to_kill: Server) -> Server:
+    """A running server that the test may kill."""
+    if one_to_kill.process is None:
+        one_to_kill.start()
+    return one_to_kill
 
 
 async def test_everything_of_a_job_is_recorded_in_a_few_calls(
@@ -94,9 +100,7 @@ async def test_a_stream_that_is_read_again_doubles_nothing(
     assert warnings == []
 
 
-async def test_a_server_that_dies_and_comes_back_costs_nothing(
-    own_server: Server, warnings: list[str], tmp_path: Path
-) -> None:
+async def test_a_server_that_dies_and_comes_back_costs_nothing(own_server: Server, warnings: list[str]) -> None:
     tracker = MLflowTracker(tracking_uri=own_server.uri)
     ref = await asyncio.to_thread(open_run, tracker, make_job("server-dies"))
     queue = TrackerQueue(tracker, ref, warn=warnings.append, interval=0.05)
@@ -106,13 +110,13 @@ async def test_a_server_that_dies_and_comes_back_costs_nothing(
     own_server.kill()
     for step in range(1, 50):
         queue.put_metrics([loss(step)], 10 * (step + 1))
-    queue.put_config(PLAN)
     await until(lambda: warnings)
     assert len(warnings) == 1
     assert warnings[0].startswith(
         f"tracking is delayed, the job goes on: the MLflow server {own_server.uri} cannot be reached"
     )
 
+    queue.put_config(PLAN)
     await asyncio.to_thread(own_server.start)
     await until(lambda: queue.acknowledged == 500)
     queue.put_ended(JobStatus(JobState.SUCCEEDED, 0))
@@ -154,7 +158,7 @@ class Stubborn(MLflowTracker):
 
     called: threading.Event
     go_on: threading.Event
-    seen: list[str]
+    seen: list[object]
 
     def mark(self, ref: RunRef) -> int:
         return 0
@@ -206,6 +210,26 @@ async def test_what_a_tracker_refuses_is_a_warning_and_the_rest_goes_on(warnings
         "the config of run r could not be recorded: the server refuses",
         "the environment of run r could not be recorded: ZeroDivisionError",
     ]
+
+
+class HalfRecorded(Stubborn):
+    """A run whose stream is recorded up to byte 250."""
+
+    def mark(self, ref: RunRef) -> int:
+        return 250
+
+    def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
+        self.seen.append([metric.step for metric in metrics])
+
+
+async def test_what_was_recorded_by_another_process_is_not_sent_again(warnings: list[str]) -> None:
+    tracker = HalfRecorded()
+    queue = TrackerQueue(tracker, RunRef("u", "1", "r"), warn=warnings.append, interval=0.0)
+    for step in range(30):
+        queue.put_metrics([loss(step)], 10 * (step + 1))
+    assert await queue.drain(30)
+    assert tracker.seen == [[25, 26, 27, 28, 29]]
+    assert queue.acknowledged == 300
 
 
 async def test_an_empty_queue_drains_at_once(warnings: list[str]) -> None:

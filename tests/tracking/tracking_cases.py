@@ -46,7 +46,12 @@ class Server:
         artifacts = ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *store, *artifacts], stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+                [*command, *store, *artifacts],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                start_new_session=True,
             )
         wait_until(self._answers, 120, lambda: (self.folder / "server.log").read_text())
 

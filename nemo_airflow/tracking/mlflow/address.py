@@ -26,7 +26,7 @@ def resolve(tracking_uri: str | None, conn_id: str | None) -> tuple[str, Credent
     """
     if conn_id:
         address, credentials = from_connection(_connection(conn_id))
-        return _usable(tracking_uri or address), credentials
+        return _usable(without_login(tracking_uri or address)[0]), credentials
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
     bare, username, password = without_login(uri)
     if username:
@@ -139,8 +139,16 @@ def shown(uri: str) -> str:
 
 
 def without_login(uri: str) -> tuple[str, str, str]:
-    """Returns a server's address without the login in it, the user name and the password."""
-    parts = urlsplit(uri)
+    """Returns a server's address without the login in it, the user name and the password.
+
+    Raises:
+        SettingsError: The text is no address.
+    """
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError as error:
+        raise SettingsError(f"the MLflow address cannot be read ({error}): give it as https://host:port") from None
     # A database's address keeps its login: it is what the database driver takes.
     if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
         return uri, "", ""

@@ -60,7 +60,9 @@ class MLflowTracker(Tracker):
     ui_url: str | None = None
 
     def __post_init__(self) -> None:
-        if self.tracking_uri and address.without_login(self.tracking_uri)[1]:
+        # Not yet when it is a template, or the output of another task: rendering makes another tracker.
+        known = isinstance(self.tracking_uri, str) and "{{" not in self.tracking_uri
+        if known and self.tracking_uri and address.without_login(self.tracking_uri)[1]:
             raise SettingsError(
                 "tracking_uri has a login in it, which would be shown: put it into a connection, and give conn_id"
             )

@@ -1,0 +1,36 @@
+"""Evaluates a trained classifier on digits that no model has seen."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from digits.data import held_out_set
+from nemo_airflow import log_metrics, output_dir
+
+
+def evaluate(trained: dict[str, Any], held_out: float = 0.25) -> dict[str, float]:
+    """Evaluates the classifier that a training job kept.
+
+    Args:
+        trained: What :func:`digits.train.train` returned.
+        held_out: Share of all samples that are held out; as in the training.
+
+    Returns:
+        ``accuracy``, ``log_loss`` and ``worst_class_recall`` on the held-out digits, and their number ``samples``.
+    """
+    import joblib
+    from sklearn.metrics import confusion_matrix, log_loss, recall_score
+
+    images, labels = held_out_set(held_out)
+    model = joblib.load(trained["model"])
+    predicted = model.predict(images)
+    metrics = {
+        "accuracy": float((predicted == labels).mean()),
+        "log_loss": float(log_loss(labels, model.predict_proba(images))),
+        "worst_class_recall": float(recall_score(labels, predicted, average=None).min()),
+    }
+    log_metrics({f"held_out/{name}": value for name, value in metrics.items()})
+    (output_dir() / "confusion.json").write_text(json.dumps(confusion_matrix(labels, predicted).tolist()))
+    print(f"on {len(labels)} held-out digits: {metrics}")
+    return {**metrics, "samples": len(labels)}

@@ -1,0 +1,121 @@
+"""Visiting and replacing the leaves of configs."""
+
+import dataclasses
+import datetime
+from pathlib import Path
+
+import pytest
+from config_targets import Color, Data, Model, Optimizer, Point, collect, constrained, identity, train
+
+from nemo_airflow import Config
+from nemo_airflow.config import iter_leaves, map_leaves
+from nemo_airflow.exceptions import ConfigError, ParameterTypeError
+
+
+def rendered(**texts):
+    """Returns what stands for rendering: each named template is replaced by its text."""
+    return lambda _, leaf: (
+        texts.get(leaf[2:-2].strip(), leaf) if isinstance(leaf, str) and leaf.startswith("{{") else leaf
+    )
+
+
+def test_leaves_are_found_at_any_depth_with_their_paths():
+    config = Config(train, model=Config(Model, hidden=1), names={"a": [1], "b.c": [2]}, data=Data(seed=4))
+    assert dict(iter_leaves(config)) == {
+        "model.hidden": 1,
+        "names.a.0": 1,
+        "names['b.c'].0": 2,
+        "data.path": Path("/data"),
+        "data.optimizer.lr": 1e-3,
+        "data.optimizer.color": Color.RED,
+        "data.optimizer.betas.0": 0.9,
+        "data.optimizer.betas.1": 0.99,
+        "data.seed": 4,
+    }
+    assert list(iter_leaves("x")) == [("", "x")]
+    assert dict(iter_leaves([{"a": (1, {2})}])) == {"0.a.0": 1, "0.a.1.0": 2}
+
+
+def test_what_is_shared_is_visited_once():
+    model = Config(Model, hidden=1)
+    assert [path for path, _ in iter_leaves(Config(collect, [model], [model]))] == ["item.0.hidden"]
+
+
+def test_changed_texts_are_typed_by_the_annotation():
+    config = Config(
+        train,
+        model=Config(Model, hidden="{{ n }}", dropout="{{ rate }}"),
+        optimizer=Config(Optimizer, layers=[1, "{{ n }}"], color="{{ color }}", betas=("{{ rate }}", 1.0)),
+        names={"a": ["{{ n }}"]},
+        start="{{ day }}",
+        data=Config(Data, path="{{ path }}", seed="{{ none }}"),
+    )
+    texts = {"n": "3", "rate": "0.5", "color": "BLUE", "day": "2026-01-02", "path": "/x", "none": "None"}
+    done = map_leaves(config, rendered(**texts))
+    assert done.model == Config(Model, hidden=3, dropout=0.5)
+    assert done.optimizer == Config(Optimizer, layers=[1, 3], color=Color.BLUE, betas=(0.5, 1.0))
+    assert done.names == {"a": [3]}
+    assert done.start == datetime.date(2026, 1, 2)
+    assert (done.data.path, done.data.seed) == (Path("/x"), None)
+    assert config.model.hidden == "{{ n }}"
+
+
+def test_results_of_other_kinds_are_converted_where_needed():
+    config = Config(train, names="{{ a }}", optimizer=Config(Optimizer, betas="{{ b }}", lr="{{ c }}"))
+    done = map_leaves(config, rendered(a={"x": [1]}, b=[1, 2], c="1e-3"))
+    assert done.names == {"x": [1]}
+    assert done.optimizer.betas == (1.0, 2.0)
+    assert done.optimizer.lr == 1e-3
+
+
+def test_text_stays_a_text_where_one_fits():
+    done = map_leaves(Config(constrained, rate=1.0, size="{{ n }}"), rendered(n="3"))
+    assert done.size == "3"
+    assert map_leaves(Config(identity, "{{ n }}"), rendered(n="3")).value == "3"
+    assert map_leaves({"a": "{{ n }}"}, rendered(n="3")) == {"a": "3"}
+    assert map_leaves("{{ n }}", rendered(n="3")) == "3"
+
+
+def test_result_that_does_not_fit_is_refused_with_its_path():
+    config = [Config(train, model=Config(Model, hidden="{{ n }}"))]
+    with pytest.raises(ParameterTypeError) as caught:
+        map_leaves(config, rendered(n="three"))
+    assert str(caught.value) == "0.model.hidden: expected int, got 'three'"
+
+
+def test_unchanged_values_are_left_alone():
+    config = Config(train, names={"a": [1]})
+    config.names["a"].append("not an int")
+    assert map_leaves(config, lambda _, leaf: leaf) == config
+
+
+def test_sharing_and_kinds_are_kept():
+    model, optimizer = Config(Model, hidden=1), Optimizer()
+    value = {"a": [model, optimizer, Point(1, 2), {3}, frozenset({4})], "b": (model, optimizer)}
+    done = map_leaves(value, lambda _, leaf: leaf + 1 if isinstance(leaf, int) else leaf)
+    assert done["a"][0] is done["b"][0]
+    assert done["a"][0] is not model
+    assert done["a"][1] is done["b"][1]
+    assert done["a"][2:] == [Point(2, 3), {4}, frozenset({5})]
+    assert type(done["a"][2]) is Point
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    size: int
+    double: int = dataclasses.field(init=False, default=0)
+
+    def __post_init__(self):
+        object.__setattr__(self, "double", 2 * int(self.size) if self.size != "{{ n }}" else 0)
+
+
+def test_frozen_dataclasses_are_made_anew():
+    assert map_leaves([Frozen("{{ n }}")], rendered(n="4"))[0].double == 8
+
+
+def test_value_that_holds_itself_is_refused():
+    loop = []
+    loop.append(loop)
+    for visit in (lambda: list(iter_leaves(loop)), lambda: map_leaves(loop, lambda _, leaf: leaf)):
+        with pytest.raises(ConfigError, match="0: the value holds itself"):
+            visit()
