@@ -18,7 +18,7 @@ CHAMPION = Asset("digits/champion")
 TRAIN = Config(
     train,
     # A run that somebody starts has no data interval: it takes what has come until now.
-    data=Config(Data, until="{{ (data_interval_end or dag_run.run_after) | ds }}"),
+    data=Config(Data, until="{{ (dag_run.data_interval_end or dag_run.run_after) | ds }}"),
     features=Config(Features),
     model=Config(Model, hidden=[64]),
     optimizer=Config(Optimizer),

@@ -15,6 +15,8 @@ CODE = GitArchivePackager(subpath="dags", uncommitted="include", untracked="incl
 with DAG(
     "sweep_digits",
     schedule=None,
+    # A try costs nothing: one that finds its job running, or done, goes on with that.
+    default_args={"retries": 1, "retry_delay": datetime.timedelta(seconds=2)},
     start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
     doc_md=__doc__,
     tags=["nemo", "example"],

@@ -18,5 +18,21 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": name, "python-modules": ["nemo_airflow.hooks.packaging", "nemo_airflow.hooks.mlflow"]}],
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
         "extra-links": ["nemo_airflow.operators.links.MLflowRunLink"],
-        "connection-types": [],
+        "connection-types": [
+            {
+                "connection-type": "mlflow",
+                "hook-name": "MLflow",
+                "hook-class-name": "nemo_airflow.hooks.mlflow.MLflowHook",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["extra"],
+                    "relabeling": {"schema": "Protocol (http or https)", "password": "Password or token"},
+                    "placeholders": {"host": "mlflow.example, or https://mlflow.example/base"},
+                },
+                "conn-fields": {
+                    "token": {"label": "Token", "schema": {"type": ["string", "null"], "format": "password"}},
+                    "path": {"label": "Path", "schema": {"type": ["string", "null"]}},
+                    "verify": {"label": "Check the certificate, or CA file", "schema": {"type": ["string", "null"]}},
+                },
+            }
+        ],
     }

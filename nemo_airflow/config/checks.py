@@ -79,15 +79,13 @@ def read_plain(annotation: Any, value: Any) -> Any:
     Raises:
         MisfitError: It does not fit.
     """
-    misfit = check(annotation, value)
-    if misfit is None:
+    if check(annotation, value) is None:
         return value
-    adapter = _adapter(annotation)
-    try:
-        text = json.dumps(value, allow_nan=False)
-        return adapter.validate_json(text, strict=True, context={_MEMBERS_BY_NAME: True}) if adapter else value
-    except (TypeError, ValueError):  # pydantic's error is a ValueError
-        raise MisfitError(misfit) from None
+    converted = _from_plain(annotation, value)
+    misfit = check(annotation, converted)
+    if misfit is not None:
+        raise MisfitError(misfit)
+    return converted
 
 
 def read_value(annotation: Any, value: Any) -> Any:
@@ -147,6 +145,31 @@ class MisfitError(ValueError):
     def __init__(self, misfit: Misfit) -> None:
         self.misfit = misfit
         super().__init__(misfit.message)
+
+
+def _from_plain(annotation: Any, value: Any) -> Any:
+    """Returns what JSON types stand for where an annotation wants other types, as far as that is plain."""
+    if isinstance(value, dict):
+        return {key: _from_plain(element(annotation, key, value), item) for key, item in value.items()}
+    if isinstance(value, list):
+        items = [_from_plain(element(annotation, index, value), item) for index, item in enumerate(value)]
+        kind = _class_of(_plain(annotation, value))
+        hashable = all(isinstance(item, collections.abc.Hashable) for item in items)
+        return kind(items) if kind is tuple or (kind in (set, frozenset) and hashable) else items
+    if check(annotation, value) is None or not isinstance(value, (str, int, float)):
+        return value
+    members = typing.get_args(annotation) if typing.get_origin(annotation) in UNIONS else (annotation,)
+    for member in members:
+        with contextlib.suppress(Exception):  # it is not of this member, or of a type that pydantic does not know
+            if isinstance(member, type) and issubclass(member, enum.Enum):
+                return member.__members__.get(str(value)) or member(value)
+            return _json_adapter(member).validate_json(json.dumps(value), strict=True)
+    return value
+
+
+@functools.lru_cache(maxsize=1024)
+def _json_adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(annotation)
 
 
 def element(annotation: Any, key: Any, container: Any) -> Any:

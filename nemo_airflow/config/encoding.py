@@ -28,6 +28,7 @@ from nemo_airflow.config.parameters import NO_DEFAULT, parameters_of
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ConfigError, PlanError, TargetNotImportableError
 from nemo_airflow.runner.grammar import MAX_DEPTH, is_reserved
+from nemo_airflow.runner.record import Record
 
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
@@ -108,6 +109,8 @@ class _Encoding:
     def _arguments(self, config: Any, path: str, depth: int) -> dict[Any, Any]:
         """Returns the nodes of a config's arguments in the order of its parameters."""
         given = config.__arguments__
+        # The job's own record class knows no defaults.
+        is_record = isinstance(config.__fn_or_cls__, type) and issubclass(config.__fn_or_cls__, Record)
         nodes: dict[Any, Any] = {}
         for position, parameter in enumerate(parameters_of(config.__fn_or_cls__).by_name.values()):
             if parameter.is_variadic:
@@ -115,7 +118,9 @@ class _Encoding:
             key = position if parameter.kind is inspect.Parameter.POSITIONAL_ONLY else parameter.name
             if key in given:
                 nodes[key] = self.node(given[key], join(path, key), depth + 1)
-            elif self._defaults and (node := _default_node(parameter.known_default(), depth)) is not _NONE:
+            elif (self._defaults or is_record) and (
+                node := _default_node(parameter.known_default(), depth)
+            ) is not _NONE:
                 nodes[key] = node
         for key, value in given.items():
             if key not in nodes:

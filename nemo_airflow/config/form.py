@@ -186,10 +186,11 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 def _reduced(schema: Mapping[str, Any]) -> dict[str, Any] | None:
     if "anyOf" in schema:
         members = [member for member in schema["anyOf"] if member.get("type") != "null"]
+        has_null = len(members) < len(schema["anyOf"])
         if {member.get("type") for member in members} == {"integer", "number"}:
             members = [{"type": "number"}]
         inner = _reduced(members[0]) if len(members) == 1 else None
-        return _nullable(inner) if inner is not None and len(members) < len(schema["anyOf"]) else inner
+        return _nullable(inner) if inner is not None and has_null else inner
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
         return {**({"type": schema["type"]} if "type" in schema else {}), "enum": list(values)}

@@ -6,11 +6,13 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fiddle as fdl
 
+from nemo_airflow.config import checks
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.exceptions import ConfigError
 
@@ -26,7 +28,7 @@ class Parameter:
     Attributes:
         name: Its name.
         kind: As in :class:`inspect.Parameter`.
-        annotation: Its resolved annotation, ``Any`` where there is none.
+        annotation: Its resolved annotation, ``Any`` where there is none; its default fits.
         default: Its default, or ``NO_DEFAULT``.
         factory: What makes its default, for a field of a dataclass; else None.
     """
@@ -131,8 +133,19 @@ def _parameters(target: Any) -> Parameters:
     for name, parameter in signature.parameters.items():
         factory = factories.get(name)
         default = NO_DEFAULT if factory is not None else parameter.default
-        found[name] = Parameter(name, parameter.kind, hints.get(name, Any), default, factory)
+        annotation = _widened(hints.get(name, Any), default)
+        found[name] = Parameter(name, parameter.kind, annotation, default, factory)
     return Parameters(found)
+
+
+def _widened(annotation: Any, default: Any) -> Any:
+    """Returns an annotation that the parameter's own default fits, as in ``x: int = None``."""
+    if default is NO_DEFAULT or annotation is Any or type(default) is annotation:
+        return annotation
+    if checks.check(annotation, default) is None:
+        return annotation
+    kind = type(default)
+    return typing.Optional[annotation] if default is None else typing.Union[annotation, kind]  # noqa: UP007, UP045
 
 
 _cached_parameters = functools.lru_cache(maxsize=4096)(_parameters)

@@ -92,7 +92,7 @@ def digest(plan: Mapping[str, Any]) -> str:
 
 
 def targets(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the names of everything that building the plan would import, sorted, each once.
+    """Returns the names of everything that building the plan would import, sorted, each once; Enums by their class.
 
     Raises:
         PlanError: It is no valid plan.

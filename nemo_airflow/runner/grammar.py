@@ -267,6 +267,8 @@ def _check_node(node: Any, kind: str) -> None:
         _check_id(node["_same_"])
     elif kind in ("_ref_", "_enum_"):
         check_name(node[kind])
+        if kind == "_enum_" and "." not in node[kind].partition(":")[2]:
+            raise PlanError(f"{node[kind]!r} is not of the form 'package.module:Class.MEMBER'")
     elif kind in SCALARS:
         _check_tag(kind, node[kind])
     elif kind != "list":

@@ -38,7 +38,7 @@ class TargetNotFound(ImportError):
 
 
 def targets_in(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the names of everything that building the plan would import, sorted, each once."""
+    """Returns the names of everything that building the plan would import, sorted, each once; Enums by their class."""
     return tuple(sorted({name for name, _ in _named(plan)}))
 
 
@@ -186,8 +186,10 @@ class Builder:
     def _value(self, node: Any, kind: str, path: Path, depth: int) -> Any:
         if kind in SCALARS:
             return SCALARS[kind](node[kind])
-        if kind in ("_ref_", "_enum_"):
+        if kind == "_ref_":
             return self._resolve(node[kind])
+        if kind == "_enum_":
+            return self._member(node[kind], path)
         if kind == "shared":
             return self._node(node["_value_"], path, depth + 1)
         if kind == "map":
@@ -210,6 +212,14 @@ class Builder:
             if "unhashable" not in str(error):
                 raise
             raise PlanError(f"{error}: it can be no key of a dict and no member of a set", path_text(path)) from error
+
+    def _member(self, name: str, path: Path) -> Any:
+        class_name, _, member = name.rpartition(".")
+        found = self._resolve(class_name)
+        members = getattr(found, "__members__", {}) if isinstance(found, type) else {}
+        if member not in members:
+            raise PlanError(f"{class_name!r} is no Enum with a member {member!r}", path_text(path))
+        return members[member]
 
     def _resolve(self, name: str) -> Any:
         if name not in self._resolved:
@@ -270,8 +280,10 @@ def _named(plan: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     for node, kind, path in walk(plan):
         if kind == "target":
             yield node["_target_"], path
-        elif kind in ("_ref_", "_enum_"):
+        elif kind == "_ref_":
             yield node[kind], path
+        elif kind == "_enum_":  # by its class: which member it is decides nothing about what is imported
+            yield node[kind].rpartition(".")[0], path
 
 
 def _import(module_name: str, name: str) -> types.ModuleType:

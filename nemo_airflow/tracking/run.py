@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.exceptions import ConfigError, TrackingError
-from nemo_airflow.job import Job, JobHandle, JobStatus
+from nemo_airflow.exceptions import ConfigError, NemoAirflowError, TrackingError
+from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import Record
 from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, keep
 from nemo_airflow.tracking.base import Metric, RunRef, Tracker
@@ -146,6 +146,7 @@ class RunSink:
         await asyncio.to_thread(self._gather, folder, kept)
         self._queue.put_artifacts(kept)
         self._queue.put_ended(status, error=error)
+        self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED)
         await self._queue.drain(_DRAIN)
 
     def _gather(self, folder: Path, kept: Path) -> None:
@@ -166,6 +167,9 @@ class RunSink:
             except TrackingError:
                 await asyncio.sleep(_OPEN_AGAIN)
                 continue
+            except NemoAirflowError as error:  # waiting would not mend it
+                self._warn(f"this run is not tracked: {error}")
+                return
             self._warn(
                 "the tracking server can be reached again: the run is recorded from here on, with all that came before"
             )

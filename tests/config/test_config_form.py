@@ -45,7 +45,8 @@ def of_everything(
     naive: datetime.datetime = datetime.datetime(2026, 1, 2),
     at: datetime.time | None = None,
     folder: Path = Path("/x"),
-    texts: list[str] = ("a",),
+    texts: typing.Iterable[str] = ("a",),
+    odd: list[str] = ("a",),
     sizes: typing.Sequence[int] = (1, 2),
     implicit: int = None,  # noqa: RUF013
     untyped=3,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from config_targets import Model, double
+from config_targets import Color, Model, double
 
 from nemo_airflow import Config, Partial, Script
 from nemo_airflow.config import plan as plans
@@ -119,6 +119,15 @@ def test_error_inside_a_targets_module_is_its_own(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError) as caught:
         runner.build(plan_of({"_target_": "imports_missing:x"}), ["imports_missing."])
     assert not isinstance(caught.value, runner.TargetNotFound)
+
+
+def test_enum_is_allowed_by_its_class_and_gives_members_only():
+    plan = plan_of({"_enum_": "config_targets:Color.BLUE"})
+    assert runner.targets_in(plan) == ("config_targets:Color",)
+    assert runner.build(plan, ["config_targets:Color"]) is Color.BLUE
+    for name in ("Color.mro", "Color.GREEN", "Model.small"):
+        says = error_of(lambda name=name: runner.build(plan_of([{"_enum_": f"config_targets:{name}"}]), ALLOW), runner.PlanError)
+        assert says.startswith("0: 'config_targets:")
 
 
 def test_shared_nodes_are_built_once_also_when_the_first_comes_last():

@@ -353,6 +353,7 @@ def nested(count, opening, closing, middle="1"):
         ('{"version":1,"root":{"_target_":"__main__:b"}}', "double underscores"),
         ('{"version":1,"root":{"_target_":"a:b()"}}', "is not of the form"),
         ('{"version":1,"root":{"_ref_":"..a:b"}}', "is not of the form"),
+        ('{"version":1,"root":{"_enum_":"a:b"}}', "is not of the form 'package.module:Class.MEMBER'"),
         ('{"version":1,"root":{"_same_":"1"}}', "names no _id_"),
         ('{"version":1,"root":[{"_id_":"1","_value_":1},{"_id_":"1","_value_":1}]}', "given twice"),
         ('{"version":1,"root":{"_id_":"1","_value_":[{"_same_":"1"}]}}', "holds itself"),
@@ -402,9 +403,9 @@ def test_flat_form_names_leaves_targets_and_what_is_shared():
 
 
 def test_targets_are_listed_once_and_sorted():
-    plan = plans.to_plan(Config(Everything, value=[Color.RED, double, Config(Model, 1), Config(Model, 2)]))
+    plan = plans.to_plan(Config(Everything, value=[Color.RED, Color.BLUE, double, Config(Model, 1), Config(Model, 2)]))
     assert plans.targets(plan) == (
-        "config_targets:Color.RED",
+        "config_targets:Color",
         "config_targets:Everything",
         "config_targets:Model",
         "config_targets:double",

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from components import Airflow
+
+from nemo_airflow.cli.airflow_server import AirflowServer
 
 HERE = Path(__file__).parent
 POINTS = ("before_store_write", "before_submit", "inside_submit", "after_submit", "before_defer", "synchronous")
@@ -19,7 +20,14 @@ def scratch(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def airflow(scratch):
-    server = Airflow(scratch / "airflow", HERE / "dags", {"CRASH_SCRATCH": str(scratch), "NEMO_AIRFLOW_HOME": str(scratch / "nemo")})
+    # Soon taken for dead, so that the test need not wait long.
+    impatient = {
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+    }
+    server = AirflowServer(scratch, HERE / "dags", env={"CRASH_SCRATCH": str(scratch), **impatient}, open_to_all=True)
     try:
         server.start()
         yield server

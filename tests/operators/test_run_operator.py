@@ -21,6 +21,8 @@ from airflow.utils.session import create_session
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator, Partial, Script, params_from
 from nemo_airflow.exceptions import TargetNotImportableError
 
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
 HERE = str(Path(__file__).parent)
 names = (f"operator_test_{number}" for number in itertools.count())
 

@@ -184,7 +184,10 @@ class MLflowTracker(Tracker):
             return
         store = self._store(ref)
         status = "FINISHED" if succeeded else "FAILED"
-        if store.run(ref.parent_id).status != status:
+        now = store.run(ref.parent_id).status
+        if succeeded and now == "FAILED":  # by another task, which has not been tried again: that would have opened it
+            return
+        if now != status:
             store.set_status(ref.parent_id, status, _now())
 
     def _store(self, ref: RunRef) -> Store:

@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up all they need on a machine with Python 3.11 or newer, git and a network.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help env demo ui test lint format bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(READY) ## make the environment in .venv
+
+$(READY): pyproject.toml constraints.txt setup-env.sh
+	@bash setup-env.sh $(VENV)
+	@touch $@
+
+demo: $(READY) ## run the example pipeline in a real Airflow, and show what came of it
+	@$(BIN)/nemo-airflow demo
+
+ui: $(READY) ## keep that Airflow and an MLflow page up, until Ctrl-C
+	@$(BIN)/nemo-airflow ui
+
+test: $(READY) ## run all tests
+	$(BIN)/pytest
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## measure what a job costs, beside the bare process and NeMo-Run
+	$(BIN)/python tests/bench/run.py
+
+clean: ## remove the environment and all that was made
+	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,254 @@
+"""A whole Airflow on this machine, in a folder of its own: for the demo, for looking around, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from nemo_airflow.exceptions import NemoAirflowError, SettingsError
+from nemo_airflow.executors.processes import kill_marked
+
+T = TypeVar("T")
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+_READY = 120.0
+_STOP = 20.0
+_MARK = "NEMO_AIRFLOW_SERVER"
+
+
+class AirflowServer:
+    """Airflow with a sqlite database, a few workers, and each component a process of its own.
+
+    It listens on the loopback address only.
+
+    Args:
+        home: Folder of its database and logs (``airflow``), and of jobs, packages and runs (``nemo``).
+        dags: Folder of the DAGs.
+        port: Port of its page; a free one when None.
+        env: Further environment variables of its processes.
+        open_to_all: Whether its page asks for no log-in; for tests.
+    """
+
+    def __init__(self, home: Path, dags: Path, *, port: int | None = None, env: Mapping[str, str] | None = None, open_to_all: bool = False) -> None:
+        self.home = home.absolute()
+        self.port = port if port is not None else free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._mark = secrets.token_hex(8)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.env = {**os.environ, **self._settings(dags.absolute(), open_to_all), **(env or {})}
+
+    def _settings(self, dags: Path, open_to_all: bool) -> dict[str, str]:
+        return {
+            _MARK: self._mark,
+            "AIRFLOW_HOME": str(self.airflow_home),
+            "NEMO_AIRFLOW_HOME": str(self.home / "nemo"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            # Few workers: an idle one takes 170 MB, and the default is 32 of them.
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": str(open_to_all),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        }
+
+    @property
+    def airflow_home(self) -> Path:
+        """Airflow's own folder."""
+        return self.home / "airflow"
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """The user and password of its page."""
+        passwords = json.loads((self.airflow_home / "simple_auth_manager_passwords.json.generated").read_text())
+        user, password = next(iter(passwords.items()))
+        return str(user), str(password)
+
+    def start(self) -> None:
+        """Makes or upgrades the database, and starts all components.
+
+        Raises:
+            SettingsError: The port is in use.
+            NemoAirflowError: A component did not come up; the message has the end of its output.
+        """
+        check_port(self.port, "--port")
+        self.airflow_home.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NemoAirflowError(f"'airflow db migrate' failed in {self.airflow_home}: {done.stderr.strip()[-2000:]}")
+        for component in COMPONENTS:
+            self.start_component(component)
+        self.wait(self._is_healthy, "Airflow to be healthy")
+
+    def start_component(self, component: str) -> None:
+        """Starts one of the :data:`COMPONENTS`."""
+        with (self.airflow_home / f"{component}.out").open("ab") as log:
+            self._processes[component] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", component],
+                env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def kill_component(self, component: str) -> None:
+        """Kills a component and all its processes at once, as the loss of its machine would."""
+        process = self._processes.pop(component)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self) -> None:
+        """Stops all components; nothing of them is left. Jobs that run go on."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _STOP
+        for process in self._processes.values():
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._processes.clear()
+        # Jobs do not inherit the mark; what has it now is a process that a component forgot.
+        kill_marked(_MARK, self._mark)
+        self._client.close()
+
+    # Talking to it
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, accept: str = "application/json") -> Any:
+        """Calls the REST API, as ``/api/v2<path>``; returns JSON, or text for another type.
+
+        Raises:
+            NemoAirflowError: The API refuses; the message is its own.
+        """
+        if "Authorization" not in self._client.headers:
+            self._client.headers["Authorization"] = f"Bearer {self._token()}"
+        answer = self._client.request(method, f"/api/v2{path}", json=body, headers={"Accept": accept})
+        if answer.is_error:
+            raise ApiError(f"{method} {path}: {answer.status_code} {answer.text[:500]}", answer.status_code)
+        return answer.json() if accept == "application/json" else answer.text
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Starts a run of a DAG, as soon as Airflow knows it, and returns the run's id."""
+        self.wait(lambda: self._knows(dag_id), f"the DAG {dag_id}")
+        self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+        return str(self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf or {})})["dag_run_id"])
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Returns a DAG run."""
+        return dict(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Returns the task instances of a run."""
+        return list(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"])
+
+    def task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """Returns a task instance that is not mapped."""
+        return dict(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"))
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Returns what a task pushed."""
+        return self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true")["value"]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int = -1) -> list[dict[str, Any]]:
+        """Returns the records of a try's log, as the page shows them."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}?full_content=true&map_index={map_index}"
+        text = self.call("GET", path, accept="application/x-ndjson")
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+    def wait(self, condition: Callable[[], T], what: str, limit: float = _READY) -> T:
+        """Waits until the condition is true, and returns its value.
+
+        Raises:
+            NemoAirflowError: It was not within ``limit`` seconds, or a component has ended.
+        """
+        deadline = time.monotonic() + limit
+        while not (result := condition()):
+            for component, process in self._processes.items():
+                if process.poll() is not None:
+                    raise NemoAirflowError(f"Airflow's {component} ended with exit code {process.returncode}:\n{self._tail(component)}")
+            if time.monotonic() > deadline:
+                raise NemoAirflowError(f"waited {limit:.0f} s for {what}; the components' output is in {self.airflow_home}/*.out")
+            time.sleep(0.3)
+        return result
+
+    def _knows(self, dag_id: str) -> bool:
+        try:
+            return bool(self.call("GET", f"/dags/{dag_id}"))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        for problem in self.call("GET", "/importErrors")["import_errors"]:
+            raise NemoAirflowError(f"the DAG file {problem['filename']} cannot be read:\n{problem['stack_trace']}")
+        return False
+
+    def _is_healthy(self) -> bool:
+        try:
+            health = self._client.get("/api/v2/monitor/health").json()
+        except (httpx.HTTPError, ValueError):
+            return False
+        return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor"))
+
+    def _token(self) -> str:
+        if self.env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "True":
+            answer = self._client.get("/auth/token")
+        else:
+            user, password = self.login
+            answer = self._client.post("/auth/token", json={"username": user, "password": password})
+        return str(answer.raise_for_status().json()["access_token"])
+
+    def _tail(self, component: str) -> str:
+        return (self.airflow_home / f"{component}.out").read_text(errors="replace")[-3000:]
+
+
+class ApiError(NemoAirflowError):
+    """Airflow's API refused a call."""
+
+    def __init__(self, message: str, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+def free_port() -> int:
+    """Returns a port on the loopback address that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def check_port(port: int, option: str) -> None:
+    """Raises :class:`SettingsError` when somebody listens on a port already."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise SettingsError(f"port {port} cannot be used ({error}): choose another with {option}") from error
+
+
+def until_interrupted() -> Iterator[None]:
+    """Yields each second, until Ctrl-C or SIGTERM."""
+    ended = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.append(True))
+    while not ended:
+        yield
+        time.sleep(1)

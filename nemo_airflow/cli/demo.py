@@ -1,0 +1,132 @@
+"""``nemo-airflow demo``: the example pipeline from end to end, in an Airflow of its own."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from nemo_airflow.cli.airflow_server import AirflowServer
+from nemo_airflow.exceptions import NemoAirflowError, SettingsError
+
+OVERRIDES = {"train.optimizer.learning_rate": 0.01, "train.optimizer.epochs": 15}
+"""What the demo changes of the pipeline's config, as somebody would in the trigger form."""
+
+_LIMIT = 600.0
+_ENDED = ("success", "failed")
+
+
+def run(home: str, dags: str, port: int | None) -> int:
+    """Runs the pipeline and the sweep, shows what came of them, and leaves no process behind."""
+    if not Path(dags, "retrain_digits.py").exists():
+        raise SettingsError(f"there is no retrain_digits.py in {Path(dags).absolute()}: run it from the repository, or give --dags")
+    console = Console(width=min(120, Console().width) if os.isatty(1) else 120)
+    server = AirflowServer(Path(home), Path(dags), port=port)
+    try:
+        with console.status("") as status:
+            _say(status, console, f"starting Airflow in {server.home}")
+            server.start()
+            failed = [dag for dag, conf in (("retrain_digits", OVERRIDES), ("sweep_digits", {})) if not _run_dag(server, dag, conf, status, console)]
+        if "retrain_digits" not in failed:
+            _show_champion(server, console)
+        _show_where(server, console)
+    finally:
+        server.stop()
+    return 1 if failed else 0
+
+
+def _say(status: Status, console: Console, text: str) -> None:
+    """Shows what is being done: as a line that changes on a terminal, as lines elsewhere."""
+    status.update(text)
+    if not console.is_terminal:
+        console.print(f"{datetime.datetime.now():%H:%M:%S} {text}", markup=False, highlight=False)
+
+
+def _run_dag(server: AirflowServer, dag_id: str, conf: Mapping[str, Any], status: Status, console: Console) -> bool:
+    run_id = server.trigger(dag_id, conf)
+    with_conf = f" with {', '.join(f'{name}={value}' for name, value in conf.items())}" if conf else ""
+    _say(status, console, f"{dag_id}: triggered{with_conf}")
+    said = ""
+
+    def ended() -> str:
+        nonlocal said
+        now = _progress(server.tasks(dag_id, run_id))
+        if now != said:
+            said = now
+            _say(status, console, f"{dag_id}: {now}")
+        state = str(server.run(dag_id, run_id)["state"])
+        return state if state in _ENDED else ""
+
+    state = server.wait(ended, f"the end of {dag_id}", _LIMIT)
+    tasks = server.tasks(dag_id, run_id)
+    _show_tasks(dag_id, run_id, tasks, console)
+    for task in tasks:
+        if task["state"] == "failed":
+            _show_log(server, task, console)
+    return state == "success"
+
+
+def _progress(tasks: list[dict[str, Any]]) -> str:
+    counts: dict[str, int] = {}
+    for task in tasks:
+        state = task["state"] or "waiting"
+        counts[state] = counts.get(state, 0) + 1
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _show_tasks(dag_id: str, run_id: str, tasks: list[dict[str, Any]], console: Console) -> None:
+    table = Table(title=f"{dag_id}  {run_id}", title_justify="left")
+    for column in ("task", "state", "tries", "seconds"):
+        table.add_column(column, justify="right" if column in ("tries", "seconds") else "left")
+    for task in sorted(tasks, key=lambda task: (task["start_date"] or "", task["map_index"])):
+        index = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
+        colour = {"success": "green", "failed": "red"}.get(task["state"] or "", "yellow")
+        table.add_row(
+            f"{task['task_id']}{index}".replace("[", "\\["),
+            f"[{colour}]{task['state']}[/]",
+            str(task["try_number"]),
+            f"{task['duration'] or 0:.1f}",
+        )
+    console.print(table)
+
+
+def _show_log(server: AirflowServer, task: Mapping[str, Any], console: Console) -> None:
+    console.print(f"the end of the log of {task['task_id']}:", style="red")
+    records = server.log(task["dag_id"], task["dag_run_id"], task["task_id"], task["try_number"], task["map_index"])
+    for record in records[-30:]:
+        console.print(f"  {record.get('event', '')}", markup=False, highlight=False)
+
+
+def _show_champion(server: AirflowServer, console: Console) -> None:
+    run_id = str(server.call("GET", "/dags/retrain_digits/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"])
+    outcome = server.xcom("retrain_digits", run_id, "promote")
+    trained = server.xcom("retrain_digits", run_id, "train")
+    table = Table(title="The model", title_justify="left", show_header=False)
+    rows = {
+        "digits trained on": str(trained["samples"]),
+        **{f"held-out {name}": f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in outcome["metrics"].items()},
+        "champion before": f"version {outcome['champion_before']}" if outcome["champion_before"] else "none",
+        "champion after": f"version {outcome['champion_after']}",
+        "why": outcome["reason"],
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _show_where(server: AirflowServer, console: Console) -> None:
+    try:
+        user, password = server.login
+    except (OSError, ValueError) as error:
+        raise NemoAirflowError(f"Airflow wrote no password: {error}") from error
+    console.print(
+        "Look at it all with [bold]make ui[/]: Airflow at http://127.0.0.1:8080 "
+        f"(user [bold]{user}[/], password [bold]{password}[/]), MLflow at http://127.0.0.1:5000.",
+        highlight=False,
+    )

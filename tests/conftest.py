@@ -1,0 +1,29 @@
+"""Keeps the tests' Airflow apart from the user's; must run before Airflow is imported anywhere."""
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="nemo-airflow-tests-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+(_HOME / "dags").mkdir()
+for name in [name for name in os.environ if name.startswith(("AIRFLOW", "NEMO_AIRFLOW", "MLFLOW"))]:
+    del os.environ[name]
+os.environ.update(
+    AIRFLOW_HOME=str(_HOME),
+    NEMO_AIRFLOW_HOME=str(_HOME / "nemo"),
+    AIRFLOW__CORE__DAGS_FOLDER=str(_HOME / "dags"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+)
+
+
+@pytest.fixture(scope="session")
+def airflow_database():
+    """The metadata database that ``dag.test()`` needs."""
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
