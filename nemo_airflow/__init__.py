@@ -29,7 +29,24 @@ _EXPORTS = {
     "output_dir": "nemo_airflow.runner",
 }
 
-__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - the names are those above
+__all__ = [
+    "Config",
+    "Executor",
+    "GitArchivePackager",
+    "LocalExecutor",
+    "MLflowTracker",
+    "NemoRunOperator",
+    "Packager",
+    "Partial",
+    "Script",
+    "Tracker",
+    "__version__",
+    "log_artifact",
+    "log_metric",
+    "log_metrics",
+    "output_dir",
+    "params_from",
+]
 
 if TYPE_CHECKING:
     from nemo_airflow.config import Config, Partial, Script, params_from

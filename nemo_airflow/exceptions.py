@@ -156,4 +156,6 @@ class MissingExtraError(NemoAirflowError, ImportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         self.extra = extra
-        super().__init__(f"{feature} needs the '{extra}' extra, which is not installed: pip install 'nemo-airflow[{extra}]'")
+        super().__init__(
+            f"{feature} needs the '{extra}' extra, which is not installed: pip install 'nemo-airflow[{extra}]'"
+        )

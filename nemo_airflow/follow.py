@@ -109,10 +109,14 @@ class Follower:
             outcome = self._outcome(status)
             if status.state is JobState.LOST:
                 # What a dead runner left behind must not run on unseen.
-                await self._attempt("cancel what is left of the job", Monitor.shared(self._executor).session.cancel([self._handle]))
+                await self._attempt(
+                    "cancel what is left of the job", Monitor.shared(self._executor).session.cancel([self._handle])
+                )
             if self._sink is not None:
                 await self._attempt("collect the outputs", self._collect(folder / "outputs"))
-                await self._sink.finish(outcome.status, folder, "\n".join(filter(None, (outcome.message, outcome.traceback))))
+                await self._sink.finish(
+                    outcome.status, folder, "\n".join(filter(None, (outcome.message, outcome.traceback)))
+                )
         return outcome
 
     async def _follow(self, write: Callable[[str], object]) -> JobStatus:
@@ -125,7 +129,9 @@ class Follower:
                     self._take(update, write)
                     status = update.status or status
         except TimeoutError:
-            self._warn(f"job {self._handle.key} did not end {_CANCEL_SLACK:.0f} s after it was told to: look at it by hand")
+            self._warn(
+                f"job {self._handle.key} did not end {_CANCEL_SLACK:.0f} s after it was told to: look at it by hand"
+            )
         finally:
             overdue.cancel()
         self._pass_on(self._reader.finish(), write)
@@ -138,7 +144,7 @@ class Follower:
 
     async def _cancel_when_overdue(self, monitor: Monitor) -> None:
         if self._deadline is None:
-            return
+            return None
         await asyncio.sleep(max(self._deadline - time.time(), 0))
         self._timed_out = True
         self._warn("the deadline of the task has passed: the job is cancelled")
@@ -168,7 +174,7 @@ class Follower:
                     self._sink.record(item)
 
     async def _collect(self, into: Path) -> None:
-        into.mkdir()
+        await asyncio.to_thread(into.mkdir)
         await Monitor.shared(self._executor).session.collect(self._handle, into)
 
     async def _attempt(self, what: str, call: Any) -> None:

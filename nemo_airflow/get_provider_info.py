@@ -15,7 +15,9 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [{"integration-name": name, "external-doc-url": "", "tags": ["software"]}],
         "operators": [{"integration-name": name, "python-modules": ["nemo_airflow.operators.run"]}],
         "triggers": [{"integration-name": name, "python-modules": ["nemo_airflow.triggers.run"]}],
-        "hooks": [{"integration-name": name, "python-modules": ["nemo_airflow.hooks.packaging", "nemo_airflow.hooks.mlflow"]}],
+        "hooks": [
+            {"integration-name": name, "python-modules": ["nemo_airflow.hooks.packaging", "nemo_airflow.hooks.mlflow"]}
+        ],
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
         "extra-links": ["nemo_airflow.operators.links.MLflowRunLink"],
         "connection-types": [

@@ -14,6 +14,7 @@ import dataclasses
 import time
 import weakref
 from collections.abc import AsyncIterator, Hashable
+from typing import ClassVar, TypeAlias
 
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors.base import Cursor, Executor, Session
@@ -57,10 +58,13 @@ class _Watch:
         return self.queue.empty()
 
 
+_Monitors: TypeAlias = "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Monitor]]"
+
+
 class Monitor:
     """Polls one session for all its watchers. Use :meth:`shared`, inside an event loop."""
 
-    _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Monitor]] = weakref.WeakKeyDictionary()
+    _shared: ClassVar[_Monitors] = weakref.WeakKeyDictionary()
 
     def __init__(self, session: Session) -> None:
         self._session = session

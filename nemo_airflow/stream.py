@@ -131,4 +131,6 @@ class StreamReader:
             items.append(Record(str(kind), data, timestamp, self._end))
 
     def _warning(self, message: str) -> Record:
-        return Record("warning", {"v": VERSION, "type": "warning", "ts": self._clock, "message": message}, self._clock, self._end)
+        return Record(
+            "warning", {"v": VERSION, "type": "warning", "ts": self._clock, "message": message}, self._clock, self._end
+        )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import datetime
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 WEEKS_A_YEAR = 52
+
+HELD_OUT = 0.25
+"""Share of all samples that are never trained on. No setting: all models are compared on the same digits."""
 
 
 @dataclass(frozen=True)
@@ -17,25 +21,21 @@ class Data:
     Args:
         until: The day before which samples have arrived, as YYYY-MM-DD; the end of the data interval.
         weeks: How many weeks before that day the window of training data opens, 1 to 52.
-        held_out: Share of all samples that are never trained on, and are the same for every model.
     """
 
     until: str
     weeks: int = 26
-    held_out: float = 0.25
 
     def validate(self) -> None:
         """Checks what the types do not say."""
         datetime.date.fromisoformat(self.until)
         if not 1 <= self.weeks <= WEEKS_A_YEAR:
             raise ValueError(f"weeks={self.weeks} is not between 1 and {WEEKS_A_YEAR}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out={self.held_out} is not a share between 0 and 1")
 
 
-def is_held_out(index: int, share: float) -> bool:
+def is_held_out(index: int) -> bool:
     """Returns whether a sample is kept for the evaluation: a fixed choice, by a hash of its number."""
-    return zlib.crc32(str(index).encode()) % 10_000 < share * 10_000
+    return zlib.crc32(str(index).encode()) % 10_000 < HELD_OUT * 10_000
 
 
 def has_arrived(index: int, until: datetime.date, weeks: int) -> bool:
@@ -43,22 +43,22 @@ def has_arrived(index: int, until: datetime.date, weeks: int) -> bool:
 
     A sample arrives in one week of each year, again every year, so that there is data at any date.
     """
-    week = until.toordinal() // 7
-    return (week - zlib.crc32(f"week {index}".encode())) % WEEKS_A_YEAR < weeks
+    last_whole_week = until.toordinal() // 7 - 1
+    return (last_whole_week - zlib.crc32(f"week {index}".encode())) % WEEKS_A_YEAR < weeks
 
 
 def training_set(data: Data) -> tuple[Any, Any]:
     """Returns images of shape (n, 64), values 0 to 16, and labels of shape (n,), of the window."""
     until = datetime.date.fromisoformat(data.until)
-    return _select(lambda index: has_arrived(index, until, data.weeks) and not is_held_out(index, data.held_out))
+    return _select(lambda index: has_arrived(index, until, data.weeks) and not is_held_out(index))
 
 
-def held_out_set(share: float) -> tuple[Any, Any]:
+def held_out_set() -> tuple[Any, Any]:
     """Returns images and labels of the samples that no model was trained on."""
-    return _select(lambda index: is_held_out(index, share))
+    return _select(is_held_out)
 
 
-def _select(choose: Any) -> tuple[Any, Any]:
+def _select(choose: Callable[[int], bool]) -> tuple[Any, Any]:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

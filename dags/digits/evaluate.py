@@ -9,12 +9,11 @@ from digits.data import held_out_set
 from nemo_airflow import log_metrics, output_dir
 
 
-def evaluate(trained: dict[str, Any], held_out: float = 0.25) -> dict[str, float]:
+def evaluate(trained: dict[str, Any]) -> dict[str, float]:
     """Evaluates the classifier that a training job kept.
 
     Args:
         trained: What :func:`digits.train.train` returned.
-        held_out: Share of all samples that are held out; as in the training.
 
     Returns:
         ``accuracy``, ``log_loss`` and ``worst_class_recall`` on the held-out digits, and their number ``samples``.
@@ -22,7 +21,7 @@ def evaluate(trained: dict[str, Any], held_out: float = 0.25) -> dict[str, float
     import joblib
     from sklearn.metrics import confusion_matrix, log_loss, recall_score
 
-    images, labels = held_out_set(held_out)
+    images, labels = held_out_set()
     model = joblib.load(trained["model"])
     predicted = model.predict(images)
     metrics = {

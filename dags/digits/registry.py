@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from digits.promotion import Decision
     from mlflow import MlflowClient
+
+    from digits.promotion import Decision
 
 ALIAS = "champion"
 _ACCURACY = "held_out.accuracy"
@@ -44,7 +45,8 @@ class Registry:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
-        return Version(found.version, float(found.tags[_ACCURACY]))
+        # A number from a database, a text from a server.
+        return Version(str(found.version), float(found.tags[_ACCURACY]))
 
     def add(self, run_id: str, file: str, metrics: dict[str, float], decision: Decision) -> str:
         """Registers a file of a run as a new version, with what was decided of it; returns its number."""

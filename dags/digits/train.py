@@ -24,7 +24,6 @@ def train(data: Data, features: Features, model: Model, optimizer: Optimizer, se
         ``model``, the path of the kept file; ``samples``; ``loss`` and ``accuracy`` on the training data.
     """
     import joblib
-    import numpy
     from sklearn.pipeline import make_pipeline
 
     images, labels = training_set(data)
@@ -32,13 +31,9 @@ def train(data: Data, features: Features, model: Model, optimizer: Optimizer, se
     prepare = transformer(features)
     inputs = prepare.fit_transform(images)
     network = classifier(model, optimizer, seed)
-    random = numpy.random.default_rng(seed)
     loss = accuracy = float("nan")
     for epoch in range(optimizer.epochs):
-        order = random.permutation(len(labels))
-        for start in range(0, len(order), optimizer.batch_size):
-            batch = order[start : start + optimizer.batch_size]
-            network.partial_fit(inputs[batch], labels[batch], classes=numpy.arange(10))
+        network.partial_fit(inputs, labels, classes=range(10))
         loss, accuracy = float(network.loss_), float(network.score(inputs, labels))
         log_metrics({"train/loss": loss, "train/accuracy": accuracy}, step=epoch)
         print(f"epoch {epoch + 1} of {optimizer.epochs}: loss {loss:.4f}, accuracy {accuracy:.3f}")

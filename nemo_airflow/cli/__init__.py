@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nemo-airflow", description="Run machine-learning experiments from Apache Airflow.")
+    parser = argparse.ArgumentParser(
+        prog="nemo-airflow", description="Run machine-learning experiments from Apache Airflow."
+    )
     parser.add_argument("--version", action="version", version=f"nemo-airflow {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -39,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--mlflow-port", type=int, default=5000, help="port of the MLflow page (%(default)s)")
     ui.set_defaults(run=_ui)
     for command, port in ((demo, None), (ui, 8080)):
-        command.add_argument("--home", default=".demo", help="folder of its database, logs, jobs and runs (%(default)s)")
+        command.add_argument(
+            "--home", default=".demo", help="folder of its database, logs, jobs and runs (%(default)s)"
+        )
         command.add_argument("--dags", default="dags", help="folder of the DAGs (%(default)s)")
         command.add_argument("--port", type=int, default=port, help=f"port of Airflow's page ({port or 'a free one'})")
     return parser

@@ -41,7 +41,15 @@ class AirflowServer:
         open_to_all: Whether its page asks for no log-in; for tests.
     """
 
-    def __init__(self, home: Path, dags: Path, *, port: int | None = None, env: Mapping[str, str] | None = None, open_to_all: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        dags: Path,
+        *,
+        port: int | None = None,
+        env: Mapping[str, str] | None = None,
+        open_to_all: bool = False,
+    ) -> None:
         self.home = home.absolute()
         self.port = port if port is not None else free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -93,7 +101,13 @@ class AirflowServer:
         """
         check_port(self.port, "--port")
         self.airflow_home.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=self.env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise NemoAirflowError(f"'airflow db migrate' failed in {self.airflow_home}: {done.stderr.strip()[-2000:]}")
         for component in COMPONENTS:
@@ -133,7 +147,9 @@ class AirflowServer:
 
     # Talking to it
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, accept: str = "application/json") -> Any:
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, accept: str = "application/json"
+    ) -> Any:
         """Calls the REST API, as ``/api/v2<path>``; returns JSON, or text for another type.
 
         Raises:
@@ -150,7 +166,9 @@ class AirflowServer:
         """Starts a run of a DAG, as soon as Airflow knows it, and returns the run's id."""
         self.wait(lambda: self._knows(dag_id), f"the DAG {dag_id}")
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
-        return str(self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf or {})})["dag_run_id"])
+        return str(
+            self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf or {})})["dag_run_id"]
+        )
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Returns a DAG run."""
@@ -166,11 +184,14 @@ class AirflowServer:
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Returns what a task pushed."""
-        return self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true")["value"]
+        return self.call(
+            "GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true"
+        )["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int = -1) -> list[dict[str, Any]]:
         """Returns the records of a try's log, as the page shows them."""
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}?full_content=true&map_index={map_index}"
+        instance = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        path = f"{instance}/logs/{try_number}?full_content=true&map_index={map_index}"
         text = self.call("GET", path, accept="application/x-ndjson")
         return [json.loads(line) for line in text.splitlines() if line.strip()]
 
@@ -184,9 +205,12 @@ class AirflowServer:
         while not (result := condition()):
             for component, process in self._processes.items():
                 if process.poll() is not None:
-                    raise NemoAirflowError(f"Airflow's {component} ended with exit code {process.returncode}:\n{self._tail(component)}")
+                    tail = self._tail(component)
+                    raise NemoAirflowError(f"Airflow's {component} ended with exit code {process.returncode}:\n{tail}")
             if time.monotonic() > deadline:
-                raise NemoAirflowError(f"waited {limit:.0f} s for {what}; the components' output is in {self.airflow_home}/*.out")
+                raise NemoAirflowError(
+                    f"waited {limit:.0f} s for {what}; the components' output is in {self.airflow_home}/*.out"
+                )
             time.sleep(0.3)
         return result
 
@@ -205,7 +229,9 @@ class AirflowServer:
             health = self._client.get("/api/v2/monitor/health").json()
         except (httpx.HTTPError, ValueError):
             return False
-        return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor"))
+        return all(
+            health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        )
 
     def _token(self) -> str:
         if self.env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "True":

@@ -25,14 +25,20 @@ _ENDED = ("success", "failed")
 def run(home: str, dags: str, port: int | None) -> int:
     """Runs the pipeline and the sweep, shows what came of them, and leaves no process behind."""
     if not Path(dags, "retrain_digits.py").exists():
-        raise SettingsError(f"there is no retrain_digits.py in {Path(dags).absolute()}: run it from the repository, or give --dags")
+        raise SettingsError(
+            f"there is no retrain_digits.py in {Path(dags).absolute()}: run it from the repository, or give --dags"
+        )
     console = Console(width=min(120, Console().width) if os.isatty(1) else 120)
     server = AirflowServer(Path(home), Path(dags), port=port)
     try:
         with console.status("") as status:
             _say(status, console, f"starting Airflow in {server.home}")
             server.start()
-            failed = [dag for dag, conf in (("retrain_digits", OVERRIDES), ("sweep_digits", {})) if not _run_dag(server, dag, conf, status, console)]
+            failed = [
+                dag
+                for dag, conf in (("retrain_digits", OVERRIDES), ("sweep_digits", {}))
+                if not _run_dag(server, dag, conf, status, console)
+            ]
         if "retrain_digits" not in failed:
             _show_champion(server, console)
         _show_where(server, console)
@@ -104,13 +110,18 @@ def _show_log(server: AirflowServer, task: Mapping[str, Any], console: Console) 
 
 
 def _show_champion(server: AirflowServer, console: Console) -> None:
-    run_id = str(server.call("GET", "/dags/retrain_digits/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"])
+    run_id = str(
+        server.call("GET", "/dags/retrain_digits/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"]
+    )
     outcome = server.xcom("retrain_digits", run_id, "promote")
     trained = server.xcom("retrain_digits", run_id, "train")
     table = Table(title="The model", title_justify="left", show_header=False)
     rows = {
         "digits trained on": str(trained["samples"]),
-        **{f"held-out {name}": f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in outcome["metrics"].items()},
+        **{
+            f"held-out {name}": f"{value:.4f}" if isinstance(value, float) else str(value)
+            for name, value in outcome["metrics"].items()
+        },
         "champion before": f"version {outcome['champion_before']}" if outcome["champion_before"] else "none",
         "champion after": f"version {outcome['champion_after']}",
         "why": outcome["reason"],

@@ -40,5 +40,7 @@ def _load(name: str) -> Any:
     if callable(found) and not isinstance(found, (Config, Partial)):
         found = found()
     if not isinstance(found, (Config, Partial)):
-        raise ConfigError(f"{name} is {type(found).__name__}, not a Config, Partial or Script, nor a function that returns one")
+        raise ConfigError(
+            f"{name} is {type(found).__name__}, not a Config, Partial or Script, nor a function that returns one"
+        )
     return found

@@ -48,9 +48,16 @@ def _start_mlflow(server: AirflowServer, port: int) -> subprocess.Popen[bytes]:
     store = server.home / "nemo"
     store.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}", "--artifacts-destination", str(store / "mlartifacts")]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{store / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(store / "mlartifacts"),
+    ]
     with (server.home / "mlflow.out").open("ab") as log:
-        return subprocess.Popen(command, env=server.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command, env=server.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
 
 
 def _answers(url: str, process: subprocess.Popen[bytes] | None) -> bool:

@@ -269,7 +269,7 @@ def _name(target: Any, path: str) -> str:
 
 
 def _member(value: enum.Enum, path: str) -> str:
-    if value.name is None:
+    if value.name not in type(value).__members__:
         raise PlanError("a combination of flags has no name that a plan could hold", path)
     return str(value.name)
 

@@ -55,7 +55,9 @@ class NemoDecoratedOperator(DecoratedOperator, NemoRunOperator):
         config = self.python_callable(*self.op_args, **self.determine_kwargs(context))
         if config is None:
             name = self.python_callable.__name__
-            raise AirflowFailException(f"@task.nemo function {name} returned None: it has to return a Config, Partial or Script")
+            raise AirflowFailException(
+                f"@task.nemo function {name} returned None: it has to return a Config, Partial or Script"
+            )
         self.config = Argument(config).resolve(context)
         return NemoRunOperator.execute(self, context)
 
@@ -67,4 +69,6 @@ def nemo_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) 
         python_callable: The function to decorate.
         kwargs: Arguments of :class:`NemoRunOperator` except ``config``.
     """
-    return task_decorator_factory(python_callable=python_callable, decorated_operator_class=NemoDecoratedOperator, **kwargs)
+    return task_decorator_factory(
+        python_callable=python_callable, decorated_operator_class=NemoDecoratedOperator, **kwargs
+    )

@@ -20,7 +20,16 @@ _EXPORTS = {
     "executor_from_json": "registry",
 }
 
-__all__ = list(_EXPORTS)  # noqa: PLE0605 - the names are those above
+__all__ = [
+    "Chunk",
+    "Cursor",
+    "Executor",
+    "LocalExecutor",
+    "Request",
+    "Session",
+    "executor_from_json",
+    "parse_time",
+]
 
 if TYPE_CHECKING:
     from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session, parse_time

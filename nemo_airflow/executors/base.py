@@ -135,7 +135,7 @@ class Session(abc.ABC):
 
     async def close(self) -> None:
         """Gives the connection back. The jobs go on."""
-        return None
+        return
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,7 +213,9 @@ def _parse_time_text(text: str) -> float:
     except ValueError:
         parts, whole_days = [], 0
     if not 1 <= len(parts) <= 3 or min(parts) < 0:
-        raise ExecutorError(f"time={text!r} is not a time limit: give seconds as a number, or text as MM, HH:MM:SS or D-HH:MM:SS")
+        raise ExecutorError(
+            f"time={text!r} is not a time limit: give seconds as a number, or text as MM, HH:MM:SS or D-HH:MM:SS"
+        )
     if dash:  # D-HH, D-HH:MM, D-HH:MM:SS
         hours, minutes, seconds = (*parts, 0, 0)[:3]
     elif len(parts) == 3:

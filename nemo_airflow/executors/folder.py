@@ -73,7 +73,9 @@ class JobFolder:
         data = _read_json(self.path / "claim")
         if data is None:
             return None
-        return ProcessRef(data["pid"], data.get("start_ticks"), data.get("boot_id", ""), data.get("host", ""), data["ts"])
+        return ProcessRef(
+            data["pid"], data.get("start_ticks"), data.get("boot_id", ""), data.get("host", ""), data["ts"]
+        )
 
     def end_status(self) -> JobStatus | None:
         """Returns how the job ended, or None when it has not."""
@@ -130,7 +132,9 @@ def _files_under(root: Path) -> Iterator[Path]:
 def _inside(file: Path, root: Path) -> Path:
     """Refuses a link that leaves the job's folder: a job must not publish other files of its machine."""
     if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
-        raise ExecutorError(f"output {file.name} links to {file.resolve()}, which is outside the job's folder: copy it instead")
+        raise ExecutorError(
+            f"output {file.name} links to {file.resolve()}, which is outside the job's folder: copy it instead"
+        )
     return file
 
 

@@ -34,8 +34,10 @@ T = TypeVar("T")
 
 INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "TERM",
-    "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "OMP_*", "MKL_*",
-    "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_*",
+    "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "OMP_*", "MKL_*",
+    "SSL_CERT_*", "REQUESTS_CA_BUNDLE",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
 )  # fmt: skip
 """Variables that a local job takes from the submitting process. Not all: a worker's hold Airflow's secrets."""
 
@@ -74,8 +76,12 @@ class LocalExecutor(Executor):
             "env": {**self._inherited(), "NEMO_AIRFLOW_KEY": job.key},
             "folder": str(folder),
         }
-        job = dataclasses.replace(job, env={**self.env, **job.env}, time_limit=job.time_limit or self.time_limit, grace=self.grace)
-        return Request(key=job.key, kind=self.kind, payload=payload, files={"job.json": job.dumps()}, package=job.package)
+        job = dataclasses.replace(
+            job, env={**self.env, **job.env}, time_limit=job.time_limit or self.time_limit, grace=self.grace
+        )
+        return Request(
+            key=job.key, kind=self.kind, payload=payload, files={"job.json": job.dumps()}, package=job.package
+        )
 
     def _inherited(self) -> Mapping[str, str]:
         return {
@@ -124,7 +130,7 @@ class LocalSession(Session):
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.cancel`."""
-        await _in_thread(lambda: [self._cancel(h) for h in handles])
+        await _in_thread(self._cancel_all, handles)
 
     async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
         """See :meth:`Session.collect`."""
@@ -172,7 +178,9 @@ class LocalSession(Session):
             if code is not None and code != _EXIT_ALREADY_CLAIMED and self._handle(folder) is None:
                 raise SubmitError(f"the runner of {folder.path} ended with exit code {code}: {folder.last_log_line()}")
             if time.monotonic() > deadline:
-                raise SubmitError(f"no runner claimed {folder.path} within {_CLAIM_WAIT:.0f} s: {folder.last_log_line()}")
+                raise SubmitError(
+                    f"no runner claimed {folder.path} within {_CLAIM_WAIT:.0f} s: {folder.last_log_line()}"
+                )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.1)
         return handle
@@ -214,6 +222,10 @@ class LocalSession(Session):
             return Chunk(cursor.handle.key, cursor.offset, b"")
         except OSError as error:
             raise BackendUnavailable(f"cannot read the log of {cursor.handle.key}: {error}") from error
+
+    def _cancel_all(self, handles: Sequence[JobHandle]) -> None:
+        for handle in handles:
+            self._cancel(handle)
 
     def _cancel(self, handle: JobHandle) -> None:
         folder = self._folder(handle.key)

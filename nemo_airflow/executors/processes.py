@@ -69,8 +69,7 @@ def kill_marked(name: str, value: str) -> list[int]:
     The environment is inherited through any number of forks and new sessions, which neither a
     parent id nor a process group is.
     """
-    killed = [pid for pid in _marked(f"{name}={value}".encode()) if _signal(pid, signal.SIGKILL)]
-    return killed
+    return [pid for pid in _marked(f"{name}={value}".encode()) if _signal(pid, signal.SIGKILL)]
 
 
 def _marked(entry: bytes) -> Iterator[int]:

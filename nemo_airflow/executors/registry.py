@@ -41,5 +41,7 @@ def executor_from_json(data: Mapping[str, Any]) -> Executor:
     cls = executor_class(fields.pop("kind", ""))
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(fields.keys() - known):
-        raise ExecutorError(f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}")
+        raise ExecutorError(
+            f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}"
+        )
     return cls(**fields)

@@ -41,7 +41,13 @@ class PackagingHook(BaseHook):
             packager = _at_version(packager, bundle)
         package = packager.package(self.store, root=bundle_folder(context))
         changes = " with uncommitted changes" if package.dirty else ""
-        self.log.info("Package %s: %d bytes, commit %s%s", package.digest[:12], package.size, package.commit[:12] or "none", changes)
+        self.log.info(
+            "Package %s: %d bytes, commit %s%s",
+            package.digest[:12],
+            package.size,
+            package.commit[:12] or "none",
+            changes,
+        )
         return package
 
     def get_conn(self) -> PackageStore:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {"NemoRunOperator": "run", "MLflowRunLink": "links", "params_from": "params", "overrides_from": "params"}
 
-__all__ = list(_EXPORTS)  # noqa: PLE0605 - the names are those above
+__all__ = [
+    "MLflowRunLink",
+    "NemoRunOperator",
+    "overrides_from",
+    "params_from",
+]
 
 if TYPE_CHECKING:
     from nemo_airflow.operators.links import MLflowRunLink

@@ -16,8 +16,8 @@ from airflow.sdk.definitions._internal.types import ArgNotSet
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
-from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.config.leaves import iter_leaves, map_leaves
+from nemo_airflow.exceptions import NemoAirflowError
 
 
 class Argument(ResolveMixin):

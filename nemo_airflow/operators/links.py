@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.execution_time.xcom import XCom
 
 if TYPE_CHECKING:
-    from airflow.models.taskinstancekey import TaskInstanceKey
     from airflow.sdk import BaseOperator
 
 
@@ -17,11 +16,11 @@ class MLflowRunLink(BaseOperatorLink):
 
     name = "MLflow run"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Returns the address that the operator pushed, or an empty string."""
         return _pushed(ti_key, self.xcom_key)
 
 
-def _pushed(ti_key: TaskInstanceKey, key: str) -> str:
+def _pushed(ti_key: Any, key: str) -> str:
     value = XCom.get_value(ti_key=ti_key, key=key)
     return value if isinstance(value, str) else ""

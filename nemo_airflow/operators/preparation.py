@@ -79,7 +79,9 @@ def prepare(
     # The start of the run tells two installations apart that share a back-end and have equal ids.
     started = context["dag_run"].start_date
     identity = {name: labels[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
-    return Prepared(plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest, "started": str(started)})
+    return Prepared(
+        plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest, "started": str(started)}
+    )
 
 
 def labels_of(context: Context) -> dict[str, str]:

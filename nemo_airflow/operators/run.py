@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.context import Context
@@ -42,6 +42,9 @@ _SHOWN_PARAMETERS = 500
 """How many parameters of the config the job's page shows; the tracker has all of them."""
 
 
+_DEFAULT_TRACKER = MLflowTracker()
+
+
 class NemoRunOperator(BaseOperator):
     """Runs a config as a job: packaged, submitted once, followed, tracked.
 
@@ -69,8 +72,23 @@ class NemoRunOperator(BaseOperator):
         deferrable: Whether the task waits in the triggerer. If not, it keeps a worker's slot.
     """
 
-    template_fields: Sequence[str] = ("config", "job_executor", "packager", "tracker", "experiment", "overrides", "outputs", "env")
-    template_fields_renderers = {"config": "py", "job_executor": "json", "packager": "json", "tracker": "json", "overrides": "json"}  # noqa: RUF012 - as Airflow declares it
+    template_fields: Sequence[str] = (
+        "config",
+        "job_executor",
+        "packager",
+        "tracker",
+        "experiment",
+        "overrides",
+        "outputs",
+        "env",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "config": "py",
+        "job_executor": "json",
+        "packager": "json",
+        "tracker": "json",
+        "overrides": "json",
+    }
     operator_extra_links = (MLflowRunLink(),)
     ui_color = "#d5e8c8"
 
@@ -80,7 +98,7 @@ class NemoRunOperator(BaseOperator):
         config: Any,
         job_executor: Any = None,
         packager: Packager | None = None,
-        tracker: Tracker | None = MLflowTracker(),
+        tracker: Tracker | None = _DEFAULT_TRACKER,
         experiment: str | None = None,
         overrides: Overrides | None = None,
         params_prefix: str | None = None,
@@ -92,7 +110,10 @@ class NemoRunOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         if not isinstance(kwargs.get("executor"), (str, NoneType)):
-            raise ConfigError("executor=... is Airflow's own argument, the name of an Airflow executor: give the back-end as job_executor=...")
+            raise ConfigError(
+                "executor=... is Airflow's own argument, the name of an Airflow executor: "
+                "give the back-end as job_executor=..."
+            )
         super().__init__(**kwargs)
         self.config = wrap(config)
         self.job_executor = wrap(job_executor if job_executor is not None else LocalExecutor())
@@ -233,10 +254,14 @@ class NemoRunOperator(BaseOperator):
         packager = unwrap(self.packager)
         return PackagingHook(packager).package(context) if packager is not None else None
 
-    def _job(self, prepared: Prepared, number: int, package: Package | None, env: Mapping[str, str], context: Context) -> Job:
+    def _job(
+        self, prepared: Prepared, number: int, package: Package | None, env: Mapping[str, str], context: Context
+    ) -> Job:
         executor = self._executor()
         labels = prepared.labels
-        airflow_env = {f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")}
+        airflow_env = {
+            f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")
+        }
         if package is None and executor.shares_filesystem:
             airflow_env["PYTHONPATH"] = str(bundle_folder(context))
         limits = [executor.time_limit, self.execution_timeout.total_seconds() if self.execution_timeout else None]
@@ -248,7 +273,9 @@ class NemoRunOperator(BaseOperator):
             outputs=tuple(self.outputs),
         )
 
-    def _announce(self, context: Context, prepared: Prepared, handle: JobHandle, run: TrackedRun | None, package: Package | None) -> None:
+    def _announce(
+        self, context: Context, prepared: Prepared, handle: JobHandle, run: TrackedRun | None, package: Package | None
+    ) -> None:
         """Pushes what a page or a later task wants to know, before the task waits."""
         ti = context["ti"]
         ref = run.ref if run is not None else None
@@ -263,16 +290,25 @@ class NemoRunOperator(BaseOperator):
         ti.xcom_push(key="nemo_job", value=record)
         ti.xcom_push(key=MLflowRunLink().xcom_key, value=ref.url if ref else "")
 
-    def _wait(self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, *, attached: bool) -> Any:
+    def _wait(
+        self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, *, attached: bool
+    ) -> Any:
         deadline = time.time() + self.execution_timeout.total_seconds() if self.execution_timeout else None
         if self.deferrable:
             self._defer(executor, handle, run, deadline, attached=attached)
         follower = Follower(
-            executor, handle, on_line=log_line, warn=self.log.warning, sink=run.sink(self.log.warning) if run else None, deadline=deadline
+            executor,
+            handle,
+            on_line=log_line,
+            warn=self.log.warning,
+            sink=run.sink(self.log.warning) if run else None,
+            deadline=deadline,
         )
         return self._end(context, handle, blocking.run(follower.run()), attached=attached)
 
-    def _defer(self, executor: Executor, handle: JobHandle, run: TrackedRun | None, deadline: float | None, *, attached: bool) -> NoReturn:
+    def _defer(
+        self, executor: Executor, handle: JobHandle, run: TrackedRun | None, deadline: float | None, *, attached: bool
+    ) -> NoReturn:
         trigger = NemoRunTrigger(
             executor=executor.to_json(),
             handle=handle.to_json(),
@@ -293,7 +329,9 @@ class NemoRunOperator(BaseOperator):
         attempts.consume(store, handle.key)
         if attached and outcome.status.state in (JobState.CANCELLED, JobState.LOST):
             # It was ended on behalf of an earlier try, or died with its machine: this try has run nothing yet.
-            self.log.warning("Job %s of an earlier try ended %s: submitting a new one", handle.key, outcome.status.state)
+            self.log.warning(
+                "Job %s of an earlier try ended %s: submitting a new one", handle.key, outcome.status.state
+            )
             return self.execute(context)
         kind = outcome.status.failure or FailureKind.USER_ERROR
         raise JobFailed(f"job {handle.key} failed ({kind}): {outcome.message}", kind, outcome.traceback)

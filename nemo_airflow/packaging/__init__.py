@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {"GitArchivePackager": "git", "PackageStore": "store", "Packager": "base"}
 
-__all__ = list(_EXPORTS)  # noqa: PLE0605 - the names are those above
+__all__ = [
+    "GitArchivePackager",
+    "PackageStore",
+    "Packager",
+]
 
 if TYPE_CHECKING:
     from nemo_airflow.packaging.base import Packager

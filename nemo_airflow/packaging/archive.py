@@ -25,10 +25,13 @@ def write_archive(files: Mapping[str, bytes], store: PackageStore) -> Package:
         digest.update(data)
     key = digest.hexdigest()
     if not store.has(key):
-        with store.write(key) as file, gzip.GzipFile("", "wb", 1, file, mtime=0) as packed:
-            with tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                for name, data in sorted(files.items()):
-                    member = tarfile.TarInfo(name)
-                    member.size, member.mode = len(data), 0o644
-                    tar.addfile(member, io.BytesIO(data))
+        with (
+            store.write(key) as file,
+            gzip.GzipFile("", "wb", 1, file, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for name, data in sorted(files.items()):
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(data), 0o644
+                tar.addfile(member, io.BytesIO(data))
     return Package(key, "tar.gz", store.path(key).stat().st_size)

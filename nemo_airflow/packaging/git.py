@@ -23,7 +23,7 @@ from nemo_airflow.packaging.store import PackageStore
 Choice = Literal["refuse", "include", "ignore"]
 
 PATCH_LIMIT = 1 << 20
-"""Bytes of a patch that is kept with the package's description; a larger one is kept in the store, as ``<digest>.patch``."""
+"""Bytes of a patch that is kept with the package's description; a larger one is kept in the store only."""
 
 _SHOWN_FILES = 10
 _CHUNK = 1 << 20
@@ -67,7 +67,9 @@ class GitArchivePackager(Packager):
         """See :meth:`Packager.package`."""
         folder = Path(self.path).expanduser() if self.path else root
         if folder is None:
-            raise NotARepositoryError("GitArchivePackager has no path, and there is no DAG bundle to take it from: give path=...")
+            raise NotARepositoryError(
+                "GitArchivePackager has no path, and there is no DAG bundle to take it from: give path=..."
+            )
         repository = Repository.at(folder)
         commit = self._commit(repository)
         changes = self._changes(repository, commit)
@@ -100,7 +102,9 @@ class GitArchivePackager(Packager):
         if repository.bare or repository.text("rev-parse", "HEAD") != commit:
             return Changes()  # the working tree is not that of this commit
         where = ["--", self.subpath] if self.subpath else []
-        status = repository.git("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none", *where)
+        status = repository.git(
+            "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none", *where
+        )
         entries = [entry for entry in status.decode("utf-8", "surrogateescape").split("\0") if entry]
         changed = [entry[3:] for entry in entries if not entry.startswith("??")]
         unknown = [entry[3:] for entry in entries if entry.startswith("??")]
@@ -125,7 +129,9 @@ class GitArchivePackager(Packager):
         if not changes.uncommitted:
             scratch.git("read-tree", commit)
         names = "".join(f"{name}\0" for name in (*changes.uncommitted, *changes.untracked))
-        scratch.git("update-index", "--add", "--remove", "-z", "--stdin", input=names.encode("utf-8", "surrogateescape"))
+        scratch.git(
+            "update-index", "--add", "--remove", "-z", "--stdin", input=names.encode("utf-8", "surrogateescape")
+        )
         return scratch.text("write-tree")
 
     def _inside(self, scratch: Repository, tree: str) -> str:
@@ -137,7 +143,9 @@ class GitArchivePackager(Packager):
             found = scratch.text("rev-parse", "--verify", "--quiet", f"{tree}:{subpath}")
             return scratch.text("rev-parse", "--verify", "--quiet", f"{found}^{{tree}}")
         except PackagingError as error:
-            raise PackagingError(f"subpath={self.subpath!r} is not a folder of {scratch.folder} at {self.ref}") from error
+            raise PackagingError(
+                f"subpath={self.subpath!r} is not a folder of {scratch.folder} at {self.ref}"
+            ) from error
 
     def _submodules(self, repository: Repository, tree: str, above: str = "") -> Iterator[Part]:
         """Yields the submodules below the subpath, and theirs, at the commits that are recorded."""
@@ -210,11 +218,16 @@ def _check_links(parts: Sequence[Part]) -> None:
             target = part.repository.git("cat-file", "blob", identifier).decode("utf-8", "surrogateescape")
             reached = posixpath.normpath(posixpath.join(posixpath.dirname(part.prefix + path), target))
             if posixpath.isabs(target) or reached.split("/")[0] == "..":
-                raise PackagingError(f"link {part.prefix}{path} leads to {target}, out of the package: commit the file itself, or leave the link out")
+                raise PackagingError(
+                    f"link {part.prefix}{path} leads to {target}, out of the package: "
+                    "commit the file itself, or leave the link out"
+                )
 
 
 def _patch(scratch: Repository, commit: str, tree: str) -> bytes:
-    return scratch.git("diff-tree", "-p", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", commit, tree)
+    return scratch.git(
+        "diff-tree", "-p", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", commit, tree
+    )
 
 
 def _write(parts: Sequence[Part], file: BinaryIO) -> None:
@@ -244,8 +257,7 @@ def _archive(part: Part) -> Iterator[IO[bytes]]:
 def _append(part: Part, whole: tarfile.TarFile) -> None:
     with _archive(part) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
-            if member.name.strip("/") != part.prefix.strip("/") or not whole.members:
-                whole.addfile(member, tar.extractfile(member) if member.isfile() else None)
+            whole.addfile(member, tar.extractfile(member) if member.isfile() else None)
 
 
 class _Gzip:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from airflow.sdk.plugins_manager import AirflowPlugin
 
@@ -22,8 +22,10 @@ class NemoAirflowPlugin(AirflowPlugin):
     """A tab on each task instance that shows its job: what ran, of which code, where."""
 
     name = "nemo_airflow"
-    fastapi_apps: ClassVar[list[dict[str, Any]]] = [{"app": _LazyApp(), "url_prefix": PREFIX, "name": "nemo-airflow"}]
-    external_views: ClassVar[list[dict[str, Any]]] = [
+    fastapi_apps: list[dict[str, Any]] = [  # noqa: RUF012 - as Airflow declares it
+        {"app": _LazyApp(), "url_prefix": PREFIX, "name": "nemo-airflow"}
+    ]
+    external_views: list[dict[str, Any]] = [  # noqa: RUF012 - as Airflow declares it
         {
             "name": "Job",
             "href": f"{PREFIX}/job?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}",

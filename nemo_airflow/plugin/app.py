@@ -67,7 +67,9 @@ def _find(session: Any, dag_id: str, run_id: str, task_id: str, map_index: int) 
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["when"] = _when
     return environment.from_string(Path(__file__).with_name("job.html.jinja2").read_text(encoding="utf-8"))
 

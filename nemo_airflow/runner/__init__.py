@@ -4,14 +4,16 @@ User code reports with :func:`log_metric`, :func:`log_metrics`, :func:`log_artif
 :func:`output_dir`; outside a job these do nothing, so that the same code runs anywhere.
 """
 
-_REPORT = ("in_job", "log_artifact", "log_metric", "log_metrics", "output_dir", "set_tag")
+__all__ = ["in_job", "log_artifact", "log_metric", "log_metrics", "output_dir", "set_tag"]
 
-__all__ = list(_REPORT)  # noqa: PLE0605 - the names are those above
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nemo_airflow.runner.report import in_job, log_artifact, log_metric, log_metrics, output_dir, set_tag
 
 
-def __getattr__(name):  # type: ignore[no-untyped-def]
-    if name not in _REPORT:
-        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from nemo_airflow.runner import report
 
     return getattr(report, name)

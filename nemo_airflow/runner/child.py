@@ -50,8 +50,8 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
     _set_path(work, (job.get("env") or {}).get("PYTHONPATH", ""))
     sys.argv = [job.get("name") or "job"]
     # New ones: those of the interpreter were made for what descriptors 1 and 2 were when it started.
-    sys.stdout = sys.__stdout__ = open(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stdout = open(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     import faulthandler
 
     faulthandler.enable()
@@ -112,7 +112,7 @@ def _exit_code(stop: SystemExit, channel: report.Channel) -> int:
     if code is None:
         code = 0
     if not isinstance(code, int):
-        sys.stderr.write("{}\n".format(code))
+        sys.stderr.write(f"{code}\n")
         channel.send("outcome", error={"type": "SystemExit", "message": str(code), "traceback": ""})
         return 1
     if code == 0:
@@ -125,13 +125,13 @@ def _failed(error: BaseException, channel: report.Channel) -> int:
 
     if type(error).__module__ == "nemo_airflow.runner.plan":  # the plan was refused: nothing of the job has run
         text = ""
-        sys.stderr.write("{}\n".format(error))
+        sys.stderr.write(f"{error}\n")
     else:
         _cut_own_frames(error)
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         sys.stderr.write(text)
     kind = type(error)
-    name = kind.__name__ if kind.__module__ == "builtins" else "{}.{}".format(kind.__module__, kind.__qualname__)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     message = str(error).strip()
     failure = "out_of_memory" if isinstance(error, MemoryError) else "user_error"
     channel.send("outcome", error={"type": name, "message": message, "traceback": text}, failure=failure)
@@ -161,13 +161,14 @@ def _encode(result: Any, channel: report.Channel) -> str:
     try:
         text = json.dumps(plain(result), allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        channel.send("warning", message="the return value is not kept: {}".format(error))
+        channel.send("warning", message=f"the return value is not kept: {error}")
         return "null"
     if len(text) > RESULT_LIMIT:
         channel.send(
             "warning",
-            message="the return value is not kept: {} bytes of JSON are more than {}; write a file into output_dir() "
-            "and return its name".format(len(text), RESULT_LIMIT),
+            message=f"the return value is not kept: {len(text)} bytes of JSON are more than {RESULT_LIMIT}; "
+            "write a file into output_dir() "
+            "and return its name",
         )
         return "null"
     return text

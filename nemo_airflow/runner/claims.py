@@ -13,7 +13,7 @@ def take(folder: str) -> bool:
     The claim appears whole or not at all: it is written under another name, then linked.
     """
     claim = os.path.join(folder, "claim")
-    temporary = "{}.{}.{}".format(claim, socket.gethostname(), os.getpid())
+    temporary = f"{claim}.{socket.gethostname()}.{os.getpid()}"
     with open(temporary, "w") as file:
         json.dump(_identity(), file)
     try:
@@ -38,7 +38,7 @@ def _identity() -> Dict[str, Any]:
 def start_ticks(pid: str) -> Optional[int]:
     """Returns when a process started, in clock ticks since boot, or None without ``/proc``."""
     try:
-        with open("/proc/{}/stat".format(pid), "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b") ")[2].split()[19])
     except OSError:
         return None

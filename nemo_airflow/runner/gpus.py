@@ -52,7 +52,9 @@ class Sampler:
         if not self._off:
             import subprocess
 
-            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            self._process = subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
         return values
 
 
@@ -66,7 +68,7 @@ def parse(text: str) -> Dict[str, float]:
         for column, cell in zip(_QUERY[1:], cells[1:]):
             name, factor = _NAMES[column]
             try:
-                values["gpu_{}_{}".format(cells[0], name)] = float(cell) * factor
+                values[f"gpu_{cells[0]}_{name}"] = float(cell) * factor
             except ValueError:
                 continue  # "[N/A]": this device does not tell
     return values

@@ -120,13 +120,13 @@ def log_artifact(path: "os.PathLike[str]", name: Optional[str] = None) -> None:
     """
     source = os.path.abspath(os.fspath(path))
     if not os.path.exists(source):
-        raise FileNotFoundError("log_artifact: there is no {}".format(source))
+        raise FileNotFoundError(f"log_artifact: there is no {source}")
     if not in_job():
         return
     folder = os.fspath(output_dir())
     relative = os.path.normpath(name or os.path.basename(source))
     if os.path.isabs(relative) or relative.split(os.sep)[0] == os.pardir:
-        raise ValueError("log_artifact: name={!r} leads out of the output directory".format(name))
+        raise ValueError(f"log_artifact: name={name!r} leads out of the output directory")
     target = os.path.join(folder, relative)
     if os.path.realpath(source) != os.path.realpath(target):
         _copy(source, target)
@@ -151,11 +151,11 @@ def _size(path: str) -> int:
 
 def _number(name: str, value: Any) -> Any:
     if isinstance(value, str) or value is None:
-        raise TypeError("log_metric: {} is {!r}, not a number".format(name, value))
+        raise TypeError(f"log_metric: {name} is {value!r}, not a number")
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError("log_metric: {} is {!r}, not a number".format(name, value)) from None
+        raise TypeError(f"log_metric: {name} is {value!r}, not a number") from None
     if number != number or number in (float("inf"), float("-inf")):
         return str(number)  # JSON has no word for these
     return number
@@ -173,7 +173,9 @@ def main() -> None:
     """The command line, for jobs that are no Python."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m nemo_airflow.runner.report", description="Report from inside a job.")
+    parser = argparse.ArgumentParser(
+        prog="python -m nemo_airflow.runner.report", description="Report from inside a job."
+    )
     kinds = parser.add_subparsers(dest="kind", required=True)
     metric = kinds.add_parser("metric", help="log one point of a metric")
     metric.add_argument("name")

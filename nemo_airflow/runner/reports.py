@@ -103,7 +103,7 @@ class ReportServer:
             kind = report.pop("type")
             handler = _HANDLERS[kind]
         except (ValueError, KeyError, TypeError, AttributeError):
-            self._writer.record("warning", {"message": "a report that cannot be read: {!r}".format(line[:80])})
+            self._writer.record("warning", {"message": f"a report that cannot be read: {line[:80]!r}"})
             return
         handler(self, report)
 

@@ -28,7 +28,7 @@ def processes() -> Iterator[Process]:
     for name in names:
         if name.isdigit():
             try:
-                with open("/proc/{}/stat".format(name), "rb") as file:
+                with open(f"/proc/{name}/stat", "rb") as file:
                     fields = file.read().rpartition(b") ")[2].split()
             except OSError:
                 continue  # it has ended meanwhile
@@ -76,7 +76,6 @@ class Sampler:
     def _tree(self) -> List[Process]:
         everyone = list(processes())
         wanted = {self._root}
-        tree: List[Process] = []
         grown = True
         while grown:
             grown = False
@@ -84,13 +83,12 @@ class Sampler:
                 if process.pid not in wanted and (process.parent in wanted or process.group == self._root):
                     wanted.add(process.pid)
                     grown = True
-        tree = [process for process in everyone if process.pid in wanted]
-        return tree
+        return [process for process in everyone if process.pid in wanted]
 
 
 def _disk_bytes(pid: int) -> Dict[str, int]:
     try:
-        with open("/proc/{}/io".format(pid)) as file:
+        with open(f"/proc/{pid}/io") as file:
             pairs = (line.split(":") for line in file)
             return {name: int(value) for name, value in pairs if name in ("read_bytes", "write_bytes")}
     except (OSError, ValueError):

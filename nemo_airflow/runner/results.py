@@ -23,7 +23,7 @@ def plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError("it holds {}, which JSON has not".format(value))
+            raise ValueError(f"it holds {value}, which JSON has not")
         return float(value)
     if isinstance(value, dict):
         return {_key(key): plain(item) for key, item in value.items()}
@@ -44,7 +44,7 @@ def _from_object(value: Any) -> Any:
     # Scalars of NumPy, PyTorch, JAX ...: zero dimensions, and a Python scalar to give.
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         return plain(value.item())
-    raise TypeError("type {}.{} is not JSON".format(type(value).__module__, type(value).__qualname__))
+    raise TypeError(f"type {type(value).__module__}.{type(value).__qualname__} is not JSON")
 
 
 def _key(key: Any) -> str:
@@ -52,4 +52,4 @@ def _key(key: Any) -> str:
         key = key.value
     if isinstance(key, (str, int, float, bool)) or key is None:
         return key if isinstance(key, str) else str(key)
-    raise TypeError("a key of type {} is not JSON".format(type(key).__qualname__))
+    raise TypeError(f"a key of type {type(key).__qualname__} is not JSON")

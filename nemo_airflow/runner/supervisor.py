@@ -42,7 +42,7 @@ def main(argv: List[str]) -> int:
         if job.get("version") != JOB_VERSION:
             raise ValueError("version {!r}, this runner knows {}".format(job.get("version"), JOB_VERSION))
     except (OSError, ValueError, AttributeError) as error:
-        sys.stderr.write("{}/job.json is not a job: {}\n".format(folder, error))
+        sys.stderr.write(f"{folder}/job.json is not a job: {error}\n")
         return EXIT_BAD_JOB
     if not claims.take(folder):
         return EXIT_ALREADY_CLAIMED
@@ -63,7 +63,7 @@ class Supervisor:
         self._writer = StreamWriter(1)
         self._selector = selectors.DefaultSelector()
         self._child = 0
-        self._status: Optional[int] = None
+        self._status = 0
         self._started = time.time()
         self._ending = ""
         """Why the job is ended early: ``cancelled`` or ``timeout``."""
@@ -85,7 +85,7 @@ class Supervisor:
         try:
             self._prepare_folder()
         except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended
-            return self._finish(_refusal("the job's folder cannot be prepared: {}".format(error)))
+            return self._finish(_refusal(f"the job's folder cannot be prepared: {error}"))
         self._server = ReportServer(self._writer, self._selector)
         output, child_output = os.pipe()
         self._child = self._fork(child_output, closing=(output, wake_read, wake_write))
@@ -250,7 +250,6 @@ class Supervisor:
             self._writer.record("sample", {"values": {"peak_rss_bytes": peak, "cpu_seconds": seconds}})
 
     def _how_it_ended(self) -> Dict[str, Any]:
-        assert self._status is not None
         outcome = self._server.outcome or {}
         by_signal = os.WTERMSIG(self._status) if os.WIFSIGNALED(self._status) else None
         code = 128 + by_signal if by_signal else os.WEXITSTATUS(self._status)
@@ -272,7 +271,11 @@ class Supervisor:
             if end["error"] is None:
                 end["error"] = {"type": "", "message": _reason(code, by_signal), "traceback": ""}
         if end["failure"] == "timeout":
-            end["error"] = {"type": "", "message": "the job ran into its time limit of {:g} s".format(self._job["time_limit"]), "traceback": ""}
+            end["error"] = {
+                "type": "",
+                "message": "the job ran into its time limit of {:g} s".format(self._job["time_limit"]),
+                "traceback": "",
+            }
         return end
 
     def _failure(self, by_signal: Optional[int]) -> str:
@@ -281,10 +284,17 @@ class Supervisor:
         return "out_of_memory" if killed_for_memory else "user_error"
 
     def _finish(self, end: Dict[str, Any]) -> int:
-        base = {"signal": None, "failure": None, "result": None, "error": None, "started": self._started, "ended": time.time()}
+        base: Dict[str, Any] = {
+            "signal": None,
+            "failure": None,
+            "result": None,
+            "error": None,
+            "started": self._started,
+            "ended": time.time(),
+        }
         base.update(end)
         text = self._writer.finish("end", base)
-        temporary = os.path.join(self._folder, ".end.json.{}".format(os.getpid()))
+        temporary = os.path.join(self._folder, f".end.json.{os.getpid()}")
         with open(temporary, "wb") as file:
             file.write(text)
         os.replace(temporary, os.path.join(self._folder, "end.json"))
@@ -300,8 +310,8 @@ def _reason(code: int, by_signal: Optional[int]) -> str:
     if by_signal == signal.SIGKILL:
         return "killed by SIGKILL: out of memory, or from outside"
     if by_signal:
-        return "killed by {}".format(signal.Signals(by_signal).name)
-    return "ended with exit code {}".format(code)
+        return f"killed by {signal.Signals(by_signal).name}"
+    return f"ended with exit code {code}"
 
 
 def _drain(fd: int) -> None:

@@ -28,23 +28,23 @@ def unpack(archive: str, into: str) -> None:
                 # Again, now that earlier members are on the disk: a link among them may lead away.
                 parent = os.path.realpath(os.path.dirname(os.path.join(root, member.name)))
                 if not _inside(parent, root):
-                    raise UnpackError("member {!r} leaves the package's folder".format(member.name))
-                tar.extract(member, root, **({"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}))
+                    raise UnpackError(f"member {member.name!r} leaves the package's folder")
+                tar.extract(member, root)
     except tarfile.TarError as error:
-        raise UnpackError("{} is not a package: {}".format(os.path.basename(archive), error)) from error
+        raise UnpackError(f"{os.path.basename(archive)} is not a package: {error}") from error
 
 
 def _check(member: tarfile.TarInfo, root: str) -> None:
     if not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
-        raise UnpackError("member {!r} is neither a file, a folder nor a link".format(member.name))
+        raise UnpackError(f"member {member.name!r} is neither a file, a folder nor a link")
     path = os.path.normpath(os.path.join(root, member.name))
     if os.path.isabs(member.name) or not _inside(path, root):
-        raise UnpackError("member {!r} leaves the package's folder".format(member.name))
+        raise UnpackError(f"member {member.name!r} leaves the package's folder")
     if member.issym() or member.islnk():
         base = os.path.dirname(path) if member.issym() else root
         target = os.path.normpath(os.path.join(base, member.linkname))
         if os.path.isabs(member.linkname) or not _inside(target, root):
-            raise UnpackError("member {!r} links to {!r}, out of the package's folder".format(member.name, member.linkname))
+            raise UnpackError(f"member {member.name!r} links to {member.linkname!r}, out of the package's folder")
 
 
 def _inside(path: str, root: str) -> bool:

@@ -34,7 +34,9 @@ from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.testing import conformance_jobs
 
-_TRICKY = "a 'quoted' \"text\" with $(echo injected) `id` $HOME ; && | > \\ \n a second line\ttab, ünïcödé → 漢字 🙂 %s {x}"
+_TRICKY = (
+    "a 'quoted' \"text\" with $(echo injected) `id` $HOME ; && | > \\ \n a second line\ttab, ünïcödé → 漢字 🙂 %s {x}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,8 @@ class ExecutorConformance:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path_factory.mktemp("home")))
             yield write_archive(
-                {"conformance_jobs.py": inspect.getsource(conformance_jobs).encode()}, PackageStore(settings.packages_folder())
+                {"conformance_jobs.py": inspect.getsource(conformance_jobs).encode()},
+                PackageStore(settings.packages_folder()),
             )
 
     @pytest.fixture
@@ -84,7 +87,9 @@ class ExecutorConformance:
             root = {"_target_": target, **({"_args_": list(args)} if args else {}), **kwargs}
             fields: dict[str, Any] = {"package": package, **(job or {})}
             key = fields.pop("key", f"conformance-{uuid.uuid4().hex[:20]}")
-            return Job(key=key, name=function, plan={"version": 1, "root": root}, allow=("conformance_jobs.",), **fields)
+            return Job(
+                key=key, name=function, plan={"version": 1, "root": root}, allow=("conformance_jobs.",), **fields
+            )
 
         return make_job
 
@@ -177,7 +182,9 @@ class ExecutorConformance:
         assert {str(path) for path in collected} == {*names, "in the working directory.txt"}
         assert (tmp_path / "with space" / "ünï.txt").read_bytes() == b"x" * 10
 
-    def test_output_that_links_outside_is_refused(self, run: Callable[..., Finished], session: Session, tmp_path: Path) -> None:
+    def test_output_that_links_outside_is_refused(
+        self, run: Callable[..., Finished], session: Session, tmp_path: Path
+    ) -> None:
         finished = run("link_outside")
         with pytest.raises(ExecutorError, match="passwd"):
             blocking.run(session.collect(finished.handle, tmp_path))

@@ -5,44 +5,45 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Dict, List, Optional
 
 
-def add(a, b):
+def add(a: int, b: int) -> int:
     """Returns the sum."""
     return a + b
 
 
-def echo(value):
+def echo(value: object) -> object:
     """Returns its argument, which has to come through every layer of quoting unchanged."""
     return value
 
 
-def environment(*names):
+def environment(*names: str) -> Dict[str, Optional[str]]:
     """Returns the values of environment variables."""
     return {name: os.environ.get(name) for name in names}
 
 
-def fail(message):
+def fail(message: str) -> None:
     """Raises an error from an inner function."""
 
-    def inner():
+    def inner() -> None:
         raise ValueError(message)
 
     inner()
 
 
-def exit_with(code):
+def exit_with(code: int) -> None:
     """Ends the process with an exit code."""
     sys.exit(code)
 
 
-def print_lines(count):
+def print_lines(count: int) -> None:
     """Prints numbered lines."""
     for number in range(count):
         print(f"line {number}")
 
 
-def print_pieces():
+def print_pieces() -> None:
     """Writes a line in pieces that split a UTF-8 sequence, and a last line without its end."""
     out = sys.stdout.buffer
     for byte in "größer → ok\n".encode():
@@ -53,14 +54,14 @@ def print_pieces():
     out.flush()
 
 
-def print_both():
+def print_both() -> None:
     """Writes to both standard streams, and through a child process."""
     print("to stdout", flush=True)
     print("to stderr", file=sys.stderr, flush=True)
-    os.system("echo from a child")  # noqa: S605, S607
+    os.system("echo from a child")
 
 
-def write_outputs(names, size):
+def write_outputs(names: List[str], size: int) -> None:
     """Writes files into the output directory."""
     folder = Path(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"])
     for name in names:
@@ -70,12 +71,12 @@ def write_outputs(names, size):
     Path("in the working directory.txt").write_text("kept by its pattern")
 
 
-def link_outside():
+def link_outside() -> None:
     """Makes an output that is a link to a file of the machine."""
     os.symlink("/etc/passwd", Path(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"]) / "passwd")
 
 
-def mark_and_wait(marker, seconds):
+def mark_and_wait(marker: str, seconds: float) -> None:
     """Appends a line to a file, to count how often it ran, then waits."""
     with open(marker, "a") as file:
         file.write(f"{os.getpid()}\n")
@@ -83,7 +84,7 @@ def mark_and_wait(marker, seconds):
     time.sleep(seconds)
 
 
-def ignore_sigterm(seconds):
+def ignore_sigterm(seconds: float) -> None:
     """Waits, and ignores being asked to end; so does a child process."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.fork() == 0:
@@ -93,7 +94,7 @@ def ignore_sigterm(seconds):
     time.sleep(seconds)
 
 
-def kill_self(number):
+def kill_self(number: int) -> None:
     """Ends by a signal."""
     os.kill(os.getpid(), number)
     time.sleep(60)

@@ -124,5 +124,8 @@ class Tracker(abc.ABC):
         """Records how the job ended; a run that already ended is left as it is."""
 
     def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
-        """Ends the parent run: a job ended, and no other is known to follow. A failure stays until a task is tried again."""
+        """Ends the parent run: a job ended, and no other is known to follow.
+
+        A failure stays until a task is tried again.
+        """
         return

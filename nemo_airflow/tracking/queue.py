@@ -118,8 +118,10 @@ class TrackerQueue:
         self._put("the job's end", lambda: self._tracker.ended(self._ref, status, error=error), last=True)
 
     def put_parent_closed(self, *, succeeded: bool) -> None:
-        """Takes that this was, as far as is known now, the last job of the DAG run; another one opens the parent again."""
-        self._put("the end of the parent run", lambda: self._tracker.close_parent(self._ref, succeeded=succeeded), last=True)
+        """Takes that this was, as far as is known now, the last job of the DAG run; another opens the parent again."""
+        self._put(
+            "the end of the parent run", lambda: self._tracker.close_parent(self._ref, succeeded=succeeded), last=True
+        )
 
     async def drain(self, within: float) -> bool:
         """Waits until everything is recorded, and gives up what is not by then.

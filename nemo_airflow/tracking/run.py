@@ -224,7 +224,8 @@ def open_run(
         return run.open()
     except TrackingError as error:
         warn(
-            f"the run is not tracked yet ({error}), after {time.monotonic() - begun:.0f} s; the job is submitted all the same"
+            f"the run is not tracked yet ({error}), after {time.monotonic() - begun:.0f} s; "
+            "the job is submitted all the same"
         )
         return run
 

@@ -43,7 +43,7 @@ class NemoRunTrigger(BaseTrigger):
         deadline: float | None = None,
         attached: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.executor = executor
         self.handle = handle
         self.run_data = run
@@ -82,7 +82,7 @@ class NemoRunTrigger(BaseTrigger):
             event["outcome"] = (await follower.run()).to_json()
         except NemoAirflowError as error:
             event["error"] = str(error)
-        yield TriggerEvent(event)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # Airflow's
 
     async def on_kill(self) -> None:
         """Cancels the job: a user marked the task failed or succeeded, or cleared it."""

@@ -13,4 +13,5 @@ imported = time.time()
 
 if __name__ == "__main__":
     run.run(run.Partial(trivial), executor=run.LocalExecutor(), name="trivial", detach=False, tail_logs=False)
-    json.dump({"process": started, "imported": imported, "ended": time.time()}, open(sys.argv[1], "w"))
+    with open(sys.argv[1], "w") as file:
+        json.dump({"process": started, "imported": imported, "ended": time.time()}, file)

@@ -51,7 +51,9 @@ def main() -> None:
 
 def report(rows: dict[str, list[Row]]) -> None:
     """Prints medians, and the differences and ratios to the bare process."""
-    medians = {name: {key: statistics.median(row[key] for row in some) for key in some[0]} for name, some in rows.items()}
+    medians = {
+        name: {key: statistics.median(row[key] for row in some) for key in some[0]} for name, some in rows.items()
+    }
     base = medians["subprocess.run"]
     from rich.console import Console
     from rich.table import Table
@@ -125,7 +127,9 @@ def airflow_contenders(home: Path) -> dict[str, object]:
     return {
         "execute(), no tracker": contender("sync", deferrable=False, tracker=None),
         "execute(), packaged": contender("packaged", deferrable=False, tracker=None, packager=packager),
-        "execute(), packaged, MLflow on sqlite": contender("tracked", deferrable=False, packager=packager, tracker=MLflowTracker()),
+        "execute(), packaged, MLflow on sqlite": contender(
+            "tracked", deferrable=False, packager=packager, tracker=MLflowTracker()
+        ),
     }
 
 
@@ -147,14 +151,20 @@ def peer(python: Path) -> Row:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
     report_file = home / "report.json"
-    started = time.time()
-    subprocess.run(
-        [str(python), str(HERE / "nemo_run_side.py"), str(report_file)],
-        cwd=HERE, check=True, capture_output=True, env={**os.environ, "HOME": str(home), "PYTHONPATH": str(HERE), "PATH": f"{python.parent}:{os.environ['PATH']}"},
-    )  # fmt: skip
+    env = {"HOME": str(home), "PYTHONPATH": str(HERE), "PATH": f"{python.parent}:{os.environ['PATH']}"}
+    command = [str(python), str(HERE / "nemo_run_side.py"), str(report_file)]
+    subprocess.run(command, cwd=HERE, check=True, capture_output=True, env={**os.environ, **env})
     ended = time.time()
     logs = [path.read_text() for path in home.rglob("*.log")]
-    first = next((float(words[2]) for log in logs for line in log.splitlines() if (words := line.split())[:2] == ["first", "line"]), None)
+    first = next(
+        (
+            float(words[2])
+            for log in logs
+            for line in log.splitlines()
+            if (words := line.split())[:2] == ["first", "line"]
+        ),
+        None,
+    )
     if first is None:
         raise SystemExit("NeMo-Run's task did not run; its log:\n" + "\n".join(logs))
     times = json.loads(report_file.read_text())

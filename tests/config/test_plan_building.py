@@ -126,7 +126,9 @@ def test_enum_is_allowed_by_its_class_and_gives_members_only():
     assert runner.targets_in(plan) == ("config_targets:Color",)
     assert runner.build(plan, ["config_targets:Color"]) is Color.BLUE
     for name in ("Color.mro", "Color.GREEN", "Model.small"):
-        says = error_of(lambda name=name: runner.build(plan_of([{"_enum_": f"config_targets:{name}"}]), ALLOW), runner.PlanError)
+        says = error_of(
+            lambda name=name: runner.build(plan_of([{"_enum_": f"config_targets:{name}"}]), ALLOW), runner.PlanError
+        )
         assert says.startswith("0: 'config_targets:")
 
 

@@ -53,7 +53,9 @@ def test_key_can_name_a_pod(name):
 
 def test_executor_comes_back_from_its_json():
     executor = LocalExecutor(root="jobs", time="1:00:00", env={"A": "b"}, grace=5)
-    assert executor_from_json(executor.to_json()) == dataclasses.replace(executor, inherit_env=list(executor.inherit_env))
+    assert executor_from_json(executor.to_json()) == dataclasses.replace(
+        executor, inherit_env=list(executor.inherit_env)
+    )
 
 
 def test_unknown_kind_and_unknown_field_are_named():

@@ -5,12 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from nemo_airflow.executors import processes
 
 
 def reference(pid):
-    fields = open(f"/proc/{pid}/stat").read().rpartition(") ")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return processes.ProcessRef(pid, int(fields[19]), processes.boot_id(), socket.gethostname())
 
 

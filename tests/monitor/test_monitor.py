@@ -55,7 +55,9 @@ async def submit(executor, script):
 
 async def follow(executor, handle, **arguments):
     lines, warnings = [], []
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append, **arguments)
+    follower = Follower(
+        executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append, **arguments
+    )
     return await asyncio.wait_for(follower.run(), 60), lines, warnings
 
 
@@ -95,7 +97,7 @@ async def test_jobs_of_one_connection_are_polled_together(executor):
 
 async def test_deadline_cancels_the_job(executor):
     _, handle = await submit(executor, "echo begun; sleep 600")
-    outcome, lines, warnings = await follow(executor, handle, deadline=0.0)
+    outcome, _, warnings = await follow(executor, handle, deadline=0.0)
     assert outcome.status.state is JobState.FAILED
     assert outcome.status.failure is FailureKind.TIMEOUT
     assert any("deadline" in warning for warning in warnings)

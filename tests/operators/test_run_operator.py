@@ -68,7 +68,12 @@ def jobs_in(root):
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_result_of_the_job_is_the_tasks_xcom(defaults, deferrable):
     with new_dag() as dag:
-        NemoRunOperator(task_id="t", config=Config(jobs.train, model=Config(jobs.Model, hidden=3)), deferrable=deferrable, **defaults)
+        NemoRunOperator(
+            task_id="t",
+            config=Config(jobs.train, model=Config(jobs.Model, hidden=3)),
+            deferrable=deferrable,
+            **defaults,
+        )
     states, results = run(dag)
     assert states == {("t", -1): "success"}
     assert results[("t", -1)] == {"hidden": 3, "name": "mlp", "learning_rate": 0.1, "tags": None}
@@ -108,7 +113,9 @@ def test_output_of_a_task_inside_a_config_is_wired_upstream_and_passed(defaults)
     with new_dag() as dag:
         number = NemoRunOperator(task_id="number", config=Config(jobs.number), **defaults)
         model = Config(jobs.Model, hidden=number.output)
-        train = NemoRunOperator(task_id="train", config=Config(jobs.train, model=model), multiple_outputs=True, **defaults)
+        train = NemoRunOperator(
+            task_id="train", config=Config(jobs.train, model=model), multiple_outputs=True, **defaults
+        )
         double = NemoRunOperator(task_id="double", config=Config(jobs.double, value=train.output["hidden"]), **defaults)
     assert train.upstream_task_ids == {"number"}
     assert double.upstream_task_ids == {"train"}
@@ -132,7 +139,9 @@ def test_mapping_over_configs_and_over_executors(defaults, root):
         configs = [Config(jobs.double, value=value) for value in (1, 2, 3)]
         NemoRunOperator.partial(task_id="configs", **defaults).expand(config=configs)
         executors = [LocalExecutor(root=str(root / name)) for name in ("a", "b")]
-        NemoRunOperator.partial(task_id="executors", config=Config(jobs.number), **by_executor).expand(job_executor=executors)
+        NemoRunOperator.partial(task_id="executors", config=Config(jobs.number), **by_executor).expand(
+            job_executor=executors
+        )
     states, results = run(dag)
     assert set(states.values()) == {"success"}
     assert [results[("configs", index)] for index in range(3)] == [2, 4, 6]
@@ -176,10 +185,16 @@ def test_overrides_and_the_trigger_form_change_the_config(defaults):
         ({"config": jobs.number}, {}, "Config"),
         ({"config": Config(jobs.number), "job_executor": LocalExecutor(time="soon")}, {}, "time="),
         ({"config": Config(jobs.number), "job_executor": "local"}, {}, "job_executor"),
-        ({"config": Config(jobs.number), "job_executor": LocalExecutor(python="/no/such/python")}, {}, "/no/such/python"),
+        (
+            {"config": Config(jobs.number), "job_executor": LocalExecutor(python="/no/such/python")},
+            {},
+            "/no/such/python",
+        ),
     ],
 )
-def test_bad_input_fails_the_task_in_one_line_and_submits_nothing(defaults, root, capfd, caplog, arguments, conf, message):
+def test_bad_input_fails_the_task_in_one_line_and_submits_nothing(
+    defaults, root, capfd, caplog, arguments, conf, message
+):
     with new_dag(default_args={"retries": 2, "retry_delay": datetime.timedelta(0)}) as dag:
         NemoRunOperator(task_id="t", **{**defaults, **arguments})
     states, _ = run(dag, run_conf=conf)
@@ -212,7 +227,9 @@ def test_execution_timeout_holds_while_deferred_and_cancels_the_job(defaults, ro
 
 def test_retry_after_a_failure_is_a_new_attempt(defaults, root, tmp_path):
     with new_dag(default_args={"retries": 3, "retry_delay": datetime.timedelta(0)}) as dag:
-        NemoRunOperator(task_id="t", config=Config(jobs.fail_until, marker=str(tmp_path / "marker"), runs=3), **defaults)
+        NemoRunOperator(
+            task_id="t", config=Config(jobs.fail_until, marker=str(tmp_path / "marker"), runs=3), **defaults
+        )
     states, results = run(dag)
     assert states == {("t", -1): "success"}
     assert results[("t", -1)] == 3
@@ -229,11 +246,13 @@ from airflow.sdk import DAG, task
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from nemo_airflow import *
-with DAG("d", schedule=None, start_date=datetime.datetime(2026, 1, 1), params=params_from(Config(jobs.train), prefix="p")) as dag:
+form = params_from(Config(jobs.train), prefix="p")
+with DAG("d", schedule=None, start_date=datetime.datetime(2026, 1, 1), params=form) as dag:
     number = NemoRunOperator(task_id="n", config=Config(jobs.number), packager=GitArchivePackager())
     config = Config(jobs.train, model=Config(jobs.Model, hidden=number.output), tags=["{{{{ ds }}}}"])
     NemoRunOperator(task_id="t", config=config, job_executor=LocalExecutor(), tracker=MLflowTracker())
-    NemoRunOperator.partial(task_id="m", job_executor=LocalExecutor()).expand(config=[Config(jobs.double, value=v) for v in (1, 2)])
+    configs = [Config(jobs.double, value=v) for v in (1, 2)]
+    NemoRunOperator.partial(task_id="m", job_executor=LocalExecutor()).expand(config=configs)
     @task.nemo(job_executor=LocalExecutor())
     def fit(hidden: int):
         return Config(jobs.double, value=hidden)

@@ -12,7 +12,12 @@ from nemo_airflow import GitArchivePackager
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError, UncommittedChangesError
 from nemo_airflow.packaging import PackageStore
 
-IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.invalid", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.invalid"}
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@example.invalid",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@example.invalid",
+}
 
 
 def git(folder, *arguments, **env):
@@ -53,12 +58,19 @@ def content(store, package):
 
 
 def snapshot(folder):
-    return {path: (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in sorted(folder.rglob("*"))}
+    return {
+        path: (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def test_clean_repository_is_shipped_as_committed(repository, store):
     package = GitArchivePackager(path=str(repository)).package(store)
-    assert content(store, package) == {"train.py": b"print(1)\n", "pkg/net.py": b"x = 1\n", "pkg/sub/deep.py": b"y = 2\n"}
+    assert content(store, package) == {
+        "train.py": b"print(1)\n",
+        "pkg/net.py": b"x = 1\n",
+        "pkg/sub/deep.py": b"y = 2\n",
+    }
     assert package.commit == git(repository, "rev-parse", "HEAD")
     assert (package.dirty, package.patch, package.origin) == (False, "", "")
     assert package.size == store.path(package.digest).stat().st_size
@@ -70,9 +82,20 @@ def test_same_content_has_the_same_digest_and_bytes_anywhere(repository, tmp_pat
     for path in clone.rglob("*"):
         if ".git" not in path.parts:
             os.utime(path, (1, 1))
-    git(clone, "commit", "-q", "--amend", "-m", "another commit of the same tree", GIT_COMMITTER_DATE="@1000000000 +0000")
+    git(
+        clone,
+        "commit",
+        "-q",
+        "--amend",
+        "-m",
+        "another commit of the same tree",
+        GIT_COMMITTER_DATE="@1000000000 +0000",
+    )
     stores = PackageStore(tmp_path / "one"), PackageStore(tmp_path / "two")
-    packages = [GitArchivePackager(path=str(folder)).package(store) for folder, store in zip((repository, clone), stores, strict=True)]
+    packages = [
+        GitArchivePackager(path=str(folder)).package(store)
+        for folder, store in zip((repository, clone), stores, strict=True)
+    ]
     assert packages[0].digest == packages[1].digest
     assert packages[0].commit != packages[1].commit
     first, second = (store.path(packages[0].digest).read_bytes() for store in stores)
@@ -138,7 +161,10 @@ def test_included_changes_are_shipped_and_recorded_as_a_patch_that_applies(repos
     git(clone, "checkout", "-q", package.commit)
     (clone / "p.diff").write_text(package.patch)
     git(clone, "apply", "--index", "p.diff")
-    assert GitArchivePackager(path=str(clone), uncommitted="include", untracked="ignore").package(store).digest == package.digest
+    assert (
+        GitArchivePackager(path=str(clone), uncommitted="include", untracked="ignore").package(store).digest
+        == package.digest
+    )
 
 
 def test_untracked_alone_can_be_included(repository, store):
@@ -279,8 +305,12 @@ def test_many_processes_may_use_one_store(repository, store):
 
 
 def test_broken_write_is_never_used(store):
-    with pytest.raises(RuntimeError), store.write("ab" * 32) as file:
-        file.write(b"half")
-        raise RuntimeError
+    def break_off():
+        with store.write("ab" * 32) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
     assert not store.has("ab" * 32)
     assert not [path for path in store.folder.rglob("*") if path.is_file()]

@@ -16,7 +16,7 @@ from nemo_airflow.executors import shipping
 from nemo_airflow.job import Job, Package
 from nemo_airflow.stream import Line, Record, StreamReader
 
-JOBS = '''
+JOBS = """
 import enum, os, pathlib, subprocess, sys, time, datetime, dataclasses, multiprocessing
 
 class Color(enum.Enum):
@@ -32,7 +32,8 @@ class Scalar:
         return 1.5
 
 def values():
-    return {"path": pathlib.Path("a"), "color": Color.RED, "score": Score(1.0), "scalar": Scalar(), "day": datetime.date(2026, 1, 2), "pair": (1, 2), 3: None}
+    made = {"path": pathlib.Path("a"), "color": Color.RED, "score": Score(1.0), "scalar": Scalar()}
+    return {**made, "day": datetime.date(2026, 1, 2), "pair": (1, 2), 3: None}
 
 def no_json():
     return object()
@@ -103,14 +104,18 @@ def busy(seconds):
     end = time.time() + seconds
     while time.time() < end:
         data[0] ^= 1
-'''
+"""
 
 
 def interpreters():
     """Returns the Pythons from 3.9 on that this machine has, by version: those on the PATH, and those that uv finds."""
     found = {}
     for minor in range(9, 15):
-        uv = subprocess.run(["uv", "python", "find", "--no-project", f"3.{minor}"], capture_output=True, text=True) if shutil.which("uv") else None
+        uv = (
+            subprocess.run(["uv", "python", "find", "--no-project", f"3.{minor}"], capture_output=True, text=True)
+            if shutil.which("uv")
+            else None
+        )
         for path in (shutil.which(f"python3.{minor}"), uv and uv.stdout.strip()):
             # A version manager's stand-in for a version that is not there fails.
             if path and subprocess.run([path, "-c", "import json"], capture_output=True).returncode == 0:
@@ -159,7 +164,9 @@ def start(folder, runner):
         job = Job(key="k", name="n", plan={"version": 1, "root": root}, allow=("jobs.",), package=package, **fields)
         (folder / "job.json").write_text(job.dumps())
         env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
-        return subprocess.Popen([python, str(runner), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=folder)
+        return subprocess.Popen(
+            [python, str(runner), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=folder
+        )
 
     return start_job
 
@@ -206,10 +213,20 @@ def test_runs_on_any_python_with_nothing_installed(run, python):
 
 def test_return_values_become_json(run):
     result = run("values").end["result"]
-    assert result == {"path": "a", "color": "red", "score": {"value": 1.0}, "scalar": 1.5, "day": "2026-01-02", "pair": [1, 2], "3": None}
+    assert result == {
+        "path": "a",
+        "color": "red",
+        "score": {"value": 1.0},
+        "scalar": 1.5,
+        "day": "2026-01-02",
+        "pair": [1, 2],
+        "3": None,
+    }
 
 
-@pytest.mark.parametrize(("function", "why"), [("no_json", "object"), ("too_large", "output_dir"), ("not_finite", "nan")])
+@pytest.mark.parametrize(
+    ("function", "why"), [("no_json", "object"), ("too_large", "output_dir"), ("not_finite", "nan")]
+)
 def test_value_that_is_no_json_never_fails_a_job_that_is_done(run, function, why):
     ran = run(function)
     assert (ran.code, ran.end["state"], ran.end["result"]) == (0, "succeeded", None)
@@ -380,13 +397,14 @@ def test_heartbeats_come(run):
 
 
 def test_reports_do_nothing_outside_a_job(tmp_path):
-    code = "import nemo_airflow as n; n.log_metric('a', 1); n.log_artifact(__import__('sys').executable); print(n.output_dir())"
+    code = "import sys, nemo_airflow as n; n.log_metric('a', 1); n.log_artifact(sys.executable); print(n.output_dir())"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path / "outputs")
 
 
 def test_shell_jobs_report_through_the_command(start, folder, runner):
-    script = "python3 -m nemo_airflow.runner.report metric loss 0.25 --step 3 && python3 -m nemo_airflow.runner.report tag data v1"
+    report = "python3 -m nemo_airflow.runner.report"
+    script = f"{report} metric loss 0.25 --step 3 && {report} tag data v1"
     plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": script}}
     (folder / "job.json").write_text(Job(key="k", name="n", plan=plan).dumps())
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

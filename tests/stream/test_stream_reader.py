@@ -27,8 +27,9 @@ def lines(items):
 
 
 STREAM = (
-    record("start") + record("clock", 5.0) + "größer → ok\n".encode() + b"half" + record("metrics", points=[["loss", 1.0, 0, 5.0]])
-    + b" and half\n" + record("clock", 6.0) + b"10%\r20%\r30%\n" + b"windows\r\n" + b"\n" + b"last"
+    record("start") + record("clock", 5.0) + "größer → ok\n".encode() + b"half"
+    + record("metrics", points=[["loss", 1.0, 0, 5.0]]) + b" and half\n"
+    + record("clock", 6.0) + b"10%\r20%\r30%\n" + b"windows\r\n" + b"\n" + b"last"
 )  # fmt: skip
 
 
@@ -67,7 +68,14 @@ def test_end_is_where_the_next_item_begins():
 
 
 @pytest.mark.parametrize(
-    "bad", [b"\x1enot json\n", b"\x1e[1]\n", b'\x1e{"type":"x"}\n', b'\x1e{"v":9,"type":"x","ts":1}\n', b'\x1e{"v":1,"type":"x","ts":"y"}\n']
+    "bad",
+    [
+        b"\x1enot json\n",
+        b"\x1e[1]\n",
+        b'\x1e{"type":"x"}\n',
+        b'\x1e{"v":9,"type":"x","ts":1}\n',
+        b'\x1e{"v":1,"type":"x","ts":"y"}\n',
+    ],
 )
 def test_bad_record_is_a_warning_and_loses_nothing_else(bad):
     items = read(b"before\n" + bad + b"after\n")
