@@ -15,7 +15,7 @@ _EXPORTS = {
     "Config": "nemo_airflow.config",
     "Partial": "nemo_airflow.config",
     "Script": "nemo_airflow.config",
-    "params_from": "nemo_airflow.config",
+    "params_from": "nemo_airflow.operators",
     "Executor": "nemo_airflow.executors",
     "LocalExecutor": "nemo_airflow.executors",
     "GitArchivePackager": "nemo_airflow.packaging",
@@ -49,9 +49,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nemo_airflow.config import Config, Partial, Script, params_from
+    from nemo_airflow.config import Config, Partial, Script
     from nemo_airflow.executors import Executor, LocalExecutor
-    from nemo_airflow.operators import NemoRunOperator
+    from nemo_airflow.operators import NemoRunOperator, params_from
     from nemo_airflow.packaging import GitArchivePackager, Packager
     from nemo_airflow.runner import log_artifact, log_metric, log_metrics, output_dir
     from nemo_airflow.tracking import MLflowTracker, Tracker

@@ -38,7 +38,10 @@ def _load(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise TargetNotImportableError(f"{name} cannot be imported: {error}") from error
     if callable(found) and not isinstance(found, (Config, Partial)):
-        found = found()
+        try:
+            found = found()
+        except TypeError as error:
+            raise ConfigError(f"{name} cannot be called without arguments: {error}") from error
     if not isinstance(found, (Config, Partial)):
         raise ConfigError(
             f"{name} is {type(found).__name__}, not a Config, Partial or Script, nor a function that returns one"

@@ -19,7 +19,6 @@ _EXPORTS = {
     "from_yaml": "nemo_airflow.config.yaml_text",
     "iter_leaves": "nemo_airflow.config.leaves",
     "map_leaves": "nemo_airflow.config.leaves",
-    "params_from": "nemo_airflow.operators.params",
     "plan_from_yaml": "nemo_airflow.config.yaml_text",
     "to_yaml": "nemo_airflow.config.yaml_text",
     "validate": "nemo_airflow.config.validation",
@@ -36,7 +35,6 @@ __all__ = [
     "from_yaml",
     "iter_leaves",
     "map_leaves",
-    "params_from",
     "plan_from_yaml",
     "to_yaml",
     "validate",
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
     from nemo_airflow.config.script import Script
     from nemo_airflow.config.validation import build, validate
     from nemo_airflow.config.yaml_text import from_yaml, plan_from_yaml, to_yaml
-    from nemo_airflow.operators.params import params_from
 
 
 def __getattr__(name: str) -> Any:

@@ -65,14 +65,15 @@ def prepare(
     """
     if not isinstance(config, (Config, Partial)):
         raise ConfigError(_not_a_config(config))
-    # Only what the author wrote may be imported in the job, not what an override might bring.
-    allowed = (*plans.targets(plans.to_plan(config, check=False)), *allow)
+    # What the author wrote may be imported in the job, and not what an override might bring.
+    allowed = [*plans.targets(plans.to_plan(config, check=False)), *allow]
     if params_prefix is not None:
         config = apply_overrides(config, overrides_from(context["params"], params_prefix))
     if overrides:
         config = apply_overrides(config, overrides)
     validate(config)
     plan = plans.to_plan(config)
+    allowed += _enums(plan)  # an override may choose a member of an enumeration that was not named before
     where = json.dumps(executor.to_json(), sort_keys=True)
     digest = hashlib.sha256(f"{plans.digest(plan)}\n{where}".encode()).hexdigest()
     labels = labels_of(context)
@@ -100,6 +101,17 @@ def labels_of(context: Context) -> dict[str, str]:
     if url := getattr(ti, "log_url", ""):
         labels["url"] = url
     return labels
+
+
+def _enums(plan: Any) -> set[str]:
+    """Returns the classes of the enumeration members in a plan."""
+    if isinstance(plan, Mapping):
+        member = plan.get("_enum_")
+        own = {str(member).rpartition(".")[0]} if member else set()
+        return own.union(*(_enums(value) for value in plan.values()))
+    if isinstance(plan, list):
+        return set().union(*(_enums(value) for value in plan))
+    return set()
 
 
 def _not_a_config(value: Any) -> str:

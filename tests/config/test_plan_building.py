@@ -1,6 +1,8 @@
 """Building a plan as the job does: under an allow-list, by every Python that a job may have."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +206,29 @@ def test_script_ends_the_job_as_it_ends(config, code, tmp_path):
     (tmp_path / "a_module.py").write_text("import sys; sys.exit(int(sys.argv[1]))")
     assert run_script(config, tmp_path).returncode == code
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".script")] == []
+
+
+def test_script_is_left_to_clean_up_when_the_job_is_cancelled(tmp_path):
+    plan = plans.dumps(
+        plans.to_plan(Script(inline="trap 'echo cleaned; exit 0' TERM; echo started; while :; do sleep 0.05; done"))
+    )
+    code = (
+        "import json, signal, sys; from nemo_airflow.runner import plan\n"
+        "def stop(*_): raise SystemExit(143)\n"
+        "signal.signal(signal.SIGTERM, stop); plan.build(json.loads(sys.argv[1]))()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, plan],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "started\n"
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("cleaned\n", None)
+    assert process.returncode == 143
 
 
 def test_inline_python_imports_from_the_working_directory(tmp_path):

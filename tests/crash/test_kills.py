@@ -1,13 +1,14 @@
 """Nothing is lost and nothing runs twice, whoever is killed and when."""
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
 
 from nemo_airflow.cli.airflow_server import AirflowServer
+from nemo_airflow.executors import processes
+from nemo_airflow.executors.folder import JobFolder
 
 HERE = Path(__file__).parent
 POINTS = ("before_store_write", "before_submit", "inside_submit", "after_submit", "before_defer", "synchronous")
@@ -112,14 +113,7 @@ def test_task_ended_by_a_user_cancels_its_job(airflow, scratch):
 
 
 def test_no_process_of_any_job_is_left(airflow, scratch):
-    for folder in (scratch / "nemo" / "jobs").iterdir():
-        if (folder / "claim").exists():
-            pid = json.loads((folder / "claim").read_text())["pid"]
-            airflow.wait(
-                lambda pid=pid: (
-                    not os.path.exists(f"/proc/{pid}/environ")
-                    or b"NEMO_AIRFLOW_KEY" not in Path(f"/proc/{pid}/environ").read_bytes()
-                ),
-                f"process {pid} to end",
-                20,
-            )
+    for claim in (scratch / "nemo" / "jobs").glob("*/claim"):
+        runner = JobFolder(claim.parent).claim()
+        airflow.wait(lambda runner=runner: not processes.is_alive(runner), f"process {runner.pid} to end", 20)
+        assert processes.kill_marked("NEMO_AIRFLOW_KEY", claim.parent.name) == []

@@ -1,0 +1,61 @@
+"""The command line: what it prints, and one clear line for what is wrong."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def cli(*arguments, cwd=ROOT / "dags"):
+    command = [sys.executable, "-m", "nemo_airflow.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def test_plan_prints_the_config_with_overrides():
+    overrides = ("data.until=2026-01-01", "optimizer.learning_rate=0.1", "model.hidden=[8, 4]")
+    done = cli("plan", "retrain_digits:TRAIN", *overrides)
+    assert done.returncode == 0, done.stderr
+    assert "learning_rate: 0.1" in done.stdout
+    plan = json.loads(cli("plan", "--json", "retrain_digits:TRAIN", "data.until=2026-01-01").stdout)
+    assert plan["root"]["_target_"] == "digits.train:train"
+    assert plan["root"]["optimizer"]["epochs"] == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "retrain_digits:TRAIN", "optimizer.lerning_rate=1"), "did you mean 'learning_rate'"),
+        (("plan", "retrain_digits:TRAIN", "optimizer.epochs=many"), "optimizer.epochs: expected int"),
+        (("plan", "retrain_digits:TRAIN"), "template"),
+        (("plan", "retrain_digits:TRIAN"), "TRIAN"),
+        (("plan", "no_such_module:x"), "no_such_module"),
+        (("plan", "no_colon"), "pkg.mod:name"),
+        (("plan", "json:dumps"), "json:dumps"),
+        (("demo", "--dags", "nowhere"), "retrain_digits.py"),
+        (("ui", "--dags", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments, message):
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("nemo-airflow: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("command", "option"), [("ui", "--port"), ("demo", "--port"), ("ui", "--mlflow-port")])
+def test_port_in_use_is_named_with_the_option_and_nothing_is_started(tmp_path, command, option):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = cli(command, option, port, "--home", str(tmp_path / "home"), "--dags", str(ROOT / "dags"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"nemo-airflow: port {port} cannot be used")
+    assert option in done.stderr
+    assert not (tmp_path / "home").exists()
