@@ -17,6 +17,11 @@ def home() -> Path:
     return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser().absolute() / "nemo_airflow"
 
 
+def mlflow_page() -> str:
+    """Returns the address of an MLflow page that shows the default store, or an empty string."""
+    return os.environ.get("NEMO_AIRFLOW_MLFLOW_PAGE", "")
+
+
 def packages_folder() -> Path:
     """Returns the folder of the package store."""
     return home() / "packages"

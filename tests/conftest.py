@@ -27,3 +27,17 @@ os.environ.update(
 def airflow_database():
     """The metadata database that ``dag.test()`` needs."""
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def airflow_server(tmp_path_factory):
+    """A real Airflow with the example DAGs, one for all tests that look at it from outside."""
+    from nemo_airflow.cli.airflow_server import AirflowServer
+
+    dags = Path(__file__).parents[1] / "dags"
+    server = AirflowServer(tmp_path_factory.mktemp("airflow-server"), dags, open_to_all=True)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

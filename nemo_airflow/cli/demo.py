@@ -18,6 +18,13 @@ from nemo_airflow.exceptions import NemoAirflowError, SettingsError
 OVERRIDES = {"train.optimizer.learning_rate": 0.01, "train.optimizer.epochs": 15}
 """What the demo changes of the pipeline's config, as somebody would in the trigger form."""
 
+_ENV = {
+    # Only the runs that the demo asks for: a weekly DAG that is switched on would begin with one of its own.
+    "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
+    # The links lead to where "nemo-airflow ui" will show the runs.
+    "NEMO_AIRFLOW_MLFLOW_PAGE": "http://127.0.0.1:5000",
+}
+
 _LIMIT = 600.0
 _ENDED = ("success", "failed")
 
@@ -29,8 +36,7 @@ def run(home: str, dags: str, port: int | None) -> int:
             f"there is no retrain_digits.py in {Path(dags).absolute()}: run it from the repository, or give --dags"
         )
     console = Console(width=min(120, Console().width) if os.isatty(1) else 120)
-    # Only the runs that the demo asks for: a weekly DAG that is switched on would begin with one of its own.
-    server = AirflowServer(Path(home), Path(dags), port=port, env={"AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False"})
+    server = AirflowServer(Path(home), Path(dags), port=port, env=_ENV)
     try:
         with console.status("") as status:
             _say(status, console, f"starting Airflow in {server.home}")

@@ -22,7 +22,7 @@ def run(home: str, dags: str, port: int, mlflow_port: int) -> int:
     console = Console(highlight=False)
     mlflow_url = f"http://127.0.0.1:{mlflow_port}"
     # The links on Airflow's page lead to this MLflow page.
-    server = AirflowServer(Path(home), Path(dags), port=port, env={"NEMO_AIRFLOW_MLFLOW_UI": mlflow_url})
+    server = AirflowServer(Path(home), Path(dags), port=port, env={"NEMO_AIRFLOW_MLFLOW_PAGE": mlflow_url})
     mlflow: subprocess.Popen[bytes] | None = None
     try:
         with console.status("starting Airflow and MLflow"):

@@ -77,4 +77,4 @@ def _template() -> jinja2.Template:
 def _when(timestamp: float) -> str:
     import datetime
 
-    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).isoformat(sep=" ", timespec="seconds")
+    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

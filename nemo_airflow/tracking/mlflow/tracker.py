@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import tenacity
 
+from nemo_airflow import settings
 from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import SettingsError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
@@ -46,7 +47,8 @@ class MLflowTracker(Tracker):
         share: Whether the job is told of its run, so that ``mlflow`` in user code logs into it.
             None: when the job can reach the store, which is a server that needs no login, or a
             file on a disk that the job sees.
-        ui_url: Address of an MLflow page that shows this store, for links; a server is its own.
+        ui_url: Address of an MLflow page that shows this store, for links. None:
+            ``$NEMO_AIRFLOW_MLFLOW_PAGE``; a server is its own.
     """
 
     kind: ClassVar[str] = "mlflow"
@@ -104,7 +106,7 @@ class MLflowTracker(Tracker):
             experiment_id=experiment_id,
             run_id=run.run_id,
             parent_id=above.run_id if above else "",
-            url=address.run_page(self.ui_url or uri, experiment_id, run.run_id),
+            url=address.run_page(self.ui_url or settings.mlflow_page() or uri, experiment_id, run.run_id),
             env={
                 "MLFLOW_TRACKING_URI": uri if uri.startswith("sqlite:") else address.shown(uri),
                 "MLFLOW_RUN_ID": run.run_id,
