@@ -27,4 +27,5 @@ fi
 say "2/3 making $venv with $("$python" --version)"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --allow-existing --python "$python" "$venv"
 say "3/3 installing nemo-airflow, Airflow and MLflow (about 200 packages)"
-"$uv" pip install --quiet --python "$venv/bin/python" --constraints constraints.txt --editable '.[mlflow]' --group dev
+# Where Python may write no bytecode, each of Airflow's many processes would compile all it imports anew.
+"$uv" pip install --quiet ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python "$venv/bin/python" --constraints constraints.txt --editable '.[mlflow]' --group dev

@@ -43,6 +43,8 @@ def run(home: str, dags: str, port: int | None) -> int:
             server.start()
             retrained = _run_dag(server, "retrain_digits", OVERRIDES, status, console)
             swept = _run_dag(server, "sweep_digits", {}, status, console)
+        if swept:
+            _show_best(server, swept, console)
         if retrained:
             _show_champion(server, retrained, console)
         _show_where(server, console)
@@ -92,10 +94,14 @@ def _progress(tasks: list[dict[str, Any]]) -> str:
 
 
 def _show_tasks(dag_id: str, run_id: str, tasks: list[dict[str, Any]], console: Console) -> None:
-    table = Table(title=f"{dag_id}  {run_id}", title_justify="left")
+    console.print(f"[bold]{dag_id}[/]  {run_id}", highlight=False)
+    table = Table()
     for column in ("task", "state", "tries", "seconds"):
         table.add_column(column, justify="right" if column in ("tries", "seconds") else "left")
-    for task in sorted(tasks, key=lambda task: (task["start_date"] or "", task["map_index"])):
+    started: dict[str, str] = {}
+    for task in tasks:
+        started[task["task_id"]] = min(started.get(task["task_id"], "~"), task["start_date"] or "~")
+    for task in sorted(tasks, key=lambda task: (started[task["task_id"]], task["map_index"])):
         index = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
         colour = {"success": "green", "failed": "red"}.get(task["state"] or "", "yellow")
         table.add_row(
@@ -114,10 +120,21 @@ def _show_log(server: AirflowServer, task: Mapping[str, Any], console: Console) 
         console.print(f"  {record.get('event', '')}", markup=False, highlight=False)
 
 
+def _show_best(server: AirflowServer, run_id: str, console: Console) -> None:
+    best = server.xcom("sweep_digits", run_id, "best")
+    hidden = ", ".join(str(units) for units in best["hidden"])
+    console.print(
+        f"The best of the sweep: {hidden} hidden units, learning rate {best['learning_rate']}, "
+        f"held-out accuracy {best['accuracy']:.4f}",
+        highlight=False,
+    )
+
+
 def _show_champion(server: AirflowServer, run_id: str, console: Console) -> None:
     outcome = server.xcom("retrain_digits", run_id, "promote")
     trained = server.xcom("retrain_digits", run_id, "train")
-    table = Table(title="The model", title_justify="left", show_header=False)
+    console.print("[bold]The model[/]")
+    table = Table(show_header=False)
     rows = {
         "digits trained on": str(trained["samples"]),
         **{

@@ -85,10 +85,12 @@ def airflow_contenders(home: Path) -> dict[str, object]:
         AIRFLOW_HOME=str(home), NEMO_AIRFLOW_HOME=str(home / "nemo"), AIRFLOW__CORE__LOAD_EXAMPLES="False",
         AIRFLOW__LOGGING__LOGGING_LEVEL="ERROR", PYTHONPATH=str(HERE), GIT_PYTHON_REFRESH="quiet",
     )  # fmt: skip
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
+    (home / "dags").mkdir()
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
     import bench_jobs
     from airflow.sdk import DAG
+    from dag_database import register
 
     from nemo_airflow import Config, GitArchivePackager, MLflowTracker, NemoRunOperator
 
@@ -118,6 +120,8 @@ def airflow_contenders(home: Path) -> dict[str, object]:
         with DAG(f"bench_{name}", schedule=None, start_date=datetime.datetime(2026, 1, 1)) as dag:
             Timed(task_id="trivial", config=Config(bench_jobs.trivial), **arguments)
 
+        register(dag)
+
         def turn() -> Row:
             dag.test()
             return {"first": Timed.first - Timed.started, "whole": Timed.ended - Timed.started}
@@ -139,8 +143,9 @@ def peer_environment() -> Path:
     python = folder / "bin" / "python"
     if not (folder / ".ready").exists():
         print("installing NeMo-Run for the comparison ...", file=sys.stderr)
-        subprocess.run(["uv", "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True)
-        subprocess.run(["uv", "pip", "install", "-q", "--python", str(python), *NEMO_RUN], check=True)
+        uv = shutil.which("uv") or str(ROOT / ".venv" / "uv" / "bin" / "uv")
+        subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *NEMO_RUN], check=True)
         (folder / ".ready").touch()
     return python
 

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import operator_jobs as jobs
 import pytest
-from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.xcom import XComModel
 from airflow.sdk import DAG, task
-from airflow.serialization.definitions.dag import SerializedDAG
-from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.session import create_session
+from dag_database import register
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator, Partial, Script, params_from
 from nemo_airflow.exceptions import TargetNotImportableError
@@ -39,15 +36,6 @@ def defaults(root):
 
 def new_dag(**arguments):
     return DAG(next(names), schedule=None, start_date=datetime.datetime(2026, 1, 1), **arguments)
-
-
-def register(dag):
-    """Writes a DAG that is in no DAG file to the database, as the DAG processor does with others."""
-    DagBundlesManager().sync_bundles_to_db()
-    data = LazyDeserializedDAG.from_dag(dag)
-    with create_session() as session:
-        SerializedDAG.bulk_write_to_db("dags-folder", None, [data], session=session)
-        SerializedDagModel.write_dag(data, bundle_name="dags-folder", session=session)
 
 
 def run(dag, **arguments):
