@@ -15,9 +15,9 @@ import time
 from typing import Any, Dict, List, Optional
 
 from nemo_airflow.runner import claims
-from nemo_airflow.runner.records import StreamWriter
-from nemo_airflow.runner.reports import ReportServer
+from nemo_airflow.runner.report_server import ReportServer
 from nemo_airflow.runner.resources import Sampler, oom_kills, processes
+from nemo_airflow.runner.stream_writer import StreamWriter
 
 VERSION = "1"
 EXIT_ALREADY_CLAIMED = 75

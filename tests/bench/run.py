@@ -47,6 +47,32 @@ def main() -> None:
                 print(f"\rturn {turn} of {options.repeat}: {name:40}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
     report(rows)
+    report_parsing(options.repeat)
+
+
+def report_parsing(repeat: int) -> None:
+    """Prints how long the DAG files take to import, beside Airflow and what they name themselves."""
+    base = "import airflow.sdk, fiddle; from airflow.sdk import DAG, Asset, BaseHook, BaseOperator, task; task.bash"
+    codes = {
+        "airflow.sdk and fiddle": base,
+        "retrain_digits": "import retrain_digits",
+        "sweep_digits": "import sweep_digits",
+    }
+    times: dict[str, list[float]] = {name: [] for name in codes}
+    for turn in range(repeat + 1):
+        for name, code in codes.items():
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT / "dags", check=True)
+            if turn:
+                times[name].append(time.perf_counter() - begun)
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("import of", "seconds", "ratio", title=f"Parsing, medians of {repeat}")
+    medians = {name: statistics.median(some) for name, some in times.items()}
+    for name, median in medians.items():
+        table.add_row(name, f"{median:.2f}", f"{median / medians['airflow.sdk and fiddle']:.2f}")
+    Console(width=120).print(table)
 
 
 def report(rows: dict[str, list[Row]]) -> None:

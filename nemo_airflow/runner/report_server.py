@@ -8,7 +8,7 @@ import tempfile
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from nemo_airflow.runner.records import StreamWriter
+from nemo_airflow.runner.stream_writer import StreamWriter
 
 _BATCH = 500
 _FLUSH_EVERY = 0.2
