@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Executor
@@ -22,6 +25,12 @@ from nemo_airflow.stream import Line, Record, StreamReader
 
 _CANCEL_SLACK = 30.0
 """Seconds, after the grace period of a job that is ended early, for its end to be seen."""
+
+_COLLECT_FOR = 600.0
+"""Seconds for which a back-end that is away is asked again for a job's outputs."""
+
+_ENDED_FROM_OUTSIDE = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.QUOTA})
+"""What only the back-end knows: to the runner these look like a cancellation."""
 
 
 class Sink(Protocol):
@@ -113,7 +122,8 @@ class Follower:
                     "cancel what is left of the job", Monitor.shared(self._executor).session.cancel([self._handle])
                 )
             if self._sink is not None:
-                await self._attempt("collect the outputs", self._collect(folder / "outputs"))
+                if self._has_outputs:
+                    await self._attempt("collect the outputs", self._collect(folder / "outputs"))
                 await self._sink.finish(
                     outcome.status, folder, "\n".join(filter(None, (outcome.message, outcome.traceback)))
                 )
@@ -128,6 +138,8 @@ class Follower:
                 async for update in monitor.watch(self._handle):
                     self._take(update, write)
                     status = update.status or status
+                    if self._has_ended_by_itself:
+                        break
         except TimeoutError:
             self._warn(
                 f"job {self._handle.key} did not end {_CANCEL_SLACK:.0f} s after it was told to: look at it by hand"
@@ -136,6 +148,14 @@ class Follower:
             overdue.cancel()
         self._pass_on(self._reader.finish(), write)
         return status
+
+    @property
+    def _has_ended_by_itself(self) -> bool:
+        """Whether the runner's last record is there, and the back-end has nothing to add to it.
+
+        A runner that was told to end does not know why: cancelled, preempted, to be started again ...
+        """
+        return self._end is not None and status_of_end(self._end.data).state is not JobState.CANCELLED
 
     def _give_up_after(self) -> float | None:
         if self._deadline is None:
@@ -166,16 +186,30 @@ class Follower:
                 write(item.text + "\n")
                 self._on_line(item)
             else:
-                if item.type == "end":
+                if item.type == "start":
+                    self._end = None  # of an earlier start: the back-end has started the job again
+                elif item.type == "end":
                     self._end = item
                 elif item.type == "warning":
                     self._warn(str(item.data.get("message", "")))
                 if self._sink is not None:
                     self._sink.record(item)
 
+    @property
+    def _has_outputs(self) -> bool:
+        """Whether there may be outputs: a job without a last record did not come to count them."""
+        return self._end is None or bool(self._end.data.get("outputs", {}).get("files", 1))
+
     async def _collect(self, into: Path) -> None:
-        await asyncio.to_thread(into.mkdir)
-        await Monitor.shared(self._executor).session.collect(self._handle, into)
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(BackendUnavailable),
+            wait=wait_exponential(max=30),
+            stop=stop_after_delay(_COLLECT_FOR),
+            reraise=True,
+        ):
+            with attempt:
+                await asyncio.to_thread(_empty, into)
+                await Monitor.shared(self._executor).session.collect(self._handle, into)
 
     async def _attempt(self, what: str, call: Any) -> None:
         """Does what comes after the job's end, which must not change how it ended."""
@@ -187,7 +221,7 @@ class Follower:
     def _outcome(self, status: JobStatus) -> Outcome:
         end = self._end.data if self._end is not None else {}
         # The runner's own word is the better one: a back-end only sees an exit code.
-        if end:
+        if end and status.failure not in _ENDED_FROM_OUTSIDE:
             status = status_of_end(end)
         if self._timed_out and status.state is not JobState.SUCCEEDED:
             return Outcome(
@@ -201,3 +235,9 @@ class Follower:
         if status.failure is FailureKind.TIMEOUT:
             message = status.reason or "the job ran into its time limit"
         return Outcome(status, message=message, traceback=str(error.get("traceback") or ""))
+
+
+def _empty(folder: Path) -> None:
+    """Makes the folder, without what an attempt that broke off has left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)

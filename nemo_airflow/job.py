@@ -116,6 +116,8 @@ class Job(_Plain):
         env: Environment variables to set for the job.
         time_limit: Seconds after which the runner ends the job, or None.
         grace: Seconds between SIGTERM and SIGKILL when the job is ended early.
+        launch: Command line of a launcher that starts the job's processes, with the placeholders of
+            :func:`nemo_airflow.runner.ranks.command`; empty for a job of one process.
         outputs: Glob patterns, relative to the job's working directory, of files to keep, besides
             those under its output directory.
         heartbeat: Seconds between heartbeat records.
@@ -132,6 +134,7 @@ class Job(_Plain):
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     time_limit: float | None = None
     grace: float = 30.0
+    launch: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     heartbeat: float = 30.0
     sample_interval: float = 10.0
@@ -143,6 +146,7 @@ class Job(_Plain):
         """The inverse of ``to_json``."""
         fields = dict(data)
         fields["allow"] = tuple(fields.get("allow") or ())
+        fields["launch"] = tuple(fields.get("launch") or ())
         fields["outputs"] = tuple(fields.get("outputs") or ())
         if fields.get("package") is not None:
             fields["package"] = Package.from_json(fields["package"])

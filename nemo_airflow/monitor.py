@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import time
 import weakref
 from collections.abc import AsyncIterator, Hashable
@@ -51,6 +52,8 @@ class _Watch:
     begun: float
     queue: asyncio.Queue[Update | BaseException]
     misses: int = 0
+    told: JobStatus | None = None
+    """The status that the watcher was last told: it is not told the same again."""
 
     @property
     def waiting(self) -> bool:
@@ -153,19 +156,21 @@ class Monitor:
         for watch in due:
             chunk = by_key.get(watch.handle.key)
             status = self._judge(watch, statuses[watch.handle.key])
-            if chunk is not None and chunk.data:
-                # A final status waits until nothing more comes.
-                watch.queue.put_nowait(Update(watch.offset, chunk.data, None if status.state.is_final else status))
-                watch.offset = chunk.end
-                watch.due = time.monotonic() if status.state.is_final else self._next_look(watch)
-            else:
-                watch.queue.put_nowait(Update(watch.offset, status=status))
-                watch.due = self._next_look(watch)
+            data = chunk.data if chunk is not None else b""
+            # A final status waits until nothing more comes.
+            shown = None if data and status.state.is_final else status
+            if data or shown != watch.told:
+                watch.queue.put_nowait(Update(watch.offset, data, shown))
+                watch.told = shown
+            watch.offset += len(data)
+            watch.due = time.monotonic() if data and status.state.is_final else self._next_look(watch)
 
     def _next_look(self, watch: _Watch) -> float:
+        """Returns when to look at a job again: on a grid, so that jobs fall due together."""
         now = time.monotonic()
         shortest, longest = self._session.poll_interval
-        return now + min(max((now - watch.begun) * _AGE_SHARE, shortest), longest)
+        pause = min(max((now - watch.begun) * _AGE_SHARE, shortest), longest)
+        return math.ceil((now + pause) / shortest - 0.5) * shortest
 
     def _judge(self, watch: _Watch, status: JobStatus) -> JobStatus:
         """Turns UNKNOWN into LOST after several misses: one empty answer is no evidence."""

@@ -133,6 +133,10 @@ class Session(abc.ABC):
             ExecutorError: One of the jobs has not ended.
         """
 
+    @abc.abstractmethod
+    async def survey(self) -> list[JobHandle]:
+        """Returns every job of this project that the back-end runs or has queued, whoever submitted it."""
+
     async def close(self) -> None:
         """Gives the connection back. The jobs go on."""
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.processes import ProcessRef
-from nemo_airflow.job import FailureKind, Job, JobState, JobStatus, Package
+from nemo_airflow.job import FailureKind, JobState, JobStatus, Package
 
 if TYPE_CHECKING:
     from nemo_airflow.packaging.store import PackageStore
@@ -99,28 +99,16 @@ class JobFolder:
         shutil.rmtree(self.path, ignore_errors=False)
 
     def copy_outputs(self, into: Path) -> list[Path]:
-        """Copies ``outputs/`` and the files that the job's patterns name; see ``Session.collect``."""
-        data = _read_json(self.path / "job.json")
-        patterns = Job.from_json(data).outputs if data else ()
+        """Copies ``outputs/``, where the runner has gathered all that is kept; see ``Session.collect``."""
+        root = self.path / "outputs"
         copied = []
-        for source, relative in (*self._output_files(), *self._matching_files(patterns)):
+        for source in _files_under(root):
+            relative = source.relative_to(root)
             target = into / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(source, target)
             copied.append(relative)
-        return sorted(set(copied))
-
-    def _output_files(self) -> Iterator[tuple[Path, Path]]:
-        root = self.path / "outputs"
-        for file in _files_under(root):
-            yield file, file.relative_to(root)
-
-    def _matching_files(self, patterns: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
-        work = self.path / "work"
-        for pattern in patterns:
-            for match in work.glob(pattern):
-                for file in _files_under(match) if match.is_dir() else [_inside(match, work)]:
-                    yield file, file.relative_to(work)
+        return sorted(copied)
 
 
 def _files_under(root: Path) -> Iterator[Path]:

@@ -136,6 +136,10 @@ class LocalSession(Session):
         """See :meth:`Session.collect`."""
         return await _in_thread(self._folder(handle.key).copy_outputs, into)
 
+    async def survey(self) -> list[JobHandle]:
+        """See :meth:`Session.survey`."""
+        return await _in_thread(self._survey)
+
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.remove`."""
         await _in_thread(self._remove, handles)
@@ -222,6 +226,11 @@ class LocalSession(Session):
             return Chunk(cursor.handle.key, cursor.offset, b"")
         except OSError as error:
             raise BackendUnavailable(f"cannot read the log of {cursor.handle.key}: {error}") from error
+
+    def _survey(self) -> list[JobHandle]:
+        folders = [path for path in self._root.iterdir() if path.name[0] != "."] if self._root.is_dir() else []
+        handles = [handle for path in folders if (handle := self._handle(JobFolder(path)))]
+        return [handle for handle in handles if self._status(handle).state is JobState.RUNNING]
 
     def _cancel_all(self, handles: Sequence[JobHandle]) -> None:
         for handle in handles:

@@ -1,6 +1,25 @@
-"""Entry of the runner: ``python .../nemo_airflow/runner/__main__.py JOB_FOLDER``."""
+"""Entry of the runner: ``python .../nemo_airflow/runner/__main__.py [--rank | --spawn N | --collect] JOB_FOLDER``."""
 
 import sys
+
+
+def _main(argv: "list[str]") -> int:
+    if argv[1:2] == ["--rank"]:
+        from nemo_airflow.runner import ranks
+
+        return ranks.run(argv[2])
+    if argv[1:2] == ["--spawn"]:
+        from nemo_airflow.runner import spawn
+
+        return spawn.run(int(argv[2]), argv[3])
+    if argv[1:2] == ["--collect"]:
+        from nemo_airflow.runner import outputs
+
+        return outputs.send(argv[2], sys.stdout.buffer)
+    from nemo_airflow.runner.supervisor import main
+
+    return main(argv)
+
 
 if __name__ == "__main__":
     # Run by its path, the interpreter puts this folder first on the path: it must not be
@@ -8,6 +27,4 @@ if __name__ == "__main__":
     here = __file__.rpartition("/")[0] or "."
     if sys.path and sys.path[0] == here:
         sys.path[0] = here + "/../.."
-    from nemo_airflow.runner.supervisor import main
-
-    sys.exit(main(sys.argv))
+    sys.exit(_main(sys.argv))

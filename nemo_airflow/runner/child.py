@@ -7,6 +7,8 @@ from typing import Any, Dict, List, Optional
 
 from nemo_airflow.runner import report
 
+EXIT_NO_LAUNCHER = 127
+
 RESULT_LIMIT = 1 << 20
 """Bytes of JSON that a return value may have: it becomes an XCom, in Airflow's database."""
 
@@ -21,11 +23,26 @@ def run(folder: str, job: Dict[str, Any], output: int, events: str) -> int:
         events: Path of the socket for its reports.
     """
     _become_the_job(folder, job, output, events)
+    if job.get("launch"):
+        return _launch(folder, job)
     channel = report.Channel(events)
     try:
-        return _call(job, channel)
+        return call(job, channel)
     finally:
         _flush()
+
+
+def _launch(folder: str, job: Dict[str, Any]) -> int:
+    """Becomes the launcher of the job's processes."""
+    from nemo_airflow.runner import ranks
+
+    command = ranks.command(job, folder)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - a list of arguments, and no shell
+    except FileNotFoundError:
+        sys.stderr.write(f"the launcher {command[0]!r} is not installed where the job runs\n")
+        return EXIT_NO_LAUNCHER
 
 
 def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) -> None:
@@ -33,7 +50,7 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGTERM, end_by_signal)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)
@@ -47,7 +64,7 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
         NEMO_AIRFLOW_EVENTS=events, NEMO_AIRFLOW_KEY=job["key"], NEMO_AIRFLOW_OUTPUT_DIR=os.path.join(folder, "outputs")
     )
     os.chdir(work)
-    _set_path(work, (job.get("env") or {}).get("PYTHONPATH", ""))
+    set_path(work, (job.get("env") or {}).get("PYTHONPATH", ""))
     sys.argv = [job.get("name") or "job"]
     # New ones: those of the interpreter were made for what descriptors 1 and 2 were when it started.
     sys.stdout = open(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -57,7 +74,7 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
     faulthandler.enable()
 
 
-def _set_path(work: str, python_path: str) -> None:
+def set_path(work: str, python_path: str) -> None:
     """Puts the job's code first on the path, and the runner's own folder last: an installed package wins."""
     from importlib.machinery import PathFinder
 
@@ -84,13 +101,14 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _on_sigterm(number: int, frame: Any) -> None:
+def end_by_signal(number: int, frame: Any) -> None:
     """Ends the job as an exception would, so that ``finally`` is kept to; a second signal ends it at once."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise SystemExit(128 + number)
 
 
-def _call(job: Dict[str, Any], channel: report.Channel) -> int:
+def call(job: Dict[str, Any], channel: Any) -> int:
+    """Builds the plan and calls it; says on the channel what came of it, and returns the exit code."""
     from nemo_airflow.runner import plan as plans
 
     try:
@@ -107,7 +125,7 @@ def _call(job: Dict[str, Any], channel: report.Channel) -> int:
     return 0
 
 
-def _exit_code(stop: SystemExit, channel: report.Channel) -> int:
+def _exit_code(stop: SystemExit, channel: Any) -> int:
     code = stop.code
     if code is None:
         code = 0
@@ -120,7 +138,7 @@ def _exit_code(stop: SystemExit, channel: report.Channel) -> int:
     return code & 0xFF
 
 
-def _failed(error: BaseException, channel: report.Channel) -> int:
+def _failed(error: BaseException, channel: Any) -> int:
     import traceback
 
     if type(error).__module__ == "nemo_airflow.runner.plan":  # the plan was refused: nothing of the job has run
@@ -152,7 +170,7 @@ def _cut_own_frames(error: BaseException) -> None:
         current = current.__cause__ or current.__context__
 
 
-def _encode(result: Any, channel: report.Channel) -> str:
+def _encode(result: Any, channel: Any) -> str:
     """Returns the return value as JSON; null, with a warning, for one that is none."""
     import json
 

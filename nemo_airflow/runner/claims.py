@@ -1,4 +1,8 @@
-"""Takes a job for one runner: whoever links the claim first runs it, and nobody else ever does."""
+"""Takes a job for one runner: whoever links the claim first runs it, and nobody else ever does.
+
+But for one: a batch system that starts a job of its own anew (preempted, node lost) starts it under
+the same id. It says so in ``NEMO_AIRFLOW_OWNER``, and such an owner takes its own job again.
+"""
 
 import json
 import os
@@ -6,23 +10,43 @@ import socket
 import time
 from typing import Any, Dict, Optional
 
+OWNER = "NEMO_AIRFLOW_OWNER"
+
 
 def take(folder: str) -> bool:
     """Returns whether this process has taken the job in the folder.
 
     The claim appears whole or not at all: it is written under another name, then linked.
     """
+    owner = os.environ.get(OWNER, "")
     claim = os.path.join(folder, "claim")
     temporary = f"{claim}.{socket.gethostname()}.{os.getpid()}"
     with open(temporary, "w") as file:
-        json.dump(_identity(), file)
+        json.dump({**_identity(), "owner": owner}, file)
     try:
         os.link(temporary, claim)
     except FileExistsError:
-        return False
-    finally:
-        os.unlink(temporary)
+        if not owner or _owner(claim) != owner:
+            os.unlink(temporary)
+            return False
+        os.replace(temporary, claim)
+        _forget_end(folder)
+        return True
+    os.unlink(temporary)
     return True
+
+
+def _owner(claim: str) -> str:
+    with open(claim) as file:
+        return str(json.load(file).get("owner", ""))
+
+
+def _forget_end(folder: str) -> None:
+    """Drops how the earlier start ended: the job begins anew."""
+    try:
+        os.unlink(os.path.join(folder, "end.json"))
+    except FileNotFoundError:
+        return
 
 
 def _identity() -> Dict[str, Any]:

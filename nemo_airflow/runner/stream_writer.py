@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -9,6 +10,9 @@ VERSION = 1
 MARK = b"\x1e"
 SHOWN_MARK = "\u241e".encode()
 """What stands for the mark where the job itself writes one."""
+
+PLACED = ("start", "clock", "heartbeat")
+"""Records that say ``at`` which byte of the stream they stand: any excerpt of a log can be placed."""
 
 _CLOCK_EVERY = 0.1
 _HOLD = 1.0
@@ -27,8 +31,9 @@ class StreamWriter:
         self._now = now
         self._at_line_start = True
         self._clocked = 0.0
-        self._held: List[Tuple[float, bytes]] = []
+        self._held: List[Tuple[float, str, Optional[Dict[str, Any]]]] = []
         self._gone = False
+        self._at = _size(fd)
 
     def output(self, data: bytes) -> None:
         """Passes on what the job wrote."""
@@ -39,7 +44,7 @@ class StreamWriter:
             self._write_held()
         if now - self._clocked >= _CLOCK_EVERY:
             self._clocked = now
-            self._write(encode("clock", now))
+            self._write_record(now, "clock", None)
         self._write(data.replace(MARK, SHOWN_MARK))
         self._at_line_start = data.endswith(b"\n")
         if self._at_line_start:
@@ -48,7 +53,7 @@ class StreamWriter:
     def record(self, kind: str, fields: Optional[Dict[str, Any]] = None) -> None:
         """Writes a record: at once between lines, else after the line that has begun, or soon."""
         now = self._now()
-        self._held.append((now, encode(kind, now, fields)))
+        self._held.append((now, kind, fields))
         if self._at_line_start:
             self._write_held()
 
@@ -66,20 +71,33 @@ class StreamWriter:
 
     def _write_held(self) -> None:
         held, self._held = self._held, []
-        for _, data in held:
-            self._write(data)
+        for now, kind, fields in held:
+            self._write_record(now, kind, fields)
+
+    def _write_record(self, now: float, kind: str, fields: Optional[Dict[str, Any]]) -> None:
+        if kind in PLACED:
+            fields = {**(fields or {}), "at": self._at}
+        self._write(encode(kind, now, fields))
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view and not self._gone:
             try:
-                view = view[os.write(self._fd, view) :]
+                written = os.write(self._fd, view)
+                self._at += written
+                view = view[written:]
             except BlockingIOError:
                 time.sleep(0.01)
             except BrokenPipeError:
                 self._gone = True  # nobody reads any more: the job itself goes on
             except OSError:
                 time.sleep(1)  # a full disk: the job waits with its output rather than lose it
+
+
+def _size(fd: int) -> int:
+    """Returns what stands in a file already: of an earlier start of the same job. Zero for a pipe."""
+    info = os.fstat(fd)
+    return info.st_size if stat.S_ISREG(info.st_mode) else 0
 
 
 def encode(kind: str, now: float, fields: Optional[Dict[str, Any]] = None) -> bytes:

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from nemo_airflow.runner import claims
+from nemo_airflow.runner import claims, outputs, ranks
 from nemo_airflow.runner.report_server import ReportServer
 from nemo_airflow.runner.resources import Sampler, oom_kills, processes
 from nemo_airflow.runner.stream_writer import StreamWriter
@@ -25,6 +25,9 @@ EXIT_BAD_JOB = 2
 EXIT_TIMEOUT = 124
 
 JOB_VERSION = 1
+
+LINGER = "NEMO_AIRFLOW_LINGER"
+"""Seconds to wait after the job's end for its outputs to be fetched, where nothing could be read later."""
 
 _DRAIN = 2.0
 _LAST_KILL = 3.0
@@ -68,6 +71,7 @@ class Supervisor:
         self._ending = ""
         """Why the job is ended early: ``cancelled`` or ``timeout``."""
         self._kill_at = 0.0
+        self._signalled = False
         self._oom_kills = oom_kills()
 
     def run(self) -> int:
@@ -110,18 +114,17 @@ class Supervisor:
 
     def _prepare_folder(self) -> None:
         work = os.path.join(self._folder, "work")
-        for folder in (work, self.outputs):
+        for folder in (work, os.path.join(self._folder, outputs.FOLDER)):
             os.makedirs(folder, exist_ok=True)
+        ranks.forget(self._folder)
         package = self._job.get("package")
-        if package:
+        unpacked = os.path.join(self._folder, ".unpacked")
+        # A job that is started again finds what it left: a checkpoint, to go on from.
+        if package and not os.path.exists(unpacked):
             from nemo_airflow.runner.unpack import unpack
 
             unpack(os.path.join(self._folder, "package." + package["format"]), work)
-
-    @property
-    def outputs(self) -> str:
-        """The folder of what the job keeps."""
-        return os.path.join(self._folder, "outputs")
+            open(unpacked, "w").close()
 
     def _fork(self, output: int, closing: Any) -> int:
         pid = os.fork()
@@ -206,6 +209,7 @@ class Supervisor:
     # Ending
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        self._signalled = True
         self._end_early("cancelled")
 
     def _end_early(self, why: str) -> None:
@@ -250,7 +254,7 @@ class Supervisor:
             self._writer.record("sample", {"values": {"peak_rss_bytes": peak, "cpu_seconds": seconds}})
 
     def _how_it_ended(self) -> Dict[str, Any]:
-        outcome = self._server.outcome or {}
+        outcome = (ranks.outcome(self._folder) if self._job.get("launch") else self._server.outcome) or {}
         by_signal = os.WTERMSIG(self._status) if os.WIFSIGNALED(self._status) else None
         code = 128 + by_signal if by_signal else os.WEXITSTATUS(self._status)
         end = {
@@ -291,6 +295,7 @@ class Supervisor:
             "error": None,
             "started": self._started,
             "ended": time.time(),
+            "outputs": self._gather(),
         }
         base.update(end)
         text = self._writer.finish("end", base)
@@ -298,7 +303,23 @@ class Supervisor:
         with open(temporary, "wb") as file:
             file.write(text)
         os.replace(temporary, os.path.join(self._folder, "end.json"))
+        if base["outputs"]["files"]:
+            self._linger()
         return int(base["exit_code"])
+
+    def _gather(self) -> Dict[str, int]:
+        try:
+            outputs.gather(self._folder, self._job.get("outputs") or ())
+        except (OSError, ValueError) as error:
+            self._writer.record("warning", {"message": f"not all outputs are kept: {error}"})
+        return outputs.measure(self._folder)
+
+    def _linger(self) -> None:
+        give_up = time.monotonic() + float(os.environ.get(LINGER) or 0)
+        collected = os.path.join(self._folder, outputs.COLLECTED)
+        self._signalled = False
+        while time.monotonic() < give_up and not self._signalled and not os.path.exists(collected):
+            time.sleep(0.05)
 
 
 def _refusal(message: str) -> Dict[str, Any]:

@@ -129,6 +129,11 @@ class ExecutorConformance:
         """Returns a job's status."""
         return blocking.run(session.poll([handle]))[handle.key]
 
+    def final_status(self, session: Session, handle: JobHandle) -> JobStatus:
+        """Returns a job's status once the back-end too has seen its end."""
+        self.wait_for(lambda: self.status(session, handle).state.is_final, f"the end of {handle.key}")
+        return self.status(session, handle)
+
     # How a job ends
 
     def test_result_comes_back(self, run: Callable[..., Finished]) -> None:
@@ -215,6 +220,7 @@ class ExecutorConformance:
 
     def test_cancel_of_an_ended_job_changes_nothing(self, run: Callable[..., Finished], session: Session) -> None:
         handle = run("add", a=1, b=1).handle
+        assert self.final_status(session, handle).state is JobState.SUCCEEDED
         blocking.run(session.cancel([handle]))
         assert self.status(session, handle).state is JobState.SUCCEEDED
 
@@ -268,7 +274,8 @@ class ExecutorConformance:
         handles = [blocking.run(session.submit(executor.render(make("add", a=n, b=1)))) for n in range(5)]
         results = [self.follow(executor, handle).outcome.result for handle in handles]
         assert results == [1, 2, 3, 4, 5]
-        assert {status.state for status in blocking.run(session.poll(handles)).values()} == {JobState.SUCCEEDED}
+        assert {self.final_status(session, handle).state for handle in handles} == {JobState.SUCCEEDED}
+        assert set(blocking.run(session.poll(handles))) == {handle.key for handle in handles}
 
     # Afterwards
 

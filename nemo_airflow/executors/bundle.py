@@ -1,0 +1,98 @@
+"""One archive with all that a job needs where it runs: the runner, the job, its package."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import IO
+
+from nemo_airflow import settings
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors import shipping
+from nemo_airflow.executors.base import Request
+from nemo_airflow.job import Package
+from nemo_airflow.packaging.store import PackageStore
+
+
+def runner_entry() -> str:
+    """Returns the path of the runner's program within a bundle."""
+    return f"runner/{shipping.runner_digest()}/{shipping.ENTRY}"
+
+
+def package_path(package: Package) -> Path:
+    """Returns where a job's package is on this machine.
+
+    Raises:
+        ExecutorError: It is not in the store.
+    """
+    path = PackageStore(settings.packages_folder()).path(package.digest, package.format)
+    if not path.is_file():
+        raise ExecutorError(f"package {package.digest[:12]} is not in the store {path.parent.parent}: build it again")
+    return path
+
+
+def write_bundle(
+    request: Request, file: IO[bytes], *, folder: str = "job", uid: int = 0, gid: int = 0, with_package: bool = True
+) -> None:
+    """Writes the archive as an uncompressed tar.
+
+    The same request gives the same bytes. Its folders can be written by anybody: who the job runs
+    as is up to its image.
+
+    Args:
+        request: The request, with the files of the job.
+        file: Where to write; need not be seekable.
+        folder: The job's folder within the archive.
+        uid: Owner of all members.
+        gid: Group of all members.
+        with_package: Whether the package goes along.
+
+    Raises:
+        ExecutorError: The package is not in the store.
+    """
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        writer = _Writer(tar, uid, gid)
+        for name, data in sorted(shipping.runner_files().items()):
+            writer.add(f"runner/{shipping.runner_digest()}/{name}", data)
+        writer.folder(folder)
+        for name, text in sorted(request.files.items()):
+            writer.add(f"{folder}/{name}", text.encode())
+        if with_package and request.package is not None:
+            with package_path(request.package).open("rb") as package:
+                writer.add_file(f"{folder}/package.{request.package.format}", package)
+
+
+class _Writer:
+    def __init__(self, tar: tarfile.TarFile, uid: int, gid: int) -> None:
+        self._tar = tar
+        self._owner = (uid, gid)
+        self._folders = {""}
+
+    def folder(self, name: str) -> None:
+        if name in self._folders:
+            return
+        self.folder(name.rpartition("/")[0])
+        self._folders.add(name)
+        member = self._member(name, 0o777)
+        member.type = tarfile.DIRTYPE
+        self._tar.addfile(member)
+
+    def add(self, name: str, data: bytes) -> None:
+        self.folder(name.rpartition("/")[0])
+        member = self._member(name, 0o644)
+        member.size = len(data)
+        self._tar.addfile(member, io.BytesIO(data))
+
+    def add_file(self, name: str, file: IO[bytes]) -> None:
+        self.folder(name.rpartition("/")[0])
+        member = self._member(name, 0o644)
+        member.size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        self._tar.addfile(member, file)
+
+    def _member(self, name: str, mode: int) -> tarfile.TarInfo:
+        member = tarfile.TarInfo(name)
+        member.mode = mode
+        member.uid, member.gid = self._owner
+        return member

@@ -1,0 +1,58 @@
+"""Takes a job's outputs out of an archive that came from where it ran, which is not to be trusted."""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+from pathlib import Path
+from typing import IO
+
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+
+
+def extract_outputs(archive: IO[bytes], into: Path) -> list[Path]:
+    """Unpacks a tar archive whose members are relative to the job's output folder.
+
+    Args:
+        archive: The archive, read once from its start to its end.
+        into: Folder to unpack into; made when it is not there.
+
+    Returns:
+        The paths of the files, relative to ``into``, sorted.
+
+    Raises:
+        ExecutorError: A member, or a link among them, leads outside, or is neither file, folder nor link.
+        BackendUnavailable: The archive ends too early.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    files = []
+    try:
+        with tarfile.open(fileobj=archive, mode="r|", bufsize=1 << 20) as tar:
+            for member in tar:
+                name = posixpath.normpath(member.name)
+                if name == ".":
+                    continue
+                _check(member, name)
+                member.name = name
+                tar.extract(member, into, filter="data")
+                if not member.isdir():
+                    files.append(Path(name))
+    except tarfile.FilterError as error:
+        raise ExecutorError(f"an output leads out of the job's folder: {error}") from error
+    except tarfile.ReadError as error:
+        raise BackendUnavailable(f"the outputs did not arrive whole: {error}") from error
+    return sorted(files)
+
+
+def _check(member: tarfile.TarInfo, name: str) -> None:
+    if not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+        raise ExecutorError(f"output {name} is neither a file, a folder nor a link: it cannot be kept")
+    if name.startswith(("/", "../")):
+        raise ExecutorError(f"output {name} leads out of the job's folder")
+    if member.issym() or member.islnk():
+        base = posixpath.dirname(name) if member.issym() else ""
+        target = posixpath.normpath(posixpath.join(base, member.linkname))
+        if target.startswith(("/", "../")) or target == "..":
+            raise ExecutorError(
+                f"output {name} links to {member.linkname}, which is outside the job's folder: copy it instead"
+            )

@@ -1,0 +1,87 @@
+"""Reads a stream by offset out of a log that can only be asked for what came since a time.
+
+The runner writes into its records at which byte of the stream they stand, so any excerpt of a log
+can be placed, whatever was cut off before it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+
+from nemo_airflow.exceptions import StreamError
+from nemo_airflow.stream import MARK
+
+_SLACK = 2.0
+"""Seconds by which a log's own times may differ from those in the records."""
+
+_MARKS = 512
+"""How many places of one log are remembered: enough for readers that lag a minute behind."""
+
+
+class TimedLog:
+    """What is known of one job's log: at which offset of the stream which time was."""
+
+    def __init__(self) -> None:
+        self._offsets: list[int] = []
+        self._times: list[float] = []
+
+    def since(self, offset: int) -> float | None:
+        """Returns from when on to ask for the log, to get all that stands after an offset.
+
+        Args:
+            offset: Bytes of the stream.
+
+        Returns:
+            Whole seconds since the epoch, or None for the log from its beginning.
+        """
+        # The mark itself has to be in the excerpt, or the excerpt could not be placed.
+        index = bisect.bisect_right(self._offsets, offset) - 1
+        return math.floor(self._times[index] - _SLACK) if index >= 0 and self._offsets[index] > 0 else None
+
+    def take(self, excerpt: bytes, offset: int) -> bytes:
+        """Returns what an excerpt of the log has after an offset of the stream.
+
+        Raises:
+            StreamError: The excerpt begins after the offset: the back-end has dropped what came before.
+        """
+        begin = self._place(excerpt)
+        if begin is None:  # nothing of the runner's yet: what precedes it stands at the very start
+            return excerpt if offset == 0 else b""
+        if begin > offset:
+            raise StreamError(f"bytes {offset} to {begin} of the job's log are gone: the back-end has rotated it")
+        return excerpt[offset - begin :]
+
+    def _place(self, excerpt: bytes) -> int | None:
+        """Returns the offset of the excerpt's first byte, and remembers the places that it tells of."""
+        begin = None
+        position = excerpt.find(MARK)
+        while position >= 0:
+            end = excerpt.find(b"\n", position)
+            if end < 0:
+                break
+            if (place := _place_of(excerpt[position + 1 : end])) is not None:
+                at, time = place
+                begin = at - position if begin is None else begin
+                self._remember(at, time)
+            position = excerpt.find(MARK, end)
+        return begin
+
+    def _remember(self, at: int, time: float) -> None:
+        if not self._offsets or at > self._offsets[-1]:
+            self._offsets.append(at)
+            self._times.append(time)
+            if len(self._offsets) > _MARKS:
+                # Every second one goes: readers far behind are helped too.
+                self._offsets, self._times = self._offsets[::2], self._times[::2]
+
+
+def _place_of(record: bytes) -> tuple[int, float] | None:
+    if b'"at":' not in record:
+        return None
+    try:
+        data = json.loads(record)
+        return int(data["at"]), float(data["ts"])
+    except (ValueError, KeyError, TypeError):
+        return None

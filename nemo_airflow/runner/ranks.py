@@ -1,0 +1,126 @@
+"""A job of several processes: the command that starts them, and what each of them does.
+
+One supervisor watches the whole job. In the place of the user's code it starts a launcher (``srun``,
+``torchrun``, this package's own), which starts this module once a process. A process says in a file
+how it ended: its node may not be the supervisor's.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import zlib
+from typing import Any, Dict, List, Optional
+
+_FOLDER = "ranks"
+
+_FROM_SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
+"""How torch's names for a process are called in a Slurm step."""
+
+_FIRST_PORT, _PORTS = 20000, 12000
+"""Below the range that systems give out by themselves."""
+
+
+def command(job: Dict[str, Any], folder: str) -> List[str]:
+    """Returns the launcher's command line with its ``{placeholders}`` filled.
+
+    ``{head}`` and ``{port}`` are where the processes meet, ``{nodes}`` and ``{node_rank}`` which of
+    how many machines this one is: from the environment that the back-end sets.
+    """
+    port = _FIRST_PORT + zlib.crc32(job["key"].encode()) % _PORTS
+    values = {
+        "python": sys.executable,
+        "runner": os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py"),
+        "folder": folder,
+        "key": job["key"],
+        "head": os.environ.setdefault("MASTER_ADDR", "127.0.0.1"),
+        "port": os.environ.setdefault("MASTER_PORT", str(port)),
+        "nodes": os.environ.setdefault("NNODES", "1"),
+        "node_rank": os.environ.setdefault("NODE_RANK", "0"),
+    }
+    filled = []
+    for argument in job["launch"]:
+        for name, value in values.items():
+            argument = argument.replace("{" + name + "}", value)
+        filled.append(argument)
+    return filled
+
+
+def run(folder: str) -> int:
+    """Runs the job's config as one process of several; returns the exit code."""
+    from nemo_airflow.runner import child, report
+
+    with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
+        job = json.load(file)
+    for name, slurm_name in _FROM_SLURM.items():
+        if slurm_name in os.environ:
+            os.environ.setdefault(name, os.environ[slurm_name])
+    signal.signal(signal.SIGTERM, child.end_by_signal)
+    child.set_path(os.path.join(folder, "work"), (job.get("env") or {}).get("PYTHONPATH", ""))
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    channel = _RankChannel(folder, report.Channel(os.environ.get("NEMO_AIRFLOW_EVENTS", "")))
+    return child.call(job, channel)
+
+
+def forget(folder: str) -> None:
+    """Drops what the processes of an earlier start of the job said."""
+    for path in _files(folder):
+        os.unlink(path)
+
+
+def outcome(folder: str) -> Optional[Dict[str, Any]]:
+    """Returns how the processes ended: the first error of the last start, else the first one's result."""
+    ends = []
+    for path in _files(folder):
+        with open(path, encoding="utf-8") as file:
+            ends.append(json.load(file))
+    errors = sorted((end for end in ends if end.get("error")), key=lambda end: (-end["restart"], end["ts"]))
+    if errors:
+        first = errors[0]
+        error = dict(first["error"])
+        error["message"] = "rank {rank} on {host}: {message}".format(
+            rank=first["rank"], host=first["host"], message=error.get("message", "")
+        )
+        return {"error": error, "failure": first.get("failure")}
+    return next(({"result": end["result"]} for end in ends if end["rank"] == "0" and "result" in end), None)
+
+
+def _files(folder: str) -> List[str]:
+    root = os.path.join(folder, _FOLDER)
+    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    return [os.path.join(root, name) for name in names if name.endswith(".json")]
+
+
+class _RankChannel:
+    """Passes reports on to the supervisor, where it is on this machine; keeps the outcome in a file."""
+
+    def __init__(self, folder: str, channel: Any) -> None:
+        self._channel = channel
+        self._rank = os.environ.get("RANK", "0")
+        self._path = os.path.join(folder, _FOLDER, self._rank + ".json")
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        if os.path.exists(self._path):
+            os.unlink(self._path)  # of this process before it was restarted
+
+    def send(self, kind: str, **fields: Any) -> None:
+        if kind == "outcome":
+            self._keep(fields)
+        elif kind != "config" or self._rank == "0":
+            self._channel.send(kind, **fields)
+
+    def send_json(self, text: str) -> None:
+        self._keep(json.loads(text))
+
+    def _keep(self, end: Dict[str, Any]) -> None:
+        end.update(
+            rank=self._rank,
+            host=socket.gethostname(),
+            ts=time.time(),
+            restart=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+        )
+        temporary = f"{self._path}.new"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(end, file)
+        os.replace(temporary, self._path)
