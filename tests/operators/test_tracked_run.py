@@ -1,0 +1,66 @@
+"""The operator with a tracker, by ``dag.test()``: what is remembered of a job, and a tracker that is down."""
+
+import datetime
+import itertools
+import json
+import socket
+from pathlib import Path
+
+import operator_jobs as jobs
+import pytest
+from airflow.sdk import DAG
+from dag_database import register
+from mlflow import MlflowClient
+
+from nemo_airflow import Config, LocalExecutor, MLflowTracker, NemoRunOperator
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+HERE = str(Path(__file__).parent)
+names = (f"tracked_test_{number}" for number in itertools.count())
+
+
+def run(tmp_path, tracker, config):
+    with DAG(next(names), schedule=None, start_date=datetime.datetime(2026, 1, 1)) as dag:
+        NemoRunOperator(
+            task_id="t",
+            config=config,
+            job_executor=LocalExecutor(root=str(tmp_path / "jobs"), grace=1),
+            tracker=tracker,
+            env={"PYTHONPATH": HERE},
+        )
+    register(dag)
+    dag_run = dag.test()
+    return dag, {ti.task_id: ti.state for ti in dag_run.get_task_instances()}
+
+
+def test_a_run_is_remembered_whole(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    config = Config(jobs.keep, learning_rate=0.5)
+    dag, states = run(tmp_path, MLflowTracker(tracking_uri=uri), config)
+    assert states == {"t": "success"}
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(dag.dag_id)
+    runs = client.search_runs([experiment.experiment_id])
+    child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
+    parent = next(run for run in runs if run.info.run_id == child.data.tags["mlflow.parentRunId"])
+    assert {run.info.status for run in (child, parent)} == {"FINISHED"}
+    assert child.data.params["learning_rate"] == "0.5"
+    points = client.get_metric_history(child.info.run_id, "loss")
+    assert [(point.step, point.value) for point in points] == [(0, 1.0), (1, 0.5)]
+    record = {file.path for file in client.list_artifacts(child.info.run_id, "nemo_airflow")}
+    assert record >= {f"nemo_airflow/{name}" for name in ("plan.json", "environment.json", "log.txt", "job_script.txt")}
+    assert Path(client.download_artifacts(child.info.run_id, "model.txt", str(tmp_path))).read_text() == "weights"
+    plan = Path(client.download_artifacts(child.info.run_id, "nemo_airflow/plan.json", str(tmp_path)))
+    assert json.loads(plan.read_text())["root"]["learning_rate"] == 0.5
+
+
+def test_a_tracker_that_is_down_does_not_lose_the_job(tmp_path):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+    marker = tmp_path / "ran"
+    config = Config(jobs.fail_until, marker=str(marker), runs=1)
+    _, states = run(tmp_path, MLflowTracker(tracking_uri=f"http://127.0.0.1:{port}"), config)
+    assert states == {"t": "success"}
+    assert marker.read_text() == "x"
