@@ -18,6 +18,15 @@ _EXPORTS = {
     "params_from": "nemo_airflow.operators",
     "Executor": "nemo_airflow.executors",
     "LocalExecutor": "nemo_airflow.executors",
+    "DockerExecutor": "nemo_airflow.executors",
+    "KubernetesExecutor": "nemo_airflow.executors",
+    "Processes": "nemo_airflow.executors",
+    "RayExecutor": "nemo_airflow.executors",
+    "SSHExecutor": "nemo_airflow.executors",
+    "ScriptTemplate": "nemo_airflow.executors",
+    "SkypilotExecutor": "nemo_airflow.executors",
+    "SlurmExecutor": "nemo_airflow.executors",
+    "Torchrun": "nemo_airflow.executors",
     "GitArchivePackager": "nemo_airflow.packaging",
     "Packager": "nemo_airflow.packaging",
     "MLflowTracker": "nemo_airflow.tracking",
@@ -31,14 +40,23 @@ _EXPORTS = {
 
 __all__ = [
     "Config",
+    "DockerExecutor",
     "Executor",
     "GitArchivePackager",
+    "KubernetesExecutor",
     "LocalExecutor",
     "MLflowTracker",
     "NemoRunOperator",
     "Packager",
     "Partial",
+    "Processes",
+    "RayExecutor",
+    "SSHExecutor",
     "Script",
+    "ScriptTemplate",
+    "SkypilotExecutor",
+    "SlurmExecutor",
+    "Torchrun",
     "Tracker",
     "__version__",
     "log_artifact",
@@ -50,7 +68,19 @@ __all__ = [
 
 if TYPE_CHECKING:
     from nemo_airflow.config import Config, Partial, Script
-    from nemo_airflow.executors import Executor, LocalExecutor
+    from nemo_airflow.executors import (
+        DockerExecutor,
+        Executor,
+        KubernetesExecutor,
+        LocalExecutor,
+        Processes,
+        RayExecutor,
+        ScriptTemplate,
+        SkypilotExecutor,
+        SlurmExecutor,
+        SSHExecutor,
+        Torchrun,
+    )
     from nemo_airflow.operators import NemoRunOperator, params_from
     from nemo_airflow.packaging import GitArchivePackager, Packager
     from nemo_airflow.runner import log_artifact, log_metric, log_metrics, output_dir

@@ -12,29 +12,56 @@ from typing import TYPE_CHECKING, Any
 _EXPORTS = {
     "Chunk": "base",
     "Cursor": "base",
+    "DockerExecutor": "docker",
     "Executor": "base",
-    "Request": "base",
-    "Session": "base",
-    "parse_time": "base",
+    "KubernetesExecutor": "kubernetes",
+    "Launcher": "launchers",
     "LocalExecutor": "local",
+    "Processes": "launchers",
+    "RayExecutor": "ray",
+    "Request": "base",
+    "SSHExecutor": "ssh",
+    "ScriptTemplate": "launchers",
+    "Session": "base",
+    "SkypilotExecutor": "skypilot",
+    "SlurmExecutor": "slurm",
+    "Torchrun": "launchers",
     "executor_from_json": "registry",
+    "parse_time": "base",
 }
 
 __all__ = [
     "Chunk",
     "Cursor",
+    "DockerExecutor",
     "Executor",
+    "KubernetesExecutor",
+    "Launcher",
     "LocalExecutor",
+    "Processes",
+    "RayExecutor",
     "Request",
+    "SSHExecutor",
+    "ScriptTemplate",
     "Session",
+    "SkypilotExecutor",
+    "SlurmExecutor",
+    "Torchrun",
     "executor_from_json",
     "parse_time",
 ]
 
 if TYPE_CHECKING:
     from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session, parse_time
+    from nemo_airflow.executors.docker import DockerExecutor
+    from nemo_airflow.executors.kubernetes import KubernetesExecutor
+    from nemo_airflow.executors.launchers import Launcher, Processes, ScriptTemplate, Torchrun
     from nemo_airflow.executors.local import LocalExecutor
+    from nemo_airflow.executors.ray import RayExecutor
     from nemo_airflow.executors.registry import executor_from_json
+    from nemo_airflow.executors.skypilot import SkypilotExecutor
+    from nemo_airflow.executors.slurm import SlurmExecutor
+    from nemo_airflow.executors.ssh import SSHExecutor
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.launchers import Launcher
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 
 
@@ -151,6 +152,7 @@ class Executor(abc.ABC):
         time: Time limit, as seconds or as Slurm writes it (``minutes``, ``HH:MM:SS``,
             ``D-HH:MM:SS``); None for none.
         grace: Seconds between SIGTERM and SIGKILL when a job is ended early.
+        launcher: What starts the processes of a job of several, or None.
     """
 
     kind: ClassVar[str]
@@ -162,6 +164,7 @@ class Executor(abc.ABC):
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     time: str | float | None = None
     grace: float = 30.0
+    launcher: Launcher | None = None
 
     @abc.abstractmethod
     def render(self, job: Job) -> Request:
@@ -175,9 +178,26 @@ class Executor(abc.ABC):
     def connect(self) -> Session:
         """Returns a session for the running event loop."""
 
+    def prepare(self, job: Job) -> Job:
+        """Returns the job with what the executor says of every job: environment, time limit, grace."""
+        return dataclasses.replace(
+            job,
+            env={**self.env, **job.env},
+            time_limit=job.time_limit or self.time_limit,
+            grace=self.grace,
+            launch=self.launch(),
+        )
+
+    def launch(self) -> tuple[str, ...]:
+        """Returns the command that starts the job's processes; empty for a job of one."""
+        return self.launcher.command(1) if self.launcher is not None else ()
+
     def to_json(self) -> dict[str, Any]:
         """Returns the executor as plain JSON types, with its ``kind``."""
-        return {"kind": self.kind, **json.loads(json.dumps(dataclasses.asdict(self)))}
+        data = {"kind": self.kind, **json.loads(json.dumps(dataclasses.asdict(self)))}
+        if self.launcher is not None:
+            data["launcher"] = self.launcher.to_json()
+        return data
 
     @property
     def time_limit(self) -> float | None:

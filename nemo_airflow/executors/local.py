@@ -76,9 +76,7 @@ class LocalExecutor(Executor):
             "env": {**self._inherited(), "NEMO_AIRFLOW_KEY": job.key},
             "folder": str(folder),
         }
-        job = dataclasses.replace(
-            job, env={**self.env, **job.env}, time_limit=job.time_limit or self.time_limit, grace=self.grace
-        )
+        job = self.prepare(job)
         return Request(
             key=job.key, kind=self.kind, payload=payload, files={"job.json": job.dumps()}, package=job.package
         )

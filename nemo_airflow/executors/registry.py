@@ -10,6 +10,7 @@ from typing import Any
 
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.launchers import launcher_from_json
 
 GROUP = "nemo_airflow.executors"
 
@@ -44,4 +45,6 @@ def executor_from_json(data: Mapping[str, Any]) -> Executor:
         raise ExecutorError(
             f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}"
         )
+    if isinstance(fields.get("launcher"), Mapping):
+        fields["launcher"] = launcher_from_json(fields["launcher"])
     return cls(**fields)

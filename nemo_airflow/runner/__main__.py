@@ -1,5 +1,6 @@
 """Entry of the runner: ``python .../nemo_airflow/runner/__main__.py [--rank | --spawn N | --collect] JOB_FOLDER``."""
 
+import os
 import sys
 
 
@@ -24,7 +25,7 @@ def _main(argv: "list[str]") -> int:
 if __name__ == "__main__":
     # Run by its path, the interpreter puts this folder first on the path: it must not be
     # there, or its modules would hide those of the job. What counts is the folder of the package.
-    here = __file__.rpartition("/")[0] or "."
-    if sys.path and sys.path[0] == here:
-        sys.path[0] = here + "/../.."
+    here = os.path.dirname(os.path.realpath(__file__))
+    if sys.path and os.path.realpath(sys.path[0]) == here:
+        sys.path[0] = os.path.dirname(os.path.dirname(here))
     sys.exit(_main(sys.argv))

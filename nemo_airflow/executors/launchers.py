@@ -1,0 +1,146 @@
+"""How a job of several processes is started on each of its machines.
+
+A launcher turns into a command line for the runner, which fills its placeholders where the job runs:
+see :func:`nemo_airflow.runner.ranks.command`.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from nemo_airflow.exceptions import ExecutorError
+
+RANK = ("{runner}", "--rank", "{folder}")
+"""What runs the job's config as one process of several, after the interpreter."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launcher(abc.ABC):
+    """Starts the processes of one machine, and ends when they have ended."""
+
+    kind: ClassVar[str]
+
+    @abc.abstractmethod
+    def command(self, processes: int) -> tuple[str, ...]:
+        """Returns the command line, with placeholders.
+
+        Args:
+            processes: How many processes the back-end would give each machine.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the launcher as plain JSON types, with its ``kind``."""
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Torchrun(Launcher):
+    """Starts the processes by ``torchrun``, which lets those of all machines find each other.
+
+    Attributes:
+        nproc_per_node: Processes on each machine; as many as the back-end gives when None.
+        rdzv_backend: Torch's rendezvous back-end.
+        rdzv_port: Port on the first machine; one that follows from the job's key when None.
+        max_restarts: How often all processes are started again after one has failed.
+        args: Further arguments of ``torchrun``.
+    """
+
+    kind: ClassVar[str] = "torchrun"
+
+    nproc_per_node: int | None = None
+    rdzv_backend: str = "c10d"
+    rdzv_port: int | None = None
+    max_restarts: int = 0
+    args: Sequence[str] = ()
+
+    def command(self, processes: int) -> tuple[str, ...]:
+        """See :meth:`Launcher.command`."""
+        return (
+            "{python}", "-m", "torch.distributed.run",
+            "--nnodes={nodes}",
+            f"--nproc-per-node={self.nproc_per_node or processes}",
+            "--rdzv-id={key}",
+            f"--rdzv-backend={self.rdzv_backend}",
+            f"--rdzv-endpoint={{head}}:{self.rdzv_port or '{port}'}",
+            f"--max-restarts={self.max_restarts}",
+            *self.args,
+            *RANK,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Processes(Launcher):
+    """Starts plain processes, with torch's names for rank and size in their environment.
+
+    The first that fails ends the others; one that ends well does not.
+
+    Attributes:
+        nproc_per_node: Processes on each machine; as many as the back-end gives when None.
+    """
+
+    kind: ClassVar[str] = "processes"
+
+    nproc_per_node: int | None = None
+
+    def command(self, processes: int) -> tuple[str, ...]:
+        """See :meth:`Launcher.command`."""
+        return ("{python}", "{runner}", "--spawn", str(self.nproc_per_node or processes), "{folder}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScriptTemplate(Launcher):
+    """Starts the processes by a shell script of one's own, a Jinja template.
+
+    In the template ``{{ command }}`` runs the config as one process, and ``{{ processes }}`` is how
+    many the back-end gives each machine.
+
+    Attributes:
+        text: The template.
+        variables: Further variables for it.
+        shell: The program that runs the script.
+    """
+
+    kind: ClassVar[str] = "script_template"
+
+    text: str
+    variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shell: str = "bash"
+
+    def command(self, processes: int) -> tuple[str, ...]:
+        """See :meth:`Launcher.command`.
+
+        Raises:
+            ExecutorError: The template is not one, or uses a variable that is not there.
+        """
+        import jinja2
+
+        command = " ".join(["{python}", *(shlex.quote(part) if "{" not in part else part for part in RANK)])
+        try:
+            template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(self.text)  # noqa: S701 - a shell script
+            script = template.render(command=command, processes=processes, **self.variables)
+        except jinja2.TemplateError as error:
+            raise ExecutorError(f"the launcher's template cannot be rendered: {error}") from error
+        return (self.shell, "-c", script)
+
+
+_KINDS: Mapping[str, type[Launcher]] = {cls.kind: cls for cls in (Torchrun, Processes, ScriptTemplate)}
+
+
+def launcher_from_json(data: Mapping[str, Any]) -> Launcher:
+    """The inverse of :meth:`Launcher.to_json`.
+
+    Raises:
+        ExecutorError: There is no such launcher, or a field is not one of its own.
+    """
+    fields = dict(data)
+    cls = _KINDS.get(str(fields.pop("kind", "")))
+    if cls is None:
+        raise ExecutorError(f"there is no launcher of kind {data.get('kind')!r}; there are {', '.join(_KINDS)}")
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(fields.keys() - known):
+        raise ExecutorError(f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(known)}")
+    return cls(**fields)

@@ -1,0 +1,164 @@
+"""Where and with what a job runs on a Slurm cluster: data, and the job script that follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.launchers import RANK
+from nemo_airflow.executors.slurm import script
+from nemo_airflow.executors.ssh import folders
+from nemo_airflow.job import Job
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlurmExecutor(Executor):
+    """Submits a job with ``sbatch`` over SSH; the names of the parameters are those of its options.
+
+    Attributes:
+        ssh_conn_id: Id of an Airflow connection of type ``ssh`` to a login node. Host keys are checked.
+        root: Folder on the cluster's shared disk for packages and jobs; ``~`` is the user's home.
+        python: The job's interpreter, Python 3.9 or newer.
+        setup_lines: Shell lines at the start of the job script: ``module load`` ...
+        account, partition, qos, reservation, comment, constraint, exclude, nodelist, gres, signal,
+            licenses, network, segment, nice: As for ``sbatch``.
+        nodes: How many nodes.
+        ntasks_per_node: Processes on each node.
+        cpus_per_task, cpus_per_gpu, gpus_per_node, gpus_per_task: Counts.
+        mem, mem_per_cpu, mem_per_gpu: Memory as ``sbatch`` takes it, for example ``16G``.
+        exclusive: Whether the nodes are shared with nobody; or ``user`` ...
+        requeue: Whether Slurm starts the job again after a preemption or when a node is lost.
+        heterogeneous: Further components of a heterogeneous job: each a mapping of the parameters above
+            for one group of nodes.
+        dependencies: Ids of jobs to wait for.
+        dependency_type: How: ``afterok``, ``afterany``, ``afternotok``, ``after``, ``aftercorr``,
+            ``afterburstbuffer``.
+        container_image: Image to run in, for ``container_runtime``.
+        container_mounts: Mounts ``from:to``, besides the job's folders.
+        container_env: Names of variables that the container takes over from the job's environment.
+        container_runtime: ``pyxis`` (``srun --container-image``, with Enroot) or ``apptainer``.
+        srun_args: Further arguments of ``srun``.
+        additional_parameters: Further options of ``sbatch``, by name; ``True`` for one without a value.
+        job_name_prefix: Stands before the job's key in the job's name.
+    """
+
+    kind: ClassVar[str] = "slurm"
+
+    ssh_conn_id: str = "ssh_default"
+    root: str = "~/.nemo_airflow"
+    python: str = "python3"
+    setup_lines: str | None = None
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    comment: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    nodelist: str | None = None
+    gres: str | None = None
+    signal: str | None = None
+    licenses: str | None = None
+    network: str | None = None
+    segment: int | None = None
+    nice: int | None = None
+    nodes: int = 1
+    ntasks_per_node: int = 1
+    cpus_per_task: int | None = None
+    cpus_per_gpu: int | None = None
+    gpus_per_node: int | str | None = None
+    gpus_per_task: int | str | None = None
+    mem: str | None = None
+    mem_per_cpu: str | None = None
+    mem_per_gpu: str | None = None
+    exclusive: bool | str = False
+    requeue: bool = True
+    heterogeneous: Sequence[Mapping[str, Any]] = ()
+    dependencies: Sequence[str] = ()
+    dependency_type: str = "afterok"
+    container_image: str | None = None
+    container_mounts: Sequence[str] = ()
+    container_env: Sequence[str] = ()
+    container_runtime: str = "pyxis"
+    srun_args: Sequence[str] = ()
+    additional_parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    job_name_prefix: str = ""
+
+    def render(self, job: Job) -> Request:
+        """Returns the job script, and the other files of the job's folder.
+
+        Raises:
+            ExecutorError: A parameter is not one that ``sbatch`` could take.
+        """
+        job = self.prepare(job)
+        return Request(
+            key=job.key,
+            kind=self.kind,
+            payload={
+                "host": self.ssh_conn_id,
+                "folder": f"{self.root}/jobs/{job.key}",
+                "run": f"sbatch --parsable {folders.START}",
+                "name": f"{self.job_name_prefix}{job.key}",
+            },
+            files={
+                "job.json": job.dumps(),
+                folders.START: script.render(self, job),
+                "grace": f"{self.grace:.0f}\n",
+            },
+            package=job.package,
+        )
+
+    def launch(self) -> tuple[str, ...]:
+        """Returns the command that starts the job's processes; empty where the runner itself is the one."""
+        tasks = self.nodes * self.ntasks_per_node
+        contained = self.container_image is not None
+        if tasks == 1 and not contained and self.launcher is None and not self.heterogeneous:
+            return ()
+        python = self.python if contained else "{python}"
+        if self.launcher is not None:
+            # The launcher starts the processes of a node, and Slurm one launcher on each node.
+            command = self.launcher.command(self.ntasks_per_node)
+            step = [f"--ntasks={self.nodes}", "--ntasks-per-node=1"]
+        else:
+            command = ("{python}", *RANK)
+            step = [f"--ntasks={tasks}", f"--ntasks-per-node={self.ntasks_per_node}"]
+        if self.heterogeneous:
+            step = [f"--het-group=0-{len(self.heterogeneous)}"]
+        if tasks > 1 or self.heterogeneous:
+            step.append("--label")
+        inner = tuple(part.replace("{python}", python) for part in command)
+        return ("srun", "--kill-on-bad-exit=1", "--unbuffered", *step, *self._contained(inner))
+
+    def _contained(self, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns the rest of srun's command line: the container's options, and the command in it."""
+        extra = tuple(self.srun_args)
+        if self.container_image is None:
+            return (*extra, *command)
+        # The package, the runner and the job are all under the root.
+        mounts = ("{folder}/../..:{folder}/../..", *self.container_mounts)
+        if self.container_runtime == "pyxis":
+            env = (f"--container-env={','.join(self.container_env)}",) if self.container_env else ()
+            options = (
+                f"--container-image={self.container_image}", f"--container-mounts={','.join(mounts)}",
+                "--container-workdir={folder}/work", *env,
+            )  # fmt: skip
+            return (*options, *extra, *command)
+        if self.container_runtime == "apptainer":
+            binds = tuple(part for mount in mounts for part in ("--bind", mount))
+            gpus = ("--nv",) if self.gpus_per_node or self.gpus_per_task or self.gres else ()
+            inside = ("apptainer", "exec", *gpus, *binds, "--pwd", "{folder}/work", self.container_image)
+            return (*extra, *inside, *command)
+        raise ExecutorError(f"container_runtime={self.container_runtime!r} is not known: it is 'pyxis' or 'apptainer'")
+
+    def connection_key(self) -> Hashable:
+        """One session for all jobs under one folder of one cluster."""
+        return (self.kind, self.ssh_conn_id, self.root)
+
+    def connect(self) -> Session:
+        """Returns a session; it connects when first used."""
+        from nemo_airflow.executors.slurm.session import SlurmSession
+
+        return SlurmSession(self.ssh_conn_id, self.root)

@@ -1,0 +1,105 @@
+"""Writes the job script that ``sbatch`` takes. Pure, and meant to be read by people."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.ssh import folders
+from nemo_airflow.job import Job
+
+if TYPE_CHECKING:
+    from nemo_airflow.executors.slurm.executor import SlurmExecutor
+
+RESOURCES = (
+    "account", "partition", "qos", "reservation", "comment", "constraint", "exclude", "nodelist", "gres",
+    "signal", "licenses", "network", "segment", "nice", "nodes", "ntasks_per_node", "cpus_per_task",
+    "cpus_per_gpu", "gpus_per_node", "gpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "exclusive",
+)  # fmt: skip
+"""The parameters that are options of ``sbatch`` under the same name."""
+
+DEPENDENCY_TYPES = ("after", "afterany", "afterburstbuffer", "aftercorr", "afternotok", "afterok")
+
+_SLACK = 60.0
+"""Seconds that Slurm's limit leaves the runner to end the job by itself, and to say so."""
+
+
+def render(executor: SlurmExecutor, job: Job) -> str:
+    """Returns the job script.
+
+    Raises:
+        ExecutorError: A parameter cannot stand in one, or is not one.
+    """
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in _options(executor, job))]
+    for group in executor.heterogeneous:
+        if unknown := sorted(group.keys() - set(RESOURCES)):
+            raise ExecutorError(f"heterogeneous has the unknown parameter {', '.join(unknown)}")
+        lines += ["#SBATCH hetjob", *(f"#SBATCH {option}" for option in _resources(group))]
+    lines += [
+        "",
+        f"export NEMO_AIRFLOW_KEY={job.key}",
+        "# After a preemption or the loss of a node Slurm starts this job again, under the same id.",
+        'export NEMO_AIRFLOW_OWNER="slurm:$SLURM_JOB_ID"',
+    ]
+    if job.launch:
+        lines += [
+            "# Where the processes of all nodes meet.",
+            'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))",
+            'export NNODES="$SLURM_JOB_NUM_NODES"',
+        ]
+    return "\n".join(lines) + "\n" + folders.start_lines(executor.setup_lines, executor.python)
+
+
+def _options(executor: SlurmExecutor, job: Job) -> Iterator[str]:
+    yield _option("job-name", f"{executor.job_name_prefix}{job.key}")
+    # Of two jobs of one name only one runs at a time; the second then finds the work taken.
+    yield _option("dependency", ",".join(["singleton", *_dependencies(executor)]))
+    yield "--output=log"
+    yield "--open-mode=append"
+    yield "--requeue" if executor.requeue else "--no-requeue"
+    if job.time_limit is not None:
+        yield f"--time={math.ceil((job.time_limit + job.grace + _SLACK) / 60)}"
+    yield from _resources(_own_resources(executor))
+    for name, value in executor.additional_parameters.items():
+        yield f"--{_checked(name)}" if value is True else _option(name.replace("_", "-"), value)
+
+
+def _own_resources(executor: SlurmExecutor) -> dict[str, Any]:
+    values = {name: getattr(executor, name) for name in RESOURCES}
+    if executor.launcher is not None:
+        # One task a node, the launcher, with the processors of all its processes.
+        values["ntasks_per_node"] = 1
+        values["cpus_per_task"] = (executor.cpus_per_task or 1) * executor.ntasks_per_node
+    return values
+
+
+def _dependencies(executor: SlurmExecutor) -> Iterator[str]:
+    if executor.dependency_type not in DEPENDENCY_TYPES:
+        raise ExecutorError(f"dependency_type={executor.dependency_type!r} is not one of {', '.join(DEPENDENCY_TYPES)}")
+    for job_id in executor.dependencies:
+        if not str(job_id).replace("_", "").replace("+", "").isdigit():
+            raise ExecutorError(f"dependencies has {job_id!r}, which is not the id of a Slurm job")
+        yield f"{executor.dependency_type}:{job_id}"
+
+
+def _resources(values: Mapping[str, Any]) -> Iterator[str]:
+    for name in RESOURCES:
+        value = values.get(name)
+        if value is True:
+            yield f"--{name.replace('_', '-')}"
+        elif value is not None and value is not False:
+            yield _option(name.replace("_", "-"), value)
+
+
+def _option(name: str, value: object) -> str:
+    return f"--{_checked(name)}={shlex.quote(_checked(str(value)))}"
+
+
+def _checked(text: str) -> str:
+    if any(ord(character) < 32 for character in text):
+        raise ExecutorError(f"{text!r} has a line break or control character: no option of sbatch can have one")
+    return text

@@ -1,0 +1,261 @@
+"""Talks to Slurm for many jobs at once, through one shell on a login node.
+
+That a job has ended is seen in its stream first, by the runner's last record; the queue is asked
+seldom, for all jobs in one call, and the accounting only for jobs that left it without an end mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+
+from nemo_airflow.exceptions import BackendUnavailable, SubmitError
+from nemo_airflow.executors.base import Request
+from nemo_airflow.executors.slurm import states
+from nemo_airflow.executors.slurm.executor import SlurmExecutor
+from nemo_airflow.executors.ssh import folders
+from nemo_airflow.executors.ssh.session import RemoteSession, parse_marks
+from nemo_airflow.job import JobHandle, JobState, JobStatus
+
+_QUEUE_EVERY = 5.0
+"""Seconds for which what the queue said is good enough."""
+
+_END_GRACE = 10.0
+"""Seconds that a shared disk may take to show the end mark of a job that Slurm says has ended."""
+
+_RESTART_GRACE = 30.0
+"""Seconds that Slurm may take to put a preempted job into the queue again."""
+
+_SUBMITTING = 60
+"""Seconds after which somebody else's submit, of which nothing came, counts as dead."""
+
+_BUSY, _REFUSED = 24, 25
+
+# An earlier or somebody else's sbatch may have been accepted though its answer was lost: ask by name.
+_FUNCTIONS = """
+lookup() {
+  id=$(squeue -h -u "$(id -un)" -t all -n "$1" -o %A 2>/dev/null | sort -n | head -n 1)
+  [ -n "$id" ] || id=$(sed -n 's/.*"owner": "slurm:\\([0-9]*\\)".*/\\1/p' claim 2>/dev/null)
+}
+note() {
+  echo "$id $(date +%s)" >jobid.$$ && { ln jobid.$$ jobid 2>/dev/null; rm -f jobid.$$; cat jobid; }
+}
+"""
+
+
+@dataclasses.dataclass
+class _Ended:
+    """A job that Slurm says has ended, and whose end mark is awaited."""
+
+    since: float
+    status: JobStatus
+
+
+class SlurmSession(RemoteSession):
+    """Submits, finds, polls and cancels jobs of one user of one cluster."""
+
+    def __init__(self, conn_id: str, root: str) -> None:
+        super().__init__(conn_id, root)
+        self._queue: dict[str, states.Entry] = {}
+        self._queue_at = float("-inf")
+        self._final: dict[str, JobStatus] = {}
+        self._ended: dict[str, _Ended] = {}
+        self._accounting = True
+
+    async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
+        """See :meth:`Session.find`."""
+        answer = await self.shell.run(
+            f"{folders.enter(self._root)}\ncd jobs || exit 21\n"
+            f"for key in {' '.join(keys)}; do [ ! -s $key/jobid ] || {{ printf '%s ' $key; cat $key/jobid; }}; done"
+        )
+        return {key: self._handle(key, noted) for key, _, noted in parse_marks(answer.text)}
+
+    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        """See :meth:`Session.poll`."""
+        asked = [handle for handle in handles if handle.key not in self._final]
+        if asked and (time.monotonic() - self._queue_at > _QUEUE_EVERY or self._has_new(asked)):
+            await self._ask_queue()
+        gone = [handle for handle in asked if self._queued(handle) is None or self._queued_status(handle).is_final]
+        settled = await self._settle(gone) if gone else {}
+        return {handle.key: self._status(handle, settled) for handle in handles}
+
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.cancel`."""
+        await self.shell.run(
+            f"{folders.enter(self._root)}\n{folders.mark_cancelled([handle.key for handle in handles])}\ntrue"
+        )
+        await self._ask_queue()
+        keys = {handle.key for handle in handles}
+        entries = [
+            (key, entry)
+            for entry in self._queue.values()
+            if (key := _key_of(entry.name, keys)) and not entry.status.state.is_final
+        ]
+        if entries:
+            await self._end_jobs(entries)
+        self._queue_at = float("-inf")
+
+    async def survey(self) -> list[JobHandle]:
+        """See :meth:`Session.survey`."""
+        await self._ask_queue()
+        answer = await self.shell.run(f"{folders.enter(self._root)}\ncd jobs && ls")
+        keys = set(answer.text.split())
+        alive = {_key_of(entry.name, keys) for entry in self._queue.values() if not entry.status.state.is_final}
+        found = sorted(key for key in alive if key)
+        return list((await self.find(found)).values()) if found else []
+
+    async def _launch(self, request: Request) -> JobHandle:
+        name = str(request.payload["name"])
+        script = f"""{folders.enter(self._root)}
+cd jobs/{request.key} || exit 21
+{_FUNCTIONS}
+[ ! -s jobid ] || {{ cat jobid; exit 0; }}
+if mkdir submitting 2>/dev/null; then
+  if id=$(sbatch --parsable {folders.START} 2>error); then
+    id=${{id%%;*}}; note
+  else
+    sleep 1; lookup {name}
+    [ -z "$id" ] || {{ note; exit 0; }}
+    cat error >&2; rmdir submitting; exit {_REFUSED}
+  fi
+else
+  lookup {name}
+  [ -z "$id" ] || {{ note; exit 0; }}
+  age=$(($(date +%s) - $(stat -c %Y submitting)))
+  [ $age -lt {_SUBMITTING} ] || {{ mv submitting dead.$$ && rmdir dead.$$; }}
+  exit {_BUSY}
+fi"""
+        deadline = time.monotonic() + 2 * _SUBMITTING
+        answer = await self.shell.run(script)
+        while answer.code == _BUSY and time.monotonic() < deadline:
+            await asyncio.sleep(0.3)
+            answer = await self.shell.run(script)
+        if answer.code == 0:
+            return self._handle(request.key, answer.text)
+        reason = _without_prefix(answer.err) or answer.reason
+        if answer.code != _REFUSED or states.is_transient(answer.err):
+            raise BackendUnavailable(f"Slurm behind {self._conn_id!r} did not take the job: {reason}")
+        await self.shell.run(folders.remove(self._root, [request.key]))
+        raise SubmitError(
+            f"Slurm behind {self._conn_id!r} refused the job: {reason}", states.kind_of_refusal(answer.err)
+        )
+
+    async def _ask_queue(self) -> None:
+        begun = time.monotonic()
+        answer = await self.shell.run(f"squeue -h -u \"$(id -un)\" -t all -o '{states.QUEUE_FORMAT}'")
+        if answer.code:
+            raise BackendUnavailable(f"squeue behind {self._conn_id!r} does not answer: {answer.reason}")
+        self._queue, self._queue_at = states.parse_queue(answer.text), begun
+
+    def _has_new(self, handles: Iterable[JobHandle]) -> bool:
+        """Whether one of the jobs may be too new for what the queue last said."""
+        asked_at = time.time() - (time.monotonic() - self._queue_at)
+        return any(self._queued(handle) is None and handle.submitted_at + 2 > asked_at for handle in handles)
+
+    def _queued(self, handle: JobHandle) -> states.Entry | None:
+        entry = self._queue.get(handle.id)
+        # Ids are recycled: the name says whose it is.
+        return entry if entry is not None and entry.name.endswith(handle.key) else None
+
+    def _queued_status(self, handle: JobHandle) -> JobState:
+        entry = self._queued(handle)
+        return entry.status.state if entry is not None else JobState.UNKNOWN
+
+    def _status(self, handle: JobHandle, settled: dict[str, JobStatus]) -> JobStatus:
+        if handle.cluster != self._conn_id:
+            return JobStatus(JobState.UNKNOWN, reason=f"a job of the cluster {handle.cluster}, not of {self._conn_id}")
+        if handle.key in self._final:
+            return self._final[handle.key]
+        if handle.key in settled:
+            return settled[handle.key]
+        entry = self._queued(handle)
+        if entry is None:
+            return JobStatus(JobState.UNKNOWN, reason="Slurm does not know the job (any more)")
+        self._ended.pop(handle.key, None)
+        return entry.status
+
+    async def _settle(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        """Finds out how jobs ended that are in the queue no more, or there as ended."""
+        ends = await self._ends([handle.key for handle in handles])
+        history = await self._history([h for h in handles if h.key not in ends and self._queued(h) is None])
+        statuses = {}
+        for handle in handles:
+            entry = self._queued(handle) or history.get(handle.id)
+            if entry is not None and not entry.name.endswith(handle.key):
+                entry = None
+            status = self._judge(handle.key, ends.get(handle.key), entry)
+            if status is not None:
+                statuses[handle.key] = status
+        return statuses
+
+    def _judge(self, key: str, end: JobStatus | None, entry: states.Entry | None) -> JobStatus | None:
+        """Weighs the runner's end mark against Slurm's word; None when neither says anything."""
+        slurm = entry.status if entry is not None else None
+        if slurm is not None and not slurm.state.is_final:
+            return slurm
+        told_to_end = end is not None and end.state is JobState.CANCELLED
+        if end is not None and not (told_to_end and slurm is not None and slurm.failure in states.RESTARTED):
+            return self._settled(key, end)
+        if slurm is None:
+            return None
+        waited = time.monotonic() - self._ended.setdefault(key, _Ended(time.monotonic(), slurm)).since
+        if waited < (_RESTART_GRACE if slurm.failure in states.RESTARTED else _END_GRACE):
+            return JobStatus(JobState.RUNNING, reason=slurm.reason)
+        return self._settled(key, slurm)
+
+    def _settled(self, key: str, status: JobStatus) -> JobStatus:
+        self._ended.pop(key, None)
+        self._final[key] = status
+        return status
+
+    async def _history(self, handles: Sequence[JobHandle]) -> dict[str, states.Entry]:
+        """Asks the accounting, where there is one."""
+        if not handles or not self._accounting:
+            return {}
+        # A window that begins with the first of them: without it, the day begins at midnight.
+        since = int(min(handle.submitted_at for handle in handles)) - 60
+        ids = ",".join(handle.id for handle in handles if handle.id.isdigit())
+        if not ids:
+            return {}
+        answer = await self.shell.run(
+            f"sacct -n -P -X -S \"$(date -d @{since} +%FT%T)\" -j {ids} -o '{states.HISTORY_FORMAT}'"
+        )
+        if "accounting storage is disabled" in answer.err:
+            self._accounting = False
+        return states.parse_history(answer.text) if answer.code == 0 else {}
+
+    async def _end_jobs(self, entries: Sequence[tuple[str, states.Entry]]) -> None:
+        """Ends jobs: those that wait at once, those that run by a signal to the runner, and for sure later."""
+        waiting = " ".join(entry.id for _, entry in entries if entry.status.state is JobState.PENDING)
+        lines = [folders.enter(self._root)]
+        if waiting:
+            lines.append(f"scancel --state=PENDING {waiting}")
+        running = [(key, entry) for key, entry in entries if entry.status.state is not JobState.PENDING]
+        if running:
+            lines.append(f"scancel --signal=TERM --batch {' '.join(entry.id for _, entry in running)}")
+        for key, entry in running:
+            # Left on the host: whoever asked for it may be gone before the grace is over.
+            wait = f"sleep $(($(cat jobs/{key}/grace) + 15)); scancel --name={entry.name} {entry.id}"
+            lines.append(f"setsid sh -c '{wait}' >/dev/null 2>&1 </dev/null &")
+        answer = await self.shell.run("\n".join([*lines, "true"]))
+        if answer.err and states.is_transient(answer.err):
+            raise BackendUnavailable(f"scancel behind {self._conn_id!r} did not get through: {answer.reason}")
+
+    def _handle(self, key: str, noted: str) -> JobHandle:
+        job_id, submitted = noted.split()
+        return JobHandle(key, SlurmExecutor.kind, job_id, self._conn_id, float(submitted))
+
+
+def _key_of(name: str, keys: set[str]) -> str:
+    """Returns which of the keys a job's name, with its prefix, ends with; empty for none."""
+    if name in keys:
+        return name
+    return next((key for key in keys if name.endswith(key)), "")
+
+
+def _without_prefix(complaint: str) -> str:
+    """Returns the reason in what sbatch wrote: its last line, without the words before it."""
+    lines = [line for line in complaint.splitlines() if "error" in line.lower()] or complaint.splitlines()
+    return lines[-1].removeprefix("sbatch: ").removeprefix("error: ").strip() if lines else ""

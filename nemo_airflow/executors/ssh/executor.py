@@ -1,0 +1,52 @@
+"""Runs jobs as processes of a host that is reached by SSH, with nothing else there but Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable
+from typing import ClassVar
+
+from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.ssh import folders
+from nemo_airflow.job import Job
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SSHExecutor(Executor):
+    """Runs a job as a process of a host, in its own session and folder; it outlives the connection.
+
+    Attributes:
+        ssh_conn_id: Id of an Airflow connection of type ``ssh``. Host keys are checked.
+        root: Folder on the host for packages and jobs; ``~`` is the user's home.
+        python: The job's interpreter there, Python 3.9 or newer.
+        setup_lines: Shell lines to run before it: ``module load``, ``source .../activate`` ...
+    """
+
+    kind: ClassVar[str] = "ssh"
+
+    ssh_conn_id: str = "ssh_default"
+    root: str = "~/.nemo_airflow"
+    python: str = "python3"
+    setup_lines: str | None = None
+
+    def render(self, job: Job) -> Request:
+        """Returns the start script, and the other files of the job's folder."""
+        job = self.prepare(job)
+        script = f"#!/bin/sh\nexport NEMO_AIRFLOW_KEY={job.key}\n{folders.start_lines(self.setup_lines, self.python)}"
+        return Request(
+            key=job.key,
+            kind=self.kind,
+            payload={"host": self.ssh_conn_id, "folder": f"{self.root}/jobs/{job.key}", "run": f"sh {folders.START}"},
+            files={"job.json": job.dumps(), folders.START: script},
+            package=job.package,
+        )
+
+    def connection_key(self) -> Hashable:
+        """One session for all jobs under one folder of one host."""
+        return (self.kind, self.ssh_conn_id, self.root)
+
+    def connect(self) -> Session:
+        """Returns a session; it connects when first used."""
+        from nemo_airflow.executors.ssh.processes import SSHSession
+
+        return SSHSession(self.ssh_conn_id, self.root)

@@ -1,0 +1,168 @@
+"""Job folders on a host that is reached by a shell: the scripts that make, read and remove them.
+
+Under one root: ``jobs/<key>`` a job, ``packages/<digest>`` the archives of code, kept by content,
+``runner/<digest>`` the runner. A job's folder is what :mod:`nemo_airflow.executors.folder` is on a disk
+of this machine, and ``start.sh``, which the batch system or a shell runs.
+
+All functions are pure: they return the text of POSIX shell scripts, and read what these print.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+
+from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.executors import shipping
+from nemo_airflow.executors.base import Chunk, Cursor
+from nemo_airflow.job import Package
+
+START = "start.sh"
+NO_RUNNER, NO_PACKAGE = "no runner", "no package"
+
+_READ_LIMIT = 4 << 20
+"""Bytes that are read of one job at a time: another job's lines are not to wait for long."""
+
+
+def runner_path() -> str:
+    """Returns where the runner's program is, seen from a job's folder."""
+    return f"../../runner/{shipping.runner_digest()}/{shipping.ENTRY}"
+
+
+def start_lines(setup_lines: str | None, python: str) -> str:
+    """Returns the end of a start script: the author's own lines, then the runner in the shell's place."""
+    setup = f"{setup_lines.rstrip()}\n" if setup_lines else ""
+    return f'{setup}exec {shlex.quote(python)} {shlex.quote(runner_path())} "$PWD"\n'
+
+
+def enter(root: str) -> str:
+    """Returns the line that goes to the root; ``~`` is the user's home folder."""
+    home = root.removeprefix("~/") if root.startswith("~/") else root
+    return f"cd {shlex.quote(home)} 2>/dev/null || exit 21"
+
+
+def lay_out(root: str, key: str, files: Mapping[str, str], package: Package | None) -> str:
+    """Returns a script that makes a job's folder and says what else has to be sent for it.
+
+    Done again, it changes nothing. It ends with code 20 and the reason where it cannot write.
+    """
+    home = root.removeprefix("~/") if root.startswith("~/") else root
+    lines = [
+        "umask 077",
+        f"mkdir -p {shlex.quote(home)} && cd {shlex.quote(home)} || exit 20",
+        f"mkdir -p runner packages jobs/{key} || exit 20",
+    ]
+    for name, text in sorted(files.items()):
+        end = f"end-{secrets.token_hex(8)}"
+        path = f"jobs/{key}/{shlex.quote(name)}"
+        # Once only: a job that runs already must not find its files replaced.
+        lines.append(f"[ -f {path} ] || {{ cat >{path}.{end} <<'{end}' && mv {path}.{end} {path}; }} || exit 20")
+        lines.append(f"{text.removesuffix(chr(10))}\n{end}")
+    lines.append(f"[ -d runner/{shipping.runner_digest()} ] || echo {shlex.quote(NO_RUNNER)}")
+    if package is not None:
+        stored = f"packages/{package.digest}.{package.format}"
+        target = f"jobs/{key}/package.{package.format}"
+        # The time tells how long ago it was last wanted.
+        lines.append(
+            f"[ -f {target} ] || {{ touch -c {stored} && ln {stored} {target} 2>/dev/null; }}"
+            f" || cp {stored} {target} 2>/dev/null || echo {shlex.quote(NO_PACKAGE)}"
+        )
+    return "\n".join(lines)
+
+
+def take_runner(root: str) -> str:
+    """Returns a command that takes the runner's files as a tar archive; they appear whole."""
+    target = f"runner/{shipping.runner_digest()}"
+    return _command(
+        enter(root),
+        "new=$(mktemp -d runner/.new-XXXXXX) && tar -xf - -C $new || exit 20",
+        f"mv -T $new {target} 2>/dev/null || {{ rm -rf $new; [ -d {target} ]; }}",
+    )
+
+
+def take_package(root: str, package: Package, size: int) -> str:
+    """Returns a command that takes a package's archive; it appears whole, or not at all."""
+    return _command(
+        enter(root),
+        "new=$(mktemp packages/.new-XXXXXX) || exit 20",
+        f'cat >$new && [ "$(wc -c <$new)" -eq {size} ] || {{ rm -f $new; exit 20; }}',
+        f"mv $new packages/{package.digest}.{package.format}",
+    )
+
+
+def send_outputs(root: str, key: str) -> str:
+    """Returns a command that writes a job's outputs as a tar archive, an empty one where there are none."""
+    return _command(
+        enter(root), f"if cd jobs/{key}/outputs 2>/dev/null; then tar -cf - .; else head -c 10240 /dev/zero; fi"
+    )
+
+
+def read(root: str, cursors: Sequence[Cursor]) -> str:
+    """Returns a script that prints what the logs have after each cursor: one ``stat`` for all of them."""
+    offsets = "".join(f"{cursor.handle.key} {cursor.offset}\n" for cursor in cursors)
+    return f"""{enter(root)}
+cd jobs || exit 21
+offsets=$(cat <<'end'
+{offsets}end
+)
+echo "$offsets" | while read -r key offset; do echo "$key/log"; done | xargs stat -c '%s %n' 2>/dev/null |
+  {{ echo "$offsets"; echo; cat; }} |
+  awk 'NF == 0 {{ sizes = 1; next }}
+       !sizes {{ from[$1 "/log"] = $2; next }}
+       $1 > from[$2] {{ print $2, from[$2], $1 }}' |
+  while read -r log offset size; do
+    length=$((size - offset)); [ $length -le {_READ_LIMIT} ] || length={_READ_LIMIT}
+    echo "$log $length"
+    tail -c +$((offset + 1)) "$log" | head -c $length
+  done
+"""
+
+
+def parse_read(out: bytes, cursors: Sequence[Cursor]) -> list[Chunk]:
+    """Reads what the script of :func:`read` has printed.
+
+    Raises:
+        BackendUnavailable: It is cut off.
+    """
+    offsets = {cursor.handle.key: cursor.offset for cursor in cursors}
+    chunks = []
+    position = 0
+    while position < len(out):
+        end = out.find(b"\n", position)
+        try:
+            name, length = out[position:end].split()
+            key, size = name.decode().removesuffix("/log"), int(length)
+            chunk = Chunk(key, offsets[key], out[end + 1 : end + 1 + size])
+        except (ValueError, KeyError) as error:
+            raise BackendUnavailable(f"the host's answer cannot be read: {out[position : position + 80]!r}") from error
+        if len(chunk.data) < size:
+            raise BackendUnavailable(f"the log of {key} did not arrive whole: {len(chunk.data)} of {size} bytes")
+        chunks.append(chunk)
+        position = end + 1 + size
+    return chunks
+
+
+def ends(root: str, keys: Iterable[str]) -> str:
+    """Returns a script that prints the end marks of those jobs that have one, each behind its key."""
+    return f"""{enter(root)}
+cd jobs || exit 21
+for key in {" ".join(keys)}; do
+  if [ -f "$key/end.json" ]; then printf '%s ' "$key"; cat "$key/end.json"; fi
+done
+"""
+
+
+def mark_cancelled(keys: Iterable[str]) -> str:
+    """Returns lines, for a script that is in the root, that tell the runners not to start."""
+    return f"for key in {' '.join(keys)}; do [ ! -d jobs/$key ] || : >jobs/$key/cancel; done"
+
+
+def remove(root: str, keys: Iterable[str]) -> str:
+    """Returns a script that deletes the folders of jobs."""
+    return f"{enter(root)}\nfor key in {' '.join(keys)}; do rm -rf jobs/$key; done"
+
+
+def _command(*lines: str) -> str:
+    # The login shell may be any: what it gets is one call of a POSIX shell.
+    return f"exec sh -c {shlex.quote(chr(10).join(lines))}"

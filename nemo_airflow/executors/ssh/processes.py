@@ -1,0 +1,119 @@
+"""The session of :class:`SSHExecutor`: starts, finds and ends processes of the host by shell scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from nemo_airflow.exceptions import BackendUnavailable, SubmitError
+from nemo_airflow.executors.base import Request
+from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.executors.ssh import folders
+from nemo_airflow.executors.ssh.executor import SSHExecutor
+from nemo_airflow.executors.ssh.session import RemoteSession, parse_marks
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+
+_CLAIM_WAIT = 30
+"""Seconds for which a started runner may take to claim its job."""
+
+# Reads the claim by the shell's own means: no process is started, also not for a thousand jobs.
+_LOOK = """
+boot=$(cat /proc/sys/kernel/random/boot_id)
+look() {
+  [ -f "$1/claim" ] || { echo "$1 none"; return; }
+  [ ! -f "$1/end.json" ] || { printf '%s ended ' "$1"; cat "$1/end.json"; return; }
+  IFS=' ,' read -r _ pid _ ticks _ its_boot _ <"$1/claim"
+  if [ "$its_boot" = "\\"$boot\\"" ] && read -r stat 2>/dev/null <"/proc/$pid/stat"; then
+    set -- "$1" "$pid" "$ticks" ${stat##*) }
+    [ "$4" = Z ] || [ "$4" = X ] || [ "${23}" != "$3" ] || { echo "$1 alive"; return; }
+  fi
+  # It may have written its end mark after the first look.
+  [ ! -f "$1/end.json" ] || { printf '%s ended ' "$1"; cat "$1/end.json"; return; }
+  echo "$1 dead"
+}
+"""
+
+
+class SSHSession(RemoteSession):
+    """Runs, finds and ends jobs as processes of the host."""
+
+    async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
+        """See :meth:`Session.find`."""
+        answer = await self.shell.run(
+            f"{folders.enter(self._root)}\ncd jobs || exit 21\n"
+            f"for key in {' '.join(keys)}; do\n"
+            '[ ! -f $key/claim ] || { printf "%s " $key; cat $key/claim; echo; }\ndone'
+        )
+        return {key: self._handle(key, claim) for key, _, claim in parse_marks(answer.text)}
+
+    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        """See :meth:`Session.poll`."""
+        keys = [handle.key for handle in handles]
+        answer = await self.shell.run(
+            f"{folders.enter(self._root)}\ncd jobs || exit 21\n{_LOOK}\nfor key in {' '.join(keys)}; do look $key; done"
+        )
+        unseen = JobStatus(JobState.UNKNOWN, reason=f"no job of that key on the host of {self._conn_id!r}")
+        seen = {key: self._status(said) for key, _, said in parse_marks(answer.text)}
+        return {key: seen.get(key, unseen) for key in keys}
+
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.cancel`."""
+        keys = " ".join(handle.key for handle in handles)
+        await self.shell.run(f"""{folders.enter(self._root)}
+{folders.mark_cancelled([handle.key for handle in handles])}
+cd jobs || exit 0
+{_LOOK}
+for key in {keys}; do
+  state=$(look $key | cut -c1-200)
+  IFS=' ,' read -r _ pid _ 2>/dev/null <$key/claim
+  case $state in
+    "$key alive") kill -TERM $pid ;;
+    # The runner died without ending what it had started: that has the job's key in its environment.
+    "$key dead") grep -lsazx "NEMO_AIRFLOW_KEY=$key" /proc/[0-9]*/environ | cut -d/ -f3 | xargs -r kill -KILL ;;
+  esac
+done
+true""")
+
+    async def survey(self) -> list[JobHandle]:
+        """See :meth:`Session.survey`."""
+        answer = await self.shell.run(
+            f"{folders.enter(self._root)}\ncd jobs || exit 21\n{_LOOK}\n"
+            'for key in *; do [ "$(look $key | cut -c1-80)" != "$key alive" ] || echo $key; done'
+        )
+        return list((await self.find(answer.text.split())).values()) if answer.text.split() else []
+
+    async def _launch(self, request: Request) -> JobHandle:
+        # Twice is once: the second runner finds the claim of the first, and goes.
+        answer = await self.shell.run(f"""{folders.enter(self._root)}
+cd jobs/{request.key} || exit 21
+setsid sh {folders.START} >>log 2>&1 </dev/null &
+waited=0
+while [ ! -f claim ]; do
+  kill -0 $! 2>/dev/null || [ -f claim ] || {{ tail -n 1 log >&2; exit 22; }}
+  [ $waited -lt {_CLAIM_WAIT * 20} ] || exit 23
+  sleep 0.05; waited=$((waited + 1))
+done
+cat claim""")
+        if answer.code == 22:
+            await self.shell.run(folders.remove(self._root, [request.key]))
+            raise SubmitError(
+                f"the job's runner did not start on the host of {self._conn_id!r}: {answer.reason}",
+                FailureKind.USER_ERROR,
+            )
+        if answer.code:
+            raise BackendUnavailable(f"the host of {self._conn_id!r} has not started the job: {answer.reason}")
+        return self._handle(request.key, answer.text)
+
+    def _handle(self, key: str, claim: str) -> JobHandle:
+        data = json.loads(claim)
+        return JobHandle(key, SSHExecutor.kind, str(data["pid"]), data["host"], data["ts"])
+
+    def _status(self, said: str) -> JobStatus:
+        word, _, end = said.partition(" ")
+        if word == "ended":
+            return status_of_end(json.loads(end))
+        if word == "alive":
+            return JobStatus(JobState.RUNNING)
+        if word == "dead":
+            return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason="the runner is gone and left no end mark")
+        return JobStatus(JobState.UNKNOWN, reason=f"no job of that key on the host of {self._conn_id!r}")

@@ -1,0 +1,163 @@
+"""What all sessions over SSH share: laying out, reading and collecting job folders on the host."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import io
+import json
+import os
+import tarfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.executors import bundle, shipping
+from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.executors.outputs import extract_outputs
+from nemo_airflow.executors.ssh import folders
+from nemo_airflow.executors.ssh.shell import Answer, Shell
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, Package
+
+if TYPE_CHECKING:
+    import asyncssh
+
+_BLOCK = 1 << 20
+_NO_ROOM = ("no space left", "quota exceeded", "disk quota")
+
+
+class RemoteSession(Session):
+    """A session on the job folders of one host.
+
+    Args:
+        conn_id: Id of an Airflow connection of type ``ssh``.
+        root: Folder on the host; ``~`` is the user's home.
+    """
+
+    poll_interval = (1.0, 30.0)
+
+    def __init__(self, conn_id: str, root: str) -> None:
+        self.shell = Shell(conn_id)
+        self._conn_id = conn_id
+        self._root = root
+
+    @abc.abstractmethod
+    async def _launch(self, request: Request) -> JobHandle:
+        """Starts a job whose folder is laid out, once."""
+
+    async def submit(self, request: Request) -> JobHandle:
+        """See :meth:`Session.submit`."""
+        if found := await self.find([request.key]):
+            return found[request.key]
+        await self._lay_out(request)
+        return await self._launch(request)
+
+    async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
+        """See :meth:`Session.read`."""
+        if not cursors:
+            return []
+        answer = await self.shell.run(folders.read(self._root, cursors))
+        return folders.parse_read(answer.out, cursors)
+
+    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+        """See :meth:`Session.collect`."""
+        async with self.shell.receive(folders.send_outputs(self._root, handle.key)) as stream:
+            return await _extract(stream, into)
+
+    async def remove(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.remove`."""
+        for key, status in (await self.poll(handles)).items():
+            if status.state in (JobState.RUNNING, JobState.PENDING):
+                raise ExecutorError(f"job {key} is still {status.state}: cancel it before it is removed")
+        await self.shell.run(folders.remove(self._root, [handle.key for handle in handles]))
+
+    async def close(self) -> None:
+        """See :meth:`Session.close`."""
+        await self.shell.close()
+
+    async def _lay_out(self, request: Request) -> None:
+        script = folders.lay_out(self._root, request.key, request.files, request.package)
+        answer = self._written(await self.shell.run(script))
+        if folders.NO_RUNNER in answer.text:
+            self._written(await self.shell.send(folders.take_runner(self._root), _blocks(_runner_archive())))
+        if folders.NO_PACKAGE in answer.text and request.package is not None:
+            await self._send_package(request.package)
+        if answer.text.strip():
+            answer = self._written(await self.shell.run(script))
+            if answer.text.strip():
+                raise BackendUnavailable(f"the host of {self._conn_id!r} does not keep what is sent: {answer.text}")
+
+    async def _send_package(self, package: Package) -> None:
+        path = bundle.package_path(package)
+        command = folders.take_package(self._root, package, path.stat().st_size)
+        with path.open("rb") as file:
+            self._written(await self.shell.send(command, _blocks(file)))
+
+    def _written(self, answer: Answer) -> Answer:
+        if answer.code:
+            full = any(words in answer.err.lower() for words in _NO_ROOM)
+            kind = FailureKind.QUOTA if full else FailureKind.USER_ERROR
+            raise SubmitError(
+                f"cannot write the job's files under {self._root} on the host of {self._conn_id!r}: {answer.reason}",
+                kind,
+            )
+        return answer
+
+    async def _ends(self, keys: Sequence[str]) -> dict[str, JobStatus]:
+        """Returns how those jobs ended whose runner has left its end mark."""
+        if not keys:
+            return {}
+        answer = await self.shell.run(folders.ends(self._root, keys))
+        return {key: status_of_end(json.loads(end)) for key, _, end in parse_marks(answer.text)}
+
+
+def parse_marks(text: str) -> list[tuple[str, str, str]]:
+    """Splits lines of a key and what belongs to it."""
+    return [line.partition(" ") for line in text.splitlines() if line.strip()]
+
+
+def _runner_archive() -> io.BytesIO:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in sorted(shipping.runner_files().items()):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
+    file.seek(0)
+    return file
+
+
+async def _blocks(file: io.BufferedIOBase) -> AsyncIterator[bytes]:
+    while block := await asyncio.to_thread(file.read, _BLOCK):
+        yield block
+
+
+async def _extract(stream: asyncssh.SSHReader[bytes], into: Path) -> list[Path]:
+    """Unpacks an archive while it comes: the unpacking blocks, so it has a thread and a pipe."""
+    read_end, write_end = os.pipe()
+    unpacking = asyncio.create_task(asyncio.to_thread(_unpack, read_end, into))
+    try:
+        while block := await stream.read(_BLOCK):
+            await asyncio.to_thread(_write_all, write_end, block)
+    except BrokenPipeError:
+        pass  # the unpacking has ended, and says why
+    finally:
+        os.close(write_end)
+        files = await unpacking
+    return files
+
+
+def _unpack(descriptor: int, into: Path) -> list[Path]:
+    with os.fdopen(descriptor, "rb") as archive:
+        files = extract_outputs(archive, into)
+        while archive.read(_BLOCK):  # padding after the archive's end
+            continue
+        return files
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
