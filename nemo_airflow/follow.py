@@ -82,6 +82,7 @@ class Follower:
         handle: The job.
         on_line: Called with each line that the job wrote, in order, each once.
         warn: Called with what people should know, in one line.
+        inform: Called with why the job waits, whenever that changes; ``warn`` when None.
         sink: Where the records go, or None.
         deadline: Seconds since the epoch after which the job is cancelled, or None.
     """
@@ -93,6 +94,7 @@ class Follower:
         *,
         on_line: Callable[[Line], None],
         warn: Callable[[str], None],
+        inform: Callable[[str], None] | None = None,
         sink: Sink | None = None,
         deadline: float | None = None,
     ) -> None:
@@ -100,11 +102,13 @@ class Follower:
         self._handle = handle
         self._on_line = on_line
         self._warn = warn
+        self._inform = inform or warn
         self._sink = sink
         self._deadline = deadline
         self._reader = StreamReader()
         self._end: Record | None = None
         self._timed_out = False
+        self._waits = ""
 
     async def run(self) -> Outcome:
         """Returns how the job ended, once all it wrote was passed on.
@@ -176,6 +180,9 @@ class Follower:
                 await asyncio.sleep(5)
 
     def _take(self, update: Update, write: Callable[[str], object]) -> None:
+        if update.status and update.status.state is JobState.PENDING and update.status.reason != self._waits:
+            self._waits = update.status.reason
+            self._inform(f"the job waits: {self._waits}")
         if update.outage:
             self._warn(f"the back-end cannot be reached, trying again; the job goes on: {update.outage}")
         self._pass_on(self._reader.feed(update.data), write)

@@ -1,7 +1,6 @@
 """Keeps the tests' Airflow apart from the user's; must run before Airflow is imported anywhere."""
 
 import atexit
-import json
 import os
 import shutil
 import subprocess
@@ -26,17 +25,11 @@ os.environ.update(
 pytest_plugins = ["lab.fixtures"]
 
 
-def ssh_connection(ssh, **extra):
-    """Returns an Airflow connection, as JSON, for a login of the lab."""
-    extra = {"key_file": str(ssh.key_file), "host_key": ssh.host_key, **extra}
-    return json.dumps(
-        {"conn_type": "ssh", "host": ssh.host, "port": ssh.port, "login": ssh.user, "extra": json.dumps(extra)}
-    )
-
-
 @pytest.fixture(scope="session")
 def ssh_conn_id(lab_ssh):
     """Id of an Airflow connection to the lab's login node."""
+    from lab.connections import ssh_connection
+
     os.environ["AIRFLOW_CONN_LAB_SSH"] = ssh_connection(lab_ssh)
     return "lab_ssh"
 

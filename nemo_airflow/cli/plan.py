@@ -15,7 +15,7 @@ from nemo_airflow.exceptions import ConfigError, TargetNotImportableError
 
 def run(name: str, overrides: Sequence[str], *, as_json: bool) -> int:
     """Prints the config that ``pkg.mod:name`` names, or that the function of that name returns."""
-    config = _load(name)
+    config = load_config(name)
     if overrides:
         config = apply_overrides(config, overrides)
     if as_json:
@@ -26,7 +26,13 @@ def run(name: str, overrides: Sequence[str], *, as_json: bool) -> int:
     return 0
 
 
-def _load(name: str) -> Any:
+def load_config(name: str) -> Any:
+    """Returns the config that ``pkg.mod:name`` names, or that the function of that name returns.
+
+    Raises:
+        ConfigError: It is no config.
+        TargetNotImportableError: There is nothing of that name.
+    """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(f"{name!r} names no config: write it as pkg.mod:name")

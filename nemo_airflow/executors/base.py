@@ -138,6 +138,10 @@ class Session(abc.ABC):
     async def survey(self) -> list[JobHandle]:
         """Returns every job of this project that the back-end runs or has queued, whoever submitted it."""
 
+    @abc.abstractmethod
+    async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
+        """Returns by key where jobs come from: the labels with which they were submitted."""
+
     async def close(self) -> None:
         """Gives the connection back. The jobs go on."""
         return

@@ -82,6 +82,10 @@ class JobFolder:
         end = _read_json(self.path / "end.json")
         return status_of_end(end) if end else None
 
+    def labels(self) -> dict[str, str]:
+        """Returns the labels with which the job was submitted."""
+        return dict((_read_json(self.path / "job.json") or {}).get("labels") or {})
+
     def mark_cancelled(self) -> None:
         """Says that the job is to be cancelled, also to a runner that has yet to start."""
         (self.path / "cancel").touch()

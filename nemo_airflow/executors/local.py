@@ -138,6 +138,10 @@ class LocalSession(Session):
         """See :meth:`Session.survey`."""
         return await _in_thread(self._survey)
 
+    async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
+        """See :meth:`Session.labels`."""
+        return await _in_thread(lambda: {handle.key: self._folder(handle.key).labels() for handle in handles})
+
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.remove`."""
         await _in_thread(self._remove, handles)

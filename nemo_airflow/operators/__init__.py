@@ -5,9 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_EXPORTS = {"NemoRunOperator": "run", "MLflowRunLink": "links", "params_from": "params", "overrides_from": "params"}
+_EXPORTS = {
+    "NemoRunOperator": "run",
+    "MLflowRunLink": "links",
+    "params_from": "params",
+    "overrides_from": "params",
+    "FailureKindRetryPolicy": "retry",
+}
 
 __all__ = [
+    "FailureKindRetryPolicy",
     "MLflowRunLink",
     "NemoRunOperator",
     "overrides_from",
@@ -17,6 +24,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nemo_airflow.operators.links import MLflowRunLink
     from nemo_airflow.operators.params import overrides_from, params_from
+    from nemo_airflow.operators.retry import FailureKindRetryPolicy
     from nemo_airflow.operators.run import NemoRunOperator
 
 

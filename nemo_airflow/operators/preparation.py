@@ -77,12 +77,8 @@ def prepare(
     where = json.dumps(executor.to_json(), sort_keys=True)
     digest = hashlib.sha256(f"{plans.digest(plan)}\n{where}".encode()).hexdigest()
     labels = labels_of(context)
-    # The start of the run tells two installations apart that share a back-end and have equal ids.
-    started = context["dag_run"].start_date
-    identity = {name: labels[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
-    return Prepared(
-        plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest, "started": str(started)}
-    )
+    identity = {name: labels[name] for name in ("dag_id", "run_id", "task_id", "map_index", "run_started")}
+    return Prepared(plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest})
 
 
 def labels_of(context: Context) -> dict[str, str]:
@@ -94,6 +90,8 @@ def labels_of(context: Context) -> dict[str, str]:
         "task_id": ti.task_id,
         "map_index": str(-1 if ti.map_index is None else ti.map_index),
         "try_number": str(ti.try_number),
+        # Tells two installations apart that share a back-end and have equal ids.
+        "run_started": str(run.start_date),
         "run_type": str(getattr(run.run_type, "value", run.run_type)),
     }
     if run.logical_date is not None:

@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow import blocking
 from nemo_airflow.config import plan as plans
-from nemo_airflow.exceptions import BackendUnavailable, ConfigError, JobFailed, NemoAirflowError
+from nemo_airflow.exceptions import BackendUnavailable, ConfigError, JobFailed, NemoAirflowError, SubmitError
 from nemo_airflow.executors.base import Executor, Session
 from nemo_airflow.executors.local import LocalExecutor
 from nemo_airflow.follow import Follower, Outcome
@@ -301,6 +301,7 @@ class NemoRunOperator(BaseOperator):
             handle,
             on_line=log_line,
             warn=self.log.warning,
+            inform=self.log.info,
             sink=run.sink(self.log.warning) if run else None,
             deadline=deadline,
         )
@@ -348,6 +349,10 @@ def _plain_errors() -> Iterator[None]:
         yield
     except BackendUnavailable:
         raise
+    except SubmitError as error:
+        if error.kind == FailureKind.QUOTA:  # there may be room the next time
+            raise
+        raise AirflowFailException(str(error)) from None
     except NemoAirflowError as error:
         raise AirflowFailException(str(error)) from None
 

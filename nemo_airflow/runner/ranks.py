@@ -61,7 +61,10 @@ def run(folder: str) -> int:
     child.set_path(os.path.join(folder, "work"), (job.get("env") or {}).get("PYTHONPATH", ""))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     channel = _RankChannel(folder, report.Channel(os.environ.get("NEMO_AIRFLOW_EVENTS", "")))
-    return child.call(job, channel)
+    code = child.call(job, channel)
+    if code and not channel.kept:
+        channel.send("outcome", error={"type": "", "message": f"ended with exit code {code}", "traceback": ""})
+    return code
 
 
 def forget(folder: str) -> None:
@@ -98,6 +101,7 @@ class _RankChannel:
 
     def __init__(self, folder: str, channel: Any) -> None:
         self._channel = channel
+        self.kept = False
         self._rank = os.environ.get("RANK", "0")
         self._path = os.path.join(folder, _FOLDER, self._rank + ".json")
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
@@ -114,6 +118,7 @@ class _RankChannel:
         self._keep(json.loads(text))
 
     def _keep(self, end: Dict[str, Any]) -> None:
+        self.kept = True
         end.update(
             rank=self._rank,
             host=socket.gethostname(),

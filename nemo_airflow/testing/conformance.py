@@ -160,6 +160,10 @@ class ExecutorConformance:
         status = run("kill_self", number=int(signal.SIGSEGV)).outcome.status
         assert (status.state, status.exit_code) == (JobState.FAILED, 128 + signal.SIGSEGV)
 
+    def test_running_out_of_memory_is_named(self, run: Callable[..., Finished]) -> None:
+        status = run("allocate", limit=1 << 30, size=4 << 30).outcome.status
+        assert (status.state, status.failure) == (JobState.FAILED, FailureKind.OUT_OF_MEMORY)
+
     # What goes in
 
     def test_arguments_come_through_unchanged(self, run: Callable[..., Finished]) -> None:
@@ -186,6 +190,15 @@ class ExecutorConformance:
         collected = blocking.run(session.collect(finished.handle, tmp_path))
         assert {str(path) for path in collected} == {*names, "in the working directory.txt"}
         assert (tmp_path / "with space" / "ünï.txt").read_bytes() == b"x" * 10
+
+    def test_large_output_and_many_small_ones_are_collected(
+        self, run: Callable[..., Finished], session: Session, tmp_path: Path
+    ) -> None:
+        handle = run("write_large_output", size=500_000_000, others=2000).handle
+        collected = blocking.run(session.collect(handle, tmp_path), self.timeout)
+        assert len(collected) == 2001
+        assert (tmp_path / "large.bin").stat().st_size == 500_000_000
+        assert (tmp_path / "small" / "1999").read_text() == "1999"
 
     def test_output_that_links_outside_is_refused(
         self, run: Callable[..., Finished], session: Session, tmp_path: Path
@@ -224,6 +237,14 @@ class ExecutorConformance:
         blocking.run(session.cancel([handle]))
         assert self.status(session, handle).state is JobState.SUCCEEDED
 
+    def test_cancel_right_after_submitting(
+        self, executor: Executor, session: Session, make: Callable[..., Job]
+    ) -> None:
+        executor = dataclasses.replace(executor, grace=1.0)
+        handle = blocking.run(session.submit(executor.render(make("ignore_sigterm", seconds=600))))
+        blocking.run(session.cancel([handle]))
+        assert self.follow(executor, handle).outcome.status.state is JobState.CANCELLED
+
     # One key, one job
 
     def test_submitting_again_gives_the_same_job(
@@ -245,6 +266,23 @@ class ExecutorConformance:
             handles = pool.map(_submit, [(executor, request)] * 4)
         assert len(set(handles)) == 1
         assert self.follow(executor, handles[0]).lines == ["line 0", "line 1", "line 2"]
+
+    @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 0.6, 1.0])
+    def test_submit_that_is_killed_and_done_again_starts_one_job(
+        self, executor: Executor, session: Session, make: Callable[..., Job], delay: float
+    ) -> None:
+        request = executor.render(make("print_lines", count=3))
+        spawn = multiprocessing.get_context("spawn")
+        begun = spawn.Event()
+        process = spawn.Process(target=_submit_and_say, args=(begun, executor, request))
+        process.start()
+        assert begun.wait(self.timeout)
+        time.sleep(delay)
+        process.kill()
+        process.join()
+        handle = blocking.run(session.submit(request), self.timeout)
+        assert self.follow(executor, handle).lines == ["line 0", "line 1", "line 2"]
+        assert blocking.run(session.find([handle.key])) == {handle.key: handle}
 
     def test_find_knows_running_and_ended_jobs(self, run: Callable[..., Finished], session: Session) -> None:
         handle = run("add", a=1, b=1).handle
@@ -301,6 +339,15 @@ class ExecutorConformance:
 def _submit(arguments: tuple[Executor, Any]) -> JobHandle:
     executor, request = arguments
     return asyncio.run(executor.connect().submit(request))
+
+
+def _submit_and_say(begun: Any, executor: Executor, request: Any) -> None:
+    async def submit() -> None:
+        session = executor.connect()
+        begun.set()
+        await session.submit(request)
+
+    asyncio.run(submit())
 
 
 async def _read_all(session: Session, handle: JobHandle, offset: int) -> bytes:

@@ -71,6 +71,26 @@ def write_outputs(names: List[str], size: int) -> None:
     Path("in the working directory.txt").write_text("kept by its pattern")
 
 
+def write_large_output(size: int, others: int) -> None:
+    """Writes a large file and many small ones into the output directory."""
+    folder = Path(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"])
+    with open(folder / "large.bin", "wb") as file:
+        block = os.urandom(1 << 20)
+        for start in range(0, size, len(block)):
+            file.write(block[: size - start])
+    (folder / "small").mkdir()
+    for number in range(others):
+        (folder / "small" / str(number)).write_text(str(number))
+
+
+def allocate(limit: int, size: int) -> None:
+    """Asks for more memory than the process may have."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    bytearray(size)
+
+
 def link_outside() -> None:
     """Makes an output that is a link to a file of the machine."""
     os.symlink("/etc/passwd", Path(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"]) / "passwd")

@@ -76,6 +76,7 @@ class NemoRunTrigger(BaseTrigger):
                 JobHandle.from_json(self.handle),
                 on_line=on_line,
                 warn=self.log.warning,
+                inform=self.log.info,
                 sink=tracked.sink(self.log.warning) if tracked else None,
                 deadline=self.deadline,
             )

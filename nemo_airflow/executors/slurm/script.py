@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import shlex
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,12 @@ def render(executor: SlurmExecutor, job: Job) -> str:
         ExecutorError: A parameter cannot stand in one, or is not one.
     """
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in _options(executor, job))]
-    for group in executor.heterogeneous:
+    for number, group in enumerate(executor.heterogeneous, 1):
         if unknown := sorted(group.keys() - set(RESOURCES)):
             raise ExecutorError(f"heterogeneous has the unknown parameter {', '.join(unknown)}")
-        lines += ["#SBATCH hetjob", *(f"#SBATCH {option}" for option in _resources(group))]
+        # A name of its own: components of one name would wait for each other.
+        name = f"--job-name={executor.job_name_prefix}{job.key}-group{number}"
+        lines += ["#SBATCH hetjob", f"#SBATCH {name}", *(f"#SBATCH {option}" for option in _resources(group))]
     lines += [
         "",
         f"export NEMO_AIRFLOW_KEY={job.key}",
@@ -96,7 +98,15 @@ def _resources(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _option(name: str, value: object) -> str:
-    return f"--{_checked(name)}={shlex.quote(_checked(str(value)))}"
+    return f"--{_checked(name)}={_quoted(_checked(str(value)))}"
+
+
+def _quoted(text: str) -> str:
+    """Quotes a value as sbatch reads its lines of a script: not as a shell, a backslash counts everywhere."""
+    if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _checked(text: str) -> str:

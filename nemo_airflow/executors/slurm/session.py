@@ -17,13 +17,16 @@ from nemo_airflow.executors.slurm import states
 from nemo_airflow.executors.slurm.executor import SlurmExecutor
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.executors.ssh.session import RemoteSession, parse_marks
-from nemo_airflow.job import JobHandle, JobState, JobStatus
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
 
 _QUEUE_EVERY = 5.0
 """Seconds for which what the queue said is good enough."""
 
 _END_GRACE = 10.0
 """Seconds that a shared disk may take to show the end mark of a job that Slurm says has ended."""
+
+_HOPELESS_GRACE = 10.0
+"""Seconds for which a job may wait for what will not come before it is given up: reasons come late."""
 
 _RESTART_GRACE = 30.0
 """Seconds that Slurm may take to put a preempted job into the queue again."""
@@ -62,6 +65,7 @@ class SlurmSession(RemoteSession):
         self._queue_at = float("-inf")
         self._final: dict[str, JobStatus] = {}
         self._ended: dict[str, _Ended] = {}
+        self._hopeless: dict[str, float] = {}
         self._accounting = True
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
@@ -74,9 +78,10 @@ class SlurmSession(RemoteSession):
 
     async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
         """See :meth:`Session.poll`."""
-        asked = [handle for handle in handles if handle.key not in self._final]
+        asked = [handle for handle in self._of_this_cluster(handles) if handle.key not in self._final]
         if asked and (time.monotonic() - self._queue_at > _QUEUE_EVERY or self._has_new(asked)):
             await self._ask_queue()
+            await self._give_up_hopeless(asked)
         gone = [handle for handle in asked if self._queued(handle) is None or self._queued_status(handle).is_final]
         settled = await self._settle(gone) if gone else {}
         return {handle.key: self._status(handle, settled) for handle in handles}
@@ -154,6 +159,24 @@ fi"""
         asked_at = time.time() - (time.monotonic() - self._queue_at)
         return any(self._queued(handle) is None and handle.submitted_at + 2 > asked_at for handle in handles)
 
+    def _of_this_cluster(self, handles: Iterable[JobHandle]) -> list[JobHandle]:
+        return [handle for handle in handles if handle.cluster == self._conn_id]
+
+    async def _give_up_hopeless(self, handles: Iterable[JobHandle]) -> None:
+        """Ends jobs that would wait for ever: nobody would look at them again."""
+        now = time.monotonic()
+        hopeless = []
+        for handle in handles:
+            entry = self._queued(handle)
+            if entry is None or not entry.is_hopeless:
+                self._hopeless.pop(handle.key, None)
+            elif now - self._hopeless.setdefault(handle.key, now) >= _HOPELESS_GRACE:
+                hopeless.append((handle.key, entry))
+        if hopeless:
+            await self._end_jobs(hopeless)
+            for key, entry in hopeless:
+                self._settled(key, JobStatus(JobState.FAILED, None, FailureKind.QUOTA, entry.status.reason))
+
     def _queued(self, handle: JobHandle) -> states.Entry | None:
         entry = self._queue.get(handle.id)
         # Ids are recycled: the name says whose it is.
@@ -200,6 +223,8 @@ fi"""
             return self._settled(key, end)
         if slurm is None:
             return None
+        if slurm.state is JobState.CANCELLED:  # it says what an end mark would say
+            return self._settled(key, slurm)
         waited = time.monotonic() - self._ended.setdefault(key, _Ended(time.monotonic(), slurm)).since
         if waited < (_RESTART_GRACE if slurm.failure in states.RESTARTED else _END_GRACE):
             return JobStatus(JobState.RUNNING, reason=slurm.reason)
@@ -257,5 +282,6 @@ def _key_of(name: str, keys: set[str]) -> str:
 
 def _without_prefix(complaint: str) -> str:
     """Returns the reason in what sbatch wrote: its last line, without the words before it."""
-    lines = [line for line in complaint.splitlines() if "error" in line.lower()] or complaint.splitlines()
-    return lines[-1].removeprefix("sbatch: ").removeprefix("error: ").strip() if lines else ""
+    lines = [line for line in complaint.splitlines() if not line.startswith("Try ")]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or [""])[-1].removeprefix("sbatch: ").removeprefix("error: ").strip()

@@ -41,7 +41,7 @@ _STATES: dict[str, tuple[JobState, FailureKind | None]] = {
 RESTARTED = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_FAILURE})
 """After these Slurm may put the job into the queue again: they are final only if it does not."""
 
-HOPELESS = frozenset({"BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "PartitionDown",
+HOPELESS = frozenset({"BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "PartitionConfig",
                       "PartitionNodeLimit", "PartitionTimeLimit"})  # fmt: skip
 """Reasons for which a queued job would wait for ever."""
 
@@ -74,6 +74,11 @@ class Entry:
     reason: str = ""
     start: str = ""
     exit_code: int | None = None
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it waits for what will not come."""
+        return self.word == "PENDING" and self.reason in HOPELESS
 
     @property
     def status(self) -> JobStatus:

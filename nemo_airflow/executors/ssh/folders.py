@@ -145,10 +145,19 @@ def parse_read(out: bytes, cursors: Sequence[Cursor]) -> list[Chunk]:
 
 def ends(root: str, keys: Iterable[str]) -> str:
     """Returns a script that prints the end marks of those jobs that have one, each behind its key."""
+    return _each(root, keys, "end.json")
+
+
+def read_jobs(root: str, keys: Iterable[str]) -> str:
+    """Returns a script that prints what was submitted of each job, behind its key."""
+    return _each(root, keys, "job.json")
+
+
+def _each(root: str, keys: Iterable[str], name: str) -> str:
     return f"""{enter(root)}
 cd jobs || exit 21
 for key in {" ".join(keys)}; do
-  if [ -f "$key/end.json" ]; then printf '%s ' "$key"; cat "$key/end.json"; fi
+  if [ -f "$key/{name}" ]; then printf '%s ' "$key"; cat "$key/{name}"; echo; fi
 done
 """
 

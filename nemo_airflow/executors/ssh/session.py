@@ -8,7 +8,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,11 @@ class RemoteSession(Session):
         """See :meth:`Session.collect`."""
         async with self.shell.receive(folders.send_outputs(self._root, handle.key)) as stream:
             return await _extract(stream, into)
+
+    async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
+        """See :meth:`Session.labels`."""
+        answer = await self.shell.run(folders.read_jobs(self._root, [handle.key for handle in handles]))
+        return {key: json.loads(job)["labels"] for key, _, job in parse_marks(answer.text)}
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.remove`."""

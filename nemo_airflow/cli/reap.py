@@ -1,0 +1,68 @@
+"""Finds and ends the jobs of a back-end that no task of this Airflow waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.reaping import end_orphans, find_orphans
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+def run(executor: str, *, dry_run: bool, min_age: float) -> int:
+    """Reads an executor and ends its orphans, or only shows them."""
+    where = load_executor(executor)
+    from airflow.utils.session import create_session
+
+    with create_session() as database:
+        orphans = asyncio.run(find_orphans(where, lambda labels: _state(database, labels), min_age))
+    for orphan in orphans:
+        print(orphan)
+    if orphans and not dry_run:
+        asyncio.run(end_orphans(where, orphans))
+    done = "found" if dry_run else "cancelled"
+    print(f"{len(orphans)} {'orphan' if len(orphans) == 1 else 'orphans'} {done}")
+    return 0
+
+
+def load_executor(text: str) -> Executor:
+    """Reads an executor: YAML or JSON with its ``kind`` and fields, or the path of a file with that.
+
+    Raises:
+        SettingsError: It is neither.
+        ExecutorError: There is no such kind, or a field is not one of its own.
+    """
+    is_text = ":" in text and not Path(text).is_file()
+    try:
+        data = yaml.safe_load(text if is_text else Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"no executor in {text!r}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{text!r} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, Mapping) or "kind" not in data:
+        raise SettingsError(f"{text!r} is not an executor: write its fields as YAML, for example 'kind: local'")
+    return executor_from_json(data)
+
+
+def _state(database: Session, labels: Mapping[str, str]) -> str | None:
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+
+    run = database.query(DagRun).filter_by(dag_id=labels["dag_id"], run_id=labels["run_id"]).one_or_none()
+    if run is None or str(run.start_date) != labels.get("run_started"):
+        return None
+    task = (
+        database.query(TaskInstance)
+        .filter_by(**{name: labels[name] for name in ("dag_id", "run_id", "task_id")}, map_index=labels["map_index"])
+        .one_or_none()
+    )
+    return None if task is None else str(task.state or "")

@@ -1,0 +1,78 @@
+"""Finds jobs that run on though nobody waits for them any more, after a kill that left no time to end them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.job import JobHandle
+
+WAITED_FOR = frozenset({
+    "running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", "up_for_reschedule", "awaiting_input",
+})  # fmt: skip
+"""States of a task in which it, or its next try, follows its job."""
+
+MIN_AGE = 300.0
+"""Seconds after its submission before which a job is let be: its task may be about to change its state."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Orphan:
+    """A job that nobody waits for.
+
+    Attributes:
+        handle: The job.
+        labels: Where it comes from.
+        state: The state of its task; empty when the task was cleared.
+    """
+
+    handle: JobHandle
+    labels: Mapping[str, str]
+    state: str
+
+    def __str__(self) -> str:
+        where = ".".join(self.labels.get(name, "?") for name in ("dag_id", "run_id", "task_id"))
+        return f"{self.handle.kind} {self.handle.id} {self.handle.key}: {where} is {self.state or 'cleared'}"
+
+
+async def find_orphans(
+    executor: Executor, state_of: Callable[[Mapping[str, str]], str | None], min_age: float = MIN_AGE
+) -> list[Orphan]:
+    """Returns the jobs of a back-end whose tasks have ended or were cleared.
+
+    Args:
+        executor: The back-end, and whose jobs of it.
+        state_of: Returns the state of the task with these labels, empty for one that was cleared;
+            None when it is not a task of this Airflow, whose jobs are then not ours to end.
+        min_age: Seconds since its submission from which a job counts.
+
+    Raises:
+        BackendUnavailable: The back-end cannot be reached.
+    """
+    session = executor.connect()
+    try:
+        jobs = [job for job in await session.survey() if time.time() - job.submitted_at >= min_age]
+        labels = await session.labels(jobs) if jobs else {}
+    finally:
+        await session.close()
+    found = []
+    for job in jobs:
+        state = state_of(labels[job.key]) if labels.get(job.key, {}).get("dag_id") else None
+        if state is not None and state not in WAITED_FOR:
+            found.append(Orphan(job, labels[job.key], state))
+    return found
+
+
+async def end_orphans(executor: Executor, orphans: list[Orphan]) -> None:
+    """Cancels orphans.
+
+    Raises:
+        BackendUnavailable: The back-end cannot be reached.
+    """
+    session = executor.connect()
+    try:
+        await session.cancel([orphan.handle for orphan in orphans])
+    finally:
+        await session.close()

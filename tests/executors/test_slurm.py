@@ -1,0 +1,348 @@
+"""What only Slurm does, on the lab's real cluster; and the job script, which needs none."""
+
+import asyncio
+import dataclasses
+import subprocess
+import time
+import uuid
+
+import pytest
+from lab.connections import ssh_connection
+
+from nemo_airflow import blocking
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsError, SubmitError
+from nemo_airflow.executors import Processes, SlurmExecutor, SSHExecutor, executor_from_json
+from nemo_airflow.executors.slurm.session import SlurmSession
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
+from nemo_airflow.monitor import Monitor
+
+
+def script_job(text, **fields):
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    return Job(key=f"s{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
+
+
+@pytest.fixture
+def executor(ssh_conn_id, lab_slurm):
+    return SlurmExecutor(ssh_conn_id=ssh_conn_id, root="~/slurm tests", grace=2)
+
+
+def submit(executor, job):
+    session = executor.connect()
+    return session, blocking.run(session.submit(executor.render(job)))
+
+
+def follow(executor, handle, timeout=120):
+    lines, said = [], []
+    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
+    outcome = blocking.run(follower.run(), timeout)
+    return outcome, lines, said
+
+
+def run(executor, text, **fields):
+    _, handle = submit(executor, script_job(text, **fields))
+    return follow(executor, handle)
+
+
+def wait_until(condition, what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.2)
+
+
+# The script
+
+
+def test_script_is_what_a_person_would_write():
+    executor = SlurmExecutor(
+        account="ml", partition="gpu", nodes=2, ntasks_per_node=4, gpus_per_node=4, mem="16G", exclusive=True,
+        comment="it's mine; $(rm -rf /)", time="01:00:00", setup_lines="module load cuda",
+        additional_parameters={"mail-type": "END", "contiguous": True},
+    )  # fmt: skip
+    text = executor.render(script_job("true")).files["start.sh"]
+    assert "#SBATCH --account=ml\n#SBATCH --partition=gpu\n" in text
+    assert "#SBATCH --time=62\n" in text
+    assert "#SBATCH --exclusive\n" in text
+    assert "#SBATCH --mail-type=END\n#SBATCH --contiguous\n" in text
+    assert '#SBATCH --comment="it\'s mine; $(rm -rf /)"\n' in text
+    assert text.endswith('__main__.py "$PWD"\n')
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("comment", "two\nlines"),
+        ("dependency_type", "whenever"),
+        ("dependencies", ["1; rm"]),
+        ("container_runtime", "podman"),
+        ("heterogeneous", [{"nods": 2}]),
+    ],
+)
+def test_what_sbatch_could_not_take_is_refused(field, value):
+    executor = SlurmExecutor(**{"container_image": "an/image", field: value})
+    with pytest.raises(ExecutorError, match="nods" if field == "heterogeneous" else "[a-z_]+"):
+        executor.render(script_job("true"))
+
+
+def test_containers_run_under_srun():
+    pyxis = SlurmExecutor(container_image="nvcr.io#pytorch", container_mounts=["/data:/data"], ntasks_per_node=2)
+    launch = " ".join(pyxis.launch())
+    assert launch.startswith("srun --kill-on-bad-exit=1")
+    assert "--container-image=nvcr.io#pytorch --container-mounts={folder}/../..:{folder}/../..,/data:/data" in launch
+    apptainer = dataclasses.replace(pyxis, container_runtime="apptainer", gpus_per_node=1)
+    assert "apptainer exec --nv --bind {folder}/../..:{folder}/../.. --bind /data:/data" in " ".join(apptainer.launch())
+
+
+def test_executor_comes_back_from_json():
+    executor = SlurmExecutor(launcher=Processes(nproc_per_node=2), dependencies=["12"], requeue=False)
+    again = executor_from_json(executor.to_json())
+    assert again.launcher == executor.launcher
+    assert again.render(job := script_job("true")) == executor.render(job)
+
+
+# On the cluster
+
+
+def test_options_reach_slurm_unchanged(executor):
+    comment = 'it\'s "mine"; $(id) `id` \\ \u00fc'
+    executor = dataclasses.replace(executor, comment=comment, job_name_prefix="lab.", cpus_per_task=2)
+    outcome, lines, _ = run(executor, "scontrol show job $SLURM_JOB_ID; echo cpus $SLURM_CPUS_PER_TASK")
+    assert outcome.succeeded
+    assert any(line.strip() == f"Comment={comment}" for line in lines), lines
+    assert "cpus 2" in lines
+
+
+def test_processes_of_several_nodes_run_together(executor):
+    executor = dataclasses.replace(executor, nodes=2, ntasks_per_node=2)
+    outcome, lines, _ = run(executor, "echo rank $RANK of $WORLD_SIZE at $MASTER_ADDR on $SLURMD_NODENAME")
+    assert outcome.succeeded, outcome
+    assert sorted(line.split(": ")[1].split(" at ")[0] for line in lines) == [f"rank {n} of 4" for n in range(4)]
+    assert len({line.rpartition(" ")[2] for line in lines}) == 2
+
+
+def test_failure_of_one_process_is_the_jobs_with_its_rank(executor):
+    executor = dataclasses.replace(executor, ntasks_per_node=3)
+    outcome, _, _ = run(executor, "[ $RANK != 1 ] || exit 7; sleep 60")
+    assert outcome.status.state is JobState.FAILED
+    assert "rank 1" in outcome.message
+
+
+def test_heterogeneous_job_runs_in_all_its_groups(executor):
+    executor = dataclasses.replace(executor, heterogeneous=[{"nodes": 1, "cpus_per_task": 2}])
+    outcome, lines, _ = run(executor, "echo group $SLURM_HET_GROUP_ID$SLURM_PROCID")
+    assert outcome.succeeded, outcome
+    assert len(lines) == 2
+
+
+@pytest.mark.timeout(400)  # Slurm waits two minutes before it starts a preempted job again
+def test_preempted_job_is_started_again_and_its_log_goes_on(executor):
+    executor = dataclasses.replace(executor, nodelist="n4", exclusive=True)
+    text = "echo begun >>marker; cat marker; echo ---; [ $(wc -l <marker) -gt 1 ] || sleep 300"
+    session, handle = submit(executor, script_job(text))
+    wait_until(lambda: status(session, handle).state is JobState.RUNNING, "the job to run")
+    urgent, _, _ = run(dataclasses.replace(executor, partition="urgent"), "sleep 1")
+    assert urgent.succeeded
+    outcome, lines, _ = follow(executor, handle, timeout=300)
+    assert outcome.succeeded, outcome
+    assert lines == ["begun", "---", "begun", "begun", "---"]
+
+
+def test_preempted_job_that_may_not_be_started_again_says_so(executor):
+    executor = dataclasses.replace(executor, nodelist="n4", exclusive=True, requeue=False)
+    session, handle = submit(executor, script_job("sleep 300"))
+    wait_until(lambda: status(session, handle).state is JobState.RUNNING, "the job to run")
+    run(dataclasses.replace(executor, partition="urgent"), "sleep 1")
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.failure is FailureKind.PREEMPTED, outcome
+
+
+def test_runner_that_was_killed_is_seen_without_an_end_mark(executor, lab_ssh):
+    _session, handle = submit(executor, script_job("echo begun; kill -9 $(ps -o ppid= -p $PPID); sleep 60"))
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.status.state is JobState.FAILED
+    assert lines == ["begun"]
+
+
+def test_job_that_waits_says_why_and_can_be_cancelled(executor, lab_ssh):
+    executor = dataclasses.replace(executor, additional_parameters={"begin": "now+1hour"})
+    session, handle = submit(executor, script_job("true"))
+    assert "BeginTime" in status(session, handle).reason
+    blocking.run(session.cancel([handle]))
+    outcome, _, _said = follow(executor, handle)
+    assert outcome.status.state is JobState.CANCELLED
+
+
+def test_more_nodes_than_there_are_is_a_quota_failure(executor):
+    outcome, _, _ = run(dataclasses.replace(executor, nodes=40), "true")
+    assert outcome.status.failure is FailureKind.QUOTA
+    assert "PartitionConfig" in outcome.message
+
+
+def test_job_that_would_wait_for_ever_is_given_up(executor, lab_ssh):
+    outcome, _, _ = run(executor, "exit 1")
+    _, failed = submit(executor, script_job("exit 1"))
+    follow(executor, failed)
+    later = dataclasses.replace(executor, dependencies=[failed.id])
+    _session, handle = submit(later, script_job("true"))
+    outcome, _, _said = follow(later, handle)
+    assert outcome.status.state is JobState.FAILED
+    assert "DependencyNeverSatisfied" in outcome.message
+    assert handle.id not in lab_ssh.run("squeue -h -o %A").split()
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "words"),
+    [
+        ({"partition": "nowhere"}, FailureKind.USER_ERROR, "nvalid partition"),
+        ({"cpus_per_task": 400}, FailureKind.QUOTA, "configuration is not available"),
+        ({"additional_parameters": {"no-such-option": True}}, FailureKind.USER_ERROR, "no-such-option"),
+    ],
+)
+def test_refusal_is_slurms_own_and_leaves_nothing(executor, lab_ssh, fields, kind, words):
+    executor = dataclasses.replace(executor, **fields)
+    job = script_job("true")
+    with pytest.raises(SubmitError, match=words) as refused:
+        submit(executor, job)
+    assert refused.value.kind == kind
+    assert "\n" not in str(refused.value)
+    assert job.key not in lab_ssh.run("ls 'slurm tests/jobs'; squeue -h -o %j")
+
+
+def test_answer_of_sbatch_that_was_lost_starts_no_second_job(executor, lab_ssh):
+    job = script_job("echo once; sleep 3")
+    request = executor.render(job)
+    session = executor.connect()
+    blocking.run(session._lay_out(request))
+    # As a submit leaves it that was cut off between sbatch and its answer.
+    first = lab_ssh.run(f"cd 'slurm tests/jobs/{job.key}' && mkdir submitting && sbatch --parsable start.sh").strip()
+    handle = blocking.run(session.submit(request))
+    assert handle.id == first
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.succeeded
+    assert lines == ["once"]
+
+
+def test_second_job_of_one_key_finds_the_work_taken(executor, lab_ssh):
+    job = script_job("echo once; sleep 1")
+    _, handle = submit(executor, job)
+    second = lab_ssh.run(f"cd 'slurm tests/jobs/{job.key}' && sbatch --parsable start.sh").strip()
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.succeeded
+    wait_until(lambda: second not in lab_ssh.run("squeue -h -o %A").split(), "the second job to end")
+    assert follow(executor, handle)[1] == lines == ["once"]
+
+
+def test_recycled_id_and_another_cluster_are_not_the_job(executor):
+    session, handle = submit(executor, script_job("sleep 30"))
+    assert status(session, dataclasses.replace(handle, key="another")).state is JobState.UNKNOWN
+    assert status(session, dataclasses.replace(handle, cluster="elsewhere")).state is JobState.UNKNOWN
+    blocking.run(session.cancel([handle]))
+    follow(executor, handle)
+
+
+def test_accounting_is_asked_only_for_what_the_queue_has_forgotten(executor):
+    """A job of another name under the same id, and one that only the accounting knows."""
+    session, handle = submit(executor, script_job("kill -9 $(ps -o ppid= -p $PPID); sleep 9"))
+    _outcome, _, _ = follow(executor, handle)
+    fresh = ForgetfulSession(session._conn_id, session._root)
+    found = []
+    wait_until(lambda: found.append(status(fresh, handle)) or found[-1].state.is_final, "sacct to know")
+    assert found[-1].state is JobState.FAILED
+
+
+def test_queue_that_answers_empty_once_loses_no_job(executor):
+    _session, handle = submit(executor, script_job("sleep 8; echo done"))
+
+    async def watch():
+        monitor = Monitor.shared(executor)
+        monitor.session.__class__ = OnceEmptySession
+        return await Follower(executor, handle, on_line=lambda line: None, warn=lambda text: None).run()
+
+    assert asyncio.run(watch()).succeeded
+
+
+class ForgetfulSession(SlurmSession):
+    """Sees a queue that has forgotten all jobs, as after ``MinJobAge``."""
+
+    async def _ask_queue(self):
+        await super()._ask_queue()
+        self._queue = {}
+
+
+class OnceEmptySession(SlurmSession):
+    """Sees an empty queue the second time."""
+
+    asked = 0
+
+    async def _ask_queue(self):
+        await super()._ask_queue()
+        self.asked += 1
+        if self.asked == 2:
+            self._queue = {}
+
+
+# The connection
+
+
+def status(session, handle):
+    return blocking.run(session.poll([handle]))[handle.key]
+
+
+def find_with(conn_id):
+    return blocking.run(SSHExecutor(ssh_conn_id=conn_id).connect().find(["nobody"]), 60)
+
+
+def test_connection_that_is_not_there_is_named():
+    with pytest.raises(SettingsError, match="no_such_cluster"):
+        find_with("no_such_cluster")
+
+
+def test_changed_host_key_is_refused(lab_ssh, monkeypatch, tmp_path):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    other = (tmp_path / "other.pub").read_text()
+    monkeypatch.setenv("AIRFLOW_CONN_CHANGED", ssh_connection(lab_ssh, host_key=other))
+    with pytest.raises(ExecutorError, match="host key of hpc@127"):
+        find_with("changed")
+
+
+def test_unknown_host_is_refused_unless_told_otherwise(lab_ssh, monkeypatch, tmp_path):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_UNKNOWN", ssh_connection(lab_ssh, host_key=None, known_hosts=str(tmp_path / "none"))
+    )
+    (tmp_path / "none").touch()
+    with pytest.raises(ExecutorError, match="host key"):
+        find_with("unknown")
+    monkeypatch.setenv("AIRFLOW_CONN_UNKNOWN", ssh_connection(lab_ssh, host_key=None, no_host_key_check=True))
+    assert find_with("unknown") == {}
+
+
+def test_wrong_key_is_refused(lab_ssh, monkeypatch, tmp_path):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "mine")], check=True)
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", ssh_connection(lab_ssh, key_file=str(tmp_path / "mine")))
+    with pytest.raises(ExecutorError, match="refused the login"):
+        find_with("wrong")
+
+
+def test_key_file_that_is_not_there_is_named(lab_ssh, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_NOKEY", ssh_connection(lab_ssh, key_file="/nowhere/key"))
+    with pytest.raises(SettingsError, match="/nowhere/key"):
+        find_with("nokey")
+
+
+def test_host_behind_another_is_reached_through_it(lab_ssh, ssh_conn_id, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_BEHIND", ssh_connection(lab_ssh, jump_conn_id=ssh_conn_id))
+    assert find_with("behind") == {}
+
+
+def test_nobody_at_the_port_is_unavailable(lab_ssh, monkeypatch):
+    closed = dataclasses.replace(lab_ssh, port=9)
+    monkeypatch.setenv("AIRFLOW_CONN_CLOSED", ssh_connection(closed))
+    with pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:9"):
+        find_with("closed")
+
+
+def test_job_of_nobody_is_unknown(executor):
+    assert status(executor.connect(), JobHandle("nobody", "slurm", "1", executor.ssh_conn_id)).state is JobState.UNKNOWN
