@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env demo ui test lint format bench clean
+.PHONY: help env demo ui test test-lab lab lab-down lint format bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,18 @@ demo: $(READY) ## run the example pipeline in a real Airflow, and show what came
 ui: $(READY) ## keep that Airflow and an MLflow page up, until Ctrl-C
 	@$(BIN)/nemo-airflow ui
 
-test: $(READY) ## run all tests
-	$(BIN)/pytest
+test: $(READY) ## run all tests; where the lab of real back-ends cannot be made, those that need none
+	@if tests/lab/lab.sh check; then tests/lab/lab.sh up && $(BIN)/pytest; \
+	else echo "leaving out the tests that need it; make test-lab runs them on back-ends of your own"; $(BIN)/pytest -m "not lab"; fi
+
+test-lab: $(READY) ## run the tests on real back-ends: the lab's, or your own (docs/lab.md)
+	$(BIN)/pytest -m lab
+
+lab: ## bring up Docker, Slurm and Kubernetes on this machine (Debian 12, root)
+	@tests/lab/lab.sh up
+
+lab-down: ## end them; what was built stays for the next time
+	@tests/lab/lab.sh down
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .

@@ -26,6 +26,6 @@ fi
 
 say "2/3 making $venv with $("$python" --version)"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --allow-existing --python "$python" "$venv"
-say "3/3 installing nemo-airflow, Airflow and MLflow (about 200 packages)"
+say "3/3 installing nemo-airflow with all its extras (about 240 packages)"
 # Where Python may write no bytecode, each of Airflow's many processes would compile all it imports anew.
-"$uv" pip install --quiet ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python "$venv/bin/python" --constraints constraints.txt --editable '.[mlflow]' --group dev
+"$uv" pip install --quiet ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python "$venv/bin/python" --constraints constraints.txt --editable '.[all]' --group dev

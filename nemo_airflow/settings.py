@@ -30,3 +30,8 @@ def packages_folder() -> Path:
 def jobs_folder() -> Path:
     """Returns the folder under which each local job has its own."""
     return home() / "jobs"
+
+
+def bundles_folder() -> Path:
+    """Returns the folder of archives that are on their way to a back-end that takes them as files."""
+    return home() / "bundles"

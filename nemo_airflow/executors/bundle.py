@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import tarfile
 from pathlib import Path
 from typing import IO
@@ -33,7 +34,14 @@ def package_path(package: Package) -> Path:
 
 
 def write_bundle(
-    request: Request, file: IO[bytes], *, folder: str = "job", uid: int = 0, gid: int = 0, with_package: bool = True
+    request: Request,
+    file: IO[bytes],
+    *,
+    base: str = "",
+    folder: str = "job",
+    uid: int = 0,
+    gid: int = 0,
+    with_package: bool = True,
 ) -> None:
     """Writes the archive as an uncompressed tar.
 
@@ -43,7 +51,8 @@ def write_bundle(
     Args:
         request: The request, with the files of the job.
         file: Where to write; need not be seekable.
-        folder: The job's folder within the archive.
+        base: A folder within the archive that holds all the rest, or empty.
+        folder: The job's folder within that.
         uid: Owner of all members.
         gid: Group of all members.
         with_package: Whether the package goes along.
@@ -52,7 +61,7 @@ def write_bundle(
         ExecutorError: The package is not in the store.
     """
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        writer = _Writer(tar, uid, gid)
+        writer = _Writer(tar, base, uid, gid)
         for name, data in sorted(shipping.runner_files().items()):
             writer.add(f"runner/{shipping.runner_digest()}/{name}", data)
         writer.folder(folder)
@@ -64,16 +73,18 @@ def write_bundle(
 
 
 class _Writer:
-    def __init__(self, tar: tarfile.TarFile, uid: int, gid: int) -> None:
+    def __init__(self, tar: tarfile.TarFile, base: str, uid: int, gid: int) -> None:
         self._tar = tar
+        self._base = base
         self._owner = (uid, gid)
-        self._folders = {""}
+        self._folders = set() if base else {""}
 
     def folder(self, name: str) -> None:
         if name in self._folders:
             return
-        self.folder(name.rpartition("/")[0])
         self._folders.add(name)
+        if name:
+            self.folder(name.rpartition("/")[0])
         member = self._member(name, 0o777)
         member.type = tarfile.DIRTYPE
         self._tar.addfile(member)
@@ -92,7 +103,7 @@ class _Writer:
         self._tar.addfile(member, file)
 
     def _member(self, name: str, mode: int) -> tarfile.TarInfo:
-        member = tarfile.TarInfo(name)
+        member = tarfile.TarInfo(posixpath.join(self._base, name))
         member.mode = mode
         member.uid, member.gid = self._owner
         return member

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 
@@ -56,3 +58,27 @@ def _check(member: tarfile.TarInfo, name: str) -> None:
             raise ExecutorError(
                 f"output {name} links to {member.linkname}, which is outside the job's folder: copy it instead"
             )
+
+
+def file_of(pieces: Iterator[bytes]) -> IO[bytes]:
+    """Returns a file to read, once from start to end, that consists of these pieces."""
+    return io.BufferedReader(_Pieces(pieces), 1 << 20)
+
+
+class _Pieces(io.RawIOBase):
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size

@@ -10,11 +10,12 @@ import bisect
 import json
 import math
 
-from nemo_airflow.exceptions import StreamError
 from nemo_airflow.stream import MARK
 
 _SLACK = 2.0
 """Seconds by which a log's own times may differ from those in the records."""
+
+_LARGEST_GAP = 64 << 20
 
 _MARKS = 512
 """How many places of one log are remembered: enough for readers that lag a minute behind."""
@@ -43,14 +44,14 @@ class TimedLog:
     def take(self, excerpt: bytes, offset: int) -> bytes:
         """Returns what an excerpt of the log has after an offset of the stream.
 
-        Raises:
-            StreamError: The excerpt begins after the offset: the back-end has dropped what came before.
+        Where the excerpt begins after the offset, because the back-end has dropped what came before, as
+        many bytes as are gone are stood for by a record that says so.
         """
         begin = self._place(excerpt)
         if begin is None:  # nothing of the runner's yet: what precedes it stands at the very start
             return excerpt if offset == 0 else b""
         if begin > offset:
-            raise StreamError(f"bytes {offset} to {begin} of the job's log are gone: the back-end has rotated it")
+            return _filler(begin - offset)
         return excerpt[offset - begin :]
 
     def _place(self, excerpt: bytes) -> int | None:
@@ -85,3 +86,13 @@ def _place_of(record: bytes) -> tuple[int, float] | None:
         return int(data["at"]), float(data["ts"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _filler(size: int) -> bytes:
+    """Returns a warning as a record of a size; of a very large one, the first part: the next read comes to the rest."""
+    size = min(size, _LARGEST_GAP)
+    message = f"{size} bytes of the job's log are gone: the back-end has rotated it before they were read"
+    head = b"\n" + MARK + json.dumps({"v": 1, "type": "warning", "ts": 0.0, "message": message}).encode()[:-1]
+    if size < len(head) + 2:
+        return b"\n" * size
+    return head + b" " * (size - len(head) - 2) + b"}\n"

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 _GRACE = 5.0
+_DRAIN = 2.0
 
 
 def run(count: int, folder: str) -> int:
@@ -25,17 +26,23 @@ def run(count: int, folder: str) -> int:
     for rank, process in enumerate(processes):
         selector.register(process.stdout, selectors.EVENT_READ, _Prefixer(rank))  # type: ignore[arg-type]
     code = 0
-    kill_at = 0.0
-    while selector.get_map() or any(process.poll() is None for process in processes):
+    give_up = float("inf")
+    while selector.get_map() and time.monotonic() < give_up:
         for key, _ in selector.select(0.1):
             if not key.data(key.fileobj):
                 selector.unregister(key.fileobj)
-        failed = [code for process in processes if (code := process.poll() or 0)]
-        if failed and not kill_at:
-            code, kill_at = failed[0], time.monotonic() + _GRACE
-            _signal(processes, signal.SIGTERM)
-        if kill_at and time.monotonic() > kill_at:
-            _signal(processes, signal.SIGKILL)
+        ended = [process.poll() for process in processes]
+        if give_up < float("inf"):
+            continue
+        failed = [end for end in ended if end]
+        if failed:
+            code, give_up = failed[0], time.monotonic() + _GRACE
+            # All of them, and what they have started: that is one process group, this one's.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.killpg(0, signal.SIGTERM)
+        elif None not in ended:  # what still holds an output was left behind by one of them
+            give_up = time.monotonic() + _DRAIN
+    # What has not ended by now the supervisor ends, with the whole group.
     return code if code >= 0 else 128 - code
 
 
@@ -52,12 +59,6 @@ def _start(local_rank: int, count: int, folder: str) -> "subprocess.Popen[bytes]
     return subprocess.Popen(
         [sys.executable, entry, "--rank", folder], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-
-
-def _signal(processes: "List[subprocess.Popen[bytes]]", number: int) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(number)
 
 
 class _Prefixer:

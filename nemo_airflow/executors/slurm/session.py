@@ -37,9 +37,11 @@ _SUBMITTING = 60
 _BUSY, _REFUSED = 24, 25
 
 # An earlier or somebody else's sbatch may have been accepted though its answer was lost: ask by name.
+# What sbatch refuses for its resources stands in the queue all the same, as failed.
 _FUNCTIONS = """
 lookup() {
-  id=$(squeue -h -u "$(id -un)" -t all -n "$1" -o %A 2>/dev/null | sort -n | head -n 1)
+  id=$(squeue -h -u "$(id -un)" -t all -n "$1" -o '%A %r' 2>/dev/null | grep -v BadConstraints | sort -n | head -n 1)
+  id=${id%% *}
   [ -n "$id" ] || id=$(sed -n 's/.*"owner": "slurm:\\([0-9]*\\)".*/\\1/p' claim 2>/dev/null)
 }
 note() {
@@ -121,8 +123,10 @@ if mkdir submitting 2>/dev/null; then
   if id=$(sbatch --parsable {folders.START} 2>error); then
     id=${{id%%;*}}; note
   else
-    sleep 1; lookup {name}
-    [ -z "$id" ] || {{ note; exit 0; }}
+    if grep -Eqi '{"|".join(states.UNREACHABLE)}' error; then
+      sleep 1; lookup {name}
+      [ -z "$id" ] || {{ note; exit 0; }}
+    fi
     cat error >&2; rmdir submitting; exit {_REFUSED}
   fi
 else

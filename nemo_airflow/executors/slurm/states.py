@@ -45,10 +45,12 @@ HOPELESS = frozenset({"BadConstraints", "DependencyNeverSatisfied", "InvalidAcco
                       "PartitionNodeLimit", "PartitionTimeLimit"})  # fmt: skip
 """Reasons for which a queued job would wait for ever."""
 
-_UNREACHABLE = (
+UNREACHABLE = (
     "unable to contact", "socket timed out", "connection refused", "try again", "connection timed out",
     "zero bytes were transmitted", "slurmctld is not responding", "communication connection failure",
 )  # fmt: skip
+"""What commands say when the controller is away or overloaded."""
+
 _LIMITS = (
     "qos", "limit", "accounting/qos policy", "more processors", "more nodes", "node configuration",
     "memory specification", "exceeds",
@@ -119,7 +121,7 @@ def parse_history(text: str) -> dict[str, Entry]:
 
 def is_transient(complaint: str) -> bool:
     """Returns whether a command failed for a reason that passes: the controller away, or overloaded."""
-    return any(words in complaint.lower() for words in _UNREACHABLE)
+    return any(words in complaint.lower() for words in UNREACHABLE)
 
 
 def kind_of_refusal(complaint: str) -> FailureKind:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
+import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,8 @@ async def connect(conn_id: str) -> asyncssh.SSHClientConnection:
         BackendUnavailable: The host cannot be reached.
     """
     try:
-        import asyncssh
+        # In a thread: the import takes a second, and the event loop may be a triggerer's.
+        client = await asyncio.to_thread(importlib.import_module, "asyncssh")
     except ImportError as error:
         raise MissingExtraError("an SSH connection", "slurm") from error
     info = await aget_connection(conn_id)
@@ -45,10 +48,11 @@ async def connect(conn_id: str) -> asyncssh.SSHClientConnection:
     jump = info.extra.get("jump_conn_id")
     tunnel = await connect(str(jump)) if jump else None
     try:
-        with _clear_errors(asyncssh, info):
-            return await asyncssh.connect(
-                info.host, info.port or DEFAULT_PORT, tunnel=tunnel or (), **_options(asyncssh, info)
+        with _clear_errors(client, info):
+            connection: asyncssh.SSHClientConnection = await client.connect(
+                info.host, info.port or DEFAULT_PORT, tunnel=tunnel or (), **_options(client, info)
             )
+            return connection
     except BaseException:
         if tunnel is not None:
             tunnel.close()

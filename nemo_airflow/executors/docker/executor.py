@@ -1,0 +1,247 @@
+"""Runs jobs as containers of a Docker daemon: what is asked for, and the call that it becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from nemo_airflow.exceptions import ExecutorError, MissingExtraError
+from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.bundle import runner_entry
+from nemo_airflow.executors.docker.api import Access
+from nemo_airflow.executors.launchers import Processes
+from nemo_airflow.job import Job
+
+KEY = "nemo-airflow.key"
+"""Label with the job's key; the labels of the job itself have the same prefix."""
+
+PREFIX = "nemo-airflow."
+TTL = "nemo-airflow.ttl"
+NAME = "nemo-airflow.name"
+
+BASE = "/nemo-airflow"
+FOLDER = f"{BASE}/job"
+"""The job's folder in the container."""
+
+_PULL = ("missing", "always", "never")
+_NANO = 1_000_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DockerExecutor(Executor):
+    """Runs a job as a container, on the daemon of this machine or on another's.
+
+    The image needs Python 3.9 or newer, and nothing of ours. The code goes in and the outputs come out
+    through the daemon: nothing is mounted, no folder is shared.
+
+    Attributes:
+        container_image: The image.
+        docker_conn_id: Airflow connection of type ``docker``: a registry and its login, to pull the image.
+        docker_url: The daemon: ``unix://``, ``tcp://`` or ``ssh://``; ``$DOCKER_HOST``, else this machine's.
+        tls_ca_cert: File with the authority that signed the daemon's certificate.
+        tls_client_cert: File with the certificate to show to the daemon.
+        tls_client_key: File with its key.
+        tls_verify: Whether the daemon's certificate has to be valid.
+        timeout: Seconds to wait for an answer of the daemon.
+        pull: When to pull the image: ``missing``, ``always`` or ``never``.
+        platform: Which platform's image to take, as ``os/arch``.
+        python: The interpreter in the image.
+        entrypoint: What to start the interpreter with, in place of the image's own entry point.
+        user: User, and group, to run as: ``name``, ``uid`` or ``uid:gid``.
+        cpus: Processors that the container may use.
+        memory: Memory that it may use, in bytes or as Docker writes it: ``8g``.
+        memory_swap: Memory and swap together, likewise; -1 for any amount of swap.
+        num_gpus: How many GPUs it sees; -1 for all.
+        gpu_ids: Which GPUs it sees, by index or UUID.
+        shm_size: Size of ``/dev/shm``, in bytes or as Docker writes it.
+        ulimits: Limits as ``name:soft:hard`` or ``name:both``: ``memlock:-1``.
+        ntasks_per_node: Processes of the job.
+        network: Network to join: a name, ``host`` or ``none``.
+        ipc_mode: IPC namespace: ``host``, ``private`` ...
+        volumes: Volumes and folders of the daemon's machine, as ``source:target`` or ``source:target:mode``.
+        tmpfs: File systems in memory, options by path.
+        devices: Devices of the daemon's machine, as ``source`` or ``source:target:mode``.
+        extra_hosts: Addresses of more hosts, by name.
+        cap_add: Capabilities to add.
+        cap_drop: Capabilities to drop.
+        security_opt: Security options.
+        privileged: Whether the container may do all that its machine may.
+        runtime: Another runtime than the daemon's own: ``nvidia`` ...
+        labels: More labels of the container.
+        ttl: Seconds for which an ended container is kept; None to keep it until it is removed.
+        additional_kwargs: More fields of the call that creates the container, merged over ours, as in
+            "Create a container" of the Docker Engine API.
+    """
+
+    kind: ClassVar[str] = "docker"
+
+    container_image: str
+    docker_conn_id: str | None = None
+    docker_url: str | None = None
+    tls_ca_cert: str | None = None
+    tls_client_cert: str | None = None
+    tls_client_key: str | None = None
+    tls_verify: bool = True
+    timeout: float = 60.0
+    pull: str = "missing"
+    platform: str | None = None
+    python: str = "python3"
+    entrypoint: Sequence[str] = ()
+    user: str | None = None
+    cpus: float | None = None
+    memory: str | int | None = None
+    memory_swap: str | int | None = None
+    num_gpus: int | None = None
+    gpu_ids: Sequence[str] = ()
+    shm_size: str | int | None = None
+    ulimits: Sequence[str] = ()
+    ntasks_per_node: int = 1
+    network: str | None = None
+    ipc_mode: str | None = None
+    volumes: Sequence[str] = ()
+    tmpfs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    devices: Sequence[str] = ()
+    extra_hosts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cap_add: Sequence[str] = ()
+    cap_drop: Sequence[str] = ()
+    security_opt: Sequence[str] = ()
+    privileged: bool = False
+    runtime: str | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ttl: float | None = 86400.0
+    additional_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses what no container could be made of."""
+        if self.pull not in _PULL:
+            raise ExecutorError(f"pull={self.pull!r} of DockerExecutor has to be one of {', '.join(_PULL)}")
+        if self.num_gpus is not None and self.gpu_ids:
+            raise ExecutorError("DockerExecutor takes num_gpus or gpu_ids, not both")
+        if self.ntasks_per_node < 1:
+            raise ExecutorError(f"ntasks_per_node={self.ntasks_per_node}: a job has at least one process")
+
+    def render(self, job: Job) -> Request:
+        """Returns the call that creates the container, and the files to be put into it.
+
+        Raises:
+            ExecutorError: A size, limit or volume is not written as Docker takes it.
+            MissingExtraError: Docker's client is not installed.
+        """
+        own = self.prepare(job)
+        payload = {
+            "name": job.key,
+            "platform": self.platform,
+            "pull": self.pull,
+            "grace": self.grace,
+            "container": _merged(self._container(own), self.additional_kwargs),
+        }
+        return Request(
+            key=job.key, kind=self.kind, payload=payload, files={"job.json": own.dumps()}, package=job.package
+        )
+
+    def launch(self) -> tuple[str, ...]:
+        """Returns the command that starts the job's processes; empty for a job of one."""
+        launcher = self.launcher or (Processes() if self.ntasks_per_node > 1 else None)
+        return launcher.command(self.ntasks_per_node) if launcher else ()
+
+    def _container(self, job: Job) -> dict[str, Any]:
+        labels = {**self.labels, **{PREFIX + name: str(text) for name, text in job.labels.items()}}
+        labels |= {KEY: job.key, NAME: job.name, **({} if self.ttl is None else {TTL: f"{self.ttl:g}"})}
+        container = {
+            "Image": self.container_image,
+            "Entrypoint": [*self.entrypoint, self.python],
+            "Cmd": [f"{BASE}/{runner_entry()}", FOLDER],
+            "Env": [f"NEMO_AIRFLOW_KEY={job.key}"],
+            "Labels": labels,
+            "User": self.user,
+            "HostConfig": self._host(),
+        }
+        return {name: value for name, value in container.items() if value is not None}
+
+    def _host(self) -> dict[str, Any]:
+        host = {
+            # Reaps what the job leaves behind, and passes signals on.
+            "Init": True,
+            # The log is the job's stream: a daemon that rotates logs by default would cut it.
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1000g"}},
+            "NanoCpus": None if self.cpus is None else round(self.cpus * _NANO),
+            "Memory": _bytes("memory", self.memory),
+            "MemorySwap": _bytes("memory_swap", self.memory_swap),
+            "ShmSize": _bytes("shm_size", self.shm_size),
+            "Ulimits": [_ulimit(text) for text in self.ulimits],
+            "DeviceRequests": self._gpus(),
+            "NetworkMode": self.network,
+            "IpcMode": self.ipc_mode,
+            "Binds": list(self.volumes),
+            "Tmpfs": dict(self.tmpfs),
+            "Devices": [_device(text) for text in self.devices],
+            "ExtraHosts": [f"{name}:{address}" for name, address in self.extra_hosts.items()],
+            "CapAdd": list(self.cap_add),
+            "CapDrop": list(self.cap_drop),
+            "SecurityOpt": list(self.security_opt),
+            "Privileged": self.privileged or None,
+            "Runtime": self.runtime,
+        }
+        return {name: value for name, value in host.items() if value is not None and value != [] and value != {}}
+
+    def _gpus(self) -> list[dict[str, Any]]:
+        if self.gpu_ids:
+            return [{"DeviceIDs": list(self.gpu_ids), "Capabilities": [["gpu"]]}]
+        return [{"Count": self.num_gpus, "Capabilities": [["gpu"]]}] if self.num_gpus else []
+
+    @property
+    def _access(self) -> Access:
+        tls = (self.tls_ca_cert, self.tls_client_cert, self.tls_client_key, self.tls_verify)
+        url = self.docker_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        return Access(url, self.docker_conn_id, self.timeout, *tls)
+
+    def connection_key(self) -> Hashable:
+        """One session for all jobs of a daemon that pull with the same login."""
+        return (self.kind, self._access)
+
+    def connect(self) -> Session:
+        """Returns a session with the daemon."""
+        from nemo_airflow.executors.docker.session import DockerSession
+
+        return DockerSession(self._access)
+
+
+def _bytes(name: str, size: str | int | None) -> int | None:
+    if size is None or isinstance(size, int):
+        return size
+    try:
+        from docker.errors import DockerException
+        from docker.utils import parse_bytes
+    except ImportError as error:
+        raise MissingExtraError("DockerExecutor", "docker") from error
+    try:
+        return int(parse_bytes(size))
+    except DockerException as error:
+        raise ExecutorError(f"{name}={size!r} of DockerExecutor is no size: write bytes, or 512m, 8g") from error
+
+
+def _ulimit(text: str) -> dict[str, Any]:
+    name, _, limits = text.partition(":")
+    soft, _, hard = limits.partition(":")
+    try:
+        return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
+    except ValueError as error:
+        raise ExecutorError(
+            f"ulimit {text!r} of DockerExecutor: write name:soft:hard or name:both, as memlock:-1"
+        ) from error
+
+
+def _device(text: str) -> dict[str, str]:
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    return {"PathOnHost": source, "PathInContainer": target or source, "CgroupPermissions": mode or "rwm"}
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        own = merged.get(name)
+        merged[name] = _merged(own, value) if isinstance(own, Mapping) and isinstance(value, Mapping) else value
+    return merged

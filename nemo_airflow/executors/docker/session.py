@@ -1,0 +1,225 @@
+"""Talks to one Docker daemon about many jobs at once."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import tarfile
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.docker import submission
+from nemo_airflow.executors.docker.api import Access, Docker, in_thread
+from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
+from nemo_airflow.executors.docker.status import end_status, seconds, state_of
+from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.executors.outputs import extract_outputs, file_of
+from nemo_airflow.executors.timed_log import TimedLog
+from nemo_airflow.job import JobHandle, JobState, JobStatus, JsonObject
+
+_ALIVE = ("created", "running", "paused", "restarting", "removing")
+_LIMIT = 4 << 20
+"""Bytes of log to ask for; more only where that many were written within the slack of the times."""
+
+_KEPT = 10_000
+_ABANDONED = 3600.0
+"""Seconds after which nobody will start a container that was only created."""
+
+_SWEEP_EVERY = 600.0
+_SWEPT_AT_ONCE = 50
+
+
+class DockerSession(Session):
+    """One Docker daemon.
+
+    Args:
+        access: How it is reached.
+    """
+
+    poll_interval: ClassVar[tuple[float, float]] = (0.1, 15.0)
+    # The daemon was asked about the very container: its answer needs no second opinion, only one against a mishap.
+    misses: ClassVar[int] = 2
+
+    def __init__(self, access: Access) -> None:
+        self._docker = Docker(access)
+        self._logs: OrderedDict[str, TimedLog] = OrderedDict()
+        self._ends: OrderedDict[tuple[str, str], JobStatus] = OrderedDict()
+        """How jobs ended, by key and id of their container: also when somebody clears it away."""
+        self._next_sweep = time.monotonic()
+
+    async def submit(self, request: Request) -> JobHandle:
+        """See :meth:`Session.submit`."""
+        return self._handle(await in_thread(submission.submit, self._docker, request))
+
+    async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
+        """See :meth:`Session.find`."""
+        known = await self._inspected(keys)
+        return {
+            key: self._handle(container)
+            for key, container in known.items()
+            if container["State"]["Status"] != "created"
+        }
+
+    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        """See :meth:`Session.poll`."""
+        alive = {}
+        if len(handles) > 1:
+            for listed in await in_thread(self._docker.list, [KEY], _ALIVE):
+                alive[listed["Labels"][KEY], listed["Id"]] = listed["State"]
+        statuses = await asyncio.gather(*(self._status(handle, alive) for handle in handles))
+        await self._sweep()
+        return {handle.key: status for handle, status in zip(handles, statuses, strict=True)}
+
+    async def _status(self, handle: JobHandle, alive: Mapping[tuple[str, str], str]) -> JobStatus:
+        if known := self._ends.get((handle.key, handle.id)):
+            return known
+        if state := state_of(alive.get((handle.key, handle.id), "")):
+            return JobStatus(state)
+        container = (await self._inspected([handle.key])).get(handle.key)
+        if container is None or (handle.id and container["Id"] != handle.id):
+            return self._unknown(handle)
+        if state := state_of(container["State"]["Status"]):
+            return JobStatus(state)
+        status = await in_thread(self._end, container)
+        self._ends[handle.key, container["Id"]] = status
+        if len(self._ends) > _KEPT:
+            self._ends.popitem(last=False)
+        return status
+
+    def _unknown(self, handle: JobHandle) -> JobStatus:
+        return JobStatus(JobState.UNKNOWN, reason=f"Docker at {self._docker.url} has no container {handle.key}")
+
+    def _end(self, container: JsonObject) -> JobStatus:
+        """Returns how a job ended: by the runner's own mark, else by what the daemon saw."""
+        if mark := self._file(container, "end.json"):
+            return status_of_end(json.loads(mark))
+        # Told to end before the runner listened.
+        return end_status(container, cancelled=self._file(container, "cancel") is not None)
+
+    def _file(self, container: JsonObject, name: str) -> bytes | None:
+        with self._docker.archive(container["Id"], f"{FOLDER}/{name}") as pieces:
+            if pieces is None:
+                return None
+            with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+                file = tar.extractfile(tar.getmembers()[0])
+                return file.read() if file else None
+
+    async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
+        """See :meth:`Session.read`."""
+        chunks = await asyncio.gather(*(in_thread(self._read, cursor) for cursor in cursors))
+        return [chunk for chunk in chunks if chunk.data]
+
+    def _read(self, cursor: Cursor) -> Chunk:
+        key = cursor.handle.key
+        log = self._logs.pop(key, None) or TimedLog()
+        self._logs[key] = log  # the last one used is the last to be forgotten
+        if len(self._logs) > _KEPT:
+            self._logs.popitem(last=False)
+        limit = _LIMIT
+        while True:
+            excerpt = self._docker.log(key, log.since(cursor.offset), limit)
+            data = log.take(excerpt, cursor.offset)
+            if data or len(excerpt) < limit:
+                return Chunk(key, cursor.offset, data)
+            limit *= 4
+
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.cancel`."""
+        await asyncio.gather(*(in_thread(self._cancel, handle) for handle in handles))
+
+    def _cancel(self, handle: JobHandle) -> None:
+        container = self._docker.inspect(handle.key)
+        if container is None or state_of(container["State"]["Status"]) is None:
+            return
+        if container["State"]["Status"] == "created" and time.time() - seconds(container["Created"]) > _ABANDONED:
+            self._docker.remove(container["Id"])
+            return
+        # The runner looks for the file at its start: the signal may come before it listens.
+        self._docker.put(container["Id"], _cancel_mark())
+        self._docker.signal(container["Id"], "SIGTERM")
+
+    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+        """See :meth:`Session.collect`."""
+        return await in_thread(self._collect, handle, into)
+
+    def _collect(self, handle: JobHandle, into: Path) -> list[Path]:
+        with self._docker.archive(handle.key, f"{FOLDER}/outputs/.") as pieces:
+            return [] if pieces is None else extract_outputs(file_of(pieces), into)
+
+    async def remove(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.remove`."""
+        for key, container in (await self._inspected([handle.key for handle in handles])).items():
+            running = state_of(container["State"]["Status"]) is JobState.RUNNING
+            if running or not await in_thread(self._docker.remove, container["Id"]):
+                raise ExecutorError(f"job {key} is still running: cancel it before it is removed")
+
+    async def survey(self) -> list[JobHandle]:
+        """See :meth:`Session.survey`."""
+        listed = await in_thread(self._docker.list, [KEY], _ALIVE)
+        # One that was created just now is about to be started by whoever created it.
+        known = [c for c in listed if c["State"] != "created" or time.time() - c["Created"] > _ABANDONED]
+        return [self._handle(c) for c in (await self._inspected([c["Labels"][KEY] for c in known])).values()]
+
+    async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
+        """See :meth:`Session.labels`."""
+        known = await self._inspected([handle.key for handle in handles])
+        return {
+            key: {
+                name.removeprefix(PREFIX): text
+                for name, text in container["Config"]["Labels"].items()
+                if name.startswith(PREFIX) and name not in (KEY, NAME, TTL)
+            }
+            for key, container in known.items()
+        }
+
+    async def close(self) -> None:
+        """See :meth:`Session.close`."""
+        await in_thread(self._docker.close)
+
+    async def _inspected(self, keys: Sequence[str]) -> dict[str, JsonObject]:
+        """Returns what the daemon knows of our containers of these keys."""
+        found = await asyncio.gather(*(in_thread(self._docker.inspect, key) for key in keys))
+        return {
+            key: container
+            for key, container in zip(keys, found, strict=True)
+            if container is not None and (container["Config"].get("Labels") or {}).get(KEY) == key
+        }
+
+    def _handle(self, container: JsonObject) -> JobHandle:
+        key, begun = container["Config"]["Labels"][KEY], seconds(container["Created"])
+        return JobHandle(key, DockerExecutor.kind, container["Id"], self._docker.url, begun)
+
+    async def _sweep(self) -> None:
+        """Removes containers that were kept for their time; at most once in ten minutes."""
+        if time.monotonic() < self._next_sweep:
+            return
+        self._next_sweep = time.monotonic() + _SWEEP_EVERY
+        try:
+            await in_thread(self._remove_old)
+        except ExecutorError as error:  # clearing up must not keep anybody from looking at their jobs
+            logging.getLogger(__name__).warning("old containers are not cleared away: %s", error)
+
+    def _remove_old(self) -> None:
+        now = time.time()
+        ended = self._docker.list([KEY, TTL], ["exited", "dead"])
+        # Not looked at closer: those that are too young to have ended so long ago.
+        old = [c for c in ended if now - c["Created"] > float(c["Labels"][TTL])][:_SWEPT_AT_ONCE]
+        for container in old:
+            details = self._docker.inspect(container["Id"])
+            if details and now - seconds(details["State"]["FinishedAt"]) > float(container["Labels"][TTL]):
+                self._docker.remove(container["Id"])
+
+
+def _cancel_mark() -> io.BytesIO:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(f"{FOLDER.lstrip('/')}/cancel"))
+    archive.seek(0)
+    return archive

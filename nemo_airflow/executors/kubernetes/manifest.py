@@ -1,0 +1,276 @@
+"""Writes the objects of a job: one pod a node, and the Secret that brings the runner and the job. Pure."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.bundle import runner_entry
+from nemo_airflow.job import Job, JsonObject
+
+if TYPE_CHECKING:
+    from nemo_airflow.executors.kubernetes.executor import KubernetesExecutor
+
+KIND = "kubernetes"
+
+CONTAINER = "job"
+"""Name of the container that runs the job; others in the pod come from a template or from the cluster."""
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+OURS = "nemo-airflow"
+KEY = "nemo-airflow.key"
+RANK = "nemo-airflow.rank"
+
+LABELS = "nemo-airflow/labels"
+"""Annotation: where the job comes from, whole; labels may not hold every character."""
+NODES = "nemo-airflow/nodes"
+"""Annotation: of how many pods the job is."""
+PACKAGE = "nemo-airflow/package"
+"""Annotation: how many bytes of package are sent into the pod after it has started; absent when none are."""
+SUBMITTED = "nemo-airflow/submitted"
+"""Annotation: the package has been sent."""
+MASTER = "nemo-airflow/master"
+"""Annotation: address of the job's first pod, which the others wait for."""
+CANCELLED = "nemo-airflow/cancelled"
+"""Annotation: the job was cancelled."""
+VERDICT = "nemo-airflow/verdict"
+"""Annotation: what the job has come to, where the pod was ended for it: it never started, another had failed ..."""
+PENDING_TIMEOUT = "nemo-airflow/pending-timeout"
+"""Annotation: seconds after which a pod that has not started is given up."""
+TTL = "nemo-airflow/ttl"
+"""Annotation: seconds for which the ended pod is kept."""
+
+BASE = "/nemo-airflow"
+"""Folder in the pod that holds the runner and the job's folder; an emptyDir, so it outlives the container."""
+BUNDLE_MOUNT = "/nemo-airflow-bundle"
+BUNDLE_FILE = "bundle.tar.gz"
+MASTER_MOUNT = "/nemo-airflow-master"
+
+UPLOAD_LIMIT = 600.0
+"""Seconds for which a pod that has started waits for its package and for its first pod's address."""
+
+_FIRST_PORT, _PORTS = 20000, 12000
+
+_IDS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+"""What of a job's origin becomes labels too, for whoever looks for its pods."""
+
+_MERGE_KEYS = {
+    "containers": "name", "initContainers": "name", "volumes": "name", "env": "name", "volumeMounts": "mountPath",
+    "imagePullSecrets": "name", "ports": "containerPort", "hostAliases": "ip",
+    "topologySpreadConstraints": "topologyKey",
+}  # fmt: skip
+"""Lists that are merged item by item, and the field that tells which item is which."""
+
+
+@functools.cache
+def program(name: str) -> str:
+    """Returns the text of a program that runs in the pod."""
+    return resources.files("nemo_airflow.executors.kubernetes.in_pod").joinpath(f"{name}.py").read_text("utf-8")
+
+
+def pod_name(key: str, rank: int, nodes: int) -> str:
+    """Returns the name of a job's pod: the key, and for a group the pod's number in it."""
+    return key if nodes == 1 else f"{key}-{rank}"
+
+
+def secret_manifest(executor: KubernetesExecutor, job: Job) -> JsonObject:
+    """Returns the Secret of a job, without its content."""
+    annotations = {LABELS: _dumps(job.labels), **executor.annotations}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": job.key, "labels": _labels(executor, job), "annotations": annotations},
+    }
+
+
+def pod_manifests(executor: KubernetesExecutor, job: Job, upload: int) -> list[JsonObject]:
+    """Returns the pods of a job, in the order of their ranks.
+
+    Args:
+        executor: Where the job runs.
+        job: The job.
+        upload: Bytes of package that are sent once the pod runs; 0 when it comes with the Secret.
+    """
+    return [_pod(executor, job, rank, upload) for rank in range(executor.nodes)]
+
+
+def _pod(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> JsonObject:
+    annotations = {
+        LABELS: _dumps(job.labels),
+        NODES: str(executor.nodes),
+        **({PENDING_TIMEOUT: f"{executor.pending_timeout:g}"} if executor.pending_timeout is not None else {}),
+        **({TTL: f"{executor.ttl:g}"} if executor.ttl is not None else {}),
+        **({PACKAGE: str(upload)} if upload else {}),
+        **executor.annotations,
+    }
+    pod: JsonObject = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(job.key, rank, executor.nodes),
+            **({"namespace": executor.namespace} if executor.namespace else {}),
+            "labels": {**_labels(executor, job), RANK: str(rank)},
+            "annotations": annotations,
+        },
+        "spec": _spec(executor, job, rank, upload),
+    }
+    return merge(pod, executor.pod_template) if executor.pod_template else pod
+
+
+def _labels(executor: KubernetesExecutor, job: Job) -> dict[str, str]:
+    ids = {f"nemo-airflow.{name}": _label_value(str(job.labels[name])) for name in _IDS if name in job.labels}
+    return {**executor.labels, **ids, MANAGED_BY: OURS, KEY: job.key}
+
+
+def _dumps(labels: Mapping[str, str]) -> str:
+    return json.dumps(dict(labels), sort_keys=True)
+
+
+def _label_value(text: str) -> str:
+    """Returns the text as a label's value may be; the annotation beside it has it whole."""
+    return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9]+$", "", re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63])
+
+
+def _spec(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> JsonObject:
+    spec: JsonObject = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": int(executor.grace)
+        + 5,  # the runner ends the job after its grace, then itself
+        "automountServiceAccountToken": bool(executor.service_account),
+        "enableServiceLinks": False,
+        "containers": [_container(executor, job, rank, upload)],
+        "volumes": [
+            {"name": "nemo-airflow", "emptyDir": {}},
+            {"name": "nemo-airflow-bundle", "secret": {"secretName": job.key}},
+            *_optional_volumes(executor, rank),
+            *map(dict, executor.volumes),
+        ],
+    }
+    if job.time_limit:
+        # Only a backstop: the runner keeps the limit. Counted from before the image is pulled.
+        slack = (executor.pending_timeout or 0) + UPLOAD_LIMIT
+        spec["activeDeadlineSeconds"] = int(job.time_limit + executor.grace + executor.linger + slack)
+    if executor.nodes > 1:
+        # By their host names NCCL tells machines apart; the end of the key is what sets jobs apart.
+        spec["hostname"] = f"{job.key[-50:].lstrip('-')}-{rank}"
+    if executor.host_network:
+        spec.update(hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet")
+    optional = {
+        "serviceAccountName": executor.service_account,
+        "nodeSelector": dict(executor.node_selector),
+        "tolerations": [*map(dict, executor.tolerations)],
+        "affinity": executor.affinity,
+        "securityContext": executor.pod_security_context,
+        "imagePullSecrets": [{"name": name} for name in executor.image_pull_secrets],
+        "priorityClassName": executor.priority_class,
+        "schedulerName": executor.scheduler_name,
+    }
+    spec.update({name: value for name, value in optional.items() if value})
+    return spec
+
+
+def _optional_volumes(executor: KubernetesExecutor, rank: int) -> list[JsonObject]:
+    volumes: list[JsonObject] = []
+    if executor.shm_size:
+        size = str(executor.shm_size)
+        volumes.append({"name": "nemo-airflow-shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}})
+    if rank:
+        field = {"fieldPath": f"metadata.annotations['{MASTER}']"}
+        volumes.append(
+            {"name": "nemo-airflow-master", "downwardAPI": {"items": [{"path": "master", "fieldRef": field}]}}
+        )
+    return volumes
+
+
+def _container(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> JsonObject:
+    package = f"job/package.{job.package.format}" if job.package and upload else ""
+    master = f"{MASTER_MOUNT}/master" if rank else ""
+    arguments = [f"{BUNDLE_MOUNT}/{BUNDLE_FILE}", BASE, runner_entry(), package, master, f"{UPLOAD_LIMIT:g}"]
+    mounts = [
+        {"name": "nemo-airflow", "mountPath": BASE},
+        {"name": "nemo-airflow-bundle", "mountPath": BUNDLE_MOUNT, "readOnly": True},
+        *([{"name": "nemo-airflow-shm", "mountPath": "/dev/shm"}] if executor.shm_size else []),  # noqa: S108
+        *([{"name": "nemo-airflow-master", "mountPath": MASTER_MOUNT, "readOnly": True}] if rank else []),
+        *map(dict, executor.volume_mounts),
+    ]
+    container: JsonObject = {
+        "name": CONTAINER,
+        "image": executor.container_image,
+        "command": [executor.python, "-S", "-c", program("start"), *arguments],
+        "env": _env(executor, job, rank),
+        "volumeMounts": mounts,
+    }
+    optional = {
+        "imagePullPolicy": executor.image_pull_policy,
+        "envFrom": [_env_source(source) for source in executor.env_from],
+        "resources": _resources(executor),
+        "securityContext": executor.security_context,
+    }
+    container.update({name: value for name, value in optional.items() if value})
+    return container
+
+
+def _env(executor: KubernetesExecutor, job: Job, rank: int) -> list[JsonObject]:
+    """Returns the environment of the runner. The job's own is in job.json, and so in the Secret."""
+    env: list[JsonObject] = [{"name": "NEMO_AIRFLOW_LINGER", "value": f"{executor.linger:g}"}]
+    if executor.nodes > 1:
+        port = _FIRST_PORT + zlib.crc32(job.key.encode()) % _PORTS
+        values = {"NNODES": executor.nodes, "NODE_RANK": rank, "MASTER_PORT": port}
+        env += [{"name": name, "value": str(value)} for name, value in values.items()]
+        if rank == 0:
+            env.append({"name": "MASTER_ADDR", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+    for name, (secret, key) in sorted(executor.secret_env.items()):
+        env.append({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
+    return env
+
+
+def _env_source(source: str | Mapping[str, Any]) -> JsonObject:
+    return {"secretRef": {"name": source}} if isinstance(source, str) else dict(source)
+
+
+def _resources(executor: KubernetesExecutor) -> JsonObject:
+    # No limit on processors unless asked for: it would only throttle. Memory without one is taken from the neighbours.
+    memory = {"memory": str(executor.memory)} if executor.memory else {}
+    cpus = {"cpu": str(executor.cpus)} if executor.cpus else {}
+    gpus = {executor.gpu_resource: str(executor.gpus)} if executor.gpus else {}
+    both = {
+        "requests": {**cpus, **memory, **gpus, **{k: str(v) for k, v in executor.requests.items()}},
+        "limits": {**memory, **gpus, **{k: str(v) for k, v in executor.limits.items()}},
+    }
+    return {name: values for name, values in both.items() if values}
+
+
+def merge(below: Any, above: Any, field: str = "") -> Any:
+    """Returns the two merged as Kubernetes merges them: what is above wins, None takes away.
+
+    Lists whose items have names (containers, volumes, env ...) are merged item by item, others replaced.
+    """
+    if isinstance(below, Mapping) and isinstance(above, Mapping):
+        merged = dict(below)
+        for name, value in above.items():
+            if value is None:
+                merged.pop(name, None)
+            else:
+                merged[name] = merge(below.get(name), value, name)
+        return merged
+    if field in _MERGE_KEYS and isinstance(below, Sequence) and isinstance(above, Sequence):
+        return _merge_items(below, above, _MERGE_KEYS[field], field)
+    return above
+
+
+def _merge_items(below: Sequence[Any], above: Sequence[Any], key: str, field: str) -> list[Any]:
+    merged = {item[key]: item for item in below}
+    for item in above:
+        if not isinstance(item, Mapping) or key not in item:
+            raise ExecutorError(
+                f"pod_template: every item of {field} needs a {key!r}, so that it can be merged: {item!r}"
+            )
+        merged[item[key]] = merge(merged.get(item[key]), item)
+    return list(merged.values())

@@ -1,0 +1,332 @@
+"""Talks to one namespace of a cluster about many jobs at once."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.executors.kubernetes import manifest
+from nemo_airflow.executors.kubernetes.access import Access
+from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
+from nemo_airflow.executors.kubernetes.ending import Ending
+from nemo_airflow.executors.kubernetes.logs import Pace, PodLog
+from nemo_airflow.executors.kubernetes.pod import (
+    annotation,
+    container_end,
+    grace_of,
+    has_started,
+    is_deleted,
+    is_over,
+    is_running,
+    is_unsettled,
+    label,
+    line,
+    name_of,
+    python_of,
+    settled,
+    uid_of,
+)
+from nemo_airflow.executors.kubernetes.pods import Pods, jobs
+from nemo_airflow.executors.kubernetes.record import Records, age_of, end_of
+from nemo_airflow.executors.kubernetes.status import STILL_CREATED, dumps, job_status
+from nemo_airflow.executors.kubernetes.submission import Submission, is_submitted
+from nemo_airflow.executors.kubernetes.transfer import fetch_outputs
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AT_ONCE = 16
+"""Requests about single pods that are under way at one time."""
+
+_READS_A_SECOND = 40.0
+_READS_AT_ONCE = 80
+"""Logs of running jobs that are read: where there are more jobs, each one's comes less often."""
+
+_ENDS_KEPT = 10_000
+_ORPHANED = 60.0
+_OTHERS_END_WITHIN = 60.0
+_SETTLED_WITHIN = 15.0
+_BY_SIGKILL = 128 + 9
+_BY_USER = {manifest.CANCELLED: "true"}
+
+
+class KubernetesSession(Session):
+    """One namespace of one cluster.
+
+    Args:
+        access: How the cluster is reached.
+    """
+
+    poll_interval = (0.1, 15.0)
+    # The API server was asked about the very pod: its answer needs no second opinion, only one against a mishap.
+    misses = 2
+
+    def __init__(self, access: Access) -> None:
+        self._cluster = Cluster(access)
+        self._pods = Pods(self._cluster)
+        self._records = Records(self._cluster)
+        self._ending = Ending(self._cluster, self._pods, self._records)
+        self._logs: dict[str, PodLog] = {}
+        self._ends: OrderedDict[str, JobStatus] = OrderedDict()
+        """How jobs ended, by the uid of their first pod: also when somebody clears the pod away."""
+        self._unsettled: dict[str, float] = {}
+        """Since when pods that were ended have been seen to run on, by their uid."""
+        self._pace = Pace(_READS_A_SECOND, _READS_AT_ONCE)
+        self._requests = asyncio.Semaphore(_AT_ONCE)
+
+    async def submit(self, request: Request) -> JobHandle:
+        """See :meth:`Session.submit`."""
+        return await Submission(request, self._cluster, self._pods, self._records, self._ending).run()
+
+    async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
+        """See :meth:`Session.find`."""
+        found = await self._pods.of(keys)
+        handles = {key: self._pods.handle(pods[0]) for key, pods in found.items() if is_submitted(pods)}
+        missing = [key for key in keys if key not in found]
+        for key, secret in zip(missing, await self._each(self._records.find, missing), strict=True):
+            if secret and (end := end_of(secret)):
+                handles[key] = end[0]
+        return handles
+
+    # Watching
+
+    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        """See :meth:`Session.poll`."""
+        if not handles:
+            return {}
+        known = jobs(await self._pods.look())
+        missing = [handle.key for handle in handles if not _is_of(handle, known.get(handle.key))]
+        if missing:
+            known = {**known, **await self._pods.of(missing)}
+        statuses = await self._each(lambda handle: self._status(handle, known.get(handle.key)), handles)
+        await self._ending.sweep([pod for pods in known.values() for pod in pods])
+        return {handle.key: status for handle, status in zip(handles, statuses, strict=True)}
+
+    async def _status(self, handle: JobHandle, pods: list[JsonObject] | None) -> JobStatus:
+        if pods is None or not _is_of(handle, pods):
+            return await self._status_without_pods(handle)
+        pods = await self._settled(pods)
+        status = job_status(pods, time.time())
+        if status.state is JobState.UNKNOWN:
+            status = await self._status_without_pods(handle, status)
+        if status.state is JobState.FAILED and (alive := [pod for pod in pods if not _is_leaving(pod)]):
+            # A pod that will never start, or the rest of a group: they would hold what others wait for.
+            status = await self._with_events(status, alive)
+            await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
+            if any(map(is_running, alive)):
+                return JobStatus(JobState.RUNNING, reason=status.reason)
+        elif status.state.is_final and (alive := [pod for pod in pods if container_end(pod) and not _is_leaving(pod)]):
+            # A sidecar that does not know that the job has ended.
+            await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
+        elif status.state in (JobState.PENDING, JobState.RUNNING):
+            await self._introduce(pods)
+        if status.state.is_final:
+            self._remember(handle, status)
+        return status
+
+    async def _with_events(self, status: JobStatus, pods: Sequence[JsonObject]) -> JobStatus:
+        """Returns the status of a job that did not start with what only the events of its pods say."""
+        if not status.reason.endswith(STILL_CREATED):
+            return status
+        selector = f"type=Warning,involvedObject.uid={uid_of(pods[0])}"
+        try:
+            listed = await self._cluster.request("GET", "events", "list events", query={"fieldSelector": selector})
+        except Refused:  # no right to: the job's end is known all the same
+            return status
+        said = [line(event.get("message")) for event in listed["items"] if event.get("reason") != "MissingClusterDNS"]
+        return dataclasses.replace(status, reason=": ".join((status.reason, *said[-1:])))
+
+    async def _settled(self, pods: Sequence[JsonObject]) -> list[JsonObject]:
+        """Returns pods, those that have ended with how their containers ended as far as that can be known."""
+        return [await self._settle(pod) if is_unsettled(pod) else pod for pod in pods]
+
+    async def _settle(self, pod: JsonObject) -> JsonObject:
+        first_seen = self._unsettled.setdefault(uid_of(pod), time.monotonic())
+        end = await PodLog(self._cluster, name_of(pod)).end_record()
+        if end is None and time.monotonic() < first_seen + grace_of(pod) + _SETTLED_WITHIN:
+            return pod
+        return self._pods.note(settled(pod, int(end["exit_code"]) if end else _BY_SIGKILL))
+
+    async def _status_without_pods(self, handle: JobHandle, unknown: JobStatus | None = None) -> JobStatus:
+        if known := self._ends.get(handle.id):
+            return known
+        secret = await self._records.find(handle.key)
+        end = end_of(secret) if secret else None
+        if end and handle.id in ("", end[0].id):
+            return end[1]
+        reason = f"there is no pod of the job in namespace {self._cluster.namespace}: somebody has deleted it"
+        return unknown or JobStatus(JobState.UNKNOWN, reason=reason)
+
+    async def _introduce(self, pods: Sequence[JsonObject]) -> None:
+        """Tells the other pods of a group where the first one is."""
+        address = pods[0]["status"].get("podIP")
+        if address and label(pods[0], manifest.RANK) == "0":
+            for pod in pods[1:]:
+                if not annotation(pod, manifest.MASTER):
+                    await self._ending.change(pod, {"metadata": {"annotations": {manifest.MASTER: address}}})
+
+    def _remember(self, handle: JobHandle, status: JobStatus) -> None:
+        if handle.id:
+            self._ends[handle.id] = status
+            while len(self._ends) > _ENDS_KEPT:
+                self._ends.popitem(last=False)
+
+    # Reading
+
+    async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
+        """See :meth:`Session.read`."""
+        if not cursors:
+            return []
+        looked = await self._pods.look()
+        known = jobs(looked)
+        self._forget_logs(looked)
+        running, ended = [], []
+        for cursor in cursors:
+            pods = known.get(cursor.handle.key)
+            if pods and _is_of(cursor.handle, pods) and has_started(pods[0]):
+                log = self._logs.setdefault(uid_of(pods[0]), PodLog(self._cluster, name_of(pods[0])))
+                if container_end(pods[0]) is None:
+                    running.append((cursor, log))
+                elif not log.is_read(cursor.offset):
+                    ended.append((cursor, log))
+        # The end of a log is read at once: nobody asks again. Of the others those first that have waited longest.
+        running.sort(key=lambda item: item[1].looked_at)
+        running = running[: self._pace.take(len(running))]
+        chunks = await self._each(lambda item: _read(*item, ended=True), ended)
+        chunks += await self._each(lambda item: _read(*item, ended=False), running)
+        return [chunk for chunk in chunks if chunk.data]
+
+    def _forget_logs(self, pods: Mapping[str, JsonObject]) -> None:
+        if len(self._logs) > 2 * len(pods) + 100:
+            there = {uid_of(pod) for pod in pods.values()}
+            self._logs = {uid: log for uid, log in self._logs.items() if uid in there}
+            self._unsettled = {uid: since for uid, since in self._unsettled.items() if uid in there}
+
+    # Ending
+
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.cancel`."""
+        found = await self._pods.of([handle.key for handle in handles])
+        await self._each(lambda handle: self._cancel(handle, found.get(handle.key)), handles)
+
+    async def _cancel(self, handle: JobHandle, pods: list[JsonObject] | None) -> None:
+        status = JobStatus(JobState.CANCELLED, failure=FailureKind.CANCELLED)
+        if pods is None:
+            secret = await self._records.find(handle.key)
+            if secret and not end_of(secret):  # a submit that has come no further, or is under way
+                await self._records.keep_end(handle.key, handle, status)
+            return
+        pods = await self._settled(pods)
+        if job_status(pods, time.time()).state.is_final:
+            return
+        notes = _BY_USER
+        if is_running(pods[0]) and (end := await PodLog(self._cluster, name_of(pods[0])).end_record()):
+            # It only waits for somebody to fetch its outputs: that ends now, and the job ended as it did.
+            status = status_of_end(end)
+            notes = {manifest.VERDICT: dumps(status)}
+        await self._ending.end(pods, self._pods.handle(pods[0]), status, notes)
+
+    async def remove(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.remove`."""
+        found = await self._pods.of([handle.key for handle in handles])
+        for handle in handles:
+            for pod in await self._settled(found.get(handle.key, ())):
+                if not is_over(pod) and not await self._has_ended(pod):
+                    raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
+        await self._each(lambda handle: self._ending.remove(handle.key, found.get(handle.key, ())), handles)
+
+    async def survey(self) -> list[JobHandle]:
+        """See :meth:`Session.survey`."""
+        found = {key: await self._settled(pods) for key, pods in (await self._pods.all()).items()}
+        handles = [self._pods.handle(pods[0]) for pods in found.values() if not all(map(is_over, pods))]
+        for secret in await self._records.all():
+            # A submit that came no further than its first step.
+            if name_of(secret) not in found and not end_of(secret) and age_of(secret, time.time()) > _ORPHANED:
+                handles.append(JobHandle(name_of(secret), manifest.KIND, "", self._cluster.name))
+        return handles
+
+    async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
+        """See :meth:`Session.labels`."""
+        keys = [handle.key for handle in handles]
+        objects = {key: pods[0] for key, pods in (await self._pods.of(keys)).items()}
+        missing = [key for key in keys if key not in objects]
+        secrets = zip(missing, await self._each(self._records.find, missing), strict=True)
+        objects.update({key: secret for key, secret in secrets if secret})
+        return {key: json.loads(annotation(item, manifest.LABELS) or "{}") for key, item in objects.items()}
+
+    async def _has_ended(self, pod: JsonObject) -> bool:
+        """Returns whether the pod's job has ended, though the pod may wait for somebody to fetch its outputs."""
+        return container_end(pod) is not None or await PodLog(self._cluster, name_of(pod)).end_record() is not None
+
+    # Collecting
+
+    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+        """See :meth:`Session.collect`. Those of a group's other pods come into folders ``node-1``, ``node-2`` ..."""
+        pods = (await self._pods.of([handle.key])).get(handle.key)
+        if pods is None or not _is_of(handle, pods):
+            raise ExecutorError(f"the outputs of job {handle.key} are gone: somebody has deleted its pod")
+        collected: list[Path] = []
+        for pod in pods:
+            rank = label(pod, manifest.RANK)
+            below = Path(f"node-{rank}") if rank != "0" else Path()
+            collected += [below / path for path in await self._collect(pod, into / below)]
+        return sorted(collected)
+
+    async def _collect(self, pod: JsonObject, into: Path) -> list[Path]:
+        name = name_of(pod)
+        end = await self._await_end(pod)
+        if end is not None and not end.get("outputs", {}).get("files"):
+            return []
+        if end is None or container_end(pod) is not None:
+            raise ExecutorError(f"the outputs of pod {name} are gone: it ended before anybody fetched them")
+        return await fetch_outputs(self._cluster, name, python_of(pod), into)
+
+    async def _await_end(self, pod: JsonObject) -> JsonObject | None:
+        """Returns the runner's last record; the pods of a group do not end at the very same moment."""
+        log = PodLog(self._cluster, name_of(pod))
+        give_up = time.monotonic() + _OTHERS_END_WITHIN
+        while (end := await log.end_record()) is None and is_running(pod) and time.monotonic() < give_up:
+            await asyncio.sleep(0.5)
+            pod = (await self._pods.look()).get(name_of(pod), pod)
+        return end
+
+    async def close(self) -> None:
+        """See :meth:`Session.close`."""
+        await self._pods.close()
+        await self._cluster.close()
+
+    async def _each(self, call: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
+        """Makes a call for each item, a bounded number at once; returns the answers in their order."""
+
+        async def bounded(item: T) -> R:
+            async with self._requests:
+                return await call(item)
+
+        return await asyncio.gather(*map(bounded, items))
+
+
+async def _read(cursor: Cursor, log: PodLog, *, ended: bool) -> Chunk:
+    return Chunk(cursor.handle.key, cursor.offset, await log.read(cursor.offset, ended=ended))
+
+
+def _is_of(handle: JobHandle, pods: Sequence[Mapping[str, object]] | None) -> bool:
+    """Returns whether the pods are those of the job, and not of another one that had the same key."""
+    if not pods:
+        return False
+    first = pods[0]
+    return label(first, manifest.RANK) != "0" or handle.id in ("", uid_of(first))
+
+
+def _is_leaving(pod: Mapping[str, object]) -> bool:
+    """Returns whether the pod has ended, or was told to."""
+    return is_over(pod) or bool(annotation(pod, manifest.VERDICT)) or is_deleted(pod)

@@ -1,0 +1,232 @@
+"""What a pod, or a group of them, says of its job. Pure: objects of the API in, a status out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemo_airflow.executors.kubernetes import manifest
+from nemo_airflow.executors.kubernetes.pod import (
+    IMAGE_ERROR,
+    IMAGE_REASONS,
+    STARTING,
+    annotation,
+    condition,
+    container_end,
+    ended_at,
+    image_of,
+    is_overdue,
+    is_running,
+    label,
+    line,
+    memory_limit,
+    name_of,
+    seconds,
+    waiting,
+)
+from nemo_airflow.job import FailureKind, JobState, JobStatus
+
+_GRACE = 10.0
+"""Seconds for which an error at the start of a pod may be a passing one."""
+
+_IMAGE_GRACE = 30.0
+"""Seconds for which an image that does not come may yet do so: two or three attempts of the node."""
+
+_EXIT_ALREADY_CLAIMED = 75
+_BY_SIGTERM = 128 + 15
+_BY_SIGKILL = 128 + 9
+
+_HOPELESS_IMAGE = ("InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_NOT_THERE = ("not found", "manifest unknown", "does not exist", "unauthorized", "denied", "no basic auth")
+_SETUP = ("CreateContainerConfigError", "CreateContainerError", "PreCreateHookError", "RunContainerError")
+
+STILL_CREATED = "its node is still creating it"
+"""Stands for a reason that the pod does not say, only its events do: a volume that is not there ..."""
+
+_NODE_REASONS = frozenset({
+    "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity", "OutOfcpu", "OutOfmemory", "OutOfpods",
+    "UnexpectedAdmissionError", "Unknown",
+})  # fmt: skip
+"""Reasons of a pod that failed by no fault of its job."""
+
+_DISRUPTIONS = {
+    "PreemptionByScheduler": FailureKind.PREEMPTED,
+    "PreemptionByKubeScheduler": FailureKind.PREEMPTED,
+    "EvictionByEvictionAPI": FailureKind.PREEMPTED,
+    "DeletionByTaintManager": FailureKind.NODE_FAILURE,
+    "DeletionByPodGC": FailureKind.NODE_FAILURE,
+    "TerminationByKubelet": FailureKind.NODE_FAILURE,
+}
+"""Reasons of the condition DisruptionTarget; see "Disruptions" in the Kubernetes documentation."""
+
+
+def job_status(pods: Sequence[Mapping[str, Any]], now: float) -> JobStatus:
+    """Returns the status of a job.
+
+    Args:
+        pods: All pods of the job that there are, in the order of their ranks.
+        now: Seconds since the epoch.
+    """
+    nodes = int(annotation(pods[0], manifest.NODES) or 1)
+    if verdict := next((text for pod in pods if (text := annotation(pod, manifest.VERDICT))), ""):
+        if any(map(is_running, pods)):
+            return JobStatus(JobState.RUNNING)
+        return JobStatus.from_json(json.loads(verdict))
+    statuses = [pod_status(pod, now) for pod in pods]
+    if nodes == 1:
+        return statuses[0]
+    if all(status.state is JobState.SUCCEEDED for status in statuses) and len(pods) == nodes:
+        return statuses[0]
+    cancelled = any(annotation(pod, manifest.CANCELLED) for pod in pods)
+    if cancelled and all(status.state.is_final for status in statuses):
+        return JobStatus(JobState.CANCELLED, _BY_SIGTERM, FailureKind.CANCELLED)
+    if not cancelled and (failed := _first_failure(pods, statuses)):
+        return failed
+    if len(pods) < nodes:
+        present = {label(pod, manifest.RANK) for pod in pods}
+        gone = ", ".join(f"-{rank}" for rank in range(nodes) if str(rank) not in present)
+        return JobStatus(JobState.UNKNOWN, reason=f"pods {gone} of the job are not there")
+    for status in statuses:
+        if status.state is JobState.PENDING:
+            return status
+    return JobStatus(JobState.RUNNING)
+
+
+def _first_failure(pods: Sequence[Mapping[str, Any]], statuses: Sequence[JobStatus]) -> JobStatus | None:
+    """Returns the failure of the pod that failed first, which is the cause of the others'."""
+    failed = [
+        (ended_at(pod), name_of(pod), status)
+        for pod, status in zip(pods, statuses, strict=True)
+        if status.state in (JobState.FAILED, JobState.LOST)
+    ]
+    if not failed:
+        return None
+    _, name, status = min(failed, key=lambda item: item[:2])
+    return JobStatus(status.state, status.exit_code, status.failure, f"pod {name}: {status.reason}")
+
+
+def dumps(status: JobStatus) -> str:
+    """Returns a status as the text of the annotation ``VERDICT``."""
+    return json.dumps(status.to_json(), sort_keys=True)
+
+
+def pod_status(pod: Mapping[str, Any], now: float) -> JobStatus:
+    """Returns the status of one pod's job; FAILED of a pod that is pending means that it will never run.
+
+    Args:
+        pod: The pod.
+        now: Seconds since the epoch.
+    """
+    ended = container_end(pod)
+    phase = pod.get("status", {}).get("phase")
+    if ended is not None and ended.get("exitCode") == 0:
+        return JobStatus(JobState.SUCCEEDED, 0)  # whatever became of the pod after that
+    if ended is not None or (phase == "Failed" and not is_running(pod)):
+        return _failed(pod, ended or {})
+    if phase == "Succeeded":
+        return JobStatus(JobState.SUCCEEDED, 0)
+    if is_overdue(pod, now):
+        node = pod.get("spec", {}).get("nodeName")
+        return JobStatus(
+            JobState.FAILED, None, FailureKind.NODE_FAILURE, f"node {node} does not answer: the pod could not be ended"
+        )
+    if is_running(pod):
+        return JobStatus(JobState.RUNNING)
+    if phase == "Running":  # other containers of the pod are
+        return JobStatus(JobState.PENDING, reason="the job's container has not started")
+    return _pending(pod, now)
+
+
+def _failed(pod: Mapping[str, Any], ended: Mapping[str, Any]) -> JobStatus:
+    """Returns how a pod's job ended without success."""
+    code = ended.get("exitCode")
+    status = pod.get("status", {})
+    by_signal = code is None or code in (_BY_SIGTERM, _BY_SIGKILL)
+    if annotation(pod, manifest.CANCELLED) and by_signal:
+        return JobStatus(JobState.CANCELLED, _BY_SIGTERM if code is None else code, FailureKind.CANCELLED)
+    if (disruption := _disruption(pod)) is not None:
+        return JobStatus(JobState.FAILED, code, *disruption)
+    reason, message = str(status.get("reason") or ""), line(status.get("message"))
+    said = ": ".join(filter(None, (reason, message)))
+    if reason == "Evicted":
+        own = "exceeds the limit" in message or "exceeds the total limit" in message
+        return JobStatus(JobState.FAILED, code, FailureKind.USER_ERROR if own else FailureKind.NODE_FAILURE, said)
+    if reason == "Preempting":
+        return JobStatus(JobState.FAILED, code, FailureKind.PREEMPTED, said)
+    if reason == "DeadlineExceeded":
+        return JobStatus(JobState.FAILED, code, FailureKind.TIMEOUT, said)
+    if reason in _NODE_REASONS or reason.startswith("OutOf") or ended.get("reason") == "ContainerStatusUnknown":
+        return JobStatus(JobState.FAILED, code, FailureKind.NODE_FAILURE, said or "the node has lost the container")
+    if by_signal and pod.get("metadata", {}).get("deletionTimestamp"):
+        return JobStatus(JobState.LOST, code, FailureKind.LOST, "somebody has deleted the pod, or it was preempted")
+    return _container_failed(pod, ended, said)
+
+
+def _container_failed(pod: Mapping[str, Any], ended: Mapping[str, Any], said: str) -> JobStatus:
+    code, reason, message = ended.get("exitCode"), str(ended.get("reason") or ""), line(ended.get("message"))
+    if reason == "OOMKilled":
+        limit = f" of {value}" if (value := memory_limit(pod)) else ""
+        text = f"OOMKilled: the container used more memory than its limit{limit}"
+        return JobStatus(JobState.FAILED, code, FailureKind.OUT_OF_MEMORY, text)
+    if code == _EXIT_ALREADY_CLAIMED:
+        text = "the node has started the container a second time: what ran in the first is gone"
+        return JobStatus(JobState.FAILED, code, FailureKind.NODE_FAILURE, text)
+    if reason in ("ContainerCannotRun", "StartError"):
+        return JobStatus(JobState.FAILED, code, FailureKind.IMAGE, f"the container cannot start: {message or reason}")
+    if code is None and (init := _failed_init(pod)):
+        return JobStatus(JobState.FAILED, None, FailureKind.USER_ERROR, init)
+    if code == _BY_SIGKILL:
+        message = message or "killed by SIGKILL: out of memory, or from outside"
+    text = message or said or (f"ended with exit code {code}" if code is not None else "the pod failed")
+    return JobStatus(JobState.FAILED, code, FailureKind.USER_ERROR, text)
+
+
+def _failed_init(pod: Mapping[str, Any]) -> str:
+    for status in pod.get("status", {}).get("initContainerStatuses") or ():
+        ended = status.get("state", {}).get("terminated")
+        if ended and ended.get("exitCode"):
+            return f"init container {status['name']} ended with exit code {ended['exitCode']}"
+    return ""
+
+
+def _disruption(pod: Mapping[str, Any]) -> tuple[FailureKind, str] | None:
+    target = condition(pod, "DisruptionTarget")
+    if target is None or target.get("status") != "True":
+        return None
+    reason = str(target.get("reason") or "")
+    said = ": ".join(filter(None, (reason, line(target.get("message")))))
+    return _DISRUPTIONS.get(reason, FailureKind.NODE_FAILURE), said
+
+
+def _pending(pod: Mapping[str, Any], now: float) -> JobStatus:
+    """Returns PENDING with what the pod waits for, or FAILED when that will not come, or took too long."""
+    scheduled = condition(pod, "PodScheduled") or {}
+    wait = waiting(pod)
+    reason, message = str(wait.get("reason") or ""), line(wait.get("message"))
+    said = "" if reason in STARTING else ": ".join(filter(None, (reason, message)))
+    image = image_of(pod)
+    bound_for = now - seconds(scheduled.get("lastTransitionTime"), now)
+    if reason in _HOPELESS_IMAGE:
+        return JobStatus(JobState.FAILED, None, FailureKind.IMAGE, f"image {image}: {said}")
+    if reason in IMAGE_REASONS:
+        remembered = line(annotation(pod, IMAGE_ERROR)) or message
+        hopeless = any(word in remembered.lower() for word in _NOT_THERE)
+        if hopeless or bound_for > _IMAGE_GRACE:
+            text = f"image {image}: {reason}: {remembered}"
+            return JobStatus(JobState.FAILED, None, FailureKind.IMAGE, text)
+    if reason in _SETUP and bound_for > _GRACE:
+        return JobStatus(JobState.FAILED, None, FailureKind.USER_ERROR, said)
+    if reason in STARTING and scheduled.get("status") == "False":
+        said = ": ".join(filter(None, (str(scheduled.get("reason") or ""), line(scheduled.get("message")))))
+    timeout = annotation(pod, manifest.PENDING_TIMEOUT)
+    age = now - seconds(pod["metadata"].get("creationTimestamp"), now)
+    if timeout and age > float(timeout):
+        short = "Insufficient" in said or "quota" in said
+        text = f"the pod has not started within {float(timeout):g} s: {said or STILL_CREATED}"
+        return JobStatus(JobState.FAILED, None, FailureKind.QUOTA if short else _start_kind(reason), text)
+    return JobStatus(JobState.PENDING, reason=said)
+
+
+def _start_kind(reason: str) -> FailureKind:
+    return FailureKind.IMAGE if reason in IMAGE_REASONS else FailureKind.USER_ERROR

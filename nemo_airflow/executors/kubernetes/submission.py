@@ -1,0 +1,184 @@
+"""Brings one job into the cluster, so that any step can be the last one of a process that was killed.
+
+The pods of a group are made from the last to the first: once the first pod is there, all are. Names
+are the job's key, so whatever another process has made already is found instead of made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemo_airflow.exceptions import BackendUnavailable, SubmitError
+from nemo_airflow.executors.base import Request
+from nemo_airflow.executors.bundle import package_path
+from nemo_airflow.executors.kubernetes import manifest
+from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
+from nemo_airflow.executors.kubernetes.ending import Ending
+from nemo_airflow.executors.kubernetes.pod import annotation, is_over, is_running, label, name_of, python_of, uid_of
+from nemo_airflow.executors.kubernetes.pods import Pods, jobs
+from nemo_airflow.executors.kubernetes.record import Records, content, end_of, owner_of
+from nemo_airflow.executors.kubernetes.status import job_status
+from nemo_airflow.executors.kubernetes.transfer import send_file
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JsonObject
+
+_SECRET_LIMIT = 1 << 20
+_LOOK_EVERY = 0.2
+_ATTEMPTS = 5
+
+
+class Submission:
+    """Submits a job.
+
+    Args:
+        request: The job.
+        cluster: The cluster.
+        pods: What is known of its pods.
+        records: The Secrets of its jobs.
+        ending: Ends what cannot be submitted.
+    """
+
+    def __init__(self, request: Request, cluster: Cluster, pods: Pods, records: Records, ending: Ending) -> None:
+        self._request = request
+        self._cluster = cluster
+        self._pods = pods
+        self._records = records
+        self._ending = ending
+        self._manifests: list[JsonObject] = list(request.payload["pods"])
+        self._upload = annotation(self._manifests[0], manifest.PACKAGE) != ""
+
+    async def run(self) -> JobHandle:
+        """Returns the job's handle, once the job needs nothing more from here.
+
+        Raises:
+            SubmitError: The cluster refuses the job, or a pod that waits for its package never starts.
+            BackendUnavailable: The API server cannot be reached; the same call can be made again.
+        """
+        if self._request.package is not None:
+            await asyncio.to_thread(package_path, self._request.package)
+        data = await asyncio.to_thread(content, self._request, with_package=not self._upload)
+        if len(data) * 3 // 4 > _SECRET_LIMIT:
+            raise SubmitError(f"the config of job {self._request.key} is too large for a Secret, which holds 1 MiB")
+        secret = {**self._request.payload["secret"], "data": {manifest.BUNDLE_FILE: data}}
+        for _ in range(_ATTEMPTS):
+            if handle := await self._try(secret):
+                return handle
+        raise BackendUnavailable(f"job {self._request.key} is being deleted by somebody: try again")
+
+    async def _try(self, secret: JsonObject) -> JobHandle | None:
+        """Returns the handle, or None when something of an earlier job was in the way, and is no more."""
+        key = self._request.key
+        made: list[JsonObject] = []
+        try:
+            is_new = await self._records.create(secret)
+            owner = ""
+            if not is_new:
+                found = await self._records.find(key)
+                if found is None:
+                    return None
+                if end := end_of(found):
+                    return end[0]
+                owner = owner_of(found)
+                if owner and not await self._is_there(owner):
+                    # What is left of a job that was removed: it would be taken away below the new pod.
+                    await self._records.delete(key, uid_of(found))
+                    return None
+            pods = await self._make_pods(made)
+            if None in pods:
+                return None
+            first, *_ = present = [pod for pod in pods if pod is not None]
+            if not owner:
+                await self._records.give_to(key, first)
+        except Refused as error:
+            await self._ending.remove(key, made)
+            raise _refusal(key, error) from error
+        if self._upload and not annotation(first, manifest.SUBMITTED):
+            if any(map(is_over, present)):
+                await self._ending.remove(key, present)  # they have waited in vain for an earlier submit
+                return None
+            await self._bring_package()
+        return self._pods.handle(first)
+
+    async def _make_pods(self, made: list[JsonObject]) -> list[JsonObject | None]:
+        """Makes the pods that are not there yet, the first one last; adds those to ``made``."""
+        first, *others = self._manifests
+        results = await asyncio.gather(*(self._make_pod(pod, made) for pod in others), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [
+            await self._make_pod(first, made),
+            *(result for result in results if not isinstance(result, BaseException)),
+        ]
+
+    async def _make_pod(self, pod: JsonObject, made: list[JsonObject]) -> JsonObject | None:
+        """Returns the pod, made now or before; None when it was there and is no more."""
+        name = name_of(pod)
+        try:
+            new = self._pods.note(await self._cluster.request("POST", "pods", f"create pod {name}", body=pod))
+        except Refused as error:
+            if error.reason != "AlreadyExists":
+                raise
+        else:
+            made.append(new)
+            return new
+        found = await self._get(name)
+        if found is not None and label(found, manifest.KEY) != self._request.key:
+            raise SubmitError(f"pod {name} is there already, and is not of job {self._request.key}: delete it")
+        return found
+
+    async def _get(self, name: str) -> JsonObject | None:
+        try:
+            return self._pods.note(await self._cluster.request("GET", f"pods/{name}", f"get pod {name}"))
+        except Refused as error:
+            if error.code == 404:
+                return None
+            raise
+
+    async def _is_there(self, uid: str) -> bool:
+        pod = await self._get(name_of(self._manifests[0]))
+        return pod is not None and uid_of(pod) == uid
+
+    async def _bring_package(self) -> None:
+        """Sends the package into each pod, as soon as all have started."""
+        package = self._request.package
+        assert package is not None  # noqa: S101
+        pods = await self._wait_for_start()
+        if pods:
+            path = await asyncio.to_thread(package_path, package)
+            target = f"{manifest.BASE}/job/package.{package.format}"
+            for pod in pods:
+                await send_file(self._cluster, name_of(pod), python_of(pod), path, target)
+        await self._ending.change(self._manifests[0], {"metadata": {"annotations": {manifest.SUBMITTED: "true"}}})
+
+    async def _wait_for_start(self) -> list[JsonObject]:
+        """Returns the pods once all run, or none when the job was cancelled before that."""
+        key = self._request.key
+        while True:
+            pods = jobs(await self._pods.look()).get(key)
+            if pods is None:
+                raise SubmitError(f"somebody has deleted the pods of job {key} before they had started")
+            status = job_status(pods, time.time())
+            if status.state is JobState.CANCELLED:
+                return []
+            if status.state.is_final:
+                await self._ending.remove(key, pods)
+                raise SubmitError(f"job {key} cannot start: {status.reason}", status.failure or FailureKind.USER_ERROR)
+            if len(pods) == len(self._manifests) and all(map(is_running, pods)):
+                return pods
+            await asyncio.sleep(_LOOK_EVERY)
+
+
+def is_submitted(pods: Sequence[Mapping[str, Any]]) -> bool:
+    """Returns whether a job is all there: its first pod, which is made last, and its package."""
+    first = next((pod for pod in pods if label(pod, manifest.RANK) == "0"), None)
+    return first is not None and (
+        not annotation(first, manifest.PACKAGE) or bool(annotation(first, manifest.SUBMITTED))
+    )
+
+
+def _refusal(key: str, error: Refused) -> SubmitError:
+    kind = FailureKind.QUOTA if "exceeded quota" in error.detail else FailureKind.USER_ERROR
+    return SubmitError(f"the cluster refuses job {key}: {error.detail}", kind)

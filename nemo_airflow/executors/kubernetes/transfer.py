@@ -1,0 +1,141 @@
+"""Sends packages into pods and fetches outputs from them, over the WebSocket of a command in the pod."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import queue
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.executors.bundle import runner_entry
+from nemo_airflow.executors.kubernetes import manifest
+from nemo_airflow.executors.kubernetes.cluster import Cluster
+from nemo_airflow.executors.outputs import extract_outputs
+
+_STDIN, _STDOUT, _STDERR, _END = 0, 1, 2, 3
+"""Streams of a command, the first byte of each message of ``v4.channel.k8s.io``."""
+
+_PIECE = 1 << 18
+_AHEAD = 256
+"""Messages that may have come before they are unpacked; the API server sends up to 32 KiB in one."""
+
+_SILENCE = 120.0
+"""Seconds without a byte after which a transfer counts as broken."""
+
+
+async def send_file(cluster: Cluster, pod: str, python: str, source: Path, target: str) -> None:
+    """Sends a file into a pod's container; it appears there whole.
+
+    Raises:
+        BackendUnavailable: The transfer broke off; it can be made again.
+        ExecutorError: The pod could not take it.
+    """
+    size = await asyncio.to_thread(lambda: source.stat().st_size)
+    command = [python, "-c", manifest.program("receive"), target, str(size)]
+    doing = f"send the package to pod {pod}"
+    async with cluster.execute(pod, manifest.CONTAINER, command, doing) as socket:
+        with await asyncio.to_thread(source.open, "rb") as file:
+            while data := await asyncio.to_thread(file.read, _PIECE):
+                async with asyncio.timeout(_SILENCE):
+                    await socket.send_bytes(bytes([_STDIN]) + data)
+        async for _ in _output(socket, doing):
+            continue
+
+
+async def fetch_outputs(cluster: Cluster, pod: str, python: str, into: Path) -> list[Path]:
+    """Fetches the outputs of a job whose runner waits for that; returns their paths relative to the folder.
+
+    Raises:
+        BackendUnavailable: The transfer broke off; it can be made again.
+        ExecutorError: An output leads out of the job's folder, or the pod has ended.
+    """
+    command = [python, "-c", manifest.program("collect"), manifest.BASE, runner_entry()]
+    doing = f"fetch the outputs of pod {pod}"
+    async with cluster.execute(pod, manifest.CONTAINER, command, doing) as socket:
+        inflow = _Inflow()
+        extraction = asyncio.create_task(asyncio.to_thread(extract_outputs, cast(IO[bytes], inflow), into))
+        filling = asyncio.create_task(inflow.fill(_output(socket, doing)))
+        try:
+            # The archive says itself where it ends; the command waits until it is told that all has come.
+            await asyncio.wait({extraction, filling}, return_when=asyncio.FIRST_COMPLETED)
+            if filling.done():
+                filling.result()
+        finally:
+            filling.cancel()
+            await asyncio.wait({filling})
+            inflow.end()
+            await asyncio.wait({extraction})
+        files = extraction.result()
+        await socket.send_bytes(bytes([_STDIN]) + b"complete\n")
+        async for _ in _output(socket, doing):
+            continue
+        return files
+
+
+class _Inflow(io.RawIOBase):
+    """A file that a thread reads while the event loop fills it."""
+
+    def __init__(self) -> None:
+        self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._room = asyncio.Semaphore(_AHEAD)
+        self._loop = asyncio.get_running_loop()
+        self._rest = memoryview(b"")
+
+    async def fill(self, source: AsyncIterator[bytes]) -> None:
+        """Takes in all that comes, never much more than has been read."""
+        async for data in source:
+            await self._room.acquire()
+            self._pieces.put(data)
+
+    def end(self) -> None:
+        """Ends the file."""
+        self._pieces.put(b"")
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer as far as one piece reaches."""
+        if not self._rest:
+            self._rest = memoryview(self._pieces.get())
+            if not self._rest:
+                self.end()  # for the next read
+                return 0
+            self._loop.call_soon_threadsafe(self._room.release)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+async def _output(socket: Any, doing: str) -> AsyncIterator[bytes]:
+    """Yields what a command writes, until it has ended.
+
+    Raises:
+        ExecutorError: It ended with an error.
+        BackendUnavailable: The connection broke off before that.
+    """
+    errors = b""
+    while True:
+        try:
+            async with asyncio.timeout(_SILENCE):
+                message = await socket.receive()
+        except TimeoutError as error:
+            raise BackendUnavailable(f"cannot {doing}: nothing came for {_SILENCE:.0f} s") from error
+        if not isinstance(message.data, bytes):
+            raise BackendUnavailable(f"cannot {doing}: the connection broke off")
+        stream, data = message.data[0], message.data[1:]
+        if stream == _STDOUT and data:
+            yield data
+        elif stream == _STDERR:
+            errors = (errors + data)[-2000:]
+        elif stream == _END:
+            end = json.loads(data)
+            if end.get("status") == "Success":
+                return
+            said = errors.decode(errors="replace").strip().splitlines()
+            raise ExecutorError(f"cannot {doing}: {said[-1] if said else end.get('message')}")

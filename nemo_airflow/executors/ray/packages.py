@@ -1,0 +1,112 @@
+"""The two archives that a job brings into the cluster's package store, each named by its content.
+
+One has the code: the runner, the job's package as it is, and the package's files once more as a
+tree, for the workers of Ray tasks and actors that the job starts on other nodes. It is the same
+for all jobs of a package, and sent once. The other has the job's own files, a few kilobytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from nemo_airflow.executors import shipping
+from nemo_airflow.executors.base import Request
+from nemo_airflow.executors.bundle import package_path
+from nemo_airflow.executors.ray.start import HIDDEN
+from nemo_airflow.job import Package
+
+LARGEST = 512 << 20
+"""Bytes from which on Ray's package store refuses an archive (``GRPC_CPP_MAX_MESSAGE_SIZE``)."""
+
+ENTRY = f"{HIDDEN}/start.py"
+"""The program to start, relative to Ray's working directory."""
+
+_LAYOUT = "1"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def code_name(package: Package | None) -> str:
+    """Returns the name of the code's archive: another runner or package is another name."""
+    parts = [
+        _LAYOUT,
+        shipping.runner_digest(),
+        _start_digest(),
+        f"{package.digest}.{package.format}" if package else "",
+    ]
+    return f"nemo_airflow_code_{_digest(parts)}.zip"
+
+
+def files_name(key: str, files: dict[str, str]) -> str:
+    """Returns the name of the archive of a job's own files."""
+    parts = [_LAYOUT, key, *(part for name, text in sorted(files.items()) for part in (name, text))]
+    return f"nemo_airflow_job_{_digest(parts)}.zip"
+
+
+def write_code(package: Package | None, file: IO[bytes]) -> None:
+    """Writes the archive of the code.
+
+    Raises:
+        ExecutorError: The package is not in this machine's store.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, data in sorted(shipping.runner_files().items()):
+            _add(archive, f"{HIDDEN}/runner/{name}", data)
+        _add(archive, ENTRY, _start_source())
+        if package is not None:
+            path = package_path(package)
+            stored = zipfile.ZipInfo(f"{HIDDEN}/package.{package.format}", _EPOCH)
+            stored.external_attr = 0o100644 << 16
+            with path.open("rb") as source, archive.open(stored, "w", force_zip64=True) as target:
+                while data := source.read(1 << 20):
+                    target.write(data)
+            _add_tree(archive, path)
+
+
+def write_files(request: Request, file: IO[bytes]) -> None:
+    """Writes the archive of a job's own files."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in sorted(request.files.items()):
+            _add(archive, f"{HIDDEN}/jobs/{request.key}/{name}", text.encode(), mode=0o600)
+
+
+def _add_tree(archive: zipfile.ZipFile, package: Path) -> None:
+    """Adds the package's files one by one, links among them as copies: Ray's unpacking knows no links."""
+    with tarfile.open(package, "r:*") as tar:
+        for member in tar.getmembers():
+            name = posixpath.normpath(member.name)
+            if member.isdir() or name.startswith(("/", "../", f"{HIDDEN}/")):
+                continue
+            try:
+                content = tar.extractfile(member)
+            except KeyError:  # a link to nothing in the package
+                continue
+            if content is not None:
+                _add(archive, name, content.read(), mode=member.mode & 0o777 or 0o644)
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes, mode: int = 0o644) -> None:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.external_attr = (0o100000 | mode) << 16
+    archive.writestr(info, data, compress_type=zipfile.ZIP_DEFLATED)
+
+
+def _start_source() -> bytes:
+    return Path(__file__).with_name("start.py").read_bytes()
+
+
+def _start_digest() -> str:
+    return hashlib.sha256(_start_source()).hexdigest()
+
+
+def _digest(parts: list[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(f"{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,111 @@
+"""What Ray starts in the job's place: makes the job's folder, runs the runner in it, keeps its outputs.
+
+Shipped with the job: standard library only, Python 3.9 or newer. ``start.py KEY``
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+HIDDEN = ".nemo_airflow"
+"""Folder of what is shipped, within Ray's working directory: no module can have that name."""
+
+_KEEP = 7 * 24 * 3600.0
+"""Seconds after which outputs that nobody asked for, or what a killed job left, are deleted."""
+
+
+def main(key: str) -> int:
+    """Runs one job; returns the exit code for Ray: the job's own."""
+    cancelled = []
+    signal.signal(signal.SIGTERM, lambda number, frame: cancelled.append(number))
+    log = _begin_log()
+    session = os.path.dirname(os.path.dirname(log)) if log else tempfile.gettempdir()
+    jobs = os.path.join(session, "nemo-airflow")
+    kept = os.path.join(session, "logs", "nemo-airflow", key)
+    for parent in (jobs, os.path.dirname(kept)):
+        os.makedirs(parent, mode=0o700, exist_ok=True)
+        _delete_old(parent)
+    folder = tempfile.mkdtemp(prefix=key + "-", dir=jobs)
+    here = os.path.dirname(os.path.abspath(__file__))
+    _lay_out(key, folder, here)
+    if cancelled:
+        open(os.path.join(folder, "cancel"), "w").close()
+    code = _run([sys.executable, os.path.join(here, "runner", "nemo_airflow", "runner", "__main__.py"), folder])
+    if _keep_outputs(os.path.join(folder, "outputs"), kept):
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
+
+
+def _begin_log() -> str:
+    """Returns the path of Ray's log of this job, emptied: from now on it is the job's stream and nothing else."""
+    try:
+        log = os.readlink("/proc/self/fd/1")
+        os.ftruncate(1, 0)
+    except OSError:  # no file: its readers go by the places that the records tell
+        return ""
+    return log
+
+
+def _lay_out(key: str, folder: str, here: str) -> None:
+    """Brings the job's own files, which are in a package of their own, and its code into its folder."""
+    for path in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        source = os.path.join(path, HIDDEN, "jobs", key)
+        if os.path.isdir(source):
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+            break
+    for name in os.listdir(here):
+        if name.startswith("package."):
+            _link_or_copy(os.path.join(here, name), os.path.join(folder, name))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _run(command: "list[str]") -> int:
+    runner = subprocess.Popen(command)
+    # Ray signals each process of the job; whoever signals this one alone means the job too.
+    signal.signal(signal.SIGTERM, lambda number, frame: runner.send_signal(number))
+    code = runner.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _keep_outputs(outputs: str, kept: str) -> bool:
+    """Writes the outputs as one archive beside Ray's logs, from where its dashboard hands them out."""
+    names = sorted(os.listdir(outputs)) if os.path.isdir(outputs) else []
+    if not names:
+        return True
+    os.makedirs(kept, exist_ok=True)
+    partial = os.path.join(kept, ".partial")
+    try:
+        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
+            for name in names:
+                tar.add(os.path.join(outputs, name), arcname=name)
+        os.replace(partial, os.path.join(kept, "outputs.tar"))
+    except OSError as error:
+        with open(os.path.join(kept, "error.txt"), "w") as file:
+            file.write(str(error))
+        return False
+    return True
+
+
+def _delete_old(parent: str) -> None:
+    for name in os.listdir(parent):
+        path = os.path.join(parent, name)
+        try:
+            if os.stat(path).st_mtime < time.time() - _KEEP:
+                shutil.rmtree(path, ignore_errors=True)
+        except FileNotFoundError:
+            continue  # another job has just deleted it
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

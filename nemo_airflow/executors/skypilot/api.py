@@ -1,0 +1,184 @@
+"""SkyPilot's SDK, in threads: its answers as plain data, and its errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, MissingExtraError, SubmitError
+from nemo_airflow.job import FailureKind, JsonObject
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_AWAY = (
+    "ApiServerConnectionError", "ServerTemporarilyUnavailableError", "RequestInterruptedError", "NetworkError",
+    "ExecutionRetryableError", "ExecutionPoolFullError", "ClusterStatusFetchingError", "FetchClusterInfoError",
+    "CachedClusterUnavailable",
+)  # fmt: skip
+_NOT_THERE = ("ClusterDoesNotExist", "ClusterNotUpError")
+_QUOTA = ("ResourcesUnavailableError", "ManagedJobReachedMaxRetriesError", "ProvisionPrechecksError")
+
+THREADS = 8
+"""Calls under way at one time; a launch takes minutes, and more of them wait for their turn."""
+
+
+class NotThere(ExecutorError):
+    """A cluster is not there, or not up."""
+
+
+def launch(payload: Mapping[str, Any]) -> None:
+    """Has a task run: returns when its cluster is up and has queued it, or the controller has taken it.
+
+    Raises:
+        SubmitError: The task is not valid, or no cloud gives the machines.
+        BackendUnavailable: The API server cannot be reached.
+    """
+    sky = _sky()
+    with _errors("launch the job", refusal=True):
+        task = sky.Task.from_yaml_config(dict(payload["task"]))
+        if missing := [name for name in payload["secrets"] if name not in os.environ]:
+            raise SubmitError(f"secrets of SkypilotExecutor: {', '.join(missing)} is not in the environment")
+        task.update_secrets({name: os.environ[name] for name in payload["secrets"]})
+        if payload["managed"]:
+            sky.get(sky.jobs.launch(task, name=payload["task"]["name"]))
+        else:
+            sky.get(sky.launch(task, payload["cluster_name"], retry_until_up=payload["retry_until_up"]))
+
+
+def validate(payload: Mapping[str, Any]) -> None:
+    """Has the SDK check a task, without an API server.
+
+    Raises:
+        SubmitError: It is not valid.
+    """
+    with _errors("check the task", refusal=True):
+        _sky().Task.from_yaml_config(dict(payload["task"]))
+
+
+def managed_jobs(unended: bool = False) -> list[JsonObject]:
+    """Returns all managed jobs that the controller remembers, newest first."""
+    with _errors("list the managed jobs"):
+        try:
+            sky = _sky()
+            found = sky.get(sky.jobs.queue(refresh=False, skip_finished=unended))
+        except Exception as error:
+            if type(error).__name__ in _NOT_THERE:  # no controller: no job was ever launched
+                return []
+            raise
+    return [_job(job["job_id"], job["job_name"], job["status"], job["submitted_at"], "") for job in found]
+
+
+def cluster_jobs(cluster: str) -> list[JsonObject]:
+    """Returns the jobs in a cluster's queue.
+
+    Raises:
+        NotThere: The cluster is not there, or not up.
+    """
+    with _errors(f"list the jobs of cluster {cluster}"):
+        sky = _sky()
+        found = sky.get(sky.queue(cluster))
+    return [_job(job["job_id"], job["job_name"], job["status"], job["submitted_at"], cluster) for job in found]
+
+
+def clusters(names: Sequence[str] | None = None) -> dict[str, str]:
+    """Returns the states of clusters, by their names."""
+    with _errors("list the clusters"):
+        sky = _sky()
+        found = sky.get(sky.status(list(names) if names is not None else None))
+    return {cluster["name"]: str(getattr(cluster["status"], "value", cluster["status"])) for cluster in found}
+
+
+def log(job: Mapping[str, Any]) -> str:
+    """Returns all that a job has written to its log, as SkyPilot shows it."""
+    sky = _sky()
+    with _errors(f"read the log of job {job['name']}"):
+        if not job["cluster"]:
+            sink = _Text()
+            sky.jobs.tail_logs(job_id=job["id"], follow=False, output_stream=sink)
+            return "".join(sink.parts)
+        pieces = sky.tail_logs(job["cluster"], job["id"], follow=False, preload_content=False)
+        return "".join(piece for piece in pieces if piece is not None)
+
+
+def cancel(job: Mapping[str, Any]) -> None:
+    """Ends a job."""
+    sky = _sky()
+    with _errors(f"cancel job {job['name']}"):
+        if job["cluster"]:
+            sky.get(sky.cancel(job["cluster"], job_ids=[job["id"]]))
+        else:
+            sky.get(sky.jobs.cancel(job_ids=[job["id"]]))
+
+
+def down(cluster: str) -> None:
+    """Removes a cluster, and ends what runs or is being prepared on it; one that is gone already stays so."""
+    sky = _sky()
+    with contextlib.suppress(NotThere), _errors(f"remove cluster {cluster}"):
+        sky.get(sky.down(cluster))
+
+
+class _Text:
+    """What the SDK writes a log into."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.parts.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Has nothing to do."""
+
+
+def _job(number: int, name: str, status: Any, submitted_at: float | None, cluster: str) -> JsonObject:
+    state = str(getattr(status, "value", status))
+    return {"id": number, "name": name, "status": state, "submitted_at": submitted_at or 0.0, "cluster": cluster}
+
+
+def _sky() -> Any:
+    # The client reports its use to its makers unless told not to; a job's config is nobody's business.
+    os.environ.setdefault("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
+    try:
+        import sky
+    except ImportError as error:
+        raise MissingExtraError("SkypilotExecutor", "skypilot") from error
+    return sky
+
+
+@contextlib.contextmanager
+def _errors(doing: str, *, refusal: bool = False) -> Iterator[None]:
+    """Turns what the SDK raises, which is of many families, into our errors."""
+    try:
+        yield
+    except ExecutorError:
+        raise
+    except Exception as error:
+        from requests import RequestException
+
+        names = {cls.__name__ for cls in type(error).__mro__}
+        said = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, RequestException) or names.intersection(_AWAY):
+            raise BackendUnavailable(f"SkyPilot cannot {doing} now: {said}") from error
+        if refusal:
+            kind = FailureKind.QUOTA if names.intersection(_QUOTA) else FailureKind.USER_ERROR
+            raise SubmitError(f"SkyPilot refused the job: {said}", kind=kind) from error
+        if names.intersection(_NOT_THERE):
+            raise NotThere(f"SkyPilot cannot {doing}: {said}") from error
+        raise ExecutorError(f"SkyPilot cannot {doing}: {said}") from error
+
+
+@functools.cache
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="nemo-skypilot")
+
+
+async def in_thread(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Awaits a call that blocks."""
+    return await asyncio.get_running_loop().run_in_executor(_threads(), functools.partial(call, *args, **kwargs))

@@ -1,0 +1,49 @@
+"""Gets a job's stream and outputs back out of the log as SkyPilot shows it. Pure."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.skypilot.executor import OUTPUT
+
+_PREFIX = re.compile(
+    r"(?:\x1b\[\d+m)*\((?:[^(),]+, )?(?:rank=(?P<rank>\d+), )?pid=\d+(?:, ip=[^()]+)?\)(?:\x1b\[\d+m)* ?"
+)
+"""What Ray puts before each line of a task: ``(name, pid=12)``, or ``(head, rank=0, pid=12)`` of one of several."""
+
+
+def stream(log: str) -> bytes:
+    """Returns what the first machine's runner wrote.
+
+    Args:
+        log: The log: lines of the job have a prefix, SkyPilot's own have none.
+    """
+    return b"".join(line.encode() + b"\n" for line in _lines(log) if not line.startswith(OUTPUT))
+
+
+def outputs(log: str) -> bytes | None:
+    """Returns the tar archive of the outputs; None when it has not come whole yet.
+
+    Raises:
+        ExecutorError: There was too much to be sent.
+    """
+    lines = [line.split() for line in _lines(log) if line.startswith(OUTPUT)]
+    if not lines or len(lines[-1]) != 3:
+        return None
+    if len(lines) == 1:
+        raise ExecutorError(
+            f"the outputs have {int(lines[0][2]):,} bytes, and SkypilotExecutor brings back no more than its "
+            "output_limit: write large ones into a bucket, by file_mounts"
+        )
+    return base64.b64decode("".join(line[1] for line in lines[:-1]))
+
+
+def _lines(log: str) -> Iterator[str]:
+    # Not splitlines: the job's own lines may hold other characters that it takes for the end of one.
+    for line in log.split("\n")[:-1]:
+        found = _PREFIX.match(line)
+        if found and found["rank"] in (None, "0"):
+            yield line[found.end() :].rstrip("\r")

@@ -1,0 +1,199 @@
+"""Talks to SkyPilot's API server about many jobs at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from nemo_airflow import settings
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.bundle import write_bundle
+from nemo_airflow.executors.outputs import extract_outputs
+from nemo_airflow.executors.skypilot import api, log
+from nemo_airflow.executors.skypilot.executor import SkypilotExecutor, own_name
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
+
+_MANAGED = "managed"
+"""Id of the handle of a managed job; of another it is the cluster's name."""
+
+_STATES = {
+    "INIT": JobState.PENDING, "PENDING": JobState.PENDING, "SETTING_UP": JobState.PENDING,
+    "STARTING": JobState.PENDING, "SUBMITTED": JobState.PENDING, "RECOVERING": JobState.PENDING,
+    "RUNNING": JobState.RUNNING, "CANCELLING": JobState.RUNNING,
+    "SUCCEEDED": JobState.SUCCEEDED, "CANCELLED": JobState.CANCELLED,
+}  # fmt: skip
+_FAILURES = {
+    "FAILED": (FailureKind.USER_ERROR, "the job failed"),
+    "FAILED_SETUP": (FailureKind.USER_ERROR, "the setup commands failed"),
+    "FAILED_DRIVER": (FailureKind.NODE_FAILURE, "SkyPilot's own process on the cluster failed"),
+    "FAILED_PRECHECKS": (FailureKind.USER_ERROR, "SkyPilot's checks before the launch failed"),
+    "FAILED_NO_RESOURCE": (FailureKind.QUOTA, "no cloud had the machines"),
+    "FAILED_CONTROLLER": (FailureKind.NODE_FAILURE, "SkyPilot's controller failed"),
+}
+_OUTPUTS_PAUSE = 2.0
+
+
+class SkypilotSession(Session):
+    """SkyPilot's API server, which its client finds by itself."""
+
+    poll_interval: ClassVar[tuple[float, float]] = (2.0, 60.0)
+
+    async def submit(self, request: Request) -> JobHandle:
+        """See :meth:`Session.submit`. Takes as long as the clouds take to give the machines."""
+        cluster = request.payload["cluster_name"] or ""
+        if (known := await self._job(request.key, cluster)) is None:
+            await api.in_thread(_launch, request)
+            known = await self._job(request.key, cluster)
+        if known is None:
+            raise BackendUnavailable(f"SkyPilot has launched job {request.key} and does not list it")
+        return _handle(known)
+
+    async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
+        """See :meth:`Session.find`. A job on a cluster that others share is found by its handle only."""
+        names = {own_name(key): key for key in keys}
+        managed = await api.in_thread(api.managed_jobs)
+        found = {names[job["name"]]: _handle(job) for job in managed if job["name"] in names}
+        for key in keys:
+            if key not in found and (job := await self._job(key, own_name(key))):
+                found[key] = _handle(job)
+        return found
+
+    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        """See :meth:`Session.poll`."""
+        jobs = await self._jobs(handles)
+        return {handle.key: _status(jobs.get(handle.key, []), handle) for handle in handles}
+
+    async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
+        """See :meth:`Session.read`. The log is asked for whole each time: SkyPilot counts it in lines of its own."""
+        jobs = await self._jobs([cursor.handle for cursor in cursors])
+        chunks = await asyncio.gather(*(self._read(cursor, jobs.get(cursor.handle.key, [])) for cursor in cursors))
+        return [chunk for chunk in chunks if chunk.data]
+
+    async def _read(self, cursor: Cursor, jobs: Sequence[JsonObject]) -> Chunk:
+        data = b""
+        if jobs and _STATES.get(jobs[0]["status"]) is not JobState.PENDING:
+            with contextlib.suppress(api.NotThere):
+                data = log.stream(await api.in_thread(api.log, jobs[0]))[cursor.offset :]
+        return Chunk(cursor.handle.key, cursor.offset, data)
+
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.cancel`."""
+        jobs = await self._jobs(handles)
+        for handle in handles:
+            mine = jobs.get(handle.key, [])
+            for job in mine:
+                if not _is_final(job):
+                    await api.in_thread(api.cancel, job)
+            if not mine and handle.id != _MANAGED and (own := own_name(handle.key)) in await self._clusters([own]):
+                # Still being made, for this job alone.
+                await api.in_thread(api.down, own)
+
+    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+        """See :meth:`Session.collect`."""
+        while True:
+            # Status before log: what a job has written is there when its end is known.
+            jobs = (await self._jobs([handle])).get(handle.key, [])
+            if not jobs:
+                raise ExecutorError(f"SkyPilot does not know job {handle.key} any more, and with it its outputs")
+            archive = log.outputs(await api.in_thread(api.log, jobs[0]))
+            if archive is not None:
+                return await asyncio.to_thread(extract_outputs, io.BytesIO(archive), into)
+            if _is_final(jobs[0]):
+                return []
+            await asyncio.sleep(_OUTPUTS_PAUSE)
+
+    async def remove(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.remove`."""
+        jobs = await self._jobs(handles)
+        for handle in handles:
+            if any(not _is_final(job) for job in jobs.get(handle.key, [])):
+                raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
+            if handle.id == own_name(handle.key):
+                await api.in_thread(api.down, handle.id)
+
+    async def survey(self) -> list[JobHandle]:
+        """See :meth:`Session.survey`. Of clusters that others share nothing is known."""
+        every = await api.in_thread(api.managed_jobs, unended=True)
+        managed = [job for job in every if job["name"].startswith(own_name(""))]
+        own = [name for name in await self._clusters(None) if name.startswith(own_name(""))]
+        found = await asyncio.gather(*(self._job(name.removeprefix(own_name("")), name) for name in own))
+        return [_handle(job) for job in [*managed, *found] if job and not _is_final(job)]
+
+    async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
+        """See :meth:`Session.labels`. SkyPilot keeps none that it would give back."""
+        return {}
+
+    async def _clusters(self, names: Sequence[str] | None) -> dict[str, str]:
+        return await api.in_thread(api.clusters, names)
+
+    async def _job(self, key: str, cluster: str) -> JsonObject | None:
+        handle = JobHandle(key, SkypilotExecutor.kind, cluster or _MANAGED)
+        jobs = (await self._jobs([handle])).get(key)
+        return jobs[0] if jobs else None
+
+    async def _jobs(self, handles: Sequence[JobHandle]) -> dict[str, list[JsonObject]]:
+        """Returns jobs by key: several where a launch was made again, of which the first is the one that runs."""
+        queues = sorted({_queue_of(handle) for handle in handles})
+        found = await asyncio.gather(*(self._queue(queue) for queue in queues))
+        known: dict[str, list[JsonObject]] = {}
+        wanted = {(own_name(handle.key), _queue_of(handle)): handle.key for handle in handles}
+        for queue, jobs in zip(queues, found, strict=True):
+            for job in sorted(jobs, key=lambda job: int(job["id"])):
+                if key := wanted.get((job["name"], queue)):
+                    known.setdefault(key, []).append(job)
+        return known
+
+    async def _queue(self, queue: str) -> list[JsonObject]:
+        if queue == _MANAGED:
+            return await api.in_thread(api.managed_jobs)
+        try:
+            return await api.in_thread(api.cluster_jobs, queue)
+        except api.NotThere:
+            return []
+
+
+def _queue_of(handle: JobHandle) -> str:
+    return handle.id or own_name(handle.key)
+
+
+def _launch(request: Request) -> None:
+    bundle = settings.bundles_folder() / f"{request.key}.tar"
+    try:
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        with bundle.open("wb") as file:
+            write_bundle(request, file)
+        api.launch(request.payload)
+    except OSError as error:
+        raise SubmitError(f"cannot write {bundle}: {error}") from error
+    finally:
+        bundle.unlink(missing_ok=True)
+
+
+def _handle(job: Mapping[str, object]) -> JobHandle:
+    cluster = str(job["cluster"]) or _MANAGED
+    key = str(job["name"]).removeprefix(own_name(""))
+    return JobHandle(key, SkypilotExecutor.kind, cluster, submitted_at=float(str(job["submitted_at"])))
+
+
+def _is_final(job: Mapping[str, object]) -> bool:
+    return _STATES.get(str(job["status"]), JobState.FAILED).is_final
+
+
+def _status(jobs: Sequence[JsonObject], handle: JobHandle) -> JobStatus:
+    if not jobs:
+        return JobStatus(JobState.UNKNOWN, reason=f"SkyPilot lists no job {handle.key}")
+    said = jobs[0]["status"]
+    if said in _FAILURES:
+        kind, reason = _FAILURES[said]
+        return JobStatus(JobState.FAILED, None, kind, f"{said}: {reason}")
+    state = _STATES.get(said, JobState.UNKNOWN)
+    if state is JobState.CANCELLED:
+        return JobStatus(state, None, FailureKind.CANCELLED)
+    return JobStatus(
+        state, 0 if state is JobState.SUCCEEDED else None, reason=said if state is JobState.PENDING else ""
+    )

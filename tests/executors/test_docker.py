@@ -1,0 +1,346 @@
+"""What only Docker does, on a real daemon."""
+
+import contextlib
+import dataclasses
+import time
+import uuid
+
+import pytest
+
+import docker
+from nemo_airflow import blocking, settings
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.executors.base import Cursor
+from nemo_airflow.executors.docker import DockerExecutor
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import FailureKind, Job, JobState, JobStatus
+from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.packaging.store import PackageStore
+
+
+@pytest.fixture(scope="module")
+def client(lab_docker):
+    """Another client than ours, to see with its own eyes what became of things."""
+    with contextlib.closing(docker.DockerClient(base_url=lab_docker)) as client:
+        yield client
+
+
+@pytest.fixture
+def executor(lab_docker, lab_image):
+    return DockerExecutor(container_image=lab_image, docker_url=lab_docker, grace=2)
+
+
+@pytest.fixture
+def session(executor):
+    session = executor.connect()
+    yield session
+    blocking.run(session.close())
+
+
+def script_job(text, **fields):
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    return Job(key=f"d{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
+
+
+def submit(executor, job):
+    return blocking.run(executor.connect().submit(executor.render(job)))
+
+
+def follow(executor, handle, timeout=120):
+    lines, said = [], []
+    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
+    return blocking.run(follower.run(), timeout), lines, said
+
+
+def run(executor, text, **fields):
+    return follow(executor, submit(executor, script_job(text, **fields)))
+
+
+def status(session, handle):
+    return blocking.run(session.poll([handle]))[handle.key]
+
+
+def wait_until(condition, what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+def wait_for_output(session, handle, text):
+    wait_until(
+        lambda: any(text in chunk.data for chunk in blocking.run(session.read([Cursor(handle)]))),
+        f"{text!r} on the stream",
+    )
+
+
+def final(session, handle):
+    wait_until(lambda: status(session, handle).state.is_final, "the end of the job")
+    return status(session, handle)
+
+
+def names(client):
+    return {container.name for container in client.containers.list(all=True)}
+
+
+# What is asked for
+
+
+def test_what_is_shown_is_what_is_sent(executor, client):
+    executor = dataclasses.replace(
+        executor,
+        cpus=0.5, memory="256m", shm_size="16m", ulimits=("nofile:512:1024", "core:0"), network="none",
+        tmpfs={"/scratch": "size=1m"}, cap_drop=("NET_RAW",), labels={"team": "vision"}, user="65534:65534",
+        additional_kwargs={"Hostname": "trainer", "HostConfig": {"OomScoreAdj": 100}},
+    )  # fmt: skip
+    text = "id -u; ulimit -Sn; ulimit -Hn; df -k /dev/shm | tail -1 | awk '{print $2}'; hostname; ls -d /scratch"
+    job = script_job(text, labels={"dag_id": "digits"})
+    shown = executor.render(job).payload["container"]
+    handle = submit(executor, job)
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.succeeded
+    assert lines == ["65534", "512", "1024", "16384", "trainer", "/scratch"]
+    sent = client.api.inspect_container(job.key)
+    assert shown["HostConfig"].items() <= sent["HostConfig"].items()
+    assert shown["Labels"] == sent["Config"]["Labels"]
+    assert {"team": "vision", "nemo-airflow.dag_id": "digits"}.items() <= shown["Labels"].items()
+    assert (sent["Path"], *sent["Args"]) == ("python3", *shown["Cmd"])
+
+
+def test_gpus_are_asked_for(executor):
+    def requests(**fields):
+        payload = dataclasses.replace(executor, **fields).render(script_job("")).payload
+        return payload["container"]["HostConfig"].get("DeviceRequests")
+
+    assert requests() is None
+    assert requests(num_gpus=2) == [{"Count": 2, "Capabilities": [["gpu"]]}]
+    assert requests(num_gpus=-1) == [{"Count": -1, "Capabilities": [["gpu"]]}]
+    assert requests(gpu_ids=("0", "3")) == [{"DeviceIDs": ["0", "3"], "Capabilities": [["gpu"]]}]
+
+
+def test_volume_is_mounted(executor, client):
+    name = f"nemo-test-{uuid.uuid4().hex[:8]}"
+    volume = client.volumes.create(name)
+    executor = dataclasses.replace(executor, volumes=(f"{name}:/data",))
+    try:
+        assert run(executor, "echo kept > /data/note")[0].succeeded
+        handle = submit(executor, script_job("cat /data/note"))
+        assert follow(executor, handle)[1] == ["kept"]
+    finally:
+        for container in client.containers.list(all=True, filters={"volume": name}):
+            container.remove(force=True)
+        volume.remove()
+
+
+def test_several_processes_each_know_their_rank(executor):
+    executor = dataclasses.replace(executor, ntasks_per_node=3)
+    outcome, lines, _ = run(executor, "echo rank $RANK of $WORLD_SIZE")
+    assert outcome.succeeded
+    assert sorted(line[-11:] for line in lines) == ["rank 0 of 3", "rank 1 of 3", "rank 2 of 3"]
+
+
+def test_package_goes_through_the_daemon(executor, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    package = write_archive({"note.txt": b"shipped"}, PackageStore(settings.packages_folder()))
+    assert run(executor, "cat note.txt", package=package)[1] == ["shipped"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pull": "sometimes"}, "pull='sometimes'"),
+        ({"num_gpus": 1, "gpu_ids": ("0",)}, "not both"),
+        ({"ntasks_per_node": 0}, "ntasks_per_node=0"),
+        ({"memory": "8 apples"}, "memory='8 apples'"),
+        ({"ulimits": ("memlock:much",)}, "'memlock:much'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_sent(executor, fields, said):
+    with pytest.raises(ExecutorError, match=said):
+        dataclasses.replace(executor, **fields).render(script_job("true"))
+
+
+# Why a job does not start
+
+
+def refusal(executor, client):
+    before = names(client)
+    with pytest.raises(SubmitError) as caught:
+        submit(executor, script_job("true"))
+    assert names(client) == before, "something was left behind"
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_image_that_cannot_be_pulled(executor, client):
+    executor = dataclasses.replace(executor, container_image="127.0.0.1:9/no-such-image:1")
+    error = refusal(executor, client)
+    assert error.kind is FailureKind.IMAGE
+    assert "127.0.0.1:9/no-such-image:1" in str(error)
+
+
+def test_image_that_must_not_be_pulled(executor, client):
+    error = refusal(dataclasses.replace(executor, container_image="no-such-image:1", pull="never"), client)
+    assert error.kind is FailureKind.IMAGE
+
+
+def test_more_processors_than_there_are(executor, client):
+    error = refusal(dataclasses.replace(executor, cpus=4096.0), client)
+    assert error.kind is FailureKind.QUOTA
+
+
+def test_gpus_where_there_are_none(executor, client):
+    assert refusal(dataclasses.replace(executor, num_gpus=1), client).kind is FailureKind.QUOTA
+
+
+def test_folder_that_cannot_be_mounted(executor, client):
+    error = refusal(dataclasses.replace(executor, volumes=("relative/folder:/data",)), client)
+    assert error.kind is FailureKind.USER_ERROR
+
+
+def test_name_that_another_has_taken(executor, client, lab_image):
+    job = script_job("true")
+    other = client.containers.create(lab_image, ["true"], name=job.key)
+    try:
+        with pytest.raises(SubmitError, match="another container"):
+            submit(executor, job)
+        assert status(executor.connect(), dataclasses.replace(handle_of(job), id="")).state is JobState.UNKNOWN
+    finally:
+        other.remove()
+
+
+def handle_of(job):
+    from nemo_airflow.job import JobHandle
+
+    return JobHandle(job.key, "docker", "")
+
+
+def test_no_daemon(executor, tmp_path):
+    executor = dataclasses.replace(executor, docker_url=f"unix://{tmp_path}/docker.sock")
+    with pytest.raises(BackendUnavailable, match=r"docker\.sock"):
+        submit(executor, script_job("true"))
+
+
+def test_connection_that_is_not_there(executor):
+    executor = dataclasses.replace(executor, docker_conn_id="no_such_registry", container_image="127.0.0.1:9/x:1")
+    with pytest.raises(Exception, match="no_such_registry"):
+        submit(executor, script_job("true"))
+
+
+# Why a job ends
+
+
+def test_more_memory_than_the_limit(executor):
+    executor = dataclasses.replace(executor, memory="48m")
+    plan = {"version": 1, "root": {"_target_": "operator:mul", "_args_": ["x", 200 << 20]}}
+    job = dataclasses.replace(script_job(""), plan=plan, allow=("operator:mul",))
+    status = follow(executor, submit(executor, job))[0].status
+    assert (status.state, status.failure) == (JobState.FAILED, FailureKind.OUT_OF_MEMORY)
+
+
+def test_image_without_the_interpreter(executor):
+    executor = dataclasses.replace(executor, python="python9")
+    status = follow(executor, submit(executor, script_job("true")))[0].status
+    assert (status.state, status.failure) == (JobState.FAILED, FailureKind.IMAGE)
+    assert "python9" in status.reason
+
+
+def test_container_killed_from_outside(executor, session, client):
+    handle = submit(executor, script_job("echo started; sleep 600"))
+    wait_for_output(session, handle, b"started")
+    client.api.kill(handle.key, "SIGKILL")
+    status = final(session, handle)
+    assert (status.state, status.failure, status.exit_code) == (JobState.FAILED, FailureKind.NODE_FAILURE, 137)
+
+
+def test_container_stopped_from_outside_ends_the_job_in_order(executor, session, client):
+    handle = submit(executor, script_job("trap 'echo saved; exit 0' TERM; echo started; while :; do sleep 0.1; done"))
+    wait_for_output(session, handle, b"started")
+    client.api.stop(handle.key)
+    outcome, lines, _ = follow(executor, handle)
+    assert (lines[0], lines[-1]) == ("started", "saved")
+    assert outcome.status.state is JobState.CANCELLED
+
+
+def test_container_that_was_removed_is_lost(executor, session, client):
+    handle = submit(executor, script_job("echo started; sleep 600"))
+    wait_for_output(session, handle, b"started")
+    client.api.remove_container(handle.key, force=True)
+    assert status(session, handle).state is JobState.UNKNOWN
+    outcome, _, _ = follow(executor, handle)
+    assert (outcome.status.state, outcome.status.failure) == (JobState.LOST, FailureKind.LOST)
+
+
+def test_end_is_known_when_the_container_is_gone(executor, session, client):
+    handle = submit(executor, script_job("exit 3"))
+    assert final(session, handle).exit_code == 3
+    client.api.remove_container(handle.key)
+    assert status(session, handle) == JobStatus(JobState.FAILED, 3, FailureKind.USER_ERROR, "ended with exit code 3")
+
+
+def test_ended_container_that_is_started_again_does_not_run_the_job_again(executor, session, client):
+    handle = submit(executor, script_job("echo ran >> $NEMO_AIRFLOW_OUTPUT_DIR/runs"))
+    assert final(session, handle).state is JobState.SUCCEEDED
+    client.api.start(handle.key)
+    client.api.wait(handle.key)
+    assert status(session, handle).state is JobState.SUCCEEDED
+    assert status(executor.connect(), handle).state is JobState.SUCCEEDED
+
+
+def test_log_that_the_daemon_has_cut_is_said_to_be(executor):
+    small = {"HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"max-size": "20k"}}}}
+    executor = dataclasses.replace(executor, additional_kwargs=small)
+    handle = submit(executor, script_job("seq 20000; sleep 1; echo end"))
+    final(executor.connect(), handle)
+    outcome, lines, said = follow(executor, handle)
+    assert outcome.succeeded
+    assert lines[-1] == "end"
+    assert any("are gone" in warning for warning in said)
+
+
+# Half-done submits, and what is left
+
+
+def test_container_that_was_created_and_never_started_is_taken_over(executor, session, client, monkeypatch):
+    monkeypatch.setattr("nemo_airflow.executors.docker.submission._PATIENCE", 0.5)
+    job = script_job("echo once")
+    payload = executor.render(job).payload
+    left = client.api.create_container_from_config(payload["container"], job.key)["Id"]
+    assert blocking.run(session.find([job.key])) == {}
+    handle = submit(executor, job)
+    assert handle.id != left
+    assert follow(executor, handle)[1] == ["once"]
+
+
+def test_full_disk_on_the_way_leaves_nothing(executor, client, monkeypatch):
+    def full(self, container, archive):
+        from nemo_airflow.executors.docker.api import Refused
+
+        raise Refused(500, "write /nemo-airflow/job/package.tar.gz: no space left on device", "write")
+
+    # A disk cannot be filled here without harm to the other tests.
+    monkeypatch.setattr("nemo_airflow.executors.docker.api.Docker.put", full)
+    assert refusal(executor, client).kind is FailureKind.QUOTA
+
+
+def test_survey_and_labels(executor, session):
+    labels = {"dag_id": "digits", "run_id": "manual__1"}
+    handle = submit(executor, script_job("echo started; sleep 600", labels=labels))
+    assert handle in blocking.run(session.survey())
+    assert blocking.run(session.labels([handle])) == {handle.key: labels}
+    blocking.run(session.cancel([handle]))
+    assert final(session, handle).state is JobState.CANCELLED
+    assert handle not in blocking.run(session.survey())
+
+
+def test_ended_containers_are_removed_after_their_time(executor, client):
+    short, kept = dataclasses.replace(executor, ttl=0.5), dataclasses.replace(executor, ttl=None)
+    gone, stays = submit(short, script_job("true")), submit(kept, script_job("true"))
+    for handle in (gone, stays):
+        client.api.wait(handle.key)
+    time.sleep(1)
+    fresh = executor.connect()  # a session clears up at its first look
+    assert status(fresh, stays).state is JobState.SUCCEEDED
+    wait_until(lambda: gone.key not in names(client), "the old container to go")
+    assert stays.key in names(client)
+    client.api.remove_container(stays.key)

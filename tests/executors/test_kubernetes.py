@@ -1,0 +1,537 @@
+"""What only Kubernetes does, on the lab's real cluster."""
+
+import base64
+import dataclasses
+import json
+import time
+import uuid
+
+import kubernetes
+import pytest
+
+from nemo_airflow import blocking, settings
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.executors.base import Cursor
+from nemo_airflow.executors.kubernetes import KubernetesExecutor
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import FailureKind, Job, JobState
+from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.packaging.store import PackageStore
+
+
+@pytest.fixture(scope="module")
+def api(lab_kubeconfig):
+    """Another client than ours, to see with its own eyes what became of things."""
+    with kubernetes.config.new_client_from_config(lab_kubeconfig) as client:
+        yield kubernetes.client.CoreV1Api(client)
+
+
+@pytest.fixture(scope="module")
+def namespace(api):
+    name = f"nemo-tests-{uuid.uuid4().hex[:8]}"
+    api.create_namespace({"metadata": {"name": name}})
+    yield name
+    api.delete_namespace(name)
+
+
+@pytest.fixture
+def executor(lab_kubeconfig, lab_image, namespace):
+    return KubernetesExecutor(
+        container_image=lab_image, config_file=lab_kubeconfig, namespace=namespace, grace=2, linger=20
+    )
+
+
+def script_job(text, **fields):
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    return Job(key=f"k{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
+
+
+def submit(executor, job):
+    session = executor.connect()
+    return session, blocking.run(session.submit(executor.render(job)))
+
+
+def follow(executor, handle, timeout=120):
+    lines, said = [], []
+    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
+    return blocking.run(follower.run(), timeout), lines, said
+
+
+def run(executor, text, **fields):
+    _, handle = submit(executor, script_job(text, **fields))
+    return follow(executor, handle)
+
+
+def final(session, handle, seconds=60):
+    found = []
+
+    def ended():
+        found.append(blocking.run(session.poll([handle]))[handle.key])
+        return found[-1].state.is_final
+
+    wait_until(ended, "the end of the job", seconds)
+    return found[-1]
+
+
+def wait_until(condition, what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+def wait_for_output(session, handle, text):
+    def written():
+        return any(text in chunk.data for chunk in blocking.run(session.read([Cursor(handle)])))
+
+    wait_until(written, f"{text!r} on the stream")
+
+
+def pods_of(api, namespace, key):
+    return api.list_namespaced_pod(namespace, label_selector=f"nemo-airflow.key={key}").items
+
+
+def secrets_of(api, namespace, key):
+    return api.list_namespaced_secret(namespace, label_selector=f"nemo-airflow.key={key}").items
+
+
+def has_ended(pod):
+    return pod.status.phase in ("Succeeded", "Failed")
+
+
+# Why a job ends
+
+
+def test_more_memory_than_the_limit(executor):
+    executor = dataclasses.replace(executor, memory="48Mi")
+    plan = {"version": 1, "root": {"_target_": "operator:mul", "_args_": ["x", 200 << 20]}}
+    _, handle = submit(executor, dataclasses.replace(script_job(""), plan=plan, allow=("operator:mul",)))
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.state is JobState.FAILED
+    assert outcome.status.failure is FailureKind.OUT_OF_MEMORY
+
+
+def test_image_that_is_not_there_fails_soon_and_holds_nothing(executor, api, namespace):
+    executor = dataclasses.replace(executor, container_image="nemo-test.invalid/no-such-image:1")
+    session, handle = submit(executor, script_job("true"))
+    begun = time.monotonic()
+    status = final(session, handle)
+    assert (status.state, status.failure) == (JobState.FAILED, FailureKind.IMAGE)
+    assert "no-such-image" in status.reason
+    assert time.monotonic() - begun < 45
+    wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "the pod to be over")
+    assert blocking.run(executor.connect().poll([handle]))[handle.key] == status
+
+
+def test_image_name_that_is_none_fails_at_once(executor):
+    executor = dataclasses.replace(executor, container_image="Not An Image")
+    outcome, _, _ = run(executor, "true")
+    assert (outcome.status.failure, "InvalidImageName" in outcome.message) == (FailureKind.IMAGE, True)
+
+
+def test_interpreter_that_is_not_in_the_image(executor):
+    outcome, _, _ = run(dataclasses.replace(executor, python="python7"), "true")
+    assert outcome.status.failure is FailureKind.IMAGE
+    assert "python7" in outcome.message
+
+
+def test_more_than_any_node_has_is_given_up(executor, api, namespace):
+    executor = dataclasses.replace(executor, cpus=1000, pending_timeout=3)
+    session, handle = submit(executor, script_job("true"))
+    waiting = blocking.run(session.poll([handle]))[handle.key]
+    assert waiting.state is JobState.PENDING
+    status = final(session, handle)
+    assert (status.state, status.failure) == (JobState.FAILED, FailureKind.QUOTA)
+    assert "Insufficient cpu" in status.reason
+    assert pods_of(api, namespace, handle.key) == []
+    # Another process, that has not seen it happen, knows as well.
+    assert blocking.run(executor.connect().poll([handle]))[handle.key] == status
+    assert blocking.run(executor.connect().find([handle.key])) == {handle.key: handle}
+    blocking.run(session.remove([handle]))
+    assert secrets_of(api, namespace, handle.key) == []
+
+
+def test_pod_that_waits_says_why(executor):
+    executor = dataclasses.replace(executor, node_selector={"no-such": "label"})
+    session, handle = submit(executor, script_job("true"))
+
+    def said():
+        return "didn't match" in blocking.run(session.poll([handle]))[handle.key].reason
+
+    wait_until(said, "the reason")
+    blocking.run(session.cancel([handle]))
+    assert final(session, handle).state is JobState.CANCELLED
+
+
+def test_secret_that_is_not_there(executor):
+    executor = dataclasses.replace(executor, secret_env={"TOKEN": ("no-such-secret", "token")})
+    outcome, _, _ = run(executor, "true")
+    assert outcome.status.failure is FailureKind.USER_ERROR
+    assert 'secret "no-such-secret" not found' in outcome.message
+
+
+def test_volume_that_is_not_there_is_named(executor):
+    executor = dataclasses.replace(
+        executor,
+        volumes=[{"name": "data", "configMap": {"name": "no-such-map"}}],
+        volume_mounts=[{"name": "data", "mountPath": "/data"}],
+        pending_timeout=4,
+    )
+    outcome, _, _ = run(executor, "true")
+    assert 'configmap "no-such-map" not found' in outcome.message
+
+
+def test_deadline_of_the_pod_is_a_time_out(executor):
+    executor = dataclasses.replace(executor, pod_template={"spec": {"activeDeadlineSeconds": 2}})
+    session, handle = submit(executor, script_job("sleep 600"))
+    assert final(session, handle).failure is FailureKind.TIMEOUT
+
+
+# A pod that somebody deletes
+
+
+def test_deleted_pod_is_lost(executor, api, namespace):
+    session, handle = submit(executor, script_job("echo started; sleep 600"))
+    wait_for_output(session, handle, b"started")
+    api.delete_namespaced_pod(handle.key, namespace, grace_period_seconds=0)
+    assert follow(executor, handle)[0].status.state is JobState.LOST
+
+
+def test_ended_job_stays_ended_for_those_who_saw_it_when_its_pod_is_deleted(executor, api, namespace):
+    session, handle = submit(executor, script_job("true"))
+    assert final(session, handle).state is JobState.SUCCEEDED
+    api.delete_namespaced_pod(handle.key, namespace, grace_period_seconds=0)
+    wait_until(lambda: not pods_of(api, namespace, handle.key), "the pod to be gone")
+    assert final(session, handle).state is JobState.SUCCEEDED
+    wait_until(lambda: not secrets_of(api, namespace, handle.key), "the secret to go with it")
+
+
+# Refusals
+
+
+def test_namespace_that_is_not_there(executor):
+    with pytest.raises(SubmitError, match='namespaces "no-such-namespace" not found'):
+        submit(dataclasses.replace(executor, namespace="no-such-namespace"), script_job("true"))
+
+
+def test_manifest_that_is_not_valid_leaves_nothing_behind(executor, api, namespace):
+    job = script_job("true")
+    with pytest.raises(SubmitError, match=r"priorityClass|PriorityClass"):
+        submit(dataclasses.replace(executor, priority_class="no-such-class"), job)
+    with pytest.raises(SubmitError, match="quantities must match"):
+        submit(dataclasses.replace(executor, memory="a lot"), job)
+    assert secrets_of(api, namespace, job.key) == []
+
+
+def test_exceeded_quota_is_named_and_leaves_nothing_behind(executor, api, namespace):
+    api.create_namespaced_resource_quota(namespace, {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}})
+    job = script_job("true")
+    try:
+        wait_until(lambda: api.read_namespaced_resource_quota("few", namespace).status.hard, "the quota to be known")
+        with pytest.raises(SubmitError, match="exceeded quota: few") as caught:
+            submit(executor, job)
+    finally:
+        api.delete_namespaced_resource_quota("few", namespace)
+    assert caught.value.kind == FailureKind.QUOTA
+    assert secrets_of(api, namespace, job.key) == []
+    wait_until(lambda: not api.list_namespaced_resource_quota(namespace).items, "the quota to be gone")
+
+
+# Steps of a submit
+
+
+def test_submit_goes_on_after_each_step_of_one_that_was_killed(executor, api, namespace):
+    for steps in (1, 2, 3):
+        job = script_job("echo done")
+        request = dataclasses.replace(executor, nodes=2).render(job) if steps == 3 else executor.render(job)
+        session = executor.connect()
+        api.create_namespaced_secret(namespace, {**request.payload["secret"], "data": secret_data(session, request)})
+        if steps > 1:
+            api.create_namespaced_pod(namespace, request.payload["pods"][-1])
+        if steps != 2:  # the first pod is not there yet
+            assert blocking.run(session.find([job.key])) == {}
+        handle = blocking.run(session.submit(request))
+        assert blocking.run(session.submit(request)) == handle
+        outcome, lines, _ = follow(executor, handle)
+        assert (outcome.succeeded, lines) == (True, ["done"])
+        (secret,) = secrets_of(api, namespace, job.key)
+        assert secret.metadata.owner_references[0].uid == handle.id
+        blocking.run(session.cancel([handle]))
+
+
+def secret_data(session, request):
+    from nemo_airflow.executors.kubernetes.record import content
+
+    return {"bundle.tar.gz": content(request, with_package=True)}
+
+
+def test_secret_of_a_removed_job_is_not_used_for_the_next_one(executor, api, namespace):
+    job = script_job("echo done")
+    request = executor.render(job)
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": job.key, "uid": str(uuid.uuid4())}
+    secret = {**request.payload["secret"], "data": {"bundle.tar.gz": base64.b64encode(b"old").decode()}}
+    secret["metadata"] = {**secret["metadata"], "ownerReferences": [owner]}
+    api.create_namespaced_secret(namespace, secret)
+    _, handle = submit(executor, job)
+    assert follow(executor, handle)[0].succeeded
+
+
+def test_pod_of_somebody_else_is_not_taken_for_the_job(executor, api, namespace):
+    job = script_job("true")
+    pod = {"metadata": {"name": job.key}, "spec": {"containers": [{"name": "c", "image": executor.container_image}]}}
+    api.create_namespaced_pod(namespace, pod)
+    with pytest.raises(SubmitError, match=f"pod {job.key} is there already"):
+        submit(executor, job)
+    api.delete_namespaced_pod(job.key, namespace, grace_period_seconds=0)
+
+
+# Packages
+
+
+@pytest.fixture
+def big_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    import random
+
+    return write_archive({"big.bin": random.Random(0).randbytes(60 << 20)}, PackageStore(settings.packages_folder()))
+
+
+def test_large_package_is_sent_into_the_pod(executor, big_package):
+    job = script_job("stat -c %s big.bin; sha256sum big.bin", package=big_package)
+    session = executor.connect()
+    begun = time.monotonic()
+    handle = blocking.run(session.submit(executor.render(job)))
+    seconds = time.monotonic() - begun
+    print(f"{big_package.size / 2**20 / seconds:.0f} MiB/s with the start of the pod")
+    assert blocking.run(session.submit(executor.render(job))) == handle
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.succeeded
+    assert lines[0] == str(60 << 20)
+
+
+def test_submit_that_was_killed_while_it_sent_the_package_is_done_again(executor, api, namespace, big_package):
+    job = script_job("stat -c %s big.bin", package=big_package)
+    request = executor.render(job)
+    session = executor.connect()
+    from nemo_airflow.executors.kubernetes.record import content
+
+    data = {"bundle.tar.gz": content(request, with_package=False)}
+    api.create_namespaced_secret(namespace, {**request.payload["secret"], "data": data})
+    api.create_namespaced_pod(namespace, request.payload["pods"][0])
+    wait_until(lambda: pods_of(api, namespace, job.key)[0].status.phase == "Running", "the pod to run")
+    assert blocking.run(session.find([job.key])) == {}
+    handle = blocking.run(session.submit(request))
+    assert blocking.run(session.find([job.key])) == {job.key: handle}
+    assert follow(executor, handle)[1] == [str(60 << 20)]
+
+
+def test_large_package_of_a_pod_that_cannot_start_is_refused(executor, api, namespace, big_package):
+    executor = dataclasses.replace(executor, cpus=1000, pending_timeout=2)
+    job = script_job("true", package=big_package)
+    with pytest.raises(SubmitError, match="Insufficient cpu") as caught:
+        submit(executor, job)
+    assert caught.value.kind == FailureKind.QUOTA
+    assert pods_of(api, namespace, job.key) == secrets_of(api, namespace, job.key) == []
+
+
+# What a pod can be given
+
+
+def test_secrets_by_reference(executor, api, namespace):
+    data = {"token": base64.b64encode(b"s3cret value").decode()}
+    api.create_namespaced_secret(namespace, {"metadata": {"name": "login"}, "data": data})
+    executor = dataclasses.replace(executor, secret_env={"THE_TOKEN": ("login", "token")}, env_from=["login"])
+    outcome, lines, _ = run(executor, 'echo "${#THE_TOKEN} ${#token}"')
+    assert (outcome.succeeded, lines) == (True, ["12 12"])
+    assert "s3cret" not in executor.render(script_job("true")).to_text()
+
+
+def test_template_shared_memory_and_user_without_rights(executor, api, namespace):
+    executor = dataclasses.replace(
+        executor,
+        shm_size="128Mi",
+        labels={"team": "vision"},
+        security_context={"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False},
+        pod_security_context={"runAsUser": 1234, "runAsGroup": 1234},
+        pod_template={"spec": {"containers": [{"name": "job", "env": [{"name": "EXTRA", "value": "from template"}]}]}},
+    )
+    _, handle = submit(executor, script_job('echo "$EXTRA" $(id -u); df /dev/shm | tail -1 | cut -d" " -f1'))
+    outcome, lines, _ = follow(executor, handle)
+    assert (outcome.succeeded, lines) == (True, ["from template 1234", "tmpfs"])
+    (pod,) = pods_of(api, namespace, handle.key)
+    assert pod.metadata.labels["team"] == "vision"
+
+
+def test_sidecar_that_does_not_end_is_ended(executor, api, namespace):
+    sidecar = {"name": "proxy", "image": executor.container_image, "command": ["sleep", "3600"]}
+    executor = dataclasses.replace(executor, pod_template={"spec": {"containers": [sidecar]}})
+    session, handle = submit(executor, script_job("exit 3"))
+    assert final(session, handle).exit_code == 3
+    wait_until(lambda: has_ended(pods_of(api, namespace, handle.key)[0]), "the sidecar to end")
+    assert blocking.run(executor.connect().poll([handle]))[handle.key].exit_code == 3
+
+
+# Groups of pods
+
+_MEET = """
+exec python3 - <<'END'
+import os, socket, time
+rank, port = int(os.environ["NODE_RANK"]), int(os.environ["MASTER_PORT"])
+if rank == 0:
+    server = socket.create_server(("0.0.0.0", port))
+    said = []
+    for _ in range(int(os.environ["NNODES"]) - 1):
+        client, _ = server.accept()
+        said.append(client.recv(100).decode())
+    print(sorted(said))
+else:
+    while True:
+        try:
+            client = socket.create_connection((os.environ["MASTER_ADDR"], port))
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    client.sendall(f"rank {rank} on {socket.gethostname()[-2:]}".encode())
+END
+"""
+
+
+def test_pods_of_a_group_find_each_other(executor, api, namespace):
+    executor = dataclasses.replace(executor, nodes=3)
+    session, handle = submit(executor, script_job(_MEET))
+    outcome, lines, _ = follow(executor, handle)
+    assert (outcome.succeeded, lines) == (True, ["['rank 1 on -1', 'rank 2 on -2']"])
+    assert final(session, handle).state is JobState.SUCCEEDED
+    blocking.run(session.remove([handle]))
+    assert pods_of(api, namespace, handle.key) == []
+
+
+def test_pod_of_a_group_that_fails_ends_the_others(executor, api, namespace):
+    executor = dataclasses.replace(executor, nodes=2)
+    session, handle = submit(executor, script_job('echo "rank $NODE_RANK"; [ $NODE_RANK = 0 ] && sleep 600; exit 7'))
+    _, lines, _ = follow(executor, handle)
+    status = final(session, handle)
+    assert (status.state, status.exit_code) == (JobState.FAILED, 7)
+    assert f"pod {handle.key}-1" in status.reason
+    assert lines == ["rank 0"]
+    assert all(map(has_ended, pods_of(api, namespace, handle.key)))
+
+
+def test_group_is_cancelled_as_a_whole(executor, api, namespace):
+    executor = dataclasses.replace(executor, nodes=2)
+    session, handle = submit(executor, script_job("echo started; sleep 600"))
+    wait_for_output(session, handle, b"started")
+    blocking.run(session.cancel([handle]))
+    assert follow(executor, handle)[0].status.state is JobState.CANCELLED
+    wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "all pods to end")
+
+
+def test_outputs_of_all_pods_of_a_group_are_collected(executor, tmp_path):
+    executor = dataclasses.replace(executor, nodes=2)
+    session, handle = submit(executor, script_job("echo $NODE_RANK >$NEMO_AIRFLOW_OUTPUT_DIR/shard"))
+    assert follow(executor, handle)[0].succeeded
+    assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/shard", "shard"]
+    assert (tmp_path / "node-1" / "shard").read_text() == "1\n"
+
+
+# Outputs
+
+
+def test_job_without_outputs_has_none_to_collect(executor, tmp_path):
+    session, handle = submit(executor, script_job("true"))
+    final(session, handle)
+    assert blocking.run(session.collect(handle, tmp_path)) == []
+
+
+def test_outputs_that_nobody_fetched_in_time_are_said_to_be_gone(executor, tmp_path):
+    executor = dataclasses.replace(executor, linger=0)
+    session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    assert final(session, handle).state is JobState.SUCCEEDED
+    with pytest.raises(ExecutorError, match="gone"):
+        blocking.run(session.collect(handle, tmp_path))
+
+
+def test_pod_ends_once_its_outputs_were_fetched(executor, tmp_path):
+    executor = dataclasses.replace(executor, linger=600)
+    session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    assert follow(executor, handle)[0].succeeded
+    assert blocking.run(session.poll([handle]))[handle.key].state is JobState.RUNNING
+    blocking.run(session.collect(handle, tmp_path))
+    assert final(session, handle, 20).state is JobState.SUCCEEDED
+
+
+def test_job_that_waits_for_its_outputs_to_be_fetched_keeps_its_result_when_cancelled(executor):
+    executor = dataclasses.replace(executor, linger=600)
+    session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    assert follow(executor, handle)[0].succeeded
+    blocking.run(session.cancel([handle]))
+    assert final(session, handle, 30).state is JobState.SUCCEEDED
+
+
+# Ways to the cluster
+
+
+def test_no_api_server_says_nothing_of_the_job(executor, tmp_path):
+    nowhere = kubeconfig(tmp_path, "https://127.0.0.1:9")
+    _, handle = submit(executor, script_job("true"))
+    away = dataclasses.replace(executor, config_file=nowhere).connect()
+    for call in (away.poll([handle]), away.submit(executor.render(script_job("true"))), away.cancel([handle])):
+        with pytest.raises(BackendUnavailable, match=r"https://127\.0\.0\.1:9 cannot be reached"):
+            blocking.run(call)
+
+
+def test_credentials_that_are_no_longer_valid(executor, lab_kubeconfig, tmp_path):
+    host = kubernetes.config.new_client_from_config(lab_kubeconfig).configuration.host
+    executor = dataclasses.replace(executor, config_file=kubeconfig(tmp_path, host, token="expired"))
+    with pytest.raises(BackendUnavailable, match="does not accept the credentials"):
+        blocking.run(executor.connect().find(["some-key"]))
+
+
+def test_token_that_was_renewed_is_read_again(executor, lab_kubeconfig, tmp_path):
+    client = kubernetes.config.new_client_from_config(lab_kubeconfig)
+    (token,) = client.configuration.api_key.values()
+    token = token.removeprefix("Bearer ")
+    path = kubeconfig(tmp_path, client.configuration.host, token=token)
+    session = dataclasses.replace(executor, config_file=path).connect()
+    assert blocking.run(session.find(["some-key"])) == {}
+    session._cluster._client.configuration.api_key["BearerToken"] = "Bearer expired"
+    assert blocking.run(session.find(["some-key"])) == {}
+
+
+def test_connection_of_airflow(executor, lab_kubeconfig, namespace, monkeypatch):
+    import yaml
+
+    with open(lab_kubeconfig) as file:
+        config = yaml.safe_load(file)
+    extra = {"extra__kubernetes__kube_config": json.dumps(config), "namespace": namespace}
+    monkeypatch.setenv("AIRFLOW_CONN_K8S", json.dumps({"conn_type": "kubernetes", "extra": json.dumps(extra)}))
+    executor = dataclasses.replace(executor, config_file=None, namespace=None, kubernetes_conn_id="k8s")
+    _, handle = submit(executor, script_job("echo here"))
+    assert handle.cluster.endswith(f"/{namespace}")
+    assert follow(executor, handle)[1] == ["here"]
+
+
+def kubeconfig(folder, server, token="none"):
+    config = {
+        "clusters": [{"name": "c", "cluster": {"server": server, "insecure-skip-tls-verify": True}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "default"}}],
+        "current-context": "x",
+    }
+    path = folder / f"kubeconfig-{uuid.uuid4().hex}"
+    path.write_text(json.dumps(config))
+    return str(path)
+
+
+# What is there
+
+
+def test_survey_finds_what_runs_and_where_it_comes_from(executor):
+    labels = {"dag_id": "my dag/with?odd chars", "run_id": "manual__2026-01-01T00:00:00+00:00", "url": "http://x/y"}
+    session, handle = submit(executor, script_job("echo started; sleep 600", labels=labels))
+    wait_for_output(session, handle, b"started")
+    assert handle in blocking.run(session.survey())
+    assert blocking.run(session.labels([handle])) == {handle.key: labels}
+    blocking.run(session.cancel([handle]))
+    final(session, handle)
+    assert handle not in blocking.run(session.survey())

@@ -1,0 +1,142 @@
+"""Launchers: plain processes here, and a PyTorch training on several nodes of the lab's cluster."""
+
+import inspect
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from nemo_airflow import blocking, settings
+from nemo_airflow.config import Config
+from nemo_airflow.config import plan as plans
+from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors import LocalExecutor, Processes, ScriptTemplate, SlurmExecutor, Torchrun
+from nemo_airflow.executors.launchers import launcher_from_json
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import FailureKind, Job, JobState
+from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.packaging.store import PackageStore
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+
+def run(executor, job, timeout=200):
+    lines, records = [], []
+
+    class Sink:
+        def record(self, record):
+            records.append(record)
+
+        async def finish(self, status, folder, error):
+            outputs = folder / "outputs"
+            self.outputs = sorted(path.name for path in outputs.iterdir()) if outputs.is_dir() else []
+
+    sink = Sink()
+    handle = blocking.run(executor.connect().submit(executor.render(job)))
+    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print, sink=sink)
+    outcome = blocking.run(follower.run(), timeout)
+    return outcome, lines, records, sink.outputs
+
+
+def script(text):
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    return Job(key=f"l{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
+
+
+@pytest.fixture
+def local(tmp_path):
+    return lambda launcher: LocalExecutor(root=str(tmp_path), launcher=launcher, grace=2)
+
+
+def test_plain_processes_know_their_rank(local):
+    outcome, lines, _, _ = run(local(Processes(nproc_per_node=3)), script("echo I am $RANK of $WORLD_SIZE"))
+    assert outcome.succeeded
+    assert sorted(lines) == [f"[{rank}] I am {rank} of 3" for rank in range(3)]
+
+
+def test_result_is_that_of_the_first_process(local):
+    root = {"_target_": "os:getenv", "_args_": ["RANK"]}
+    job = Job(key="first", name="first", plan={"version": 1, "root": root}, allow=("os:getenv",))
+    outcome, _, _, _ = run(local(Processes(nproc_per_node=2)), job)
+    assert outcome.result == "0"
+
+
+def test_process_that_fails_ends_the_others_and_names_itself(local):
+    outcome, _, _, _ = run(local(Processes(nproc_per_node=3)), script("[ $RANK = 1 ] && exit 9; sleep 600"))
+    assert outcome.status.state is JobState.FAILED
+    assert outcome.status.failure is FailureKind.USER_ERROR
+    assert "rank 1" in outcome.message
+    assert "exit code 9" in outcome.message
+
+
+def test_process_that_ends_well_leaves_the_others(local):
+    outcome, lines, _, _ = run(local(Processes(nproc_per_node=2)), script("[ $RANK = 0 ] || { sleep 1; echo late; }"))
+    assert outcome.succeeded
+    assert lines == ["[1] late"]
+
+
+def test_template_starts_the_processes(local):
+    launcher = ScriptTemplate(text="echo {{ greeting }}\nRANK=0 {{ command }}", variables={"greeting": "hello"})
+    outcome, lines, _, _ = run(local(launcher), script("echo job"))
+    assert outcome.succeeded
+    assert lines == ["hello", "job"]
+
+
+def test_template_with_an_unknown_variable_is_refused(local):
+    with pytest.raises(ExecutorError, match="nobody"):
+        local(ScriptTemplate(text="{{ nobody }}")).render(script("true"))
+
+
+def test_launcher_that_is_not_installed_is_named(local):
+    outcome, lines, _, _ = run(local(ScriptTemplate(text="x", shell="no-such-shell")), script("true"))
+    assert outcome.status.exit_code == 127
+    assert any("no-such-shell" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "launcher", [Torchrun(nproc_per_node=2, args=["--tee=3"]), Processes(), ScriptTemplate(text="x")]
+)
+def test_launcher_comes_back_from_json(launcher):
+    again = launcher_from_json(launcher.to_json())
+    assert again.command(4) == launcher.command(4)
+
+
+def test_torch_trains_on_two_nodes_and_four_processes(ssh_conn_id, lab_slurm, lab_torch, monkeypatch, tmp_path):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(str(DAGS))
+    from digits.data import Data
+    from digits.distributed import train
+    from digits.model import Model, Optimizer
+
+    code = {f"digits/{path.name}": path.read_bytes() for path in (DAGS / "digits").glob("*.py")}
+    package = write_archive(code, PackageStore(settings.packages_folder()))
+    config = Config(
+        train, data=Config(Data, until="2026-01-05", weeks=52), model=Config(Model, hidden=[32]),
+        optimizer=Config(Optimizer, epochs=8, learning_rate=0.01),
+    )  # fmt: skip
+    plan = plans.to_plan(config)
+    job = Job(
+        key=f"ddp-{uuid.uuid4().hex[:12]}", name="ddp", plan=plan, allow=tuple(plans.targets(plan)), package=package
+    )
+    executor = SlurmExecutor(
+        ssh_conn_id=ssh_conn_id, root="~/ddp", nodes=2, ntasks_per_node=2, python=lab_torch, time="10",
+        launcher=Torchrun(),
+    )  # fmt: skip
+    outcome, lines, records, outputs = run(executor, job)
+    assert outcome.succeeded, "\n".join([outcome.message, *lines])
+    assert outcome.result["world_size"] == 4
+    assert outcome.result["accuracy"] > 0.9
+    assert sum("digits" in line and "rank" in line for line in lines) == 4
+    losses = [point for record in records if record.type == "metrics" for point in record.data["points"]]
+    assert [point[2] for point in losses] == list(range(8))
+    assert outputs == ["model.pt"]
+
+
+def test_nothing_of_torch_is_imported_by_the_config():
+    sys.path.insert(0, str(DAGS))
+    try:
+        from digits import distributed
+    finally:
+        sys.path.remove(str(DAGS))
+    assert "import torch" not in inspect.getsource(distributed).split("def ")[0]

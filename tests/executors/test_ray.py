@@ -1,0 +1,471 @@
+"""The Ray executor on real clusters, in what the conformance suite does not ask of every executor."""
+
+import dataclasses
+import inspect
+import json
+import logging
+import time
+import uuid
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import ray_jobs
+from lab.delay_proxy import DelayProxy
+from lab.ray_cluster import RayCluster, ray_address, start_cluster  # noqa: F401 - fixtures
+
+from nemo_airflow import blocking, settings
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsError, SubmitError
+from nemo_airflow.executors.base import Cursor
+from nemo_airflow.executors.ray import RayExecutor, api, log, packages
+from nemo_airflow.executors.ray import status as ray_status
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
+from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.packaging.store import PackageStore
+
+TIMEOUT = 120.0
+
+# The fixtures of the clusters come by import.
+# ruff: noqa: F811
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path_factory.mktemp("home")))
+        files = {"ray_jobs.py": inspect.getsource(ray_jobs).encode(), "note.txt": b"a note"}
+        yield write_archive(files, PackageStore(settings.packages_folder()))
+
+
+@pytest.fixture
+def make(package):
+    def make_job(function, /, *, job=None, **arguments):
+        fields = {"key": f"ray-{uuid.uuid4().hex[:20]}", "package": package, **(job or {})}
+        plan = {"version": 1, "root": {"_target_": f"ray_jobs:{function}", **arguments}}
+        return Job(name=function, plan=plan, allow=("ray_jobs.",), **fields)
+
+    return make_job
+
+
+@pytest.fixture
+def executor(ray_address):
+    return RayExecutor(address=ray_address, grace=1.0)
+
+
+@pytest.fixture
+def connect():
+    sessions = []
+
+    def open_session(executor):
+        sessions.append(executor.connect())
+        return sessions[-1]
+
+    yield open_session
+    for session in sessions:
+        blocking.run(session.close())
+
+
+@pytest.fixture
+def session(executor, connect):
+    return connect(executor)
+
+
+def submit(executor, session, job):
+    return blocking.run(session.submit(executor.render(job)))
+
+
+def follow(executor, handle, timeout=TIMEOUT):
+    lines, warnings = [], []
+    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append)
+    return blocking.run(follower.run(), timeout), lines, warnings
+
+
+def status(session, handle):
+    return blocking.run(session.poll([handle]))[handle.key]
+
+
+def wait_for(condition, what, timeout=TIMEOUT):
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
+        time.sleep(0.1)
+    return found
+
+
+def wait_for_output(session, handle, text=b"started"):
+    wait_for(lambda: any(text in chunk.data for chunk in blocking.run(session.read([Cursor(handle)]))), text)
+
+
+async def read_all(session, handle, offset=0):
+    data = b""
+    while chunks := await session.read([Cursor(handle, offset + len(data))]):
+        data += chunks[0].data
+    return data
+
+
+# What is sent
+
+
+def test_request_names_its_archives_by_content(executor, make):
+    job = make("where")
+    first, again = (executor.render(job).payload for _ in range(2))
+    other = executor.render(dataclasses.replace(job, package=None)).payload
+    assert first == again
+    assert first["archives"]["code"] != other["archives"]["code"]
+    assert first["call"]["runtime_env"]["working_dir"] == f"gcs://{first['archives']['code']}"
+    assert "TOKEN" not in str(executor.render(make("where", job={"env": {"TOKEN": "s3cret"}})).payload)
+
+
+@pytest.mark.parametrize(
+    ("runtime_env", "message"), [({"working_dir": "."}, "working_dir"), ({"py_modules": ["src"]}, "'src'")]
+)
+def test_runtime_env_that_the_package_stands_for_is_refused(executor, make, runtime_env, message):
+    with pytest.raises(ExecutorError, match=message):
+        dataclasses.replace(executor, runtime_env=runtime_env).render(make("where"))
+
+
+def test_code_is_sent_once(executor, session, make, monkeypatch):
+    sent = []
+    put = api.RayApi.put_package
+
+    async def counting(self, name, archive, size):
+        sent.append(name)
+        await put(self, name, archive, size)
+
+    monkeypatch.setattr(api.RayApi, "put_package", counting)
+    # A package of its own: that of the other tests may be there already.
+    unseen = write_archive({"ray_jobs.py": f"# {uuid.uuid4()}".encode()}, PackageStore(settings.packages_folder()))
+    requests = [executor.render(make("where", job={"package": unseen})) for _ in range(3)]
+    for request in requests:
+        blocking.run(session.submit(request))
+    assert sorted(sent) == sorted({name for request in requests for name in request.payload["archives"].values()})
+    assert len(sent) == 4
+
+
+def test_code_that_is_too_large_is_refused_before_it_is_sent(executor, session, make, monkeypatch):
+    monkeypatch.setattr(packages, "LARGEST", 1000)
+    unseen = write_archive({"large": uuid.uuid4().bytes * 1000}, PackageStore(settings.packages_folder()))
+    with pytest.raises(SubmitError, match="leave data out of the package") as caught:
+        submit(executor, session, make("where", job={"package": unseen}))
+    assert caught.value.kind == FailureKind.QUOTA
+
+
+def test_job_shows_where_it_comes_from_in_ray(executor, session, make):
+    labels = {"dag_id": "a_dag", "task_id": "a_task"}
+    handle = submit(executor, session, make("where", job={"labels": labels}))
+    details = httpx.get(f"{executor.address}/api/jobs/{handle.key}").json()
+    assert details["metadata"].items() >= {**labels, "job_name": "where"}.items()
+    assert blocking.run(session.labels([handle])) == {handle.key: labels}
+    assert (handle.id, handle.cluster) == (handle.key, executor.address)
+    assert handle.submitted_at == details["start_time"] / 1000
+
+
+def test_env_reaches_the_job_and_runtime_env_too(executor, session, make):
+    executor = dataclasses.replace(
+        executor, runtime_env={"env_vars": {"FOR_ALL": "1"}}, env={"OWN": "2"}, python="/usr/bin/python3"
+    )
+    outcome, _, _ = follow(executor, submit(executor, session, make("where", _args_=["FOR_ALL", "OWN"])))
+    assert outcome.result["env"] == {"FOR_ALL": "1", "OWN": "2"}
+    assert outcome.result["python"] == "/usr/bin/python3"
+
+
+# What comes back
+
+
+def test_bytes_come_back_unchanged_from_any_offset(executor, session, make):
+    handle = submit(executor, session, make("write_bytes"))
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.succeeded
+    assert lines[-1] == "last line"
+    whole = blocking.run(read_all(session, handle))
+    job = bytes(range(256)).replace(b"\x1e", "\u241e".encode()) + b"\r\n\r" + "漢".encode()[:2]
+    written = b"".join(
+        piece if index == 0 else piece.partition(b"\n")[2] for index, piece in enumerate(whole.split(b"\x1e"))
+    )
+    assert written == job * 200 + b"\nlast line\n"
+    for offset in range(1, len(whole), 997):
+        assert blocking.run(read_all(session, handle, offset)) == whole[offset:]
+
+
+def test_long_log_crosses_the_network_once(executor, session, make, monkeypatch):
+    handle = submit(executor, session, make("print_burst", count=200_000, width=100))
+    wait_for(lambda: status(session, handle).state.is_final, "the job's end")
+    received = []
+    more = log._Excerpt._more
+
+    async def counting(self):
+        before = len(self._buffer)
+        came = await more(self)
+        received.append(len(self._buffer) - before)
+        return came
+
+    monkeypatch.setattr(log._Excerpt, "_more", counting)
+    whole = blocking.run(read_all(session, handle))
+    assert whole.count(b"x" * 100) == 200_000
+    assert len(whole) > 4 * log.READ_LIMIT
+    assert sum(received) < len(whole) + 2 * log.READ_LIMIT
+
+
+def test_large_outputs_come_back(executor, session, make, tmp_path):
+    handle = submit(executor, session, make("write_large", megabytes=64))
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.succeeded
+    assert blocking.run(session.collect(handle, tmp_path)) == [Path("large.bin")]
+    assert (tmp_path / "large.bin").stat().st_size == 64 << 20
+
+
+# Ending early
+
+
+def test_grace_is_longer_than_rays_own(executor, session, make, tmp_path):
+    executor = dataclasses.replace(executor, grace=20.0)
+    handle = submit(executor, session, make("finish_when_told", seconds=600))
+    wait_for_output(session, handle)
+    blocking.run(session.cancel([handle]))
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.state is JobState.CANCELLED
+    assert blocking.run(session.collect(handle, tmp_path)) == [Path("checkpoint")]
+
+
+def test_queued_job_is_cancelled_and_never_runs(executor, session, make, tmp_path):
+    all_cpus = dataclasses.replace(executor, entrypoint_num_cpus=4)
+    first = submit(all_cpus, session, make("wait_for", file=str(tmp_path / "go")))
+    wait_for_output(session, first)
+    second = submit(all_cpus, session, make("wait", seconds=600))
+    assert status(session, second).state is JobState.PENDING
+    blocking.run(session.cancel([second]))
+    assert status(session, second).state is JobState.CANCELLED
+    (tmp_path / "go").touch()
+    assert follow(executor, first)[0].result == "seen"
+    wait_for(lambda: second not in blocking.run(session.survey()), "Ray to drop the queued job")
+    assert status(session, second).state is JobState.CANCELLED
+    assert b"started" not in blocking.run(read_all(session, second))
+
+
+# What Ray refuses, and what fails
+
+
+def test_more_than_the_cluster_has_is_refused(executor, session, make):
+    executor = dataclasses.replace(executor, entrypoint_num_cpus=50, entrypoint_resources={"TPU": 2})
+    with pytest.raises(SubmitError, match=r"CPU: 50 asked for, 4 at most on a node; TPU: 2 asked for, 0 at") as caught:
+        submit(executor, session, make("where"))
+    assert caught.value.kind == FailureKind.QUOTA
+
+
+def test_runtime_environment_that_cannot_be_set_up_is_told_in_one_line(executor, session, make):
+    pip = {"packages": ["nemo-absent==1"], "pip_install_options": ["--no-index"]}
+    executor = dataclasses.replace(executor, runtime_env={"pip": pip})
+    outcome, _, _ = follow(executor, submit(executor, session, make("where")), timeout=280)
+    assert outcome.status.state is JobState.FAILED
+    assert outcome.status.failure is FailureKind.IMAGE
+    assert "Could not find a version that satisfies the requirement nemo-absent==1" in outcome.message
+    assert "\n" not in outcome.message
+
+
+def test_call_that_ray_does_not_understand_is_the_users_error(executor, session, make):
+    executor = dataclasses.replace(executor, runtime_env={"env_vars": {"NUMBER": 1}})
+    outcome, _, _ = follow(executor, submit(executor, session, make("where")))
+    assert outcome.status.failure is FailureKind.USER_ERROR
+    assert "runtime_env['env_vars']" in outcome.message
+    assert "Traceback" not in outcome.message
+
+
+def test_interpreter_that_is_not_there_is_told(executor, session, make):
+    executor = dataclasses.replace(executor, python="python9.9")
+    outcome, _, _ = follow(executor, submit(executor, session, make("where")))
+    assert (outcome.status.state, outcome.status.exit_code) == (JobState.FAILED, 127)
+    assert "exit code 127" in outcome.message
+
+
+def test_job_of_another_by_the_same_id_is_not_taken(executor, session, make):
+    job = make("where")
+    call = {"submission_id": job.key, "entrypoint": "true"}
+    httpx.post(f"{executor.address}/api/jobs/", json=call).raise_for_status()
+    with pytest.raises(SubmitError, match=job.key):
+        submit(executor, session, job)
+    assert blocking.run(session.find([job.key])) == {}
+
+
+def test_survey_lists_what_runs(executor, session, make):
+    ended = submit(executor, session, make("where"))
+    follow(executor, ended)
+    running = submit(executor, session, make("wait", seconds=600))
+    wait_for(lambda: status(session, ended).state.is_final, "the end of the first")
+    survey = blocking.run(session.survey())
+    assert running in survey
+    assert ended not in survey
+    blocking.run(session.cancel([running]))
+
+
+# A cluster that is away
+
+
+def test_unreachable_cluster_is_unavailable(connect, make):
+    executor = RayExecutor(address="http://127.0.0.1:9")
+    session = connect(executor)
+    with pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:9"):
+        submit(executor, session, make("where"))
+
+
+def test_cluster_away_and_back_loses_nothing(ray_address, connect, make, tmp_path):
+    with DelayProxy(ray_address.removeprefix("http://")) as proxy:
+        executor = RayExecutor(address=f"http://127.0.0.1:{proxy.port}")
+        session = connect(executor)
+        handle = submit(executor, session, make("wait_for", file=str(tmp_path / "go")))
+        wait_for_output(session, handle)
+        proxy.refuse()
+        with pytest.raises(BackendUnavailable):
+            status(session, handle)
+        (tmp_path / "go").touch()
+        proxy.accept()
+        outcome, lines, _ = follow(executor, handle)
+    assert (outcome.result, lines) == ("seen", ["started"])
+
+
+def test_job_of_a_head_that_was_killed_is_lost(start_cluster, connect, make):
+    cluster = start_cluster()
+    executor = RayExecutor(address=cluster.address)
+    session = connect(executor)
+    handle = submit(executor, session, make("wait", seconds=600))
+    wait_for_output(session, handle)
+    processes = [
+        process for process in psutil.process_iter() if handle.key in _environment(process).get("NEMO_AIRFLOW_KEY", "")
+    ]
+    assert processes
+    cluster.stop()
+    with pytest.raises(BackendUnavailable):
+        status(session, handle)
+    cluster.start()
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.state is JobState.LOST
+    assert cluster.address in outcome.message
+    assert psutil.wait_procs(processes, timeout=30)[1] == []
+
+
+def test_two_clusters_keep_jobs_of_the_same_key_apart(executor, session, start_cluster, connect, make):
+    other = RayExecutor(address=start_cluster().address)
+    others = connect(other)
+    job = make("where")
+    first = submit(executor, session, job)
+    assert blocking.run(others.find([job.key])) == {}
+    second = submit(other, others, job)
+    assert first.cluster != second.cluster
+    assert executor.connection_key() != other.connection_key()
+    blocking.run(others.cancel([second]))
+    assert follow(executor, first)[0].succeeded
+
+
+def test_worker_that_ray_killed_for_memory_is_out_of_memory(start_cluster, connect, make):
+    # Ray's memory monitor kills what runs on a node above this share of its memory: here, always.
+    cluster = start_cluster(env={"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"})
+    executor = RayExecutor(address=cluster.address)
+    handle = submit(executor, connect(executor), make("wait", seconds=600))
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.failure is FailureKind.OUT_OF_MEMORY
+
+
+# Clusters of several nodes
+
+
+@pytest.fixture(scope="module")
+def two_nodes():
+    cluster = RayCluster()
+    try:
+        cluster.start()
+        cluster.add_worker({"other": 1, "task": 1})
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+def test_what_is_reserved_decides_where_a_job_runs(two_nodes, connect, make):
+    executor = RayExecutor(address=two_nodes.address)
+    session = connect(executor)
+    head, other = sorted(two_nodes.nodes(), key=lambda node: not node["is_head_node"])[:2]
+    on_head = submit(executor, session, make("where"))
+    on_other = submit(dataclasses.replace(executor, entrypoint_resources={"other": 1}), session, make("where"))
+    for handle, node in ((on_head, head), (on_other, other)):
+        assert follow(executor, handle)[0].succeeded
+        details = httpx.get(f"{two_nodes.address}/api/jobs/{handle.key}").json()
+        assert details["driver_node_id"] == node["node_id"]
+
+
+def test_package_is_there_for_tasks_on_other_nodes(two_nodes, connect, make):
+    executor = RayExecutor(address=two_nodes.address)
+    outcome, _, _ = follow(executor, submit(executor, connect(executor), make("remote_on", resource="task")))
+    (other,) = [node["node_id"] for node in two_nodes.nodes() if "task" in node["resources_total"]]
+    assert outcome.result == ["a note", other]
+
+
+def test_node_that_dies_takes_its_job_along(two_nodes, connect, make):
+    worker = two_nodes.add_worker({"doomed": 1})
+    executor = RayExecutor(address=two_nodes.address, entrypoint_resources={"doomed": 1})
+    session = connect(executor)
+    handle = submit(executor, session, make("wait", seconds=600))
+    wait_for_output(session, handle)
+    two_nodes.kill(worker)
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.failure is FailureKind.NODE_FAILURE
+    assert "\n" not in outcome.message
+    with pytest.raises(ExecutorError, match="has left"):
+        blocking.run(session.collect(handle, Path("nowhere")))
+
+
+def test_job_whose_log_is_not_handed_out_is_not_taken_for_a_success(two_nodes, connect, make, monkeypatch):
+    # A node whose agent finds its port taken: Ray runs jobs there, and cannot read their logs.
+    mute = two_nodes.add_worker({"mute": 1}, agent=two_nodes.agent)
+    executor = RayExecutor(address=two_nodes.address, entrypoint_resources={"mute": 1})
+    session = connect(executor)
+    handle = submit(executor, session, make("where"))
+    wait_for(lambda: "does not hand out its log" in status(session, handle).reason, "the job's end")
+    assert status(session, handle).state is JobState.RUNNING
+    monkeypatch.setattr(ray_status, "_LOG_AWAY", 0.0)
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.state is JobState.LOST
+    assert "its result is lost" in outcome.message
+    two_nodes.kill(mute)
+
+
+# Connections
+
+
+def test_token_of_the_connection_logs_in(start_cluster, connect, make, monkeypatch):
+    token = uuid.uuid4().hex
+    cluster = start_cluster(env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
+    connection = {"conn_type": "ray", "host": cluster.address, "password": token}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_RAY", json.dumps(connection))
+    executor = RayExecutor(ray_conn_id="my_ray")
+    handle = submit(executor, connect(executor), make("where"))
+    assert follow(executor, handle)[0].succeeded
+    assert token not in str(handle) + executor.render(make("where")).to_text()
+    stranger = RayExecutor(address=cluster.address)
+    with pytest.raises(ExecutorError, match="refused the login"):
+        submit(stranger, connect(stranger), make("where"))
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head:6379", "http://user:secret@head:8265"])
+def test_address_that_is_not_a_dashboards_is_refused(connect, address):
+    session = connect(RayExecutor(address=address))
+    with pytest.raises(SettingsError, match="address"):
+        blocking.run(session.find(["a-job"]))
+
+
+def test_without_connection_or_address_it_is_the_environments(connect, ray_address, monkeypatch):
+    nobody = [JobHandle("nobody", "ray", "nobody")]
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(SettingsError, match="RAY_ADDRESS"):
+        blocking.run(connect(RayExecutor()).poll(nobody))
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+    assert blocking.run(connect(RayExecutor()).poll(nobody))["nobody"].state is JobState.UNKNOWN
+
+
+def _environment(process):
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+logging.getLogger("httpx").setLevel(logging.WARNING)

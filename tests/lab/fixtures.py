@@ -1,0 +1,124 @@
+"""Pytest plugin: the real back-ends, each as what a client needs to reach it.
+
+A back-end that one has already is taken from the environment instead of the lab: DOCKER_HOST (with an image that has
+Python and git in NEMO_TEST_IMAGE), KUBECONFIG, NEMO_TEST_SSH (``ssh://user@host:port`` of a Slurm login node) with
+NEMO_TEST_SSH_KEY, RAY_ADDRESS. A test without its back-end fails: what was not tried does not work.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab.backends import HOME, HOW_TO, Lab, LabError, Ssh
+
+# Not lab_ray, which starts its cluster itself wherever Ray is installed, and not lab_image, which is a name.
+_FIXTURES = {"lab", "lab_docker", "lab_kubeconfig", "lab_ssh", "lab_slurm", "lab_to_break"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "lab: needs a real back-end; set on every test that uses a fixture of the lab")
+
+
+# First, so that `-m "not lab"` finds the marks.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("lab")
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The lab that all tests share; NEMO_LAB_AUTO=1 brings up what of it is asked for."""
+    return Lab()
+
+
+@pytest.fixture(scope="session")
+def lab_docker(lab: Lab) -> str:
+    """The URL of a dockerd."""
+    import docker
+
+    url = os.environ.get("DOCKER_HOST") or _bring_up(lab, "docker").docker_host
+    try:
+        client = docker.DockerClient(base_url=url, timeout=10)
+        client.ping()
+        client.close()
+    except docker.errors.DockerException as error:
+        pytest.fail(f"no dockerd at {url}: {HOW_TO}, or set DOCKER_HOST ({error})", pytrace=False)
+    return url
+
+
+@pytest.fixture(scope="session")
+def lab_image() -> str:
+    """An image with Python and git that Docker and Kubernetes have at hand."""
+    return os.environ.get("NEMO_TEST_IMAGE", "python-lab:3.11")
+
+
+@pytest.fixture(scope="session")
+def lab_kubeconfig(lab: Lab) -> str:
+    """The path of a kubeconfig with access to a cluster."""
+    import kubernetes
+
+    path = os.environ.get("KUBECONFIG") or str(_bring_up(lab, "k8s").kubeconfig)
+    try:
+        client = kubernetes.config.new_client_from_config(path)
+        kubernetes.client.VersionApi(client).get_code(_request_timeout=10)
+        client.close()
+    except Exception as error:  # noqa: BLE001 - the client passes on what its layers raise
+        pytest.fail(f"no Kubernetes behind {path}: {HOW_TO}, or set KUBECONFIG ({error})", pytrace=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lab_ssh(lab: Lab) -> Ssh:
+    """A login by SSH, on a machine where Slurm's commands are."""
+    try:
+        if uri := os.environ.get("NEMO_TEST_SSH"):
+            return Ssh.at(uri, os.environ.get("NEMO_TEST_SSH_KEY", Path.home() / ".ssh/id_ed25519"))
+        return _bring_up(lab, "slurm").ssh
+    except LabError as error:
+        pytest.fail(f"{error}: {HOW_TO}, or set NEMO_TEST_SSH and NEMO_TEST_SSH_KEY", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def lab_slurm(lab_ssh: Ssh) -> Ssh:
+    """The same login, where Slurm is known to answer."""
+    try:
+        lab_ssh.run("scontrol ping && sinfo -h | grep -q .")
+    except LabError as error:
+        pytest.fail(f"no Slurm behind {lab_ssh.host}:{lab_ssh.port}: {HOW_TO} ({error})", pytrace=False)
+    return lab_ssh
+
+
+@pytest.fixture(scope="session")
+def lab_ray() -> str:
+    """The dashboard's address of a Ray cluster; it needs nothing but Ray, so it is not a part of the lab."""
+    from lab.ray_cluster import shared_address
+
+    return shared_address()
+
+
+@pytest.fixture(scope="session")
+def lab_to_break() -> Iterator[Lab]:
+    """A second lab, of one's own, on other ports: ``up`` the parts that the test wants, then kill what you like.
+
+    Made from what the shared one was built of, so it is up within seconds; ended with the tests.
+    """
+    home = Path(f"{HOME}-to-break")
+    if not (HOME / "builds").is_dir():
+        pytest.fail(f"nothing was built in {HOME / 'builds'}: {HOW_TO}", pytrace=False)
+    with Path(f"{home}.lock").open("w") as lock:  # one session of tests at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lab = Lab(home, port_base=31000, builds=HOME / "builds")
+        try:
+            yield lab
+        finally:
+            lab.down()
+
+
+def _bring_up(lab: Lab, part: str) -> Lab:
+    if os.environ.get("NEMO_LAB_AUTO") == "1":
+        lab.up(part)
+    return lab

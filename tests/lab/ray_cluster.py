@@ -1,0 +1,194 @@
+"""Real Ray clusters on the loopback interface, each a group of processes of its own."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+_START = 120.0
+
+
+class RayCluster:
+    """A head node, to which worker nodes can be added.
+
+    Args:
+        cpus: CPU cores that the head says it has.
+        env: Further environment variables for Ray.
+    """
+
+    def __init__(self, cpus: int = 4, env: dict[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Ray puts sockets there
+        self.cpus = cpus
+        self._env = env or {}
+        self._port, self._dashboard, self.agent, self._client = (_free_port() for _ in range(4))
+        self._nodes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def address(self) -> str:
+        """The dashboard's address."""
+        return f"http://127.0.0.1:{self._dashboard}"
+
+    @property
+    def head(self) -> subprocess.Popen[bytes]:
+        """The head node."""
+        return self._nodes[0]
+
+    def start(self) -> RayCluster:
+        """Starts the head; after :meth:`stop` at the same address, and with nothing remembered."""
+        self._nodes = [
+            self._start(
+                "--head",
+                f"--port={self._port}",
+                f"--num-cpus={self.cpus}",
+                "--include-dashboard=true",
+                "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={self._dashboard}",
+                f"--dashboard-agent-listen-port={self.agent}",
+                f"--ray-client-server-port={self._client}",
+                f"--temp-dir={self.folder}",
+                name="head",
+            )
+        ]
+        # The job API answers once the agent of the head's node has registered.
+        self._wait(lambda: self._get("/api/jobs/").is_success and len(self.nodes()) == 1)
+        return self
+
+    def add_worker(self, resources: dict[str, float], agent: int | None = None) -> subprocess.Popen[bytes]:
+        """Adds a node with one CPU and some custom resources; its agent listens on a free port unless told where."""
+        count = len(self.nodes())
+        node = self._start(
+            f"--address=127.0.0.1:{self._port}",
+            "--num-cpus=1",
+            f"--resources={json.dumps(resources)}",
+            f"--dashboard-agent-listen-port={agent or _free_port()}",
+            name=f"worker{count}",
+        )
+        self._nodes.append(node)
+        self._wait(lambda: len(self.nodes()) == count + 1)
+        return node
+
+    def nodes(self) -> list[dict[str, object]]:
+        """Returns the living nodes."""
+        answer = self._get("/api/v0/nodes").raise_for_status().json()
+        return [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
+
+    def stop(self) -> None:
+        """Kills all nodes, as a power cut would."""
+        while self._nodes:
+            self.kill(self._nodes[-1])
+
+    def kill(self, node: subprocess.Popen[bytes]) -> None:
+        """Kills a node with all that it has started, by process id."""
+        self._nodes.remove(node)
+        _kill_session(node)
+
+    def remove(self) -> None:
+        """Kills all nodes, and deletes what they wrote."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _get(self, path: str) -> httpx.Response:
+        token = self._env.get("RAY_AUTH_TOKEN")
+        return httpx.get(f"{self.address}{path}", headers={"Authorization": f"Bearer {token}"} if token else {})
+
+    def _start(self, *arguments: str, name: str) -> subprocess.Popen[bytes]:
+        ray = str(Path(sys.executable).with_name("ray"))
+        command = [ray, "start", "--block", "--disable-usage-stats", "--object-store-memory=200000000", *arguments]
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "NEMO_AIRFLOW"))}
+        # As in Ray's images, the interpreter that has Ray is the one that jobs find.
+        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+        with open(self.folder / f"{name}.log", "ab") as log:
+            return subprocess.Popen(
+                command,
+                env={**env, **self._env},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline:
+            for node in self._nodes:
+                if node.poll() is not None:
+                    raise RuntimeError(f"a Ray node ended with {node.returncode}: see {self.folder}/*.log")
+            with contextlib.suppress(httpx.HTTPError):
+                if condition():
+                    return
+            time.sleep(0.2)
+        raise RuntimeError(f"Ray did not start within {_START:.0f} s: see {self.folder}/*.log")
+
+
+def _kill_session(node: subprocess.Popen[bytes]) -> None:
+    processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    session = node.pid
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(process.pid) == session and process not in processes:
+                processes.append(process)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+    node.wait()
+    psutil.wait_procs(processes, timeout=10)
+
+
+_ports = itertools.count(20_000 + os.getpid() % 10_000)
+
+
+def _free_port() -> int:
+    """Returns a port that nobody listens on, above those that Ray gives to its workers, and each once."""
+    for port in _ports:
+        with socket.socket() as candidate, contextlib.suppress(OSError):
+            candidate.bind(("", port))
+            return port
+    raise AssertionError
+
+
+@functools.cache
+def shared_address() -> str:
+    """Returns the dashboard's address of ``$RAY_ADDRESS``, else of a cluster that lives as long as the tests."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    cluster = RayCluster(env={"RUNTIME_ENV_RETRY_TIMES": "1"})
+    atexit.register(cluster.remove)
+    return cluster.start().address
+
+
+@pytest.fixture
+def ray_address() -> str:
+    """The address of a Ray cluster that tests share."""
+    return shared_address()
+
+
+@pytest.fixture
+def start_cluster() -> Iterator[Callable[..., RayCluster]]:
+    """Starts Ray clusters that a test may break; the arguments are those of :class:`RayCluster`."""
+    clusters: list[RayCluster] = []
+
+    def start(**options: Any) -> RayCluster:
+        clusters.append(RayCluster(**options))
+        return clusters[-1].start()
+
+    yield start
+    for cluster in clusters:
+        cluster.remove()
