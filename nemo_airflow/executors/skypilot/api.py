@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,6 +24,8 @@ _AWAY = (
 )  # fmt: skip
 _NOT_THERE = ("ClusterDoesNotExist", "ClusterNotUpError")
 _QUOTA = ("ResourcesUnavailableError", "ManagedJobReachedMaxRetriesError", "ProvisionPrechecksError")
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 THREADS = 8
 """Calls under way at one time; a launch takes minutes, and more of them wait for their turn."""
@@ -163,7 +166,7 @@ def _errors(doing: str, *, refusal: bool = False) -> Iterator[None]:
         from requests import RequestException
 
         names = {cls.__name__ for cls in type(error).__mro__}
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = " ".join(_COLOUR.sub("", str(error)).split()) or type(error).__name__
         if isinstance(error, RequestException) or names.intersection(_AWAY):
             raise BackendUnavailable(f"SkyPilot cannot {doing} now: {said}") from error
         if refusal:

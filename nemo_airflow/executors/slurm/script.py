@@ -49,7 +49,9 @@ def render(executor: SlurmExecutor, job: Job) -> str:
     if job.launch:
         lines += [
             "# Where the processes of all nodes meet.",
-            'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            "address=$(scontrol --oneliner show node \"$head\" | grep -o 'NodeAddr=[^ ]*' | cut -d = -f 2)",
+            "export MASTER_ADDR=${address:-$head}",
             "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))",
             'export NNODES="$SLURM_JOB_NUM_NODES"',
         ]

@@ -1,0 +1,242 @@
+"""A stand-in for SkyPilot's API server and the clouds behind it, for SkyPilot's own client.
+
+It answers as the real server was seen to (version 0.10.3), in that server's own encoding, and what a task has a
+machine do it does on this one, in a folder in a machine's place, with the log as Ray writes it.
+"""
+
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+import zipfile
+from base64 import b64encode
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+HEALTH = {
+    "status": "healthy", "api_version": "18", "version": "0.10.3", "version_on_disk": "0.10.3",
+    "commit": "1e23b5b222311decfb86cf6feba8a93b8572dcea", "basic_auth_enabled": False, "user": None,
+}  # fmt: skip
+
+
+class Job:
+    """A job on one of the clusters, or one that the controller manages."""
+
+    def __init__(self, number: int, name: str, cluster: str, machines: list[Path], task: dict[str, Any]) -> None:
+        self.number, self.name, self.cluster = number, name, cluster
+        self.submitted_at = time.time()
+        self.status = "RUNNING"
+        self.log: list[str] = ["\x1b[2mJob started. Streaming logs...\x1b[0m\n"]
+        self._processes = [self._start(rank, machines, task) for rank in range(len(machines))]
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _start(self, rank: int, machines: list[Path], task: dict[str, Any]) -> subprocess.Popen[str]:
+        env = {
+            "PATH": os.environ["PATH"], "HOME": str(machines[rank]), **task.get("envs", {}),
+            "SKYPILOT_NUM_NODES": str(len(machines)), "SKYPILOT_NODE_RANK": str(rank),
+            "SKYPILOT_NODE_IPS": "\n".join(["127.0.0.1"] * len(machines)),
+        }  # fmt: skip
+        process = subprocess.Popen(
+            ["bash", "-c", task.get("run", "")], env=env, cwd=machines[rank], text=True, errors="replace",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        name = f"{'head' if rank == 0 else f'worker{rank}'}, rank={rank}" if len(machines) > 1 else self.name
+        threading.Thread(target=self._copy, args=(process, f"\x1b[36m({name}, pid={process.pid})\x1b[0m ")).start()
+        return process
+
+    def _copy(self, process: subprocess.Popen[str], prefix: str) -> None:
+        for line in process.stdout or ():
+            self.log.append(prefix + (line if line.endswith("\n") else line + "\n"))
+
+    def _wait(self) -> None:
+        codes = [process.wait() for process in self._processes]
+        if self.status != "CANCELLED":
+            self.status = "FAILED" if any(codes) else "SUCCEEDED"
+
+    def cancel(self) -> None:
+        """Ends it as SkyPilot does: SIGTERM for all its processes."""
+        if self.status == "RUNNING":
+            self.status = "CANCELLED"
+            for process in self._processes:
+                os.killpg(process.pid, signal.SIGTERM)
+
+
+class SkyServer:
+    """The server. ``refusal`` is what launches are refused with, or None."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="nemo-sky-", ignore_cleanup_errors=True)
+        self.root = Path(self._folder.name)
+        self.jobs: list[Job] = []
+        self.clusters: dict[str, int] = {}
+        self.refusal: Exception | None = None
+        self.away = False
+        self.launched: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._answers: dict[str, dict[str, Any]] = {}
+        handler = type("Handler", (_Handler,), {"sky": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the server and the jobs."""
+        for job in self.jobs:
+            job.cancel()
+        self._http.shutdown()
+        self._http.server_close()
+        self._folder.cleanup()
+
+    def call(self, path: str, body: dict[str, Any]) -> str:
+        """Carries out a request, and keeps its answer; returns its id."""
+        name = "sky." + path.strip("/").replace("/", ".")
+        number, value, error = uuid.uuid4().hex, None, None
+        try:
+            value = _CALLS[path](self, body)
+        except Exception as caught:  # noqa: BLE001 - the client raises it
+            from sky.exceptions import serialize_exception
+
+            plain = b64encode(pickle.dumps(serialize_exception(caught))).decode()
+            error = {"object": plain, "type": type(caught).__name__, "message": str(caught)}
+        none = b64encode(pickle.dumps(None)).decode()
+        self._answers[number] = {
+            "request_id": number, "name": name, "entrypoint": none, "request_body": none,
+            "status": "FAILED" if error else "SUCCEEDED", "created_at": time.time(), "user_id": "u",
+            "return_value": json.dumps(value), "error": json.dumps(error), "pid": None, "schedule_type": "short",
+        }  # fmt: skip
+        return number
+
+    def answer(self, number: str) -> dict[str, Any]:
+        """Returns what a request came to."""
+        return self._answers[number]
+
+    def launch(self, body: dict[str, Any]) -> None:
+        """Makes the cluster, unless it is there, and runs the task on it."""
+        if self.refusal is not None:
+            raise self.refusal
+        task = [part for part in yaml.safe_load_all(body["task"]) if part and "run" in part][-1]
+        with self._lock:
+            self.launched.append({**body, "task": task})
+            number = len(self.jobs) + 1
+            cluster = body.get("cluster_name") or ""
+            machines = [self.root / (cluster or f"managed-{number}") / str(n) for n in range(task.get("num_nodes", 1))]
+            for machine in machines:
+                for target, source in (task.get("file_mounts") or {}).items():
+                    place = machine / target.removeprefix("~/")
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes((self.root / "uploads" / source.lstrip("/")).read_bytes())
+            if cluster:
+                self.clusters[cluster] = len(machines)
+            self.jobs.append(Job(number, task["name"], cluster, machines, task))
+
+    def of(self, cluster: str) -> list[Job]:
+        """Returns the jobs of a cluster, or the managed ones; newest first, as SkyPilot lists them."""
+        import sky
+
+        if cluster and cluster not in self.clusters:
+            raise sky.exceptions.ClusterDoesNotExist(f"Cluster {cluster!r} does not exist.")
+        return [job for job in reversed(self.jobs) if job.cluster == cluster]
+
+    def cancel(self, cluster: str, numbers: list[int]) -> None:
+        """Ends jobs."""
+        for job in self.of(cluster):
+            if job.number in numbers:
+                job.cancel()
+
+    def down(self, cluster: str) -> None:
+        """Removes a cluster."""
+        for job in self.of(cluster):
+            job.cancel()
+        del self.clusters[cluster]
+
+
+def _listed(job: Job) -> dict[str, Any]:
+    return {"job_id": job.number, "job_name": job.name, "status": job.status, "submitted_at": job.submitted_at}
+
+
+def _launched(server: SkyServer, body: dict[str, Any]) -> Any:
+    server.launch(body)
+    return {"job_id": len(server.jobs), "handle": b64encode(pickle.dumps(None)).decode()}
+
+
+_CALLS: dict[str, Callable[[SkyServer, dict[str, Any]], Any]] = {
+    "/validate": lambda server, body: None,
+    "/launch": _launched,
+    "/jobs/launch": _launched,
+    "/queue": lambda server, body: [_listed(job) for job in server.of(body["cluster_name"])],
+    "/jobs/queue": lambda server, body: [_listed(job) for job in server.of("")],
+    "/cancel": lambda server, body: server.cancel(body["cluster_name"], body["job_ids"]),
+    "/jobs/cancel": lambda server, body: server.cancel("", body["job_ids"]),
+    "/down": lambda server, body: server.down(body["cluster_name"]),
+    "/status": lambda server, body: [
+        {"name": name, "status": "UP", "handle": b64encode(pickle.dumps(None)).decode()}
+        for name in server.clusters
+        if body["cluster_names"] is None or name in body["cluster_names"]
+    ],
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    sky: SkyServer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keeps quiet."""
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        if address.path.endswith("/api/get"):
+            answer = self.sky.answer(parse_qs(address.query)["request_id"][0])
+            failed = answer["status"] == "FAILED"
+            self._send({"detail": answer} if failed else answer, 500 if failed else 200)
+        else:
+            self._send(HEALTH)
+
+    def do_POST(self) -> None:
+        data = self._body()
+        path = urlsplit(self.path).path.removeprefix("/api/v1")
+        if self.sky.away:
+            self._send({"detail": "the server is away"}, 503)
+        elif path == "/upload":
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                archive.extractall(self.sky.root / "uploads")
+            self._send({"status": "completed"})
+        elif path in ("/logs", "/jobs/logs"):
+            body = json.loads(data)
+            number = body["job_id"]
+            [job] = [job for job in self.sky.jobs if job.number == number]
+            self._answer("".join(job.log).encode(), {"X-Skypilot-Request-ID": self.sky.call("/validate", {})})
+        else:
+            self._send({}, 200, {"X-Skypilot-Request-ID": self.sky.call(path, json.loads(data))})
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+    def _send(self, value: Any, code: int = 200, headers: dict[str, str] | None = None) -> None:
+        self._answer(json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})}, code)
+
+    def _answer(self, data: bytes, headers: dict[str, str], code: int = 200) -> None:
+        self.send_response(code)
+        own = {"X-SkyPilot-API-Version": HEALTH["api_version"], "X-SkyPilot-Version": HEALTH["version"]}
+        for name, value in {**own, **headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
