@@ -22,11 +22,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 import yaml
 
 HEALTH = {
     "status": "healthy", "api_version": "18", "version": "0.10.3", "version_on_disk": "0.10.3",
     "commit": "1e23b5b222311decfb86cf6feba8a93b8572dcea", "basic_auth_enabled": False, "user": None,
+}  # fmt: skip
+
+
+NONE = b64encode(pickle.dumps(None)).decode()
+
+CLUSTER = {
+    "status": "UP", "handle": NONE, "storage_mounts_metadata": NONE, "launched_at": 0, "last_use": "", "autostop": 10,
+    "to_down": True, "cluster_hash": "h", "cluster_ever_up": True, "status_updated_at": 0, "user_hash": "u",
+    "user_name": "u", "workspace": "default", "nodes": 1,
 }  # fmt: skip
 
 
@@ -109,9 +119,8 @@ class SkyServer:
 
             plain = b64encode(pickle.dumps(serialize_exception(caught))).decode()
             error = {"object": plain, "type": type(caught).__name__, "message": str(caught)}
-        none = b64encode(pickle.dumps(None)).decode()
         self._answers[number] = {
-            "request_id": number, "name": name, "entrypoint": none, "request_body": none,
+            "request_id": number, "name": name, "entrypoint": NONE, "request_body": NONE,
             "status": "FAILED" if error else "SUCCEEDED", "created_at": time.time(), "user_id": "u",
             "return_value": json.dumps(value), "error": json.dumps(error), "pid": None, "schedule_type": "short",
         }  # fmt: skip
@@ -132,6 +141,7 @@ class SkyServer:
             cluster = body.get("cluster_name") or ""
             machines = [self.root / (cluster or f"managed-{number}") / str(n) for n in range(task.get("num_nodes", 1))]
             for machine in machines:
+                machine.mkdir(parents=True, exist_ok=True)
                 for target, source in (task.get("file_mounts") or {}).items():
                     place = machine / target.removeprefix("~/")
                     place.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +177,7 @@ def _listed(job: Job) -> dict[str, Any]:
 
 def _launched(server: SkyServer, body: dict[str, Any]) -> Any:
     server.launch(body)
-    return {"job_id": len(server.jobs), "handle": b64encode(pickle.dumps(None)).decode()}
+    return {"job_id": len(server.jobs), "handle": NONE}
 
 
 _CALLS: dict[str, Callable[[SkyServer, dict[str, Any]], Any]] = {
@@ -180,7 +190,7 @@ _CALLS: dict[str, Callable[[SkyServer, dict[str, Any]], Any]] = {
     "/jobs/cancel": lambda server, body: server.cancel("", body["job_ids"]),
     "/down": lambda server, body: server.down(body["cluster_name"]),
     "/status": lambda server, body: [
-        {"name": name, "status": "UP", "handle": b64encode(pickle.dumps(None)).decode()}
+        {**CLUSTER, "name": name}
         for name in server.clusters
         if body["cluster_names"] is None or name in body["cluster_names"]
     ],
@@ -207,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         data = self._body()
         path = urlsplit(self.path).path.removeprefix("/api/v1")
         if self.sky.away:
-            self._send({"detail": "the server is away"}, 503)
+            self.close_connection = True
         elif path == "/upload":
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 archive.extractall(self.sky.root / "uploads")
@@ -240,3 +250,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+
+
+@pytest.fixture(scope="session")
+def sky_server():
+    """The server, for all tests of a session: SkyPilot's client remembers the first that it is told of."""
+    server = SkyServer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKYPILOT_API_SERVER_ENDPOINT", server.url)
+        from sky.server import common
+
+        for remembered in (common.get_server_url, common.is_api_server_local):
+            remembered.cache_clear()
+        yield server
+    server.close()

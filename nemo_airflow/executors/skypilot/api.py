@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, MissingExtraError, SubmitError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, MissingExtraError, NemoAirflowError, SubmitError
 from nemo_airflow.job import FailureKind, JsonObject
 
 P = ParamSpec("P")
@@ -160,7 +160,7 @@ def _errors(doing: str, *, refusal: bool = False) -> Iterator[None]:
     """Turns what the SDK raises, which is of many families, into our errors."""
     try:
         yield
-    except ExecutorError:
+    except NemoAirflowError:
         raise
     except Exception as error:
         from requests import RequestException

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import os
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -36,6 +39,7 @@ _FAILURES = {
     "FAILED_CONTROLLER": (FailureKind.NODE_FAILURE, "SkyPilot's controller failed"),
 }
 _OUTPUTS_PAUSE = 2.0
+_BUNDLES_KEPT = 3600.0
 
 
 class SkypilotSession(Session):
@@ -162,16 +166,21 @@ def _queue_of(handle: JobHandle) -> str:
 
 
 def _launch(request: Request) -> None:
-    bundle = settings.bundles_folder() / f"{request.key}.tar"
+    """Launches a job. Its archive stays for a while: another process may be at the same launch."""
+    folder = settings.bundles_folder()
+    bundle = folder / f"{request.key}.tar"
     try:
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        with bundle.open("wb") as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            if time.time() - old.stat().st_mtime > _BUNDLES_KEPT:
+                old.unlink(missing_ok=True)
+        descriptor, new = tempfile.mkstemp(dir=folder, suffix=".new")
+        with os.fdopen(descriptor, "wb") as file:
             write_bundle(request, file)
-        api.launch(request.payload)
+        os.replace(new, bundle)
     except OSError as error:
         raise SubmitError(f"cannot write {bundle}: {error}") from error
-    finally:
-        bundle.unlink(missing_ok=True)
+    api.launch(request.payload)
 
 
 def _handle(job: Mapping[str, object]) -> JobHandle:

@@ -1,0 +1,257 @@
+"""What only SkyPilot does: its own client and its checks, on a stand-in for its server and the clouds behind it."""
+
+import dataclasses
+import os
+import re
+import sys
+import uuid
+
+import pytest
+import sky
+import yaml
+from lab.sky_server import sky_server  # noqa: F401 - a fixture
+
+from nemo_airflow import blocking, settings
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.executors.skypilot import SkypilotExecutor, api, log
+from nemo_airflow.executors.skypilot.session import SkypilotSession
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import FailureKind, Job, JobState
+
+# ruff: noqa: F811
+
+
+@pytest.fixture
+def executor(sky_server, monkeypatch):
+    monkeypatch.setattr(SkypilotSession, "poll_interval", (0.2, 2.0))
+    return SkypilotExecutor(python=sys.executable, grace=1.0)
+
+
+def script_job(text, **fields):
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    return Job(key=f"s{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
+
+
+def submit(executor, job):
+    return blocking.run(executor.connect().submit(executor.render(job)), 60)
+
+
+def follow(executor, handle):
+    lines, said = [], []
+    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
+    return blocking.run(follower.run(), 60), lines, said
+
+
+# What is sent
+
+
+@pytest.mark.parametrize(
+    ("fields", "resources"),
+    [
+        (
+            {"cloud": "aws", "region": "us-east-1", "gpus": "H100", "gpus_per_node": 8, "use_spot": True},
+            {"infra": "aws/us-east-1", "accelerators": {"H100": 8}, "use_spot": True},
+        ),
+        (
+            {"cloud": "gcp", "region": "us-central1", "zone": "us-central1-a", "cpus": "8+", "memory": "32+"},
+            {"infra": "gcp/us-central1/us-central1-a", "cpus": "8+", "memory": "32+"},
+        ),
+        (
+            {"infra": "azure", "instance_type": "Standard_D4s_v5", "disk_size": 100, "disk_tier": "high"},
+            {"infra": "azure", "instance_type": "Standard_D4s_v5", "disk_size": 100, "disk_tier": "high"},
+        ),
+        (
+            {"idle_minutes_to_autostop": 30, "autodown": False, "ports": (8080,), "instance_labels": {"team": "ml"}},
+            {"autostop": {"idle_minutes": 30, "down": False}, "ports": ["8080"], "labels": {"team": "ml"}},
+        ),
+        ({"managed": True, "job_recovery": "FAILOVER"}, {"job_recovery": {"strategy": "FAILOVER"}}),
+    ],
+)  # fmt: skip
+def test_skypilot_reads_what_is_meant(executor, fields, resources, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    executor = dataclasses.replace(executor, **fields)
+    job = script_job("true")
+    settings.bundles_folder().mkdir()
+    (settings.bundles_folder() / f"{job.key}.tar").touch()
+    task = sky.Task.from_yaml_config(dict(executor.render(job).payload["task"]))
+    read = task.to_yaml_config()["resources"]
+    assert resources.items() <= {**read, "job_recovery": _plain(read.get("job_recovery"))}.items()
+
+
+def _plain(recovery):
+    return {name: value for name, value in recovery.items() if value is not None} if recovery else None
+
+
+def test_what_is_shown_is_what_is_sent(executor, sky_server):
+    executor = dataclasses.replace(executor, cloud="aws", cpus=4, setup="pip list", num_nodes=2)
+    job = script_job("true")
+    shown = yaml.safe_load(yaml.safe_dump(executor.render(job).payload["task"]))
+    submit(executor, job)
+    sent = sky_server.launched[-1]
+    assert sent["cluster_name"] == f"nemo-{job.key}"
+    assert {name: sent["task"][name] for name in ("name", "num_nodes", "run", "setup", "file_mounts")} == {
+        name: shown[name] for name in ("name", "num_nodes", "run", "setup", "file_mounts")
+    }
+    assert sent["task"]["envs"]["NEMO_AIRFLOW_KEY"] == job.key
+
+
+def test_archives_do_not_pile_up(executor, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    jobs = [script_job("true"), script_job("true")]
+    for job in jobs:
+        submit(executor, job)
+        for path in settings.bundles_folder().iterdir():
+            os.utime(path, (0, 0))
+    assert [path.name for path in settings.bundles_folder().iterdir()] == [f"{jobs[1].key}.tar"]
+
+
+def test_secrets_come_from_the_environment_and_are_not_shown(executor, sky_server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hush")
+    executor = dataclasses.replace(executor, secrets=("HF_TOKEN",))
+    job = script_job("true")
+    assert "hush" not in executor.render(job).to_text()
+    submit(executor, job)
+    assert sky_server.launched[-1]["task"]["secrets"] == {"HF_TOKEN": "hush"}
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(SubmitError, match="HF_TOKEN"):
+        submit(executor, script_job("true"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"infra": "aws", "cloud": "gcp"}, "infra or cloud"),
+        ({"gpus": "H100", "accelerators": "H100:8"}, "gpus or accelerators"),
+        ({"region": "us-east-1"}, "region only with cloud"),
+        ({"managed": True, "cluster_name": "mine"}, "managed job"),
+        ({"cluster_name": "9lives"}, "9lives"),
+        ({"num_nodes": 0}, "at least one machine"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(executor, fields, said):
+    with pytest.raises(ExecutorError, match=said):
+        dataclasses.replace(executor, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"cloud": "nowhere"}, "nowhere"),
+        ({"cpus": "many"}, "many"),
+        ({"resources": {"use_spt": True}}, "use_spot"),
+        ({"file_mounts": {"~/data": "/no/such/folder"}}, "/no/such/folder"),
+    ],
+)
+def test_skypilots_own_checks_refuse_before_anything_is_sent(executor, sky_server, fields, said):
+    before = len(sky_server.launched)
+    with pytest.raises(SubmitError, match=said) as caught:
+        submit(dataclasses.replace(executor, **fields), script_job("true"))
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert len(sky_server.launched) == before
+
+
+# How it runs
+
+
+def test_processes_of_two_machines_find_each_other(executor):
+    executor = dataclasses.replace(executor, num_nodes=2, ntasks_per_node=2)
+    job = script_job("echo $RANK of $WORLD_SIZE at $MASTER_ADDR > $NEMO_AIRFLOW_OUTPUT_DIR/rank$RANK; echo rank $RANK")
+    outcome, lines, _ = follow(executor, submit(executor, job))
+    assert outcome.succeeded
+    # The log is the first machine's.
+    assert sorted(line[-6:] for line in lines) == ["rank 0", "rank 1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (sky.exceptions.ResourcesUnavailableError("no H100 in any region"), FailureKind.QUOTA),
+        (sky.exceptions.NoCloudAccessError("Cloud access is not set up."), FailureKind.USER_ERROR),
+    ],
+)
+def test_launch_that_the_server_refuses(executor, sky_server, monkeypatch, error, kind):
+    monkeypatch.setattr(sky_server, "refusal", error)
+    with pytest.raises(SubmitError, match=re.escape(str(error).partition("[")[0])) as caught:
+        submit(executor, script_job("true"))
+    assert caught.value.kind is kind
+
+
+def test_server_that_is_away(executor, sky_server, monkeypatch):
+    handle = submit(executor, script_job("sleep 60"))
+    session = executor.connect()
+    monkeypatch.setattr(sky_server, "away", True)
+    with pytest.raises(BackendUnavailable):
+        blocking.run(session.poll([handle]), 120)
+    monkeypatch.setattr(sky_server, "away", False)
+    assert blocking.run(session.poll([handle]))[handle.key].state is JobState.RUNNING
+    blocking.run(session.cancel([handle]))
+
+
+def test_job_on_a_cluster_that_is_shared_leaves_the_cluster(executor, sky_server):
+    executor = dataclasses.replace(executor, cluster_name="shared")
+    first, second = (submit(executor, script_job(f"echo job {n}")) for n in range(2))
+    assert [follow(executor, handle)[1] for handle in (first, second)] == [["job 0"], ["job 1"]]
+    blocking.run(executor.connect().remove([first, second]))
+    assert "shared" in sky_server.clusters
+
+
+def test_removing_a_job_removes_its_own_cluster(executor, sky_server):
+    handle = submit(executor, script_job("sleep 60"))
+    session = executor.connect()
+    with pytest.raises(ExecutorError, match="still running"):
+        blocking.run(session.remove([handle]))
+    blocking.run(session.cancel([handle]))
+    assert follow(executor, handle)[0].status.state is JobState.CANCELLED
+    blocking.run(session.remove([handle]))
+    assert handle.id not in sky_server.clusters
+
+
+def test_cluster_that_went_away_is_not_a_failed_job(executor, sky_server):
+    handle = submit(executor, script_job("sleep 60"))
+    sky_server.down(handle.id)
+    assert blocking.run(executor.connect().poll([handle]))[handle.key].state is JobState.UNKNOWN
+
+
+def test_survey_lists_what_runs_and_only_ours(executor, sky_server):
+    managed = dataclasses.replace(executor, managed=True)
+    handles = [submit(executor, script_job("sleep 60")), submit(managed, script_job("sleep 60"))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nemo_airflow.executors.skypilot.executor.own_name", lambda key: f"theirs-{key}")
+        other = executor.render(script_job("sleep 60")).payload
+    sky_server.launch({"task": yaml.safe_dump({**other["task"], "file_mounts": {}}), "cluster_name": "theirs"})
+    session = executor.connect()
+    found = blocking.run(session.survey())
+    assert set(handles) <= set(found)
+    assert "theirs" not in {handle.id for handle in found}
+    blocking.run(session.cancel(handles))
+    assert not set(handles) & set(blocking.run(session.survey()))
+
+
+def test_cancel_of_a_job_whose_cluster_is_still_being_made_removes_it(executor, sky_server):
+    key = f"s{uuid.uuid4().hex[:20]}"
+    sky_server.clusters[f"nemo-{key}"] = 1
+    handle = dataclasses.replace(submit(executor, script_job("true")), key=key, id=f"nemo-{key}")
+    blocking.run(executor.connect().cancel([handle]))
+    assert f"nemo-{key}" not in sky_server.clusters
+
+
+# The log
+
+
+def test_log_of_several_machines_is_the_first_ones():
+    text = (
+        "Job started. Streaming logs... (Ctrl-C to exit)\n"
+        "\x1b[36m(head, rank=0, pid=12)\x1b[0m one\n"
+        "\x1b[36m(worker1, rank=1, pid=9, ip=10.0.0.3)\x1b[0m not me\n"
+        "(head, rank=0, pid=12) (pid=3) two\n"
+        "\x1b[36m(nemo-k1, pid=12)\x1b[0m three\x0bstill three\n"
+        "\x1b[36m(nemo-k1, pid=12)\x1b[0m not who"
+    )
+    assert log.stream(text) == b"one\n(pid=3) two\nthree\x0bstill three\n"
+
+
+def test_missing_library_is_named(monkeypatch, executor):
+    monkeypatch.setitem(sys.modules, "sky", None)
+    with pytest.raises(ImportError, match=r"nemo-airflow\[skypilot\]"):
+        api.clusters()
