@@ -5,9 +5,9 @@ import dataclasses
 import time
 import uuid
 
+import docker
 import pytest
 
-import docker
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors.base import Cursor
