@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.job import JobHandle
@@ -37,15 +38,16 @@ class Orphan:
         return f"{self.handle.kind} {self.handle.id} {self.handle.key}: {where} is {self.state or 'cleared'}"
 
 
-async def find_orphans(
-    executor: Executor, state_of: Callable[[Mapping[str, str]], str | None], min_age: float = MIN_AGE
-) -> list[Orphan]:
-    """Returns the jobs of a back-end whose tasks have ended or were cleared.
+StateOf: TypeAlias = Callable[[Mapping[str, str]], str | None]
+"""Returns the state of the task with these labels, empty for one that was cleared; None when it is not a task of this
+Airflow, whose jobs are then not ours to end."""
+
+
+async def survey(executor: Executor, min_age: float = MIN_AGE) -> list[tuple[JobHandle, Mapping[str, str]]]:
+    """Returns the jobs of a back-end that run or are queued, each with where it comes from.
 
     Args:
         executor: The back-end, and whose jobs of it.
-        state_of: Returns the state of the task with these labels, empty for one that was cleared;
-            None when it is not a task of this Airflow, whose jobs are then not ours to end.
         min_age: Seconds since its submission from which a job counts.
 
     Raises:
@@ -57,12 +59,15 @@ async def find_orphans(
         labels = await session.labels(jobs) if jobs else {}
     finally:
         await session.close()
-    found = []
-    for job in jobs:
-        state = state_of(labels[job.key]) if labels.get(job.key, {}).get("dag_id") else None
-        if state is not None and state not in WAITED_FOR:
-            found.append(Orphan(job, labels[job.key], state))
-    return found
+    return [(job, labels[job.key]) for job in jobs if labels.get(job.key, {}).get("dag_id")]
+
+
+def orphans_among(jobs: Iterable[tuple[JobHandle, Mapping[str, str]]], state_of: StateOf) -> list[Orphan]:
+    """Returns those of the jobs whose tasks have ended or were cleared."""
+    states = ((job, labels, state_of(labels)) for job, labels in jobs)
+    return [
+        Orphan(job, labels, state) for job, labels, state in states if state is not None and state not in WAITED_FOR
+    ]
 
 
 async def end_orphans(executor: Executor, orphans: list[Orphan]) -> None:

@@ -12,7 +12,7 @@ import yaml
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
-from nemo_airflow.reaping import end_orphans, find_orphans
+from nemo_airflow.reaping import end_orphans, orphans_among, survey
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -23,8 +23,9 @@ def run(executor: str, *, dry_run: bool, min_age: float) -> int:
     where = load_executor(executor)
     from airflow.utils.session import create_session
 
+    jobs = asyncio.run(survey(where, min_age))
     with create_session() as database:
-        orphans = asyncio.run(find_orphans(where, lambda labels: _state(database, labels), min_age))
+        orphans = orphans_among(jobs, lambda labels: _state(database, labels))
     for orphan in orphans:
         print(orphan)
     if orphans and not dry_run:

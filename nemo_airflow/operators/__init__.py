@@ -11,11 +11,13 @@ _EXPORTS = {
     "params_from": "params",
     "overrides_from": "params",
     "FailureKindRetryPolicy": "retry",
+    "NemoReapOperator": "reap",
 }
 
 __all__ = [
     "FailureKindRetryPolicy",
     "MLflowRunLink",
+    "NemoReapOperator",
     "NemoRunOperator",
     "overrides_from",
     "params_from",
@@ -24,6 +26,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nemo_airflow.operators.links import MLflowRunLink
     from nemo_airflow.operators.params import overrides_from, params_from
+    from nemo_airflow.operators.reap import NemoReapOperator
     from nemo_airflow.operators.retry import FailureKindRetryPolicy
     from nemo_airflow.operators.run import NemoRunOperator
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from nemo_airflow import blocking
 from nemo_airflow.config import plan as plans
@@ -37,6 +39,11 @@ _BACKSTOP = timedelta(seconds=60)
 """How long after the deadline Airflow itself ends the deferral, should the triggerer not have."""
 
 _KILL_TIMEOUT = 20.0
+
+_PATIENCE = 120.0
+"""Seconds for which a worker waits for a back-end that is away. After that the task's next try does."""
+
+T = TypeVar("T")
 
 _SHOWN_PARAMETERS = 500
 """How many parameters of the config the job's page shows; the tracker has all of them."""
@@ -197,21 +204,36 @@ class NemoRunOperator(BaseOperator):
         """Returns the number of a new attempt, and ends what may still run of the earlier one."""
         session = executor.connect()
         if earlier is not None:
-            if found := blocking.run(session.find([earlier.key])):
-                blocking.run(session.cancel(list(found.values())))
+            if found := self._ask(lambda: session.find([earlier.key])):
+                self._ask(lambda: session.cancel(list(found.values())))
             return earlier.number + 1
         # No record, yet a job of that key: the record was dropped when the task was cleared.
         number = 1
-        while found := blocking.run(session.find([prepared.key(number)])):
-            blocking.run(session.cancel(list(found.values())))
+        while found := self._ask(functools.partial(session.find, [prepared.key(number)])):
+            self._ask(functools.partial(session.cancel, list(found.values())))
             number += 1
         return number
+
+    def _ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Returns what the back-end answers; one that is away is asked again for a while."""
+        patiently = Retrying(
+            retry=retry_if_exception_type(BackendUnavailable),
+            wait=wait_exponential(multiplier=0.5, max=15),
+            stop=stop_after_delay(_PATIENCE),
+            before_sleep=self._say_why_it_waits,
+            reraise=True,
+        )
+        return patiently(lambda: blocking.run(call()))
+
+    def _say_why_it_waits(self, state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            self.log.warning("The back-end is away, trying again for %.0f s: %s", _PATIENCE, state.outcome.exception())
 
     def _attach_or_submit(
         self, context: Context, prepared: Prepared, executor: Executor, attempt: attempts.Attempt
     ) -> tuple[JobHandle, TrackedRun | None, bool]:
         session = executor.connect()
-        if found := blocking.run(session.find([attempt.key])):
+        if found := self._ask(lambda: session.find([attempt.key])):
             handle = found[attempt.key]
             self._submitted = (executor, handle)
             self.log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
@@ -231,7 +253,8 @@ class NemoRunOperator(BaseOperator):
     def _submit(self, session: Session, executor: Executor, job: Job) -> JobHandle:
         # Before it is submitted: a kill at this very moment must find what to cancel.
         self._submitted = (executor, JobHandle(job.key, executor.kind, ""))
-        handle = blocking.run(session.submit(executor.render(job)))
+        request = executor.render(job)
+        handle = self._ask(lambda: session.submit(request))
         self._submitted = (executor, handle)
         self.log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
         return handle

@@ -27,8 +27,30 @@ def test_plan_prints_the_config_with_overrides():
 
 
 @pytest.mark.parametrize(
+    ("executor", "shown"),
+    [
+        ("kind: local\npython: /opt/python", "/opt/python"),
+        ("kind: docker\ncontainer_image: trainer:3\nnum_gpus: 2", '"Image": "trainer:3"'),
+        ("kind: ssh\nssh_conn_id: box", '"host": "box"'),
+        ("kind: slurm\npartition: gpu\nnodes: 4\nlauncher: {kind: torchrun}", "#SBATCH --partition=gpu"),
+        ("kind: kubernetes\ncontainer_image: trainer:3\ngpus: 2", '"nvidia.com/gpu"'),
+        ("kind: ray\nentrypoint_num_gpus: 2", '"entrypoint_num_gpus": 2'),
+        ("kind: skypilot\ncloud: aws\ngpus: H100", '"accelerators": "H100:1"'),
+    ],
+    ids=lambda text: text.partition("\n")[0],
+)
+def test_render_prints_what_would_be_sent_to_each_back_end(executor, shown):
+    done = cli("render", "retrain_digits:TRAIN", "data.until=2026-01-01", "--executor", executor)
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+    assert "digits.train:train" in done.stdout
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("render", "retrain_digits:TRAIN", "data.until=2026-01-01", "--executor", "kind: pbs"), "kind 'pbs'"),
+        (("render", "retrain_digits:TRAIN", "data.untl=2026-01-01"), "did you mean 'until'"),
         (("plan", "retrain_digits:TRAIN", "optimizer.lerning_rate=1"), "did you mean 'learning_rate'"),
         (("plan", "retrain_digits:TRAIN", "optimizer.epochs=many"), "optimizer.epochs: expected int"),
         (("plan", "retrain_digits:TRAIN"), "template"),

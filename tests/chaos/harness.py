@@ -1,0 +1,304 @@
+"""Kills whoever takes part in running jobs at random instants, and counts what came of it.
+
+A *task* stands for one of Airflow's: a worker process submits its job, or finds it, and a triggerer process follows the
+jobs of all tasks to their ends. Both do what the operator and its trigger do, on the same session and follower,
+and are killed and started again; so are the daemons of the back-end. A job that its back-end lost, for a reason that is
+worth a retry, is tried again as Airflow would, under the next key.
+
+Run as a program it is one of the two processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from nemo_airflow import blocking
+from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.follow import Follower, Outcome
+from nemo_airflow.job import FailureKind, Job, JobHandle
+
+LINES = 40
+SCRIPT = f"""
+echo $NEMO_AIRFLOW_KEY >> $COUNT
+for number in $(seq {LINES}); do echo line $number; sleep 0.15; done
+echo $NEMO_AIRFLOW_KEY > $NEMO_AIRFLOW_OUTPUT_DIR/note
+"""
+WORTH_A_RETRY = (FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST)
+
+
+@dataclasses.dataclass
+class Counts:
+    """What came of it all. Every number but the first four should be zero."""
+
+    tasks: int = 0
+    jobs: int = 0
+    kills: Counter[str] = dataclasses.field(default_factory=Counter)
+    retried: int = 0
+    ran_twice: int = 0
+    lost_results: int = 0
+    wrongly_failed: int = 0
+    lost_or_doubled_lines: int = 0
+    lost_outputs: int = 0
+    orphans: int = 0
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """What should not have happened, and how often it did."""
+        names = [field.name for field in dataclasses.fields(self)][4:]
+        return {name: count for name in names if (count := getattr(self, name))}
+
+    def __str__(self) -> str:
+        kills = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
+        zero = ", ".join(f"{f.name.replace('_', ' ')} {getattr(self, f.name)}" for f in dataclasses.fields(self)[4:])
+        return f"{self.tasks} tasks, {self.jobs} jobs, {self.retried} retried; killed: {kills}; {zero}"
+
+
+class Harness:
+    """Runs tasks on one back-end while things are killed.
+
+    Args:
+        executor: The back-end, with what its jobs need to write to ``counter``.
+        folder: For what the processes tell each other.
+        counter: The file on this machine to which each job that runs appends its key.
+        inside: What the jobs call that file.
+        chaos: What to kill besides worker and triggerer, by name: each is called, and mends what it broke.
+        seed: Of all that is random.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        folder: Path,
+        counter: Path,
+        inside: str,
+        chaos: Mapping[str, Callable[[], object]],
+        seed: int,
+    ) -> None:
+        self.executor = executor
+        self.folder = folder
+        self.counter = counter
+        self.chaos = chaos
+        self.counts = Counts()
+        self._random = random.Random(seed)
+        self._prefix = f"chaos-{uuid.uuid4().hex[:8]}"
+        self._done = threading.Event()
+        given = {"executor": executor.to_json(), "folder": str(folder), "env": {"COUNT": inside}}
+        (folder / "given.json").write_text(json.dumps(given))
+
+    def run(self, tasks: int, timeout: float) -> Counts:
+        """Runs so many tasks to their end, and returns what came of it."""
+        self.counts.tasks = tasks
+        breaker = threading.Thread(target=self._break_things)
+        triggerer = threading.Thread(target=self._keep_triggerer)
+        breaker.start()
+        triggerer.start()
+        try:
+            deadline = time.monotonic() + timeout
+            workers = [threading.Thread(target=self._task, args=(number, deadline)) for number in range(tasks)]
+            for worker in workers:
+                worker.start()
+                time.sleep(self._random.uniform(0, 1))
+            for worker in workers:
+                worker.join()
+        finally:
+            self._done.set()
+            breaker.join()
+            triggerer.join()
+        self._count()
+        return self.counts
+
+    def _task(self, number: int, deadline: float) -> None:
+        for attempt in range(1, 20):
+            key = f"{self._prefix}-{number}-{attempt}"
+            self._submit(key, deadline)
+            outcome = self._outcome_of(key, deadline)
+            if outcome is None:
+                self.counts.lost_results += 1
+                return
+            if outcome.succeeded:
+                return
+            if outcome.status.failure not in WORTH_A_RETRY:
+                print(f"{key}: {outcome}", file=sys.stderr)
+                self.counts.wrongly_failed += 1
+                return
+            self.counts.retried += 1
+
+    def _submit(self, key: str, deadline: float) -> None:
+        """Has a worker submit the job, and kills it now and then at it, as often as it takes."""
+        while not (self.folder / f"{key}.handle").exists() and time.monotonic() < deadline:
+            worker = self._start("submit", key)
+            if self._random.random() < 0.5:
+                try:
+                    worker.wait(self._random.uniform(0.2, 2.5))
+                except subprocess.TimeoutExpired:
+                    worker.kill()
+                    self.counts.kills["worker"] += 1
+            worker.wait()
+
+    def _outcome_of(self, key: str, deadline: float) -> Outcome | None:
+        path = self.folder / f"{key}.outcome"
+        while not path.exists():
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.1)
+        return Outcome.from_json(json.loads(path.read_text()))
+
+    def _keep_triggerer(self) -> None:
+        while not self._done.is_set():
+            triggerer = self._start("follow")
+            lives_until = time.monotonic() + self._random.uniform(4, 15)
+            while triggerer.poll() is None:
+                if time.monotonic() > lives_until or self._done.is_set():
+                    triggerer.kill()
+                    self.counts.kills["triggerer"] += not self._done.is_set()
+                    break
+                time.sleep(0.05)
+            triggerer.wait()
+
+    def _break_things(self) -> None:
+        names = sorted(self.chaos)
+        while names and not self._done.wait(self._random.uniform(2, 6)):
+            name = self._random.choice(names)
+            self.chaos[name]()
+            self.counts.kills[name] += 1
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{arguments[0]}.log").open("ab") as log:
+            command = [sys.executable, __file__, str(self.folder), *arguments]
+            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def _count(self) -> None:
+        runs = Counter(self.counter.read_text().split())
+        self.counts.jobs = len(runs)
+        self.counts.ran_twice = sum(count > 1 for count in runs.values())
+        expected = [f"line {number}" for number in range(1, LINES + 1)]
+        for path in self.folder.glob("*.outcome"):
+            if Outcome.from_json(json.loads(path.read_text())).succeeded:
+                lines = path.with_suffix(".lines").read_text().splitlines()
+                self.counts.lost_or_doubled_lines += lines != expected
+                self.counts.lost_outputs += path.with_suffix(".note").read_text().split() != [path.stem]
+        self.counts.orphans = self._orphans()
+
+    def _orphans(self) -> int:
+        """Returns how many of the jobs still run. What a job needs to end, once its work is done, it may take."""
+        deadline = time.monotonic() + 60
+        while True:
+            jobs = [job for job in blocking.run(_survey(self.executor)) if job.key.startswith(self._prefix)]
+            if not jobs or time.monotonic() > deadline:
+                return len(jobs)
+            time.sleep(1)
+
+
+async def _survey(executor: Executor) -> list[JobHandle]:
+    session = executor.connect()
+    try:
+        async for attempt in _patiently():
+            with attempt:
+                return await session.survey()
+    finally:
+        await session.close()
+    return []
+
+
+def _patiently() -> AsyncRetrying:
+    return AsyncRetrying(
+        retry=retry_if_exception_type(BackendUnavailable), wait=wait_fixed(1), stop=stop_after_delay(120), reraise=True
+    )
+
+
+# The two processes
+
+
+async def submit(executor: Executor, folder: Path, env: Mapping[str, str], key: str) -> None:
+    """Does what the operator does in a worker."""
+    plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": SCRIPT}}
+    job = Job(key=key, name="chaos", plan=plan, env=env, heartbeat=1.0, sample_interval=0)
+    session = executor.connect()
+    async for attempt in _patiently():
+        with attempt:
+            found = await session.find([key])
+            handle = found.get(key) or await session.submit(executor.render(job))
+    _write(folder / f"{key}.handle", json.dumps(handle.to_json()))
+    os._exit(0)  # a session need not be closed well
+
+
+async def follow(executor: Executor, folder: Path) -> None:
+    """Does what the triggerer does with the triggers of all tasks."""
+    begun: dict[str, asyncio.Task[None]] = {}
+    while True:
+        for path in folder.glob("*.handle"):
+            if path.stem not in begun and not path.with_suffix(".outcome").exists():
+                handle = JobHandle.from_json(json.loads(path.read_text()))
+                begun[path.stem] = asyncio.create_task(_follow_one(executor, folder, handle))
+        for task in begun.values():
+            if task.done():
+                task.result()
+        await asyncio.sleep(0.1)
+
+
+async def _follow_one(executor: Executor, folder: Path, handle: JobHandle) -> None:
+    with (folder / f"{handle.key}.lines").open("w", buffering=1) as lines:
+        sink = _Sink(folder, handle.key)
+        follower = Follower(
+            executor,
+            handle,
+            on_line=lambda line: print(line.text, file=lines),
+            warn=lambda text: print(text),
+            sink=sink,
+        )
+        outcome = await follower.run()
+    _write(folder / f"{handle.key}.outcome", json.dumps(outcome.to_json()))
+
+
+class _Sink:
+    """Keeps the job's output."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._target = folder / f"{key}.note"
+
+    def record(self, record: object) -> None:
+        """Has no use for records."""
+
+    async def finish(self, status: object, folder: Path, error: str) -> None:
+        """Takes what the job has written."""
+        note = folder / "outputs/note"
+        self._target.write_bytes(note.read_bytes() if note.exists() else b"")
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_suffix(f".new{os.getpid()}")
+    new.write_text(text)
+    new.replace(path)
+
+
+def main() -> None:
+    """Is a worker or the triggerer."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    folder = Path(sys.argv[1])
+    given = json.loads((folder / "given.json").read_text())
+    executor = executor_from_json(given["executor"])
+    if sys.argv[2] == "submit":
+        asyncio.run(submit(executor, folder, given["env"], sys.argv[3]))
+    else:
+        asyncio.run(follow(executor, folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Jobs that no task waits for are found and ended; others are let be."""
+
+import datetime
+import itertools
+import time
+
+import pytest
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import DAG, task
+from airflow.utils.session import create_session
+from dag_database import register
+
+from nemo_airflow import LocalExecutor, blocking, cli
+from nemo_airflow.exceptions import ConfigError
+from nemo_airflow.job import Job, JobState
+from nemo_airflow.operators import NemoReapOperator
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+names = (f"reaping_test_{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def executor(tmp_path):
+    return LocalExecutor(root=str(tmp_path / "jobs"), grace=1)
+
+
+@pytest.fixture
+def run():
+    """A DAG run whose tasks have ended."""
+    with DAG(next(names), schedule=None, start_date=datetime.datetime(2026, 1, 1)) as dag:
+
+        @task
+        def train(number):
+            return number
+
+        train.override(task_id="alone")(0)
+        train.expand(number=[1, 2])
+    register(dag)
+    return dag.test()
+
+
+@pytest.fixture
+def submit(executor):
+    handles = []
+    session = executor.connect()
+
+    def submit_job(run, task_id="alone", map_index=-1, **changes):
+        labels = {
+            "dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": str(map_index),
+            "try_number": "1", "run_started": str(run.start_date), **changes,
+        }  # fmt: skip
+        plan = {"version": 1, "root": {"_target_": "time:sleep", "_args_": [600]}}
+        job = Job(key=f"reap-{len(handles)}", name="sleep", plan=plan, allow=("time:sleep",), labels=labels)
+        handles.append(blocking.run(session.submit(executor.render(job))))
+        return handles[-1]
+
+    yield submit_job
+    blocking.run(session.cancel(handles))
+
+
+def state(executor, handle):
+    return blocking.run(executor.connect().poll([handle]))[handle.key].state
+
+
+def wait_for_end(executor, handle):
+    deadline = time.monotonic() + 30
+    while not state(executor, handle).is_final:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return state(executor, handle)
+
+
+def set_state(run, task_id, value):
+    with create_session() as session:
+        found = session.query(TaskInstance).filter_by(dag_id=run.dag_id, run_id=run.run_id, task_id=task_id).one()
+        found.state = value
+
+
+def reap(executor, *options):
+    text = f"kind: local\nroot: {executor.root}"
+    return cli.main(["reap", text, "--min-age", "0", *options])
+
+
+def test_command_line_ends_the_jobs_of_ended_and_cleared_tasks_only(executor, run, submit, capsys):
+    ended, mapped = submit(run), submit(run, "train", 1)
+    others = [
+        submit(run, dag_id="of_another_airflow"),
+        submit(run, run_started="1999-01-01 00:00:00+00:00"),
+        submit(run, task_id="no_such_task"),
+    ]
+    assert reap(executor, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert f"{ended.key}: {run.dag_id}.{run.run_id}.alone is success" in printed
+    assert printed.endswith("2 orphans found\n")
+    assert state(executor, ended) is JobState.RUNNING
+    assert reap(executor) == 0
+    assert "2 orphans cancelled" in capsys.readouterr().out
+    assert [wait_for_end(executor, handle) for handle in (ended, mapped)] == [JobState.CANCELLED] * 2
+    assert [state(executor, handle) for handle in others] == [JobState.RUNNING] * 3
+
+
+@pytest.mark.parametrize("value", ["running", "deferred", "queued", "up_for_retry"])
+def test_job_that_a_task_waits_for_is_let_be(executor, run, submit, capsys, value):
+    handle = submit(run)
+    set_state(run, "alone", value)
+    reap(executor)
+    assert "0 orphans" in capsys.readouterr().out
+    assert state(executor, handle) is JobState.RUNNING
+
+
+def test_job_of_a_cleared_task_is_ended(executor, run, submit, capsys):
+    handle = submit(run)
+    set_state(run, "alone", None)
+    reap(executor)
+    assert "is cleared" in capsys.readouterr().out
+    assert wait_for_end(executor, handle) is JobState.CANCELLED
+
+
+def test_young_jobs_are_let_be(executor, run, submit, capsys):
+    submit(run)
+    assert cli.main(["reap", f"kind: local\nroot: {executor.root}"]) == 0
+    assert "0 orphans" in capsys.readouterr().out
+
+
+def test_operator_ends_them_from_a_worker(executor, run, submit):
+    ended, mapped = submit(run), submit(run, "train", 0)
+    others = [submit(run, run_id="another"), submit(run, run_started="1999-01-01 00:00:00+00:00")]
+    with DAG(next(names), schedule=None, start_date=datetime.datetime(2026, 1, 1)) as dag:
+        NemoReapOperator(task_id="reap", executors=[executor], min_age=0)
+    register(dag)
+    done = dag.test()
+    assert {ti.state for ti in done.get_task_instances()} == {"success"}
+    assert [wait_for_end(executor, handle) for handle in (ended, mapped)] == [JobState.CANCELLED] * 2
+    assert [state(executor, handle) for handle in others] == [JobState.RUNNING] * 2
+
+
+def test_operator_refuses_what_is_no_executor():
+    with pytest.raises(ConfigError, match="neither an executor"):
+        NemoReapOperator(task_id="reap", executors=["slurm"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nowhere.yaml", "no executor in 'nowhere.yaml'"),
+        ("root: somewhere", "is not an executor"),
+        ("kind: pbs", "no executor of kind 'pbs'"),
+        ("kind: local\nroote: x", "no field roote"),
+    ],
+)
+def test_executor_that_cannot_be_read_is_refused_in_one_line(text, said, capsys):
+    assert cli.main(["reap", text]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
