@@ -131,6 +131,11 @@ class Follower:
                 await self._sink.finish(
                     outcome.status, folder, "\n".join(filter(None, (outcome.message, outcome.traceback)))
                 )
+                if self._has_outputs:
+                    # Not before: whoever follows the job after us, should we be killed, has to find them.
+                    await self._attempt(
+                        "release the outputs", Monitor.shared(self._executor).session.release([self._handle])
+                    )
         return outcome
 
     async def _follow(self, write: Callable[[str], object]) -> JobStatus:

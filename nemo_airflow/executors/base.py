@@ -126,6 +126,10 @@ class Session(abc.ABC):
     async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
         """Copies the outputs of an ended job into a folder; returns their paths relative to it."""
 
+    async def release(self, handles: Sequence[JobHandle]) -> None:
+        """Lets go of ended jobs whose outputs are kept elsewhere now; for a back-end that holds them only so long."""
+        return
+
     @abc.abstractmethod
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """Forgets ended jobs: their folders, containers or pods. Running jobs are refused.

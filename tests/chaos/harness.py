@@ -34,7 +34,7 @@ from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, Job, JobHandle
 
-LINES = 40
+LINES = 60
 SCRIPT = f"""
 echo $NEMO_AIRFLOW_KEY >> $COUNT
 for number in $(seq {LINES}); do echo line $number; sleep 0.15; done
@@ -144,9 +144,9 @@ class Harness:
         """Has a worker submit the job, and kills it now and then at it, as often as it takes."""
         while not (self.folder / f"{key}.handle").exists() and time.monotonic() < deadline:
             worker = self._start("submit", key)
-            if self._random.random() < 0.5:
+            if self._random.random() < 0.7:
                 try:
-                    worker.wait(self._random.uniform(0.2, 2.5))
+                    worker.wait(self._random.uniform(0.05, 1.0))
                 except subprocess.TimeoutExpired:
                     worker.kill()
                     self.counts.kills["worker"] += 1
@@ -163,7 +163,7 @@ class Harness:
     def _keep_triggerer(self) -> None:
         while not self._done.is_set():
             triggerer = self._start("follow")
-            lives_until = time.monotonic() + self._random.uniform(4, 15)
+            lives_until = time.monotonic() + self._random.uniform(2, 10)
             while triggerer.poll() is None:
                 if time.monotonic() > lives_until or self._done.is_set():
                     triggerer.kill()

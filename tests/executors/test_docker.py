@@ -259,7 +259,7 @@ def test_container_stopped_from_outside_ends_the_job_in_order(executor, session,
     client.api.stop(handle.key)
     outcome, lines, _ = follow(executor, handle)
     assert (lines[0], lines[-1]) == ("started", "saved")
-    assert outcome.status.state is JobState.CANCELLED
+    assert (outcome.status.state, outcome.status.failure) == (JobState.FAILED, FailureKind.NODE_FAILURE)
 
 
 def test_container_that_was_removed_is_lost(executor, session, client):

@@ -35,7 +35,14 @@ up_k8s() {
   start kube-controller-manager "$K8S_BIN/kube-controller-manager" --kubeconfig="$KUBECONFIG" --port=0 \
     --secure-port="${PORT[controller-manager]}" --service-account-private-key-file="$K8S/pki/sa.key"
   start kube-scheduler "$K8S_BIN/kube-scheduler" --kubeconfig="$KUBECONFIG" --port=0 --secure-port="${PORT[scheduler]}"
-  start kubelet "$K8S_BIN/kubelet" --config="$K8S/kubelet.yaml" --kubeconfig="$KUBECONFIG" \
+  # Every kubelet keeps logs in /var/log/pods, and clears away what it does not know: each lab's sees one of its own.
+  # What it mounts for pods has to be seen by dockerd all the same.
+  mkdir -p "$K8S/kubelet" "$K8S/pod-logs" /var/log/pods
+  mountpoint -q "$K8S/kubelet" || mount --bind "$K8S/kubelet" "$K8S/kubelet"
+  mount --make-shared "$K8S/kubelet"
+  # shellcheck disable=SC2016
+  start kubelet unshare --mount --propagation unchanged sh -c 'mount --bind "$0" /var/log/pods && exec "$@"' \
+    "$K8S/pod-logs" "$K8S_BIN/kubelet" --config="$K8S/kubelet.yaml" --kubeconfig="$KUBECONFIG" \
     --root-dir="$K8S/kubelet" --cert-dir="$K8S/pki/kubelet" --hostname-override=node1 --node-ip="$(node_address)" \
     --docker-endpoint="$DOCKER_HOST" --container-runtime=docker --network-plugin=
   await 90 kubelet kubectl get --raw /api/v1/nodes/node1/proxy/healthz

@@ -18,7 +18,7 @@ from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
 from nemo_airflow.executors.docker import submission
 from nemo_airflow.executors.docker.api import Access, Docker, in_thread
 from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
-from nemo_airflow.executors.docker.status import end_status, seconds, state_of
+from nemo_airflow.executors.docker.status import end_status, seconds, state_of, stopped
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.outputs import extract_outputs, file_of
 from nemo_airflow.executors.timed_log import TimedLog
@@ -98,10 +98,12 @@ class DockerSession(Session):
 
     def _end(self, container: JsonObject) -> JobStatus:
         """Returns how a job ended: by the runner's own mark, else by what the daemon saw."""
+        cancelled = self._file(container, "cancel") is not None
         if mark := self._file(container, "end.json"):
-            return status_of_end(json.loads(mark))
+            status = status_of_end(json.loads(mark))
+            return stopped(status) if status.state is JobState.CANCELLED and not cancelled else status
         # Told to end before the runner listened.
-        return end_status(container, cancelled=self._file(container, "cancel") is not None)
+        return end_status(container, cancelled=cancelled)
 
     def _file(self, container: JsonObject, name: str) -> bytes | None:
         with self._docker.archive(container["Id"], f"{FOLDER}/{name}") as pieces:

@@ -46,11 +46,17 @@ def end_status(container: Mapping[str, Any], *, cancelled: bool) -> JobStatus:
         command = (container["Config"].get("Entrypoint") or ["the command"])[0]
         text = said or f"image {container['Config']['Image']} has no {command} that can be started"
         return JobStatus(JobState.FAILED, code, FailureKind.IMAGE, text)
-    if code in (_BY_SIGKILL, _VANISHED):
+    if code in (_BY_SIGTERM, _BY_SIGKILL, _VANISHED):
         text = said or "the container was killed from outside: the daemon or its machine went down, or somebody did it"
         return JobStatus(JobState.FAILED, code, FailureKind.NODE_FAILURE, text)
     text = said or f"the runner ended with exit code {code} before it could say why: see the log"
     return JobStatus(JobState.FAILED, code, FailureKind.USER_ERROR, text)
+
+
+def stopped(status: JobStatus) -> JobStatus:
+    """Returns the status of a job that somebody else than we has told to end."""
+    text = "the container was stopped from outside: the daemon or its machine went down, or somebody did it"
+    return JobStatus(JobState.FAILED, status.exit_code, FailureKind.NODE_FAILURE, text)
 
 
 def seconds(time: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import time
@@ -39,7 +40,7 @@ from nemo_airflow.executors.kubernetes.pods import Pods, jobs
 from nemo_airflow.executors.kubernetes.record import Records, age_of, end_of
 from nemo_airflow.executors.kubernetes.status import STILL_CREATED, dumps, job_status
 from nemo_airflow.executors.kubernetes.submission import Submission, is_submitted
-from nemo_airflow.executors.kubernetes.transfer import fetch_outputs
+from nemo_airflow.executors.kubernetes.transfer import fetch_outputs, release
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 
 T = TypeVar("T")
@@ -281,6 +282,14 @@ class KubernetesSession(Session):
             below = Path(f"node-{rank}") if rank != "0" else Path()
             collected += [below / path for path in await self._collect(pod, into / below)]
         return sorted(collected)
+
+    async def release(self, handles: Sequence[JobHandle]) -> None:
+        """See :meth:`Session.release`."""
+        for pods in (await self._pods.of([handle.key for handle in handles])).values():
+            for pod in pods:
+                if is_running(pod):
+                    with contextlib.suppress(ExecutorError):  # it has ended meanwhile, or it will: see ``linger``
+                        await release(self._cluster, name_of(pod), python_of(pod))
 
     async def _collect(self, pod: JsonObject, into: Path) -> list[Path]:
         name = name_of(pod)

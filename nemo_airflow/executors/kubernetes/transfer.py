@@ -69,11 +69,21 @@ async def fetch_outputs(cluster: Cluster, pod: str, python: str, into: Path) -> 
             await asyncio.wait({filling})
             inflow.end()
             await asyncio.wait({extraction})
-        files = extraction.result()
-        await socket.send_bytes(bytes([_STDIN]) + b"complete\n")
+        return extraction.result()
+
+
+async def release(cluster: Cluster, pod: str, python: str) -> None:
+    """Tells the runner of a pod that it need not wait for its outputs to be fetched any more.
+
+    Raises:
+        BackendUnavailable: The cluster cannot be reached.
+        ExecutorError: The pod has ended.
+    """
+    command = [python, "-c", manifest.program("release"), manifest.BASE]
+    doing = f"release pod {pod}"
+    async with cluster.execute(pod, manifest.CONTAINER, command, doing) as socket:
         async for _ in _output(socket, doing):
             continue
-        return files
 
 
 class _Inflow(io.RawIOBase):

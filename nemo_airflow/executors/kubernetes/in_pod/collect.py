@@ -1,4 +1,4 @@
-"""Sends the job's outputs as an archive; once it is told that they came whole, the runner need not wait any more."""
+"""Sends the job's outputs as an archive."""
 
 import os
 import subprocess
@@ -8,9 +8,6 @@ import tempfile
 base, entry = sys.argv[1:]
 job = os.path.join(base, "job")
 with tempfile.TemporaryDirectory(dir=base) as folder:
-    # Sent from beside the job's folder: sending ends with the mark that all were fetched, and that is not so yet.
+    # Sent from beside the job's folder: sending ends with the mark that all were kept, and that is for release.py.
     os.symlink(os.path.join(job, "outputs"), os.path.join(folder, "outputs"))
-    code = subprocess.call([sys.executable, os.path.join(base, entry), "--collect", folder])
-if code == 0 and sys.stdin.buffer.readline().strip() == b"complete":
-    open(os.path.join(job, "collected"), "w").close()
-sys.exit(code)
+    sys.exit(subprocess.call([sys.executable, os.path.join(base, entry), "--collect", folder]))
