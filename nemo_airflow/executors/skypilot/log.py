@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.skypilot.executor import OUTPUT
+from nemo_airflow.stream import MARK
 
 _PREFIX = re.compile(
     r"(?:\x1b\[\d+m)*\((?:[^(),]+, )?(?:rank=(?P<rank>\d+), )?pid=\d+(?:, ip=[^()]+)?\)(?:\x1b\[\d+m)* ?"
@@ -22,6 +23,11 @@ def stream(log: str) -> bytes:
         log: The log: lines of the job have a prefix, SkyPilot's own have none.
     """
     return b"".join(line.encode() + b"\n" for line in _lines(log) if not line.startswith(OUTPUT))
+
+
+def has_begun(log: str) -> bool:
+    """Returns whether the job's runner has claimed the work: only then it writes records."""
+    return MARK in stream(log)
 
 
 def outputs(log: str) -> bytes | None:

@@ -47,6 +47,10 @@ class SkypilotSession(Session):
 
     poll_interval: ClassVar[tuple[float, float]] = (2.0, 60.0)
 
+    def __init__(self) -> None:
+        self._has_begun: set[tuple[str, int]] = set()
+        """Of the keys with several jobs those that have claimed the work: cluster and number."""
+
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Session.submit`. Takes as long as the clouds take to give the machines."""
         cluster = request.payload["cluster_name"] or ""
@@ -70,7 +74,7 @@ class SkypilotSession(Session):
     async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
         """See :meth:`Session.poll`."""
         jobs = await self._jobs(handles)
-        return {handle.key: _status(jobs.get(handle.key, []), handle) for handle in handles}
+        return {handle.key: _status(await self._runs(jobs.get(handle.key, [])), handle) for handle in handles}
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
         """See :meth:`Session.read`. The log is asked for whole each time: SkyPilot counts it in lines of its own."""
@@ -80,10 +84,25 @@ class SkypilotSession(Session):
 
     async def _read(self, cursor: Cursor, jobs: Sequence[JsonObject]) -> Chunk:
         data = b""
-        if jobs and _STATES.get(jobs[0]["status"]) is not JobState.PENDING:
+        job = await self._runs(jobs)
+        if job and _STATES.get(job["status"]) is not JobState.PENDING:
             with contextlib.suppress(api.NotThere):
-                data = log.stream(await api.in_thread(api.log, jobs[0]))[cursor.offset :]
+                data = log.stream(await api.in_thread(api.log, job))[cursor.offset :]
         return Chunk(cursor.handle.key, cursor.offset, data)
+
+    async def _runs(self, jobs: Sequence[JsonObject]) -> JsonObject | None:
+        """Returns which of a key's jobs runs it, or ran it: of several, the others found it claimed."""
+        if len(jobs) < 2:
+            return jobs[0] if jobs else None
+        for job in jobs:
+            number = (job["cluster"], job["id"])
+            if number not in self._has_begun and _STATES.get(job["status"]) is not JobState.PENDING:
+                with contextlib.suppress(api.NotThere):
+                    if log.has_begun(await api.in_thread(api.log, job)):
+                        self._has_begun.add(number)
+            if number in self._has_begun:
+                return job
+        return next((job for job in jobs if not _is_final(job)), jobs[0])
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.cancel`."""
@@ -104,10 +123,11 @@ class SkypilotSession(Session):
             jobs = (await self._jobs([handle])).get(handle.key, [])
             if not jobs:
                 raise ExecutorError(f"SkyPilot does not know job {handle.key} any more, and with it its outputs")
-            archive = log.outputs(await api.in_thread(api.log, jobs[0]))
+            job = await self._runs(jobs) or jobs[0]
+            archive = log.outputs(await api.in_thread(api.log, job))
             if archive is not None:
                 return await asyncio.to_thread(extract_outputs, io.BytesIO(archive), into)
-            if _is_final(jobs[0]):
+            if _is_final(job):
                 return []
             await asyncio.sleep(_OUTPUTS_PAUSE)
 
@@ -141,7 +161,7 @@ class SkypilotSession(Session):
         return jobs[0] if jobs else None
 
     async def _jobs(self, handles: Sequence[JobHandle]) -> dict[str, list[JsonObject]]:
-        """Returns jobs by key: several where a launch was made again, of which the first is the one that runs."""
+        """Returns jobs by key, the oldest first: several where a launch was made again."""
         queues = sorted({_queue_of(handle) for handle in handles})
         found = await asyncio.gather(*(self._queue(queue) for queue in queues))
         known: dict[str, list[JsonObject]] = {}
@@ -193,10 +213,10 @@ def _is_final(job: Mapping[str, object]) -> bool:
     return _STATES.get(str(job["status"]), JobState.FAILED).is_final
 
 
-def _status(jobs: Sequence[JsonObject], handle: JobHandle) -> JobStatus:
-    if not jobs:
+def _status(job: JsonObject | None, handle: JobHandle) -> JobStatus:
+    if job is None:
         return JobStatus(JobState.UNKNOWN, reason=f"SkyPilot lists no job {handle.key}")
-    said = jobs[0]["status"]
+    said = job["status"]
     if said in _FAILURES:
         kind, reason = _FAILURES[said]
         return JobStatus(JobState.FAILED, None, kind, f"{said}: {reason}")
