@@ -202,7 +202,7 @@ class NemoRunOperator(BaseOperator):
 
     def _next_number(self, prepared: Prepared, executor: Executor, earlier: attempts.Attempt | None) -> int:
         """Returns the number of a new attempt, and ends what may still run of the earlier one."""
-        session = executor.connect()
+        session = blocking.run(_session(executor))
         if earlier is not None:
             if found := self._ask(lambda: session.find([earlier.key])):
                 self._ask(lambda: session.cancel(list(found.values())))
@@ -232,7 +232,7 @@ class NemoRunOperator(BaseOperator):
     def _attach_or_submit(
         self, context: Context, prepared: Prepared, executor: Executor, attempt: attempts.Attempt
     ) -> tuple[JobHandle, TrackedRun | None, bool]:
-        session = executor.connect()
+        session = blocking.run(_session(executor))
         if found := self._ask(lambda: session.find([attempt.key])):
             handle = found[attempt.key]
             self._submitted = (executor, handle)
@@ -359,6 +359,11 @@ class NemoRunOperator(BaseOperator):
             return self.execute(context)
         kind = outcome.status.failure or FailureKind.USER_ERROR
         raise JobFailed(f"job {handle.key} failed ({kind}): {outcome.message}", kind, outcome.traceback)
+
+
+async def _session(executor: Executor) -> Session:
+    """Returns the session that the monitor of this process uses as well: a login is paid for once."""
+    return Monitor.shared(executor).session
 
 
 async def _cancel(executor: Executor, handle: JobHandle) -> None:

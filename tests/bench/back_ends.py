@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SCRATCH = ROOT / ".bench"
 IMAGE = "python-lab:3.11"
-PYTHON = ["python3", "-c", "import time; print('first line', time.time())"]
+PYTHON = ["python3", "-c", "import time; print(time.time())"]
 
 Turn = Callable[[], float]
 
@@ -152,7 +152,9 @@ def command(*words: str) -> Turn:
 
     def turn() -> float:
         begun = time.perf_counter()
-        subprocess.run(words, check=True, capture_output=True)
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{words[0]} exited with {done.returncode}: {done.stderr.strip()}")
         return time.perf_counter() - begun
 
     return turn

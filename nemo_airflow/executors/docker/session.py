@@ -43,7 +43,7 @@ class DockerSession(Session):
         access: How it is reached.
     """
 
-    poll_interval: ClassVar[tuple[float, float]] = (0.1, 15.0)
+    poll_interval: ClassVar[tuple[float, float]] = (0.05, 15.0)
     # The daemon was asked about the very container: its answer needs no second opinion, only one against a mishap.
     misses: ClassVar[int] = 2
 
@@ -98,10 +98,15 @@ class DockerSession(Session):
 
     def _end(self, container: JsonObject) -> JobStatus:
         """Returns how a job ended: by the runner's own mark, else by what the daemon saw."""
+        if container["State"]["ExitCode"] == 0:
+            return JobStatus(JobState.SUCCEEDED, 0)
+        mark = self._file(container, "end.json")
+        status = status_of_end(json.loads(mark)) if mark else None
+        if status is not None and status.state is not JobState.CANCELLED:
+            return status
         cancelled = self._file(container, "cancel") is not None
-        if mark := self._file(container, "end.json"):
-            status = status_of_end(json.loads(mark))
-            return stopped(status) if status.state is JobState.CANCELLED and not cancelled else status
+        if status is not None:
+            return status if cancelled else stopped(status)
         # Told to end before the runner listened.
         return end_status(container, cancelled=cancelled)
 
