@@ -150,6 +150,11 @@ class NemoRunOperator(BaseOperator):
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Ends the task as its job ended. Called when the trigger has fired."""
         handle = JobHandle.from_json(event["handle"])
+        current = attempts.recall(context["task_state_store"])
+        if current is not None and current.key != handle.key:
+            # The trigger of an earlier try of a task that was cleared: Airflow told them apart too late.
+            self.log.warning("Job %s is of an earlier try: going on to follow %s", handle.key, current.key)
+            return self.execute(context)
         if "error" in event:  # the trigger could not follow the job
             raise NemoAirflowError(event["error"])
         return self._end(context, handle, Outcome.from_json(event["outcome"]), attached=event["attached"])

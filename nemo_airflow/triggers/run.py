@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -12,11 +13,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower
-from nemo_airflow.job import JobHandle
+from nemo_airflow.job import JobHandle, JobState
 from nemo_airflow.monitor import Monitor
 from nemo_airflow.stream import Line
 from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.triggers import replay
+
+# Seconds. Airflow looks once a second for triggers to end.
+_ENDED_BY_AIRFLOW_WITHIN = 3
 
 _log = structlog.get_logger(logger_name=replay.LOGGER)
 
@@ -80,7 +84,12 @@ class NemoRunTrigger(BaseTrigger):
                 sink=tracked.sink(self.log.warning) if tracked else None,
                 deadline=self.deadline,
             )
-            event["outcome"] = (await follower.run()).to_json()
+            outcome = await follower.run()
+            if outcome.status.state is JobState.CANCELLED:
+                # Perhaps by the next try of a task that was cleared. Then Airflow is about to end this trigger, and
+                # where it gives its number to that try's (as on sqlite), our event would wake the wrong try.
+                await asyncio.sleep(_ENDED_BY_AIRFLOW_WITHIN)
+            event["outcome"] = outcome.to_json()
         except NemoAirflowError as error:
             event["error"] = str(error)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # Airflow's

@@ -451,12 +451,13 @@ def test_outputs_that_nobody_fetched_in_time_are_said_to_be_gone(executor, tmp_p
         blocking.run(session.collect(handle, tmp_path))
 
 
-def test_pod_ends_once_its_outputs_were_fetched(executor, tmp_path):
+def test_pod_ends_once_its_outputs_were_fetched_and_kept(executor, tmp_path):
     executor = dataclasses.replace(executor, linger=600)
     session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
     assert follow(executor, handle)[0].succeeded
-    assert blocking.run(session.poll([handle]))[handle.key].state is JobState.RUNNING
     blocking.run(session.collect(handle, tmp_path))
+    assert blocking.run(session.poll([handle]))[handle.key].state is JobState.RUNNING
+    blocking.run(session.release([handle]))
     assert final(session, handle, 20).state is JobState.SUCCEEDED
 
 

@@ -224,6 +224,29 @@ def test_retry_after_a_failure_is_a_new_attempt(defaults, root, tmp_path):
     assert len(jobs_in(root)) == 3
 
 
+class WokenByAStray(NemoRunOperator):
+    """Gets, the first time, the event of the trigger of an earlier try: on sqlite two triggers may have one number."""
+
+    strays = 1
+
+    def execute_complete(self, context, event):
+        if WokenByAStray.strays:
+            WokenByAStray.strays -= 1
+            outcome = {**event["outcome"], "status": {**event["outcome"]["status"], "state": "cancelled"}, "result": 0}
+            event = {**event, "handle": {**event["handle"], "key": "of-an-earlier-try"}, "outcome": outcome}
+        return super().execute_complete(context, event)
+
+
+def test_event_of_an_earlier_try_is_not_taken_for_this_trys(defaults, root, capfd):
+    with new_dag() as dag:
+        WokenByAStray(task_id="t", config=Config(jobs.number), **defaults)
+    states, results = run(dag)
+    assert states == {("t", -1): "success"}
+    assert results[("t", -1)] == 21
+    assert len(jobs_in(root)) == 1
+    assert "Job of-an-earlier-try is of an earlier try" in "".join(capfd.readouterr())
+
+
 def test_parsing_a_dag_again_makes_no_new_version(tmp_path):
     script = tmp_path / "parse.py"
     script.write_text(f"""
