@@ -115,37 +115,41 @@ class Follower:
 
         It can be cancelled at any time: the job goes on, and another follower can begin anew.
         """
+        if self._sink is None:
+            return await self._end_of(await self._follow(log=None))
         with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
             folder = Path(scratch)
-            with (folder / "log.txt").open("w", encoding="utf-8") as log:
-                status = await self._follow(log.write)
-            outcome = self._outcome(status)
-            if status.state is JobState.LOST:
-                # What a dead runner left behind must not run on unseen.
+            log = folder / "log.txt"
+            log.touch()
+            outcome = await self._end_of(await self._follow(log))
+            if self._has_outputs:
+                await self._attempt("collect the outputs", self._collect(folder / "outputs"))
+            await self._sink.finish(
+                outcome.status, folder, "\n".join(filter(None, (outcome.message, outcome.traceback)))
+            )
+            if self._has_outputs:
+                # Not before: whoever follows the job after us, should we be killed, has to find them.
                 await self._attempt(
-                    "cancel what is left of the job", Monitor.shared(self._executor).session.cancel([self._handle])
+                    "release the outputs", Monitor.shared(self._executor).session.release([self._handle])
                 )
-            if self._sink is not None:
-                if self._has_outputs:
-                    await self._attempt("collect the outputs", self._collect(folder / "outputs"))
-                await self._sink.finish(
-                    outcome.status, folder, "\n".join(filter(None, (outcome.message, outcome.traceback)))
-                )
-                if self._has_outputs:
-                    # Not before: whoever follows the job after us, should we be killed, has to find them.
-                    await self._attempt(
-                        "release the outputs", Monitor.shared(self._executor).session.release([self._handle])
-                    )
-        return outcome
+            return outcome
 
-    async def _follow(self, write: Callable[[str], object]) -> JobStatus:
+    async def _end_of(self, status: JobStatus) -> Outcome:
+        if status.state is JobState.LOST:
+            # What a dead runner left behind must not run on unseen.
+            await self._attempt(
+                "cancel what is left of the job", Monitor.shared(self._executor).session.cancel([self._handle])
+            )
+        return self._outcome(status)
+
+    async def _follow(self, log: Path | None) -> JobStatus:
         monitor = Monitor.shared(self._executor)
         status = JobStatus(JobState.UNKNOWN)
         overdue = asyncio.create_task(self._cancel_when_overdue(monitor))
         try:
             async with asyncio.timeout(self._give_up_after()):
                 async for update in monitor.watch(self._handle):
-                    self._take(update, write)
+                    self._take(update, log)
                     status = update.status or status
                     if self._has_ended_by_itself:
                         break
@@ -155,7 +159,7 @@ class Follower:
             )
         finally:
             overdue.cancel()
-        self._pass_on(self._reader.finish(), write)
+        self._pass_on(self._reader.finish(), log)
         return status
 
     @property
@@ -184,18 +188,22 @@ class Follower:
                 self._warn(f"cannot cancel the job yet: {error}")
                 await asyncio.sleep(5)
 
-    def _take(self, update: Update, write: Callable[[str], object]) -> None:
+    def _take(self, update: Update, log: Path | None) -> None:
         if update.status and update.status.state is JobState.PENDING and update.status.reason != self._waits:
             self._waits = update.status.reason
             self._inform(f"the job waits: {self._waits}")
         if update.outage:
             self._warn(f"the back-end cannot be reached, trying again; the job goes on: {update.outage}")
-        self._pass_on(self._reader.feed(update.data), write)
+        self._pass_on(self._reader.feed(update.data), log)
 
-    def _pass_on(self, items: list[Line | Record], write: Callable[[str], object]) -> None:
+    def _pass_on(self, items: list[Line | Record], log: Path | None) -> None:
+        lines = [item.text + "\n" for item in items if isinstance(item, Line)]
+        if log is not None and lines:
+            # Not kept open: thousands of jobs are followed at once.
+            with log.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
         for item in items:
             if isinstance(item, Line):
-                write(item.text + "\n")
                 self._on_line(item)
             else:
                 if item.type == "start":

@@ -15,10 +15,11 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from nemo_airflow.executors import SlurmExecutor
     from nemo_airflow.executors.slurm.session import SlurmSession
+
+    Watcher = tuple[subprocess.Popen[str], TextIO]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -39,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds of delay on the link, each way")
-    parser.add_argument("--no-peer", action="store_true", help="leave the provider's trigger out")
+    parser.add_argument("--only", choices=WATCHERS, help="one of the watchers, alone on the machine")
     parser.add_argument("--watch", choices=WATCHERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.watch:
@@ -53,7 +56,7 @@ def main() -> None:
     from nemo_airflow import blocking
 
     executor, session, handles = blocking.run(submit(options.jobs))
-    names = [name for name in WATCHERS if not (options.no_peer and name == "SSHRemoteJobTrigger")]
+    names = [options.only] if options.only else list(WATCHERS)
     with contextlib.ExitStack() as stack:
         proxies = {name: stack.enter_context(DelayProxy(f"{ssh.host}:{ssh.port}", options.delay)) for name in names}
         # By the connection that is there: the watchers' own may fill what sshd lets begin at once.
@@ -114,16 +117,17 @@ async def submit(count: int) -> tuple[SlurmExecutor, SlurmSession, list]:
     return executor, session, handles
 
 
-def start(name: str, ssh: Ssh, port: int, given: str) -> subprocess.Popen[str]:
+def start(name: str, ssh: Ssh, port: int, given: str) -> Watcher:
     """Starts a watcher behind its proxy."""
     connect("bench", ssh, port)
     command = [sys.executable, __file__, "--watch", name]
-    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A file: a pipe that nobody empties would hold up the watcher, whose triggers write their task logs there.
+    output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the watcher
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, text=True)
     assert watcher.stdin is not None
     watcher.stdin.write(given)
     watcher.stdin.close()
-    watcher.stdin = None
-    return watcher
+    return watcher, output
 
 
 async def watch_ours(given: dict) -> None:
@@ -181,10 +185,13 @@ async def measure(triggers: dict, succeeded: object, commands: object) -> None:
     print(f"\n{MARK}{json.dumps(report)}")
 
 
-def report_of(watcher: subprocess.Popen[str]) -> dict:
+def report_of(watcher: Watcher) -> dict:
     """Waits for a watcher, and returns what it printed for us."""
-    lines = watcher.communicate()[0].splitlines()
-    return next(json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK))
+    process, output = watcher
+    process.wait()
+    with output:
+        output.seek(0)
+        return next(json.loads(line.removeprefix(MARK)) for line in output if line.startswith(MARK))
 
 
 def show(name: str, report: dict, ended: dict[str, float], connections: int) -> None:

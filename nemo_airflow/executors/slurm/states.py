@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from nemo_airflow.job import FailureKind, JobState, JobStatus
 
@@ -82,7 +83,7 @@ class Entry:
         """Whether it waits for what will not come."""
         return self.word == "PENDING" and self.reason in HOPELESS
 
-    @property
+    @functools.cached_property
     def status(self) -> JobStatus:
         """The entry as a status."""
         state, failure = _STATES.get(self.word, (JobState.UNKNOWN, None))
