@@ -198,6 +198,7 @@ def test_job_that_would_wait_for_ever_is_given_up(executor, lab_ssh):
     ("fields", "kind", "words"),
     [
         ({"partition": "nowhere"}, FailureKind.USER_ERROR, "nvalid partition"),
+        ({"account": "nobodys"}, FailureKind.USER_ERROR, "nvalid account"),
         ({"mem": "900T"}, FailureKind.QUOTA, "configuration is not available"),
         ({"additional_parameters": {"no-such-option": True}}, FailureKind.USER_ERROR, "no-such-option"),
     ],
@@ -210,6 +211,19 @@ def test_refusal_is_slurms_own_and_leaves_nothing(executor, lab_ssh, fields, kin
     assert refused.value.kind == kind
     assert "\n" not in str(refused.value)
     assert job.key not in lab_ssh.run("ls 'slurm tests/jobs'; squeue -h -o %j")
+
+
+@pytest.mark.parametrize("kind", [SlurmExecutor, SSHExecutor])
+def test_full_disk_is_named_and_leaves_nothing(ssh_conn_id, lab_ssh, kind):
+    disk = lab_ssh.run("echo $SMALL_DISK").strip()
+    assert disk, "the login has no $SMALL_DISK, see docs/lab.md"
+    job = script_job("true")
+    with pytest.raises(SubmitError, match="No space left") as refused:
+        submit(kind(ssh_conn_id=ssh_conn_id, root=disk), job)
+    assert refused.value.kind is FailureKind.QUOTA
+    assert "\n" not in str(refused.value)
+    assert lab_ssh.run(f"ls {disk}/jobs {disk}/runner").split() == [f"{disk}/jobs:", f"{disk}/runner:"]
+    assert job.key not in lab_ssh.run("squeue -h -o %j")
 
 
 def test_answer_of_sbatch_that_was_lost_starts_no_second_job(executor, lab_ssh):

@@ -19,7 +19,12 @@ up_slurm() {
   write_slurm_conf
   start slurmdbd slurmdbd -D
   await 30 slurmdbd sacctmgr -n show cluster
-  sacctmgr -i add cluster lab >/dev/null 2>&1 || true # it is there from the second time on
+  up_small_disk
+  { # all of it is there from the second time on
+    sacctmgr -i add cluster lab
+    sacctmgr -i add account science
+    sacctmgr -i add user "$SSH_USER" account=science
+  } >/dev/null 2>&1 || true
   start slurmctld slurmctld -D
   for node in n1 n2 n3 n4; do start slurmd.$node slurmd -D -N $node; done
   up_sshd
@@ -58,6 +63,7 @@ up_database() {
 # - A requeued job starts when its old credential has expired: ten seconds instead of two minutes.
 # - The scheduler looks every two seconds, not every minute; so does backfill, which alone starts heterogeneous jobs.
 # - A finished job leaves squeue and scontrol after MinJobAge, as on a busy site; sacct keeps it.
+# - Only the accounts that a user has are taken: hpc's is `science`.
 # - `urgent` preempts `debug`; jobs on `tiny` have a minute; `closed` is not for our user.
 write_slurm_conf() {
   cat >"$SLURM/etc/slurmdbd.conf" <<C
@@ -98,6 +104,7 @@ SchedulerParameters=bf_interval=2,sched_interval=2
 ReturnToService=2
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
+AccountingStorageEnforce=associations
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
 AccountingStoragePort=${PORT[slurmdbd]}
@@ -114,11 +121,21 @@ MinJobAge=60
 C
 }
 
+# A disk that is soon full.
+up_small_disk() {
+  mountpoint -q "$SLURM/small-disk" && return
+  add_user
+  mkdir -p "$SLURM/small-disk"
+  mount -t tmpfs -o "size=64k,mode=700,uid=$(id -u $SSH_USER)" small "$SLURM/small-disk"
+}
+
+# By itself useradd locks the password, and without PAM sshd refuses the keys of a locked user.
+add_user() { id $SSH_USER >/dev/null 2>&1 || useradd -m -s /bin/bash -p '*' $SSH_USER; }
+
 # MaxStartups stays at its default, 10:30:100, as on a real login node.
 up_sshd() {
   local authorized=/home/$SSH_USER/.ssh/authorized_keys
-  # By itself useradd locks the password, and without PAM sshd refuses the keys of a locked user.
-  id $SSH_USER >/dev/null 2>&1 || useradd -m -s /bin/bash -p '*' $SSH_USER
+  add_user
   [ -f "$SLURM/ssh/host" ] || ssh-keygen -q -t ed25519 -N '' -f "$SLURM/ssh/host"
   [ -f "$SSH_KEY" ] || ssh-keygen -q -t ed25519 -N '' -f "$SSH_KEY"
   install -d -o $SSH_USER -g $SSH_USER -m 700 "$(dirname "$authorized")"
@@ -132,7 +149,7 @@ HostKey $SLURM/ssh/host
 PidFile $SLURM/sshd.pid
 PasswordAuthentication no
 UsePAM no
-SetEnv SLURM_CONF=$SLURM_CONF
+SetEnv SLURM_CONF=$SLURM_CONF SMALL_DISK=$SLURM/small-disk
 Subsystem sftp internal-sftp
 C
   start sshd /usr/sbin/sshd -D -e -f "$SLURM/ssh/sshd_config"
@@ -148,4 +165,5 @@ down_slurm() {
   fi
   for node in n1 n2 n3 n4; do stop slurmd.$node; done
   stop slurmctld slurmdbd mariadbd sshd
+  ! mountpoint -q "$SLURM/small-disk" || umount -l "$SLURM/small-disk"
 }

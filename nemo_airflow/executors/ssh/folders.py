@@ -76,7 +76,8 @@ def take_runner(root: str) -> str:
     target = f"runner/{shipping.runner_digest()}"
     return _command(
         enter(root),
-        "new=$(mktemp -d runner/.new-XXXXXX) && tar -xf - -C $new || exit 20",
+        "new=$(mktemp -d runner/.new-XXXXXX) || exit 20",
+        "tar -xf - -C $new || { rm -rf $new; exit 20; }",
         f"mv -T $new {target} 2>/dev/null || {{ rm -rf $new; [ -d {target} ]; }}",
     )
 
@@ -170,6 +171,12 @@ def mark_cancelled(keys: Iterable[str]) -> str:
 def remove(root: str, keys: Iterable[str]) -> str:
     """Returns a script that deletes the folders of jobs."""
     return f"{enter(root)}\nfor key in {' '.join(keys)}; do rm -rf jobs/$key; done"
+
+
+def discard(root: str, key: str) -> str:
+    """Returns a script that deletes a job's folder that could not be laid out, unless the job was started before."""
+    begun = " || ".join(f"[ -e jobs/{key}/{name} ]" for name in ("submitting", "jobid", "claim"))
+    return f"{enter(root)}\n{begun} || rm -rf jobs/{key}"
 
 
 def _command(*lines: str) -> str:

@@ -51,7 +51,11 @@ class RemoteSession(Session):
         """See :meth:`Session.submit`."""
         if found := await self.find([request.key]):
             return found[request.key]
-        await self._lay_out(request)
+        try:
+            await self._lay_out(request)
+        except SubmitError:
+            await self.shell.run(folders.discard(self._root, request.key))
+            raise
         return await self._launch(request)
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
@@ -102,11 +106,13 @@ class RemoteSession(Session):
 
     def _written(self, answer: Answer) -> Answer:
         if answer.code:
-            full = any(words in answer.err.lower() for words in _NO_ROOM)
-            kind = FailureKind.QUOTA if full else FailureKind.USER_ERROR
+            no_room = [
+                line.strip() for line in answer.err.splitlines() if any(words in line.lower() for words in _NO_ROOM)
+            ]
             raise SubmitError(
-                f"cannot write the job's files under {self._root} on the host of {self._conn_id!r}: {answer.reason}",
-                kind,
+                f"cannot write the job's files under {self._root} on the host of {self._conn_id!r}: "
+                f"{no_room[0] if no_room else answer.reason}",
+                FailureKind.QUOTA if no_room else FailureKind.USER_ERROR,
             )
         return answer
 
