@@ -19,17 +19,18 @@ import multiprocessing
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nemo_airflow import blocking, settings
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Cursor, Executor, Session
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus, Package
+from nemo_airflow.monitor import Monitor
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.testing import conformance_jobs
@@ -299,6 +300,38 @@ class ExecutorConformance:
         other = dataclasses.replace(handle, key="another-job")
         assert self.status(session, other).state is JobState.UNKNOWN
 
+    def test_id_of_another_cluster_is_not_taken_for_the_job(
+        self, run: Callable[..., Finished], session: Session
+    ) -> None:
+        handle = run("add", a=1, b=1).handle
+        other = dataclasses.replace(handle, key="another-job", cluster="another-cluster")
+        statuses = blocking.run(session.poll([other, handle]))
+        assert statuses[other.key].state is JobState.UNKNOWN
+        assert statuses[handle.key].state is not JobState.UNKNOWN
+
+    # A back-end that fails for a moment
+
+    def test_answer_that_knows_no_job_once_loses_none(
+        self, executor: Executor, session: Session, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=8, pause=0.5))))
+        asked = blocking.run(_disturb(executor, monkeypatch, _know_nothing))
+        finished = self.follow(executor, handle)
+        assert asked[0] > 2
+        assert finished.outcome.succeeded
+        assert finished.lines == [f"line {number}" for number in range(8)]
+
+    def test_back_end_that_is_away_for_a_moment_loses_and_doubles_nothing(
+        self, executor: Executor, session: Session, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=8, pause=0.5))))
+        asked = blocking.run(_disturb(executor, monkeypatch, _be_away))
+        finished = self.follow(executor, handle)
+        assert asked[0] > 2
+        assert finished.outcome.succeeded
+        assert finished.lines == [f"line {number}" for number in range(8)]
+        assert [text for text in finished.warnings if "cannot be reached" in text], finished.warnings
+
     # Reading
 
     def test_a_stream_can_be_read_from_any_offset(self, run: Callable[..., Finished], session: Session) -> None:
@@ -348,6 +381,28 @@ def _submit_and_say(begun: Any, executor: Executor, request: Any) -> None:
         await session.submit(request)
 
     asyncio.run(submit())
+
+
+async def _disturb(executor: Executor, patch: pytest.MonkeyPatch, disturbed: Callable[..., Any]) -> list[int]:
+    """Makes the second answer to ``poll`` a bad one, and returns the count of calls."""
+    session = Monitor.shared(executor).session
+    poll, asked = session.poll, [0]
+
+    async def poll_badly_once(handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+        asked[0] += 1
+        statuses = await poll(handles)
+        return disturbed(statuses) if asked[0] == 2 else statuses
+
+    patch.setattr(session, "poll", poll_badly_once)
+    return asked
+
+
+def _know_nothing(statuses: dict[str, JobStatus]) -> dict[str, JobStatus]:
+    return {key: JobStatus(JobState.UNKNOWN) for key in statuses}
+
+
+def _be_away(statuses: dict[str, JobStatus]) -> dict[str, JobStatus]:
+    raise BackendUnavailable("away for a moment")
 
 
 async def _read_all(session: Session, handle: JobHandle, offset: int) -> bytes:

@@ -43,6 +43,13 @@ def print_lines(count: int) -> None:
         print(f"line {number}")
 
 
+def print_slowly(count: int, pause: float) -> None:
+    """Prints numbered lines, with seconds between them."""
+    for number in range(count):
+        print(f"line {number}", flush=True)
+        time.sleep(pause)
+
+
 def print_pieces() -> None:
     """Writes a line in pieces that split a UTF-8 sequence, and a last line without its end."""
     out = sys.stdout.buffer
