@@ -1,4 +1,4 @@
-"""Entry of the runner: ``python .../nemo_airflow/runner/__main__.py [--rank | --spawn N | --collect] JOB_FOLDER``."""
+"""Entry of the runner: ``python __main__.py [--rank | --spawn N | --array TASKS | --collect] JOB_FOLDER``."""
 
 import os
 import sys
@@ -13,6 +13,10 @@ def _main(argv: "list[str]") -> int:
         from nemo_airflow.runner import spawn
 
         return spawn.run(int(argv[2]), argv[3])
+    if argv[1:2] == ["--array"]:
+        from nemo_airflow.runner import array
+
+        return array.run(argv[2], argv[3])
     if argv[1:2] == ["--collect"]:
         from nemo_airflow.runner import outputs
 

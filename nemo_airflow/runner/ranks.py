@@ -16,6 +16,12 @@ from typing import Any, Dict, List, Optional
 
 _FOLDER = "ranks"
 
+ARRAY_OUTCOME = os.path.join("array", "outcome.json")
+"""How a job array ended as a whole."""
+
+ARRAY_TASK = "NEMO_AIRFLOW_ARRAY_TASK"
+"""In the environment of a process that is a task of a job array: its number."""
+
 _FROM_SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
 """How torch's names for a process are called in a Slurm step."""
 
@@ -68,7 +74,9 @@ def run(folder: str) -> int:
 
 
 def forget(folder: str) -> None:
-    """Drops what the processes of an earlier start of the job said."""
+    """Drops what the processes of an earlier start of the job said; the tasks of an array run on meanwhile."""
+    if os.path.exists(os.path.join(folder, "array", "id")):
+        return
     for path in _files(folder):
         os.unlink(path)
 
@@ -83,11 +91,20 @@ def outcome(folder: str) -> Optional[Dict[str, Any]]:
     if errors:
         first = errors[0]
         error = dict(first["error"])
-        error["message"] = "rank {rank} on {host}: {message}".format(
-            rank=first["rank"], host=first["host"], message=error.get("message", "")
+        error["message"] = "{member} {rank} on {host}: {message}".format(
+            member=first["member"], rank=first["rank"], host=first["host"], message=error.get("message", "")
         )
         return {"error": error, "failure": first.get("failure")}
+    array = os.path.join(folder, ARRAY_OUTCOME)
+    if os.path.exists(array):
+        with open(array, encoding="utf-8") as file:
+            return dict(json.load(file))
     return next(({"result": end["result"]} for end in ends if end["rank"] == "0" and "result" in end), None)
+
+
+def path_of(folder: str, rank: str) -> str:
+    """Returns where a process says how it ended."""
+    return os.path.join(folder, _FOLDER, rank + ".json")
 
 
 def _files(folder: str) -> List[str]:
@@ -102,8 +119,10 @@ class _RankChannel:
     def __init__(self, folder: str, channel: Any) -> None:
         self._channel = channel
         self.kept = False
-        self._rank = os.environ.get("RANK", "0")
-        self._path = os.path.join(folder, _FOLDER, self._rank + ".json")
+        task = os.environ.get(ARRAY_TASK)
+        self._member = "rank" if task is None else "array task"
+        self._rank = os.environ.get("RANK", "0") if task is None else task
+        self._path = path_of(folder, self._rank)
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         if os.path.exists(self._path):
             os.unlink(self._path)  # of this process before it was restarted
@@ -121,6 +140,7 @@ class _RankChannel:
         self.kept = True
         end.update(
             rank=self._rank,
+            member=self._member,
             host=socket.gethostname(),
             ts=time.time(),
             restart=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),

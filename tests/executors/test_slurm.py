@@ -12,6 +12,7 @@ from lab.connections import ssh_connection
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsError, SubmitError
 from nemo_airflow.executors import Processes, SlurmExecutor, SSHExecutor, executor_from_json
+from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.slurm.session import SlurmSession
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
@@ -79,12 +80,34 @@ def test_script_is_what_a_person_would_write():
         ("dependencies", ["1; rm"]),
         ("container_runtime", "podman"),
         ("heterogeneous", [{"nods": 2}]),
+        ("array", "0-3%"),
+        ("array", "3-1"),
+        ("additional_parameters", {"array": "0-3"}),
     ],
 )
 def test_what_sbatch_could_not_take_is_refused(field, value):
     executor = SlurmExecutor(**{"container_image": "an/image", field: value})
     with pytest.raises(ExecutorError, match="nods" if field == "heterogeneous" else "[a-z_]+"):
         executor.render(script_job("true"))
+
+
+def test_task_of_an_array_is_one_process():
+    with pytest.raises(ExecutorError, match="each task of an array is one process"):
+        SlurmExecutor(array="0-3", nodes=2).render(script_job("true"))
+
+
+def test_script_of_an_array_has_the_resources_and_the_jobs_own_has_none():
+    executor = SlurmExecutor(
+        array="0-6:2%2", account="ml", mem="16G", container_image="an/image", additional_parameters={"hint": "x"}
+    )
+    request = executor.render(script_job("true"))
+    for name, options in {"array.sh": 4, "start.sh": 1}.items():
+        wanted = ("--account=ml", "--mem=16G", "--hint=x", "--array=0-6:2%2")
+        assert sum(f"#SBATCH {option}\n" in request.files[name] for option in wanted) == options
+        assert subprocess.run(["bash", "-n"], input=request.files[name], text=True).returncode == 0
+    command = request.files["array.sh"].splitlines()[-1]
+    assert '--container-mounts="$PWD"/../..:"$PWD"/../..' in command
+    assert command.endswith('__main__.py --rank "$PWD"')
 
 
 def test_containers_run_under_srun():
@@ -135,6 +158,55 @@ def test_heterogeneous_job_runs_in_all_its_groups(executor):
     outcome, lines, _ = run(executor, "echo group $SLURM_HET_GROUP_ID$SLURM_PROCID")
     assert outcome.succeeded, outcome
     assert len(lines) == 2
+
+
+def array_lines(lines):
+    return sorted(line for line in lines if line.startswith("["))
+
+
+def test_array_runs_the_config_once_a_task_and_gives_all_results(executor, lab_ssh, tmp_path, monkeypatch):
+    executor = dataclasses.replace(executor, array="1,4-8:2%2")
+    root = {"_target_": "os:getenv", "_args_": ["SLURM_ARRAY_TASK_ID"]}
+    job = Job(key=f"s{uuid.uuid4().hex[:20]}", name="array", plan={"version": 1, "root": root}, allow=("os.",))
+    _, handle = submit(executor, job)
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.succeeded, outcome
+    assert outcome.result == ["1", "4", "6", "8"]
+
+
+def test_failure_of_a_task_of_an_array_is_the_jobs_and_the_others_go_on(executor):
+    text = "echo task $SLURM_ARRAY_TASK_ID; [ $SLURM_ARRAY_TASK_ID != 1 ] || exit 7; sleep 2; printf done"
+    outcome, lines, _ = run(dataclasses.replace(executor, array="0-2"), text)
+    assert outcome.status.state is JobState.FAILED
+    assert "array task 1 on" in outcome.message
+    assert [line for line in array_lines(lines) if "exit code" not in line] == [
+        "[0] done", "[0] task 0", "[1] task 1", "[2] done", "[2] task 2",
+    ]  # fmt: skip
+
+
+def test_array_that_slurm_refuses_and_a_task_that_was_killed_fail_the_job(executor):
+    outcome, _, _ = run(dataclasses.replace(executor, array="0-2", mem="900T"), "true")
+    assert "Slurm refused the array" in outcome.message
+    outcome, _, _ = run(dataclasses.replace(executor, array="0-1"), "[ $SLURM_ARRAY_TASK_ID = 0 ] || kill -9 $PPID")
+    assert "array tasks 1 ended without a result" in outcome.message
+
+
+def test_array_is_cancelled_with_its_job(executor, lab_ssh):
+    session, handle = submit(dataclasses.replace(executor, array="0-7%1"), script_job("echo begun; sleep 300"))
+    wait_until(lambda: b"begun" in b"".join(c.data for c in blocking.run(session.read([Cursor(handle)]))), "a task")
+    blocking.run(session.cancel([handle]))
+    assert follow(executor, handle)[0].status.state is JobState.CANCELLED
+    wait_until(lambda: handle.key not in lab_ssh.run("squeue -h -o %j"), "the array to end")
+
+
+def test_array_goes_on_when_the_job_around_it_is_started_again(executor, lab_ssh):
+    text = "echo first; sleep 25; echo second"
+    session, handle = submit(dataclasses.replace(executor, array="0-1"), script_job(text))
+    wait_until(lambda: b"[1] first" in b"".join(c.data for c in blocking.run(session.read([Cursor(handle)]))), "a task")
+    lab_ssh.run(f"scontrol requeue {handle.id}")
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.succeeded, outcome
+    assert array_lines(lines) == ["[0] first", "[0] second", "[1] first", "[1] second"]
 
 
 @pytest.mark.timeout(400)  # Slurm waits two minutes before it starts a preempted job again

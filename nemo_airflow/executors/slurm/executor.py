@@ -12,6 +12,7 @@ from nemo_airflow.executors.launchers import RANK
 from nemo_airflow.executors.slurm import script
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.job import Job
+from nemo_airflow.runner import array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class SlurmExecutor(Executor):
         requeue: Whether Slurm starts the job again after a preemption or when a node is lost.
         heterogeneous: Further components of a heterogeneous job: each a mapping of the parameters above
             for one group of nodes.
+        array: Numbers of the tasks of a job array, as ``sbatch`` takes them: ``0-7%2``. The config runs once for each,
+            with the parameters above; which one it is stands in ``SLURM_ARRAY_TASK_ID``.
         dependencies: Ids of jobs to wait for.
         dependency_type: How: ``afterok``, ``afterany``, ``afternotok``, ``after``, ``aftercorr``,
             ``afterburstbuffer``.
@@ -77,6 +80,7 @@ class SlurmExecutor(Executor):
     exclusive: bool | str = False
     requeue: bool = True
     heterogeneous: Sequence[Mapping[str, Any]] = ()
+    array: str | None = None
     dependencies: Sequence[str] = ()
     dependency_type: str = "afterok"
     container_image: str | None = None
@@ -107,12 +111,28 @@ class SlurmExecutor(Executor):
                 "job.json": job.dumps(),
                 folders.START: script.render(self, job),
                 "grace": f"{self.grace:.0f}\n",
+                **({array.SCRIPT: script.render_array(self, job)} if self.array is not None else {}),
             },
             package=job.package,
         )
 
     def launch(self) -> tuple[str, ...]:
         """Returns the command that starts the job's processes; empty where the runner itself is the one."""
+        if self.array is not None:
+            return ("{python}", "{runner}", "--array", self._checked_array(), "{folder}")
+        return self.step()
+
+    def _checked_array(self) -> str:
+        if self.nodes * self.ntasks_per_node > 1 or self.launcher is not None or self.heterogeneous:
+            raise ExecutorError("each task of an array is one process: nodes, ntasks_per_node, launcher, heterogeneous")
+        try:
+            array.numbers(str(self.array))
+        except ValueError as error:
+            raise ExecutorError(f"array: {error}") from None
+        return str(self.array)
+
+    def step(self) -> tuple[str, ...]:
+        """Returns the command that starts the processes of one allocation; empty where one needs no such command."""
         tasks = self.nodes * self.ntasks_per_node
         contained = self.container_image is not None
         if tasks == 1 and not contained and self.launcher is None and not self.heterogeneous:

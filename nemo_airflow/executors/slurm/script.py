@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.launchers import RANK
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.job import Job
+from nemo_airflow.runner import array
+from nemo_airflow.runner.ranks import ARRAY_TASK
 
 if TYPE_CHECKING:
     from nemo_airflow.executors.slurm.executor import SlurmExecutor
@@ -22,6 +26,9 @@ RESOURCES = (
 """The parameters that are options of ``sbatch`` under the same name."""
 
 DEPENDENCY_TYPES = ("after", "afterany", "afterburstbuffer", "aftercorr", "afternotok", "afterok")
+
+_OF_AN_ARRAYS_OWN_JOB = ("account", "partition", "qos", "reservation", "comment", "nice")
+"""The parameters of the small job that starts an array and waits for it."""
 
 _SLACK = 60.0
 """Seconds that Slurm's limit leaves the runner to end the job by itself, and to say so."""
@@ -46,7 +53,11 @@ def render(executor: SlurmExecutor, job: Job) -> str:
         "# After a preemption or the loss of a node Slurm starts this job again, under the same id.",
         'export NEMO_AIRFLOW_OWNER="slurm:$SLURM_JOB_ID"',
     ]
-    if job.launch:
+    if executor.array is not None:
+        lines.append(
+            f"# This job starts the array of {array.SCRIPT}, passes on what its tasks write, and waits for them."
+        )
+    elif job.launch:
         lines += [
             "# Where the processes of all nodes meet.",
             'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
@@ -58,17 +69,63 @@ def render(executor: SlurmExecutor, job: Job) -> str:
     return "\n".join(lines) + "\n" + folders.start_lines(executor.setup_lines, executor.python)
 
 
+def render_array(executor: SlurmExecutor, job: Job) -> str:
+    """Returns the job script of the array that the job starts: each of its tasks is one process of the job."""
+    options = [
+        _option("job-name", f"{array.NAME_PREFIX}{executor.job_name_prefix}{job.key}"),
+        _option("array", executor.array),
+        f"--output={array.LOGS}/%a.log",
+        "--open-mode=append",
+        *_limits(executor, job),
+        *_resources(_own_resources(executor)),
+        *_additional(executor),
+    ]
+    command = executor.step() or ("{python}", *RANK)
+    values = {
+        "{python}": shlex.quote(executor.python), "{runner}": f'"$PWD"/{folders.runner_path()}', "{folder}": '"$PWD"',
+    }  # fmt: skip
+    words = [_shell_word(part, values) for part in command]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in options),
+        "",
+        f'export {ARRAY_TASK}="$SLURM_ARRAY_TASK_ID"',
+        *([executor.setup_lines.rstrip()] if executor.setup_lines else []),
+        f"exec {' '.join(words)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shell_word(part: str, values: Mapping[str, str]) -> str:
+    """Quotes a part of a command line for the shell, with its placeholders filled by what the shell knows."""
+    pieces = re.split("(" + "|".join(map(re.escape, values)) + ")", part)
+    return "".join(values.get(piece) or shlex.quote(piece) for piece in pieces if piece)
+
+
 def _options(executor: SlurmExecutor, job: Job) -> Iterator[str]:
     yield _option("job-name", f"{executor.job_name_prefix}{job.key}")
     # Of two jobs of one name only one runs at a time; the second then finds the work taken.
     yield _option("dependency", ",".join(["singleton", *_dependencies(executor)]))
     yield "--output=log"
     yield "--open-mode=append"
+    yield from _limits(executor, job)
+    if executor.array is not None:
+        yield from _resources({name: getattr(executor, name) for name in _OF_AN_ARRAYS_OWN_JOB})
+        return
+    yield from _resources(_own_resources(executor))
+    yield from _additional(executor)
+
+
+def _limits(executor: SlurmExecutor, job: Job) -> Iterator[str]:
     yield "--requeue" if executor.requeue else "--no-requeue"
     if job.time_limit is not None:
         yield f"--time={math.ceil((job.time_limit + job.grace + _SLACK) / 60)}"
-    yield from _resources(_own_resources(executor))
+
+
+def _additional(executor: SlurmExecutor) -> Iterator[str]:
     for name, value in executor.additional_parameters.items():
+        if name.replace("_", "-") == "array":
+            raise ExecutorError("additional_parameters has array: give it as the executor's own parameter")
         yield f"--{_checked(name)}" if value is True else _option(name.replace("_", "-"), value)
 
 
