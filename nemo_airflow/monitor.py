@@ -24,6 +24,11 @@ from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
 _AGE_SHARE = 0.02
 """A job is looked at each 2 % of its age, within the session's limits: a minute-old job each 1.2 s."""
 
+_IDLE_SHARE = 4.0
+"""After a look that took a second the monitor rests for four: so many jobs, or a slow back-end, are looked at seldom."""
+
+_LONGEST_REST = 2.0
+
 _LONGEST_BACKOFF = 60.0
 
 
@@ -74,6 +79,7 @@ class Monitor:
         self._watches: set[_Watch] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._rest = 0.0
 
     @classmethod
     def shared(cls, executor: Executor) -> Monitor:
@@ -149,9 +155,11 @@ class Monitor:
         return [watch for watch in self._watches if watch.waiting and watch.due <= now + slack]
 
     async def _tick(self, due: list[_Watch]) -> None:
+        begun = time.monotonic()
         # Status before stream: all that a job wrote before it was seen to have ended is then read.
         statuses = await self._session.poll([watch.handle for watch in due])
         chunks = await self._session.read([Cursor(watch.handle, watch.offset) for watch in due])
+        self._rest = min(_IDLE_SHARE * (time.monotonic() - begun), _LONGEST_REST)
         by_key = {chunk.key: chunk for chunk in chunks}
         for watch in due:
             chunk = by_key.get(watch.handle.key)
@@ -169,7 +177,7 @@ class Monitor:
         """Returns when to look at a job again: on a grid, so that jobs fall due together."""
         now = time.monotonic()
         shortest, longest = self._session.poll_interval
-        pause = min(max((now - watch.begun) * _AGE_SHARE, shortest), longest)
+        pause = max(min(max((now - watch.begun) * _AGE_SHARE, shortest), longest), self._rest)
         return math.ceil((now + pause) / shortest - 0.5) * shortest
 
     def _judge(self, watch: _Watch, status: JobStatus) -> JobStatus:

@@ -32,6 +32,9 @@ _KEPT = 10_000
 _ABANDONED = 3600.0
 """Seconds after which nobody will start a container that was only created."""
 
+_READ_AT_ONCE = 25
+"""Of how many running containers the log is read in one look, in turn: each takes a call of its own."""
+
 _SWEEP_EVERY = 600.0
 _SWEPT_AT_ONCE = 50
 
@@ -52,6 +55,7 @@ class DockerSession(Session):
         self._logs: OrderedDict[str, TimedLog] = OrderedDict()
         self._ends: OrderedDict[tuple[str, str], JobStatus] = OrderedDict()
         """How jobs ended, by key and id of their container: also when somebody clears it away."""
+        self._read_at: dict[str, float] = {}
         self._next_sweep = time.monotonic()
 
     async def submit(self, request: Request) -> JobHandle:
@@ -120,8 +124,23 @@ class DockerSession(Session):
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
         """See :meth:`Session.read`."""
-        chunks = await asyncio.gather(*(in_thread(self._read, cursor) for cursor in cursors))
+        due = self._due(cursors)
+        chunks = await asyncio.gather(*(in_thread(self._read, cursor) for cursor in due))
         return [chunk for chunk in chunks if chunk.data]
+
+    def _due(self, cursors: Sequence[Cursor]) -> list[Cursor]:
+        """Returns those whose log is to be read now: all that have ended, and of the others those whose turn it is."""
+        ended: list[Cursor] = []
+        running: list[Cursor] = []
+        for cursor in cursors:
+            (ended if (cursor.handle.key, cursor.handle.id) in self._ends else running).append(cursor)
+        running.sort(key=lambda cursor: self._read_at.get(cursor.handle.key, 0.0))
+        now = time.monotonic()
+        self._read_at = {
+            cursor.handle.key: now if place < _READ_AT_ONCE else self._read_at.get(cursor.handle.key, 0.0)
+            for place, cursor in enumerate(running)
+        }
+        return ended + running[:_READ_AT_ONCE]
 
     def _read(self, cursor: Cursor) -> Chunk:
         key = cursor.handle.key
