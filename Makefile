@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env demo ui test test-lab lab lab-down lint format bench clean
+.PHONY: help env demo ui test test-lab lab lab-down lint format bench chaos clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,14 @@ format: $(READY) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure what a job costs, beside the bare process and NeMo-Run
+bench: $(READY) lab ## measure what a job costs, beside the raw tools and their peers (45 minutes)
 	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/bench/back_ends.py
+	$(BIN)/python tests/bench/many_jobs.py
+	$(BIN)/python tests/bench/many_containers.py
+
+chaos: $(READY) lab ## kill workers, triggerers and back-ends at random, over many jobs, and count what was lost
+	NEMO_CHAOS_TASKS=$${NEMO_CHAOS_TASKS:-40} $(BIN)/pytest -s tests/chaos
 
 clean: ## remove the environment and all that was made
 	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -25,7 +25,7 @@ _AGE_SHARE = 0.02
 """A job is looked at each 2 % of its age, within the session's limits: a minute-old job each 1.2 s."""
 
 _IDLE_SHARE = 4.0
-"""After a look that took a second the monitor rests for four: so many jobs, or a slow back-end, are looked at seldom."""
+"""Seconds of rest for each second that a look took: many jobs, or a slow back-end, are looked at seldom."""
 
 _LONGEST_REST = 2.0
 

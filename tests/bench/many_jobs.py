@@ -1,7 +1,8 @@
 """Follows a thousand Slurm jobs in one event loop, beside the SSH provider's own trigger on the same jobs.
 
-Each watcher is a process of its own, behind a proxy that counts its connections and can make the link long.
-The jobs are submitted on hold and released once both watch. Needs the lab (``make lab``).
+Each watcher is a process of its own, behind a proxy that counts its connections and can make the link long: first each
+alone on the machine, ours also over a long link, then both on the very same jobs. The jobs are submitted on hold, and
+released once they are watched. Needs the lab (``make lab``).
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from typing import TYPE_CHECKING
 import many
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lab.backends import Ssh
 
     from nemo_airflow.executors import SlurmExecutor
@@ -36,53 +35,57 @@ def main() -> None:
     """Runs the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds of delay on the link, each way")
-    parser.add_argument("--only", choices=WATCHERS, help="one of the watchers, alone on the machine")
+    parser.add_argument("--delay", type=float, default=0.02, help="seconds of delay, each way, on the long link")
+    parser.add_argument("--rounds", nargs="*", choices=("ours", "theirs", "far", "together"), help="which; default all")
     parser.add_argument("--watch", choices=WATCHERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.watch:
         asyncio.run(WATCHERS[options.watch](json.load(sys.stdin)))
         return
     from lab.backends import Lab
-    from lab.delay_proxy import DelayProxy
 
     ssh = Lab().ssh
-    connect("bench", ssh)
+    ours, theirs = WATCHERS
+    rounds = {
+        "ours": ([ours], 0.0),
+        "theirs": ([theirs], 0.0),
+        "far": ([ours], options.delay),
+        "together": ([*WATCHERS], 0.0),
+    }
+    for name in options.rounds or rounds:
+        names, delay = rounds[name]
+        measure(ssh, options.jobs, names, delay)
+
+
+def measure(ssh: Ssh, count: int, names: list[str], delay: float) -> None:
+    """Has the same new jobs followed by the watchers, and prints what each took."""
+    from lab.delay_proxy import DelayProxy
+
     from nemo_airflow import blocking
 
-    executor, session, handles = blocking.run(submit(options.jobs))
-    names = [options.only] if options.only else list(WATCHERS)
-    with contextlib.ExitStack() as stack:
-        proxies = {name: stack.enter_context(DelayProxy(f"{ssh.host}:{ssh.port}", options.delay)) for name in names}
+    connect("bench", ssh)
+    executor, session, handles = blocking.run(submit(count))
+
+    def run(script: str) -> str:
         # By the connection that is there: the watchers' own may fill what sshd lets begin at once.
-        watch(options, ssh, executor, handles, proxies, lambda script: blocking.run(session.shell.run(script)).text)
+        return blocking.run(session.shell.run(script)).text
 
-
-def watch(
-    options: argparse.Namespace,
-    ssh: Ssh,
-    executor: SlurmExecutor,
-    handles: list,
-    proxies: dict,
-    run: Callable[[str], str],
-) -> None:
-    """Starts the watchers, releases the jobs, and prints what each watcher took."""
-    given = {"executor": executor.to_json(), "handles": [handle.to_json() for handle in handles]}
-    watchers = {}
-    for name, proxy in proxies.items():
-        connect("bench", ssh, proxy.port)
-        watchers[name] = many.start(__file__, name, given, os.environ)
-    time.sleep(20)
-    ids = [handle.id for handle in handles]
-    begun = time.time()
-    for first in range(0, len(ids), 200):
-        run(f"scontrol release {','.join(ids[first : first + 200])}")
-    reports = {name: many.report_of(watcher) for name, watcher in watchers.items()}
+    with contextlib.ExitStack() as stack:
+        proxies = {name: stack.enter_context(DelayProxy(f"{ssh.host}:{ssh.port}", delay)) for name in names}
+        given = {"executor": executor.to_json(), "handles": [handle.to_json() for handle in handles]}
+        watchers = {}
+        for name, proxy in proxies.items():
+            connect("bench", ssh, proxy.port)
+            watchers[name] = many.start(__file__, name, given, os.environ)
+        time.sleep(20)
+        begun = time.time()
+        for first in range(0, count, 200):
+            run(f"scontrol release {','.join(handle.id for handle in handles[first : first + 200])}")
+        reports = {name: many.report_of(watcher) for name, watcher in watchers.items()}
     text = run(f"cd {ROOT}/jobs; for k in *; do printf '%s ' $k; cat $k/end.json; echo; done")
     ended = {line.split(" ", 1)[0]: json.loads(line.split(" ", 1)[1])["ended"] for line in text.splitlines() if line}
     run(f"rm -rf {ROOT}")
-    last = max(ended.values()) - begun
-    print(f"{options.jobs} jobs, the last ended after {last:.0f} s; link {options.delay * 1000:.0f} ms")
+    print(f"{count} jobs, the last ended after {max(ended.values()) - begun:.0f} s; link {delay * 1000:.0f} ms")
     for name, report in reports.items():
         many.show(name, report, ended, proxies[name].total)
 

@@ -19,7 +19,7 @@ from nemo_airflow.executors import (
     SSHExecutor,
 )
 
-TASKS = int(os.environ.get("NEMO_CHAOS_TASKS", "8"))
+TASKS = int(os.environ.get("NEMO_CHAOS_TASKS", "5"))
 """``make chaos`` takes more of them, and more time."""
 
 SEED = int(os.environ.get("NEMO_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
