@@ -12,6 +12,8 @@ import math
 
 from nemo_airflow.stream import MARK
 
+_LAST = MARK + b'{"v":1,"type":"end",'
+
 _SLACK = 2.0
 """Seconds by which a log's own times may differ from those in the records."""
 
@@ -22,9 +24,14 @@ _MARKS = 512
 
 
 class TimedLog:
-    """What is known of one job's log: at which offset of the stream which time was."""
+    """What is known of one job's log: at which offset of the stream which time was.
+
+    Attributes:
+        has_ended: Whether the runner's last record was taken.
+    """
 
     def __init__(self) -> None:
+        self.has_ended = False
         self._offsets: list[int] = []
         self._times: list[float] = []
 
@@ -52,6 +59,7 @@ class TimedLog:
             return excerpt if offset == 0 else b""
         if begin > offset:
             return _filler(begin - offset)
+        self.has_ended = self.has_ended or _LAST in excerpt
         return excerpt[offset - begin :]
 
     def _place(self, excerpt: bytes) -> int | None:

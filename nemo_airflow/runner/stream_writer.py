@@ -6,6 +6,8 @@ import stat
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from nemo_airflow.runner.stream_tail import StreamTail
+
 VERSION = 1
 MARK = b"\x1e"
 SHOWN_MARK = "\u241e".encode()
@@ -24,9 +26,10 @@ class StreamWriter:
     Args:
         fd: File descriptor to write to.
         now: Clock, in seconds since the epoch.
+        folder: The job's folder, where the end of the stream is to be kept as well; else None.
     """
 
-    def __init__(self, fd: int, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, fd: int, now: Callable[[], float] = time.time, folder: Optional[str] = None) -> None:
         self._fd = fd
         self._now = now
         self._at_line_start = True
@@ -34,6 +37,7 @@ class StreamWriter:
         self._held: List[Tuple[float, str, Optional[Dict[str, Any]]]] = []
         self._gone = False
         self._at = _size(fd)
+        self._tail = StreamTail(folder, self._at) if folder else None
 
     def output(self, data: bytes) -> None:
         """Passes on what the job wrote."""
@@ -80,6 +84,8 @@ class StreamWriter:
         self._write(encode(kind, now, fields))
 
     def _write(self, data: bytes) -> None:
+        if self._tail is not None:
+            self._tail.write(data)
         view = memoryview(data)
         while view and not self._gone:
             try:

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional
 from nemo_airflow.runner import claims, outputs, ranks
 from nemo_airflow.runner.report_server import ReportServer
 from nemo_airflow.runner.resources import Sampler, oom_kills, processes
+from nemo_airflow.runner.stream_tail import KEEP
 from nemo_airflow.runner.stream_writer import StreamWriter
 
 VERSION = "1"
@@ -63,7 +64,7 @@ class Supervisor:
     def __init__(self, folder: str, job: Dict[str, Any]) -> None:
         self._folder = folder
         self._job = job
-        self._writer = StreamWriter(1)
+        self._writer = StreamWriter(1, folder=folder if os.environ.get(KEEP) else None)
         self._selector = selectors.DefaultSelector()
         self._child = 0
         self._status = 0

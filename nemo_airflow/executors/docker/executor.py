@@ -13,6 +13,7 @@ from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.docker.api import Access
 from nemo_airflow.executors.launchers import Processes
 from nemo_airflow.job import Job
+from nemo_airflow.runner.stream_tail import KEEP
 
 KEY = "nemo-airflow.key"
 """Label with the job's key; the labels of the job itself have the same prefix."""
@@ -153,7 +154,8 @@ class DockerExecutor(Executor):
             "Image": self.container_image,
             "Entrypoint": [*self.entrypoint, self.python],
             "Cmd": [f"{BASE}/{runner_entry()}", FOLDER],
-            "Env": [f"NEMO_AIRFLOW_KEY={job.key}"],
+            # What is written while the daemon is away, and the container ends meanwhile, is in no log of its.
+            "Env": [f"NEMO_AIRFLOW_KEY={job.key}", f"{KEEP}=1"],
             "Labels": labels,
             "User": self.user,
             "HostConfig": self._host(),

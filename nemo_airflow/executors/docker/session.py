@@ -21,8 +21,10 @@ from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TT
 from nemo_airflow.executors.docker.status import end_status, seconds, state_of, stopped
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.outputs import extract_outputs, file_of
+from nemo_airflow.executors.pace import Pace
 from nemo_airflow.executors.timed_log import TimedLog
 from nemo_airflow.job import JobHandle, JobState, JobStatus, JsonObject
+from nemo_airflow.runner import stream_tail
 
 _ALIVE = ("created", "running", "paused", "restarting", "removing")
 _LIMIT = 4 << 20
@@ -32,8 +34,8 @@ _KEPT = 10_000
 _ABANDONED = 3600.0
 """Seconds after which nobody will start a container that was only created."""
 
-_READ_AT_ONCE = 25
-"""Of how many running containers the log is read in one look, in turn: each takes a call of its own."""
+_READS_A_SECOND, _READS_AT_ONCE = 50.0, 50
+"""Of how many running containers the log is read, in turn: each takes a call of its own."""
 
 _SWEEP_EVERY = 600.0
 _SWEPT_AT_ONCE = 50
@@ -56,6 +58,7 @@ class DockerSession(Session):
         self._ends: OrderedDict[tuple[str, str], JobStatus] = OrderedDict()
         """How jobs ended, by key and id of their container: also when somebody clears it away."""
         self._read_at: dict[str, float] = {}
+        self._pace = Pace(_READS_A_SECOND, _READS_AT_ONCE)
         self._next_sweep = time.monotonic()
 
     async def submit(self, request: Request) -> JobHandle:
@@ -135,12 +138,14 @@ class DockerSession(Session):
         for cursor in cursors:
             (ended if (cursor.handle.key, cursor.handle.id) in self._ends else running).append(cursor)
         running.sort(key=lambda cursor: self._read_at.get(cursor.handle.key, 0.0))
-        now = time.monotonic()
-        self._read_at = {
-            cursor.handle.key: now if place < _READ_AT_ONCE else self._read_at.get(cursor.handle.key, 0.0)
-            for place, cursor in enumerate(running)
-        }
-        return ended + running[:_READ_AT_ONCE]
+        running = running[: self._pace.take(len(running))]
+        if len(self._read_at) > _KEPT:
+            self._read_at.clear()
+        for cursor in running:
+            self._read_at[cursor.handle.key] = time.monotonic()
+        for cursor in ended:
+            self._read_at.pop(cursor.handle.key, None)
+        return ended + running
 
     def _read(self, cursor: Cursor) -> Chunk:
         key = cursor.handle.key
@@ -153,8 +158,24 @@ class DockerSession(Session):
             excerpt = self._docker.log(key, log.since(cursor.offset), limit)
             data = log.take(excerpt, cursor.offset)
             if data or len(excerpt) < limit:
-                return Chunk(key, cursor.offset, data)
+                break
             limit *= 4
+        if not data and not log.has_ended and (key, cursor.handle.id) in self._ends:
+            data = self._kept(cursor)
+        return Chunk(key, cursor.offset, data)
+
+    def _kept(self, cursor: Cursor) -> bytes:
+        """Returns what a job wrote after an offset by the runner's own copy: the daemon has missed it while away."""
+        with self._docker.archive(cursor.handle.id, f"{FOLDER}/{stream_tail.FOLDER}") as pieces:
+            if pieces is None:
+                return b""
+            with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+                parts = {int(Path(member.name).name): tar.extractfile(member) for member in tar if member.isfile()}
+                files = {begin: file.read() for begin, file in parts.items() if file}
+        if not files or min(files) > cursor.offset:
+            return b""
+        whole = b"".join(data for _, data in sorted(files.items()))
+        return whole[cursor.offset - min(files) :]
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.cancel`."""

@@ -22,30 +22,6 @@ _ATTEMPTS = 4
 _PAUSE = 0.5
 
 
-class Pace:
-    """How many logs of running jobs may be read: a cluster has one API server, and more users than us.
-
-    Args:
-        rate: Reads a second, on average.
-        burst: Reads at one time.
-    """
-
-    def __init__(self, rate: float, burst: int) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._allowed = float(burst)
-        self._then = time.monotonic()
-
-    def take(self, wanted: int) -> int:
-        """Returns how many of these reads may be made now."""
-        now = time.monotonic()
-        self._allowed = min(self._burst, self._allowed + (now - self._then) * self._rate)
-        self._then = now
-        taken = min(wanted, int(self._allowed))
-        self._allowed -= taken
-        return taken
-
-
 class PodLog:
     """The log of one pod's job.
 

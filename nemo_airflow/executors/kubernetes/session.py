@@ -19,7 +19,7 @@ from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
 from nemo_airflow.executors.kubernetes.ending import Ending
-from nemo_airflow.executors.kubernetes.logs import Pace, PodLog
+from nemo_airflow.executors.kubernetes.logs import PodLog
 from nemo_airflow.executors.kubernetes.pod import (
     annotation,
     container_end,
@@ -41,6 +41,7 @@ from nemo_airflow.executors.kubernetes.record import Records, age_of, end_of
 from nemo_airflow.executors.kubernetes.status import STILL_CREATED, dumps, job_status
 from nemo_airflow.executors.kubernetes.submission import Submission, is_submitted
 from nemo_airflow.executors.kubernetes.transfer import fetch_outputs, release
+from nemo_airflow.executors.pace import Pace
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 
 T = TypeVar("T")

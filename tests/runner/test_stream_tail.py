@@ -1,0 +1,33 @@
+"""The runner's own copy of the end of its stream."""
+
+from nemo_airflow.runner.stream_tail import FOLDER, StreamTail
+
+
+def kept(folder):
+    parts = {int(path.name): path.read_bytes() for path in (folder / FOLDER).iterdir()}
+    return min(parts), b"".join(data for _, data in sorted(parts.items()))
+
+
+def test_all_of_a_short_stream_is_kept(tmp_path):
+    tail = StreamTail(str(tmp_path), 7)
+    tail.write(b"one ")
+    tail.write(b"two")
+    assert kept(tmp_path) == (7, b"one two")
+
+
+def test_the_end_of_a_long_stream_is_kept_and_no_more_than_twice_as_much(tmp_path):
+    tail = StreamTail(str(tmp_path), 0, part=100)
+    whole = b""
+    for number in range(200):
+        piece = f"piece {number}\n".encode()
+        tail.write(piece)
+        whole += piece
+        begin, data = kept(tmp_path)
+        assert whole[begin:] == data
+        assert min(len(whole), 100) <= len(data) < 220
+
+
+def test_full_disk_does_not_stop_the_job(tmp_path):
+    tail = StreamTail("/proc/nowhere", 0)
+    tail.write(b"one")
+    tail.write(b"two")
