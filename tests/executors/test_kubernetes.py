@@ -214,6 +214,38 @@ def test_namespace_that_is_not_there(executor):
         submit(dataclasses.replace(executor, namespace="no-such-namespace"), script_job("true"))
 
 
+@pytest.mark.parametrize("rights", [[], [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]}]])
+def test_namespace_without_rights_is_refused_and_leaves_nothing(
+    executor, api, lab_kubeconfig, namespace, tmp_path, rights
+):
+    seen = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]}
+    token = token_with(api, namespace, [*rights, seen] if rights else [])
+    job = script_job("true")
+    weak = dataclasses.replace(
+        executor, config_file=kubeconfig(tmp_path, api.api_client.configuration.host, token=token)
+    )
+    with pytest.raises(SubmitError, match=f'is forbidden: .* in the namespace "{namespace}"') as caught:
+        submit(weak, job)
+    assert caught.value.kind == FailureKind.USER_ERROR
+    assert "\n" not in str(caught.value)
+    assert secrets_of(api, namespace, job.key) == []
+
+
+def token_with(api, namespace, rules):
+    """Returns the token of a new service account with these rights in the namespace."""
+    name = f"weak-{uuid.uuid4().hex[:8]}"
+    api.create_namespaced_service_account(namespace, {"metadata": {"name": name}})
+    rbac = kubernetes.client.RbacAuthorizationV1Api(api.api_client)
+    rbac.create_namespaced_role(namespace, {"metadata": {"name": name}, "rules": rules})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    rbac.create_namespaced_role_binding(namespace, {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
+    secret = {"metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": name}}}
+    api.create_namespaced_secret(namespace, {**secret, "type": "kubernetes.io/service-account-token"})
+    wait_until(lambda: (api.read_namespaced_secret(name, namespace).data or {}).get("token"), "the account's token")
+    return base64.b64decode(api.read_namespaced_secret(name, namespace).data["token"]).decode()
+
+
 def test_manifest_that_is_not_valid_leaves_nothing_behind(executor, api, namespace):
     job = script_job("true")
     with pytest.raises(SubmitError, match=r"priorityClass|PriorityClass"):

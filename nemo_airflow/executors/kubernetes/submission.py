@@ -73,6 +73,9 @@ class Submission:
         made: list[JsonObject] = []
         try:
             is_new = await self._records.create(secret)
+        except Refused as error:
+            raise _refusal(key, error) from error
+        try:
             owner = ""
             if not is_new:
                 found = await self._records.find(key)
