@@ -102,8 +102,10 @@ def _die_with_parent() -> None:
 
 
 def end_by_signal(number: int, frame: Any) -> None:
-    """Ends the job as an exception would, so that ``finally`` is kept to; a second signal ends it at once."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Ends the job as an exception would, so that ``finally`` is kept to."""
+    # Ray, Slurm and torchrun signal every process, and the supervisor passes its own signal on: one and the same
+    # cancel comes twice. Not SIG_IGN, which the programs that the clean-up starts would inherit.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     raise SystemExit(128 + number)
 
 

@@ -84,6 +84,8 @@ def wait(seconds):
     try:
         time.sleep(seconds)
     finally:
+        print("cleaning up", flush=True)
+        time.sleep(0.3)
         print("cleaned up", flush=True)
 
 def memory():
@@ -276,8 +278,20 @@ def test_cancel_lets_the_job_clean_up(start, folder):
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     ran = Ran(process.wait(30), stream + process.stdout.read(), folder)
-    assert ran.lines == ["waiting", "cleaned up"]
+    assert ran.lines == ["waiting", "cleaning up", "cleaned up"]
     assert (ran.code, ran.end["state"], ran.end["failure"]) == (143, "cancelled", "cancelled")
+
+
+def test_cancel_of_every_process_lets_the_job_clean_up(start, folder):
+    process = start("wait", arguments={"seconds": 600})
+    stream = read_until(process, b"waiting")
+    child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+    os.kill(child, signal.SIGTERM)
+    stream += read_until(process, b"cleaning up")
+    process.send_signal(signal.SIGTERM)
+    ran = Ran(process.wait(30), stream + process.stdout.read(), folder)
+    assert ran.lines == ["waiting", "cleaning up", "cleaned up"]
+    assert ran.end["state"] == "cancelled"
 
 
 def test_cancel_before_the_start_runs_nothing(run, folder):
