@@ -33,7 +33,8 @@ from nemo_airflow.packaging.base import Packager
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.run import TrackedRun, load_collector, open_run
-from nemo_airflow.triggers.run import NemoRunTrigger, log_line
+from nemo_airflow.triggers.run import NemoRunTrigger
+from nemo_airflow.triggers.task_log import TaskLog
 
 _BACKSTOP = timedelta(seconds=60)
 """How long after the deadline Airflow itself ends the deferral, should the triggerer not have."""
@@ -327,7 +328,7 @@ class NemoRunOperator(BaseOperator):
         follower = Follower(
             executor,
             handle,
-            on_line=log_line,
+            on_line=TaskLog().write,
             warn=self.log.warning,
             inform=self.log.info,
             sink=run.sink(self.log.warning) if run else None,

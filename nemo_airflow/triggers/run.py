@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import structlog
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from nemo_airflow.exceptions import NemoAirflowError
@@ -15,14 +13,11 @@ from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import JobHandle, JobState
 from nemo_airflow.monitor import Monitor
-from nemo_airflow.stream import Line
 from nemo_airflow.tracking.run import TrackedRun
-from nemo_airflow.triggers import replay
+from nemo_airflow.triggers.task_log import TaskLog
 
 # Seconds. Airflow looks once a second for triggers to end.
 _ENDED_BY_AIRFLOW_WITHIN = 3
-
-_log = structlog.get_logger(logger_name=replay.LOGGER)
 
 
 class NemoRunTrigger(BaseTrigger):
@@ -66,19 +61,14 @@ class NemoRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields one event with the job's outcome, or with an error when it cannot be followed."""
-        logged = await replay.last_logged(self.task_instance)
-
-        def on_line(line: Line) -> None:
-            if replay.microseconds(line.timestamp) > logged:
-                log_line(line)
-
+        log = await TaskLog.reopen(self.task_instance)
         tracked = TrackedRun.from_json(self.run_data) if self.run_data else None
         event: dict[str, Any] = {"handle": dict(self.handle), "attached": self.attached}
         try:
             follower = Follower(
                 executor_from_json(self.executor),
                 JobHandle.from_json(self.handle),
-                on_line=on_line,
+                on_line=log.write,
                 warn=self.log.warning,
                 inform=self.log.info,
                 sink=tracked.sink(self.log.warning) if tracked else None,
@@ -99,9 +89,3 @@ class NemoRunTrigger(BaseTrigger):
         handle = JobHandle.from_json(self.handle)
         self.log.info("The task was ended by a user: cancelling job %s", handle.key)
         await Monitor.shared(executor_from_json(self.executor)).session.cancel([handle])
-
-
-def log_line(line: Line) -> None:
-    """Writes a line of the job to the task's log, with the time at which the job wrote it."""
-    when = datetime.datetime.fromtimestamp(line.timestamp, datetime.UTC)
-    _log.info(line.text, timestamp=when.isoformat(timespec="microseconds").replace("+00:00", "Z"))
