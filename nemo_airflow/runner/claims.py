@@ -1,7 +1,8 @@
 """Takes a job for one runner: whoever links the claim first runs it, and nobody else ever does.
 
 But for one: a batch system that starts a job of its own anew (preempted, node lost) starts it under
-the same id. It says so in ``NEMO_AIRFLOW_OWNER``, and such an owner takes its own job again.
+the same id. It says so in ``NEMO_AIRFLOW_OWNER``, and such an owner takes its own job again, unless that
+has come to its end: a controller that lost its last seconds in a crash starts what is done once more.
 """
 
 import json
@@ -26,7 +27,7 @@ def take(folder: str) -> bool:
     try:
         os.link(temporary, claim)
     except FileExistsError:
-        if not owner or _owner(claim) != owner:
+        if not owner or _owner(claim) != owner or _is_over(folder):
             os.unlink(temporary)
             return False
         os.replace(temporary, claim)
@@ -39,6 +40,15 @@ def take(folder: str) -> bool:
 def _owner(claim: str) -> str:
     with open(claim) as file:
         return str(json.load(file).get("owner", ""))
+
+
+def _is_over(folder: str) -> bool:
+    """Returns whether the earlier start came to an end of its own; one that was told to end goes on."""
+    try:
+        with open(os.path.join(folder, "end.json")) as file:
+            return bool(json.load(file).get("state") != "cancelled")
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _forget_end(folder: str) -> None:

@@ -185,6 +185,7 @@ class Harness:
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def _count(self) -> None:
+        self.counts.orphans = self._orphans()
         runs = Counter(self.counter.read_text().split())
         self.counts.jobs = len(runs)
         self.counts.ran_twice = sum(count > 1 for count in runs.values())
@@ -194,11 +195,14 @@ class Harness:
                 lines = path.with_suffix(".lines").read_text().splitlines()
                 self.counts.lost_or_doubled_lines += lines != expected
                 self.counts.lost_outputs += path.with_suffix(".note").read_text().split() != [path.stem]
-        self.counts.orphans = self._orphans()
 
     def _orphans(self) -> int:
-        """Returns how many of the jobs still run. What a job needs to end, once its work is done, it may take."""
-        deadline = time.monotonic() + 60
+        """Returns how many of the jobs still run. What a job needs to end, once its work is done, it may take.
+
+        Slurm, when it has lost the last seconds before its death, may queue a job again that is done, for two
+        minutes or so: what comes of that start counts as well.
+        """
+        deadline = time.monotonic() + 240
         while True:
             jobs = [job for job in blocking.run(_survey(self.executor)) if job.key.startswith(self._prefix)]
             if not jobs or time.monotonic() > deadline:

@@ -40,16 +40,21 @@ up_k8s() {
   mkdir -p "$K8S/kubelet" "$K8S/pod-logs" /var/log/pods
   mountpoint -q "$K8S/kubelet" || mount --bind "$K8S/kubelet" "$K8S/kubelet"
   mount --make-shared "$K8S/kubelet"
+  local begun
+  begun=$(date -u +%FT%TZ)
   # shellcheck disable=SC2016
   start kubelet unshare --mount --propagation unchanged sh -c 'mount --bind "$0" /var/log/pods && exec "$@"' \
     "$K8S/pod-logs" "$K8S_BIN/kubelet" --config="$K8S/kubelet.yaml" --kubeconfig="$KUBECONFIG" \
     --root-dir="$K8S/kubelet" --cert-dir="$K8S/pki/kubelet" --hostname-override=node1 --node-ip="$(node_address)" \
     --docker-endpoint="$DOCKER_HOST" --container-runtime=docker --network-plugin=
   await 90 kubelet kubectl get --raw /api/v1/nodes/node1/proxy/healthz
+  # The node stays "Ready" for 40 s after its kubelet is gone, and may cease to be before a new one has spoken.
+  # shellcheck disable=SC2016
+  await 90 kubelet \
+    sh -c '[ "$(kubectl get lease -n kube-node-lease node1 -o "jsonpath={.spec.renewTime}")" \> "$0" ]' "$begun"
   await 90 kubelet sh -c "kubectl get node node1 | grep -q ' Ready'"
 }
 
-# The node stays "Ready" for 40 s after its kubelet is gone, so the kubelet is asked as well.
 k8s_ready() {
   timeout 5 kubectl get --raw /api/v1/nodes/node1/proxy/healthz >/dev/null 2>&1 &&
     timeout 5 kubectl get node node1 2>/dev/null | grep -q ' Ready'

@@ -11,7 +11,7 @@ daemons_of_slurm() { echo mariadbd slurmdbd slurmctld slurmd.n1 slurmd.n2 slurmd
 up_slurm() {
   local node
   # shellcheck disable=SC2046
-  if all_running $(daemons_of_slurm) && timeout 5 squeue -h >/dev/null 2>&1; then return; fi
+  if all_running $(daemons_of_slurm) && timeout 5 sh -c "$ALL_NODES_SERVE" 2>/dev/null; then return; fi
   need slurm-wlm slurmctld slurmd slurmdbd slurm-client munge mariadb-server openssh-server
   mkdir -p "$SLURM"/{etc,state,spool,log,maria,ssh}
   up_munge
@@ -29,10 +29,12 @@ up_slurm() {
   for node in n1 n2 n3 n4; do start slurmd.$node slurmd -D -N $node; done
   up_sshd
   await 30 slurmctld scontrol ping
-  scontrol update nodename='n[1-4]' state=resume 2>/dev/null || true # refused where they are not down
-  await 60 slurmctld \
-    sh -c '[ "$(sinfo -h -N -p debug -o %T | grep -c -E "^(idle|mixed|allocated|completing)$")" = 4 ]'
+  # Refused where they are not down. A controller that was killed may have drained a node.
+  scontrol update nodename='n[1-4]' state=resume 2>/dev/null || true
+  await 60 slurmctld sh -c "$ALL_NODES_SERVE"
 }
+
+ALL_NODES_SERVE='[ "$(sinfo -h -N -p debug -o %T | grep -c -E "^(idle|mixed|allocated|completing)$")" = 4 ]'
 
 # One munged serves all labs of a machine.
 up_munge() {

@@ -327,6 +327,25 @@ def test_second_runner_of_a_folder_does_nothing(start, run, folder):
     assert third.code == 75
 
 
+@pytest.mark.parametrize(("function", "code"), [("leave_a_child", 0), ("memory", 1)])
+def test_batch_system_that_starts_a_job_again_that_is_done_runs_nothing(run, folder, monkeypatch, function, code):
+    monkeypatch.setenv("NEMO_AIRFLOW_OWNER", "slurm 72")
+    assert run(function).code == code
+    before = (folder / "end.json").read_bytes()
+    again = run(function)
+    assert (again.code, again.items) == (75, [])
+    assert (folder / "end.json").read_bytes() == before
+
+
+def test_batch_system_that_told_a_job_to_end_starts_it_again(start, run, folder, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_OWNER", "slurm 72")
+    process = start("wait", arguments={"seconds": 600})
+    read_until(process, b"waiting")
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert run("wait", arguments={"seconds": 0}).end["state"] == "succeeded"
+
+
 def test_errors_are_named(run, folder):
     ran = run("memory")
     assert ran.end["failure"] == "out_of_memory"
