@@ -159,13 +159,13 @@ class Ran:
 
 @pytest.fixture
 def start(folder, runner):
-    def start_job(function, *, python=sys.executable, package=None, **options):
+    def start_job(function, *, python=sys.executable, package=None, env=None, **options):
         arguments = options.pop("arguments", {})
         fields = {"grace": 1.0, **options}
         root = {"_target_": f"jobs:{function}", **arguments}
         job = Job(key="k", name="n", plan={"version": 1, "root": root}, allow=("jobs.",), package=package, **fields)
         (folder / "job.json").write_text(job.dumps())
-        env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        env = {"PATH": os.environ["PATH"], "HOME": str(folder), **(env or {})}
         return subprocess.Popen(
             [python, str(runner), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=folder
         )
@@ -283,7 +283,7 @@ def test_cancel_lets_the_job_clean_up(start, folder):
 
 
 def test_cancel_of_every_process_lets_the_job_clean_up(start, folder):
-    process = start("wait", arguments={"seconds": 600})
+    process = start("wait", arguments={"seconds": 600}, grace=30.0)
     stream = read_until(process, b"waiting")
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
     os.kill(child, signal.SIGTERM)
@@ -327,23 +327,24 @@ def test_second_runner_of_a_folder_does_nothing(start, run, folder):
     assert third.code == 75
 
 
+STARTED_BY_SLURM = {"NEMO_AIRFLOW_OWNER": "slurm:72"}
+
+
 @pytest.mark.parametrize(("function", "code"), [("leave_a_child", 0), ("memory", 1)])
-def test_batch_system_that_starts_a_job_again_that_is_done_runs_nothing(run, folder, monkeypatch, function, code):
-    monkeypatch.setenv("NEMO_AIRFLOW_OWNER", "slurm 72")
-    assert run(function).code == code
+def test_batch_system_that_starts_a_job_again_that_is_done_runs_nothing(run, folder, function, code):
+    assert run(function, env=STARTED_BY_SLURM).code == code
     before = (folder / "end.json").read_bytes()
-    again = run(function)
+    again = run(function, env=STARTED_BY_SLURM)
     assert (again.code, again.items) == (75, [])
     assert (folder / "end.json").read_bytes() == before
 
 
-def test_batch_system_that_told_a_job_to_end_starts_it_again(start, run, folder, monkeypatch):
-    monkeypatch.setenv("NEMO_AIRFLOW_OWNER", "slurm 72")
-    process = start("wait", arguments={"seconds": 600})
+def test_batch_system_that_told_a_job_to_end_starts_it_again(start, run):
+    process = start("wait", arguments={"seconds": 600}, env=STARTED_BY_SLURM)
     read_until(process, b"waiting")
     process.send_signal(signal.SIGTERM)
     process.communicate()
-    assert run("wait", arguments={"seconds": 0}).end["state"] == "succeeded"
+    assert run("wait", arguments={"seconds": 0}, env=STARTED_BY_SLURM).end["state"] == "succeeded"
 
 
 def test_errors_are_named(run, folder):
