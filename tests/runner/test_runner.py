@@ -273,7 +273,7 @@ def test_what_the_job_leaves_running_is_ended(run):
 
 
 def test_cancel_lets_the_job_clean_up(start, folder):
-    process = start("wait", arguments={"seconds": 600})
+    process = start("wait", arguments={"seconds": 600}, grace=30.0)
     stream = read_until(process, b"waiting")
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
