@@ -46,7 +46,7 @@ def _is_over(folder: str) -> bool:
     """Returns whether the earlier start came to an end of its own; one that was told to end goes on."""
     try:
         with open(os.path.join(folder, "end.json")) as file:
-            return bool(json.load(file).get("state") != "cancelled")
+            return not json.load(file).get("told_to_end")
     except (FileNotFoundError, ValueError):
         return False
 

@@ -297,6 +297,7 @@ class Supervisor:
             "started": self._started,
             "ended": time.time(),
             "outputs": self._gather(),
+            "told_to_end": self._ending == "cancelled",
         }
         base.update(end)
         text = self._writer.finish("end", base)

@@ -45,12 +45,17 @@ WORTH_A_RETRY = (FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LO
 
 @dataclasses.dataclass
 class Counts:
-    """What came of it all. Every number but the first four should be zero."""
+    """What came of it all. Every number but the first five should be zero.
+
+    Slurm, when it has lost the last seconds before its death, queues jobs again that are done, some of them held for
+    ever: ``reaped`` counts what there was to end that no task waited for.
+    """
 
     tasks: int = 0
     jobs: int = 0
     kills: Counter[str] = dataclasses.field(default_factory=Counter)
     retried: int = 0
+    reaped: int = 0
     ran_twice: int = 0
     lost_results: int = 0
     wrongly_failed: int = 0
@@ -61,13 +66,14 @@ class Counts:
     @property
     def faults(self) -> dict[str, int]:
         """What should not have happened, and how often it did."""
-        names = [field.name for field in dataclasses.fields(self)][4:]
+        names = [field.name for field in dataclasses.fields(self)][5:]
         return {name: count for name in names if (count := getattr(self, name))}
 
     def __str__(self) -> str:
         kills = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
-        zero = ", ".join(f"{f.name.replace('_', ' ')} {getattr(self, f.name)}" for f in dataclasses.fields(self)[4:])
-        return f"{self.tasks} tasks, {self.jobs} jobs, {self.retried} retried; killed: {kills}; {zero}"
+        zero = ", ".join(f"{f.name.replace('_', ' ')} {getattr(self, f.name)}" for f in dataclasses.fields(self)[5:])
+        jobs = f"{self.tasks} tasks, {self.jobs} jobs, {self.retried} retried, {self.reaped} reaped"
+        return f"{jobs}; killed: {kills}; {zero}"
 
 
 class Harness:
@@ -197,17 +203,30 @@ class Harness:
                 self.counts.lost_outputs += path.with_suffix(".note").read_text().split() != [path.stem]
 
     def _orphans(self) -> int:
-        """Returns how many of the jobs still run. What a job needs to end, once its work is done, it may take.
+        """Returns how many of the jobs still run, also after those were ended that no task waits for."""
+        left = self._left_after(60)
+        if left:
+            self.counts.reaped = len(left)
+            blocking.run(_cancel(self.executor, left))
+            left = self._left_after(60)
+        return len(left)
 
-        Slurm, when it has lost the last seconds before its death, may queue a job again that is done, for two
-        minutes or so: what comes of that start counts as well.
-        """
-        deadline = time.monotonic() + 240
+    def _left_after(self, seconds: float) -> list[JobHandle]:
+        """Returns which jobs still run. What a job needs to end, once its work is done, it may take."""
+        deadline = time.monotonic() + seconds
         while True:
             jobs = [job for job in blocking.run(_survey(self.executor)) if job.key.startswith(self._prefix)]
             if not jobs or time.monotonic() > deadline:
-                return len(jobs)
+                return jobs
             time.sleep(1)
+
+
+async def _cancel(executor: Executor, jobs: list[JobHandle]) -> None:
+    session = executor.connect()
+    try:
+        await session.cancel(jobs)
+    finally:
+        await session.close()
 
 
 async def _survey(executor: Executor) -> list[JobHandle]:

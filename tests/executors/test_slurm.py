@@ -322,6 +322,18 @@ def test_second_job_of_one_key_finds_the_work_taken(executor, lab_ssh):
     assert follow(executor, handle)[1] == lines == ["once"]
 
 
+def test_job_that_is_done_does_not_run_again_when_slurm_queues_it_again(executor, lab_ssh):
+    session, handle = submit(executor, script_job("echo once >>'../../../ran'; echo done"))
+    job = f"cd 'slurm tests/jobs/{handle.key}'"
+    wait_until(lambda: "yes" in lab_ssh.run(f"{job} && [ ! -s end.json ] || echo yes"), "the end mark")
+    wait_until(lambda: "COMPLETED" in lab_ssh.run(f"squeue -h -t all -j {handle.id} -o %T"), "Slurm to know")
+    lab_ssh.run(f"scontrol requeue {handle.id}")
+    assert "PENDING" in lab_ssh.run(f"squeue -h -t all -j {handle.id} -o %T")
+    assert status(session, handle).state is JobState.SUCCEEDED
+    assert "PENDING" not in lab_ssh.run(f"squeue -h -t all -j {handle.id} -o %T")
+    assert follow(executor, handle)[1] == ["done"]
+
+
 def test_recycled_id_and_another_cluster_are_not_the_job(executor):
     session, handle = submit(executor, script_job("sleep 30"))
     assert status(session, dataclasses.replace(handle, key="another")).state is JobState.UNKNOWN

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
 from nemo_airflow.executors.base import Request
+from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.slurm import states
 from nemo_airflow.executors.slurm.executor import SlurmExecutor
 from nemo_airflow.executors.ssh import folders
@@ -84,7 +86,7 @@ class SlurmSession(RemoteSession):
         if asked and (time.monotonic() - self._queue_at > _QUEUE_EVERY or self._has_new(asked)):
             await self._ask_queue()
             await self._give_up_hopeless(asked)
-        gone = [handle for handle in asked if self._queued(handle) is None or self._queued_status(handle).is_final]
+        gone = [handle for handle in asked if self._may_have_ended(self._queued(handle))]
         settled = await self._settle(gone) if gone else {}
         return {handle.key: self._status(handle, settled) for handle in handles}
 
@@ -186,9 +188,9 @@ fi"""
         # Ids are recycled: the name says whose it is.
         return entry if entry is not None and entry.name.endswith(handle.key) else None
 
-    def _queued_status(self, handle: JobHandle) -> JobState:
-        entry = self._queued(handle)
-        return entry.status.state if entry is not None else JobState.UNKNOWN
+    @staticmethod
+    def _may_have_ended(entry: states.Entry | None) -> bool:
+        return entry is None or entry.status.state.is_final or entry.may_be_requeued
 
     def _status(self, handle: JobHandle, settled: dict[str, JobStatus]) -> JobStatus:
         if handle.cluster != self._conn_id:
@@ -204,10 +206,11 @@ fi"""
         return entry.status
 
     async def _settle(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
-        """Finds out how jobs ended that are in the queue no more, or there as ended."""
+        """Finds out how jobs ended that are in the queue no more, or there as ended or for another time."""
         ends = await self._ends([handle.key for handle in handles])
         history = await self._history([h for h in handles if h.key not in ends and self._queued(h) is None])
         statuses = {}
+        left = []
         for handle in handles:
             entry = self._queued(handle) or history.get(handle.id)
             if entry is not None and not entry.name.endswith(handle.key):
@@ -215,15 +218,22 @@ fi"""
             status = self._judge(handle.key, ends.get(handle.key), entry)
             if status is not None:
                 statuses[handle.key] = status
+            if entry is not None and entry.may_be_requeued and status is not None and status.state.is_final:
+                left.append((handle.key, entry))
+        if left:
+            await self._end_jobs(left)
         return statuses
 
-    def _judge(self, key: str, end: JobStatus | None, entry: states.Entry | None) -> JobStatus | None:
+    def _judge(self, key: str, mark: Mapping[str, Any] | None, entry: states.Entry | None) -> JobStatus | None:
         """Weighs the runner's end mark against Slurm's word; None when neither says anything."""
         slurm = entry.status if entry is not None else None
-        if slurm is not None and not slurm.state.is_final:
+        # A controller that died and lost its last seconds may queue a job again that is done: the runner would refuse.
+        done = entry is not None and entry.may_be_requeued and mark is not None and not mark.get("told_to_end")
+        if slurm is not None and not slurm.state.is_final and not done:
             return slurm
-        told_to_end = end is not None and end.state is JobState.CANCELLED
-        if end is not None and not (told_to_end and slurm is not None and slurm.failure in states.RESTARTED):
+        end = status_of_end(mark) if mark is not None else None
+        cancelled = end is not None and end.state is JobState.CANCELLED
+        if end is not None and not (cancelled and slurm is not None and slurm.failure in states.RESTARTED):
             return self._settled(key, end)
         if slurm is None:
             return None

@@ -83,6 +83,12 @@ class Entry:
         """Whether it waits for what will not come."""
         return self.word == "PENDING" and self.reason in HOPELESS
 
+    @property
+    def may_be_requeued(self) -> bool:
+        """Whether it may be in the queue for another time."""
+        again = self.reason in ("None", "BeginTime") or "requeued" in self.reason.lower()
+        return self.word.startswith(("REQUEUE", "SPECIAL")) or (self.word == "PENDING" and again)
+
     @functools.cached_property
     def status(self) -> JobStatus:
         """The entry as a status."""

@@ -10,16 +10,15 @@ import os
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
-from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.executors.ssh.shell import Answer, Shell
-from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, Package
+from nemo_airflow.job import FailureKind, JobHandle, JobState, Package
 
 if TYPE_CHECKING:
     import asyncssh
@@ -116,12 +115,12 @@ class RemoteSession(Session):
             )
         return answer
 
-    async def _ends(self, keys: Sequence[str]) -> dict[str, JobStatus]:
-        """Returns how those jobs ended whose runner has left its end mark."""
+    async def _ends(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Returns the end marks of those jobs whose runner has left one."""
         if not keys:
             return {}
         answer = await self.shell.run(folders.ends(self._root, keys))
-        return {key: status_of_end(json.loads(end)) for key, _, end in parse_marks(answer.text)}
+        return {key: json.loads(end) for key, _, end in parse_marks(answer.text)}
 
 
 def parse_marks(text: str) -> list[tuple[str, str, str]]:
