@@ -45,8 +45,10 @@ format: $(READY) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) lab ## measure what a job costs, beside the raw tools and their peers (45 minutes)
+bench: $(READY) lab ## measure what a job costs, beside the raw tools and their peers (an hour)
+	$(BIN)/python tests/bench/plans.py
 	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/bench/packages.py
 	$(BIN)/python tests/bench/back_ends.py
 	$(BIN)/python tests/bench/many_jobs.py
 	$(BIN)/python tests/bench/many_containers.py

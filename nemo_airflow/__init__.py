@@ -14,7 +14,10 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Config": "nemo_airflow.config",
     "Partial": "nemo_airflow.config",
+    "Recipe": "nemo_airflow.config",
     "Script": "nemo_airflow.config",
+    "autoconvert": "nemo_airflow.config",
+    "compose": "nemo_airflow.config",
     "params_from": "nemo_airflow.operators",
     "Executor": "nemo_airflow.executors",
     "LocalExecutor": "nemo_airflow.executors",
@@ -27,8 +30,11 @@ _EXPORTS = {
     "SkypilotExecutor": "nemo_airflow.executors",
     "SlurmExecutor": "nemo_airflow.executors",
     "Torchrun": "nemo_airflow.executors",
+    "DistributionPackager": "nemo_airflow.packaging",
     "GitArchivePackager": "nemo_airflow.packaging",
+    "HybridPackager": "nemo_airflow.packaging",
     "Packager": "nemo_airflow.packaging",
+    "PatternPackager": "nemo_airflow.packaging",
     "MLflowTracker": "nemo_airflow.tracking",
     "Tracker": "nemo_airflow.tracking",
     "NemoRunOperator": "nemo_airflow.operators",
@@ -38,19 +44,30 @@ _EXPORTS = {
     "output_dir": "nemo_airflow.runner",
 }
 
+_IN_A_JOB = {
+    "Config": "nemo_airflow.runner.configs",
+    "Partial": "nemo_airflow.runner.configs",
+    "autoconvert": "nemo_airflow.runner.recipe",
+}
+"""What recipes are written with, where only the runner is there."""
+
 __all__ = [
     "Config",
+    "DistributionPackager",
     "DockerExecutor",
     "Executor",
     "GitArchivePackager",
+    "HybridPackager",
     "KubernetesExecutor",
     "LocalExecutor",
     "MLflowTracker",
     "NemoRunOperator",
     "Packager",
     "Partial",
+    "PatternPackager",
     "Processes",
     "RayExecutor",
+    "Recipe",
     "SSHExecutor",
     "Script",
     "ScriptTemplate",
@@ -59,6 +76,8 @@ __all__ = [
     "Torchrun",
     "Tracker",
     "__version__",
+    "autoconvert",
+    "compose",
     "log_artifact",
     "log_metric",
     "log_metrics",
@@ -67,7 +86,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nemo_airflow.config import Config, Partial, Script
+    from nemo_airflow.config import Config, Partial, Recipe, Script, autoconvert, compose
     from nemo_airflow.executors import (
         DockerExecutor,
         Executor,
@@ -90,7 +109,13 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    try:
+        module = importlib.import_module(_EXPORTS[name])
+    except ModuleNotFoundError as error:
+        if name not in _IN_A_JOB or error.name != _EXPORTS[name]:
+            raise
+        module = importlib.import_module(_IN_A_JOB[name])
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

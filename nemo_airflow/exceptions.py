@@ -12,6 +12,8 @@
     ├── PackagingError               the code to ship cannot be packaged
     │   ├── NotARepositoryError      no git repository there, or one without a commit
     │   └── UncommittedChangesError  changes that the packager was told to refuse
+    ├── StoreError                   the store of packages and outputs refused something, or what it has is damaged
+    │   └── StoreUnavailable         a transport error: try again
     ├── ExecutorError                a back-end refused something
     │   ├── BackendUnavailable       a transport error: try again, the job's state is not known
     │   └── SubmitError              the back-end refused the job
@@ -85,6 +87,14 @@ class NotARepositoryError(PackagingError):
 
 class UncommittedChangesError(PackagingError):
     """The working tree has changes, and the packager was told to refuse them."""
+
+
+class StoreError(NemoAirflowError):
+    """The store of packages and outputs refused something, has not what was asked for, or has it damaged."""
+
+
+class StoreUnavailable(StoreError):
+    """The store could not be reached, or broke off: the same call may succeed later."""
 
 
 class ExecutorError(NemoAirflowError):

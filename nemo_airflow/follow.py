@@ -238,10 +238,16 @@ class Follower:
         except (BackendUnavailable, ExecutorError, OSError) as error:
             self._warn(f"could not {what}: {error}")
 
+    @staticmethod
+    def _was_ended_from_outside(status: JobStatus, end: JobStatus) -> bool:
+        """Whether the back-end knows better than the runner why the job ended."""
+        lost = status.state is JobState.LOST and end.state is JobState.CANCELLED
+        return lost or status.failure in _ENDED_FROM_OUTSIDE
+
     def _outcome(self, status: JobStatus) -> Outcome:
         end = self._end.data if self._end is not None else {}
         # The runner's own word is the better one: a back-end only sees an exit code.
-        if end and status.failure not in _ENDED_FROM_OUTSIDE:
+        if end and not self._was_ended_from_outside(status, status_of_end(end)):
             status = status_of_end(end)
         if self._timed_out and status.state is not JobState.SUCCEEDED:
             return Outcome(

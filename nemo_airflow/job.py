@@ -48,6 +48,7 @@ class FailureKind(enum.StrEnum):
     NODE_FAILURE = "node_failure"
     TIMEOUT = "timeout"
     IMAGE = "image"
+    PACKAGE = "package"
     QUOTA = "quota"
     LOST = "lost"
     CANCELLED = "cancelled"
@@ -73,18 +74,40 @@ def _plain(value: Any) -> Any:
     return value
 
 
+class Archive(typing.NamedTuple):
+    """One file that a package is made of.
+
+    Attributes:
+        digest: Names it in a store, together with the format.
+        format: ``tar.gz`` or ``tar.zst``.
+        size: Bytes of the file.
+        name: What it is called in a job's folder.
+    """
+
+    digest: str
+    format: str
+    size: int
+    name: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Package(_Plain):
     """An archive of code, named by what is in it.
 
+    It may come as two: that of an earlier package, and the changes since. The digest names the whole all the same.
+
     Attributes:
         digest: SHA-256 of the content, in hex: of names, modes and bytes, not of the archive file.
         format: ``tar.gz`` or ``tar.zst``.
-        size: Bytes of the archive file.
+        size: Bytes of the archive file, or of both.
         commit: Full id of the git commit that it was made from, or empty.
         dirty: Whether uncommitted changes are in it.
         patch: Those changes as a unified diff, or empty.
         origin: The repository's remote address without credentials, or empty.
+        base: Digest of the package that is unpacked before the changes, or empty where there is one archive.
+        base_size: Bytes of that package's archive.
+        parts: Where the parts of a package of several come from: ``prefix``, ``kind``, ``commit``, ``origin`` and
+            ``subpath``. The patch then has a section for each, with paths as they are in the package.
     """
 
     digest: str
@@ -94,11 +117,35 @@ class Package(_Plain):
     dirty: bool = False
     patch: str = ""
     origin: str = ""
+    base: str = ""
+    base_size: int = 0
+    parts: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """The files that it is made of, in the order in which they are unpacked."""
+        name = f"package.{self.format}"
+        if not self.base:
+            return (Archive(self.digest, self.format, self.size, name),)
+        changes = changes_name(self.digest, self.base)
+        return (
+            Archive(self.base, self.format, self.base_size, f"package.base.{self.format}"),
+            Archive(changes, self.format, self.size - self.base_size, name),
+        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Package:
         """The inverse of ``to_json``."""
-        return cls(**data)
+        return cls(**{**data, "parts": tuple(data.get("parts") or ())})
+
+
+BASE_DIGITS = 16
+"""How much of the base's digest is in the name of an archive of changes."""
+
+
+def changes_name(digest: str, base: str) -> str:
+    """Returns the name of the archive with what is changed since another package."""
+    return f"{digest}-{base[:BASE_DIGITS]}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,27 @@ def packages_folder() -> Path:
     return home() / "packages"
 
 
+def package_format() -> str:
+    """Returns the format of packages whose packager does not say, ``$NEMO_AIRFLOW_PACKAGE_FORMAT``; empty for none."""
+    return os.environ.get("NEMO_AIRFLOW_PACKAGE_FORMAT", "")
+
+
+def store_url() -> str:
+    """Returns the address of the store that several machines share, ``$NEMO_AIRFLOW_STORE``; empty for none.
+
+    For example ``/mnt/shared/nemo`` or ``s3://conn_id@bucket/prefix``; see :mod:`nemo_airflow.packaging.store.address`.
+    """
+    return os.environ.get("NEMO_AIRFLOW_STORE", "")
+
+
+def allow() -> str:
+    """Returns what may be imported besides what configs name, ``$NEMO_AIRFLOW_ALLOW``; empty for nothing.
+
+    Names and prefixes with commas between them; see :mod:`nemo_airflow.config.allow`.
+    """
+    return os.environ.get("NEMO_AIRFLOW_ALLOW", "")
+
+
 def jobs_folder() -> Path:
     """Returns the folder under which each local job has its own."""
     return home() / "jobs"

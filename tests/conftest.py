@@ -23,6 +23,7 @@ os.environ.update(
 )
 
 pytest_plugins = ["lab.fixtures"]
+pytest.register_assert_rewrite("nemo_airflow.testing.conformance")  # it tells what it found
 
 
 @pytest.fixture(scope="session")

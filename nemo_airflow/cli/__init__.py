@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from nemo_airflow import __version__
 from nemo_airflow.exceptions import NemoAirflowError
 
-_EXECUTOR_HELP = "an executor as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that"
+_EXECUTOR_HELP = (
+    "an executor by its registered name, as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 1 when what it ran failed, 2 when it was asked wrongly."""
-    options = _parser().parse_args(argv)
+    options = _options(argv)
     try:
         return int(options.run(options))
     except NemoAirflowError as error:
@@ -22,6 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the options of a command; overrides may also stand behind its options, which argparse does not take."""
+    parser = _parser()
+    options, others = parser.parse_known_args(argv)
+    takes_overrides = hasattr(options, "overrides")
+    if wrong := [text for text in others if text.startswith("-") or not takes_overrides]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if others:
+        options.overrides = [*options.overrides, *others]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,14 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     plan = commands.add_parser("plan", help="print a config as YAML, or as the plan that a job gets")
-    plan.add_argument("config", help="a config, or a function that returns one, as pkg.mod:name")
-    plan.add_argument("overrides", nargs="*", metavar="path=value", help="overrides, as model.hidden=64")
+    _add_config(plan)
     plan.add_argument("--json", action="store_true", help="print the plan, canonical JSON")
     plan.set_defaults(run=_plan)
 
     render = commands.add_parser("render", help="print exactly what would be sent to a back-end for a config")
-    render.add_argument("config", help="a config, or a function that returns one, as pkg.mod:name")
-    render.add_argument("overrides", nargs="*", metavar="path=value", help="overrides, as model.hidden=64")
+    _add_config(render)
     render.add_argument("--executor", default="kind: local", help=_EXECUTOR_HELP)
     render.set_defaults(run=_render)
 
@@ -49,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     reap.add_argument("--min-age", type=float, default=300, metavar="SECONDS", help="let younger ones be (%(default)s)")
     reap.set_defaults(run=_reap)
 
+    listing = commands.add_parser("list", help="list recipes, executors, packagers and trackers by their names")
+    listing.add_argument("what", nargs="?", default="", help="only these")
+    listing.add_argument("--json", action="store_true", help="print them as JSON")
+    listing.set_defaults(run=_list)
+
+    _add_diff(commands)
+    _add_store(commands)
     demo = commands.add_parser("demo", help="run the example pipeline in an Airflow of its own")
     demo.set_defaults(run=_demo)
     ui = commands.add_parser("ui", help="start that Airflow and an MLflow page, until Ctrl-C")
@@ -63,16 +83,144 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "config", help="pkg.mod:name of a config or of a function that returns one, a YAML file, or a recipe's name"
+    )
+    command.add_argument(
+        "overrides", nargs="*", metavar="path=value", help="overrides, as model.hidden=64, optimizer=adam(lr=0.1)"
+    )
+    command.add_argument(
+        "--layer", action="append", default=[], metavar="FILE", dest="layers", help="lay a file or recipe over it"
+    )
+    _add_allow(command)
+
+
+def _add_allow(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow", action="append", default=[], metavar="PREFIX", help="what files and overrides may name, as zoo."
+    )
+
+
+def _add_diff(commands: Any) -> None:
+    what = "pkg.mod:name, a YAML file, a plan as JSON, the digest of a config that was run, or run:ID of MLflow"
+    overrides: Any = {"nargs": "*", "metavar": "path=value", "help": "overrides, as model.hidden=64"}
+    diff = commands.add_parser("diff", help="show what two configs or runs differ in; exit code 1 where they do")
+    diff.add_argument("old", help=f"{what}; or a folder, for its code")
+    diff.add_argument("new", help="likewise")
+    diff.add_argument("--svg", default="", metavar="FILE", help="draw them too")
+    diff.add_argument("--json", action="store_true", help="print the differences as JSON")
+    diff.add_argument(
+        "--repository",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        dest="repositories",
+        help="where to look for the code of runs, besides the current folder; again for more",
+    )
+    diff.set_defaults(run=_diff)
+    graph = commands.add_parser("graph", help="draw a config")
+    graph.add_argument("config", help=what)
+    graph.add_argument("overrides", **overrides)
+    graph.add_argument("--svg", required=True, metavar="FILE", help="where to")
+    graph.set_defaults(run=_graph)
+    code = commands.add_parser("code", help="print a config as the Python code that makes it")
+    code.add_argument("config", help=what)
+    code.add_argument("overrides", **overrides)
+    code.add_argument("--by-name", action="store_true", help="name targets as texts, so that none is imported")
+    code.set_defaults(run=_code)
+    for command in (diff, graph, code):
+        _add_allow(command)
+        _add_store_of_runs(command)
+    history = commands.add_parser("history", help="show who set what in a config, and where")
+    _add_config(history)
+    history.add_argument("--path", metavar="PATH", help="only this value, or what is below it")
+    history.set_defaults(run=_history)
+
+
+def _add_store_of_runs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tracking-uri", metavar="URI", help="MLflow's address, in place of a tracker's default")
+    command.add_argument("--conn-id", metavar="ID", help="an Airflow connection with MLflow's address and login")
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import diff
+
+    where = _where(options, options.repositories)
+    return diff.run(options.old, options.new, svg=options.svg, as_json=options.json, where=where)
+
+
+def _graph(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import diff
+
+    return diff.draw(options.config, options.overrides, options.svg, _where(options))
+
+
+def _code(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import diff
+
+    return diff.write_code(options.config, options.overrides, _where(options), by_name=options.by_name)
+
+
+def _history(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import diff
+
+    return diff.show_history(
+        options.config, options.overrides, options.path, layers=options.layers, allow=options.allow
+    )
+
+
+def _where(options: argparse.Namespace, repositories: Sequence[str] = ()) -> Any:
+    from nemo_airflow.cli.diff import Where
+
+    return Where(options.allow, options.tracking_uri, options.conn_id, repositories)
+
+
+def _add_store(commands: Any) -> None:
+    store = commands.add_parser("store", help="look into the shared store of packages and outputs, and tidy it")
+    store.add_argument("--store", default="", metavar="URL", help="its address; $NEMO_AIRFLOW_STORE unless given")
+    store.set_defaults(run=_store)
+    verbs = store.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("ls", help="list packages, outputs and references")
+    verbs.add_parser("put", help="keep the files of a folder, and print their digest").add_argument("folder")
+    get = verbs.add_parser("get", help="fetch outputs")
+    get.add_argument("digest", help="the beginning of their digest")
+    get.add_argument("folder")
+    pin = verbs.add_parser("pin", help="keep an object from being collected")
+    pin.add_argument("digest", help="the beginning of its digest")
+    pin.add_argument("name", help="names the reference")
+    verbs.add_parser("unpin", help="take a reference away").add_argument("name")
+    gc = verbs.add_parser("gc", help="delete what no reference names and nobody has wanted for long")
+    gc.add_argument("--older-than", type=float, default=30, metavar="DAYS", dest="days", help="(%(default)s)")
+    gc.add_argument("--dry-run", action="store_true", help="only show it")
+    gc.add_argument("--keep-runs", action="store_true", help="keep the packages and outputs of all runs in MLflow")
+    _add_store_of_runs(gc)
+
+
+def _store(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import store
+
+    own = ("run", "store", "verb")
+    verb: Any = getattr(store, options.verb)
+    return int(verb(options.store, **{name: value for name, value in vars(options).items() if name not in own}))
+
+
 def _plan(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import plan
 
-    return plan.run(options.config, options.overrides, as_json=options.json)
+    return plan.run(options.config, options.overrides, layers=options.layers, allow=options.allow, as_json=options.json)
 
 
 def _render(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import render
 
-    return render.run(options.config, options.overrides, options.executor)
+    return render.run(options.config, options.overrides, options.executor, layers=options.layers, allow=options.allow)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import listing
+
+    return listing.run(options.what, as_json=options.json)
 
 
 def _reap(options: argparse.Namespace) -> int:

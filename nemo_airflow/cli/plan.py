@@ -1,29 +1,73 @@
-"""Prints a config, with overrides, without running it."""
+"""Prints a config, with layers and overrides, without running it."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from nemo_airflow.config import Config, Partial, apply_overrides, to_yaml, validate
+from nemo_airflow.config import Config, Partial, to_yaml, validate
 from nemo_airflow.config import plan as plans
+from nemo_airflow.config.allow import allowed as allow_here
+from nemo_airflow.config.allow import load_code
+from nemo_airflow.config.composition import errors_in, lay
+from nemo_airflow.config.merging import ABSENT
+from nemo_airflow.config.origins import Origin
+from nemo_airflow.config.overrides import change
+from nemo_airflow.config.value_files import ENDINGS, as_file
 from nemo_airflow.exceptions import ConfigError, TargetNotImportableError
+from nemo_airflow.registered import RECIPES, registered
 
 
-def run(name: str, overrides: Sequence[str], *, as_json: bool) -> int:
-    """Prints the config that ``pkg.mod:name`` names, or that the function of that name returns."""
-    config = load_config(name)
-    if overrides:
-        config = apply_overrides(config, overrides)
+def run(
+    name: str, overrides: Sequence[str], *, layers: Sequence[str] = (), allow: Sequence[str] = (), as_json: bool = False
+) -> int:
+    """Prints a config with layers and overrides; see :func:`composed`."""
+    config = composed(name, overrides, layers, allow)
     if as_json:
         print(plans.dumps(plans.to_plan(config)))
     else:
         validate(config)
         print(to_yaml(config), end="")
     return 0
+
+
+def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), allow: Sequence[str] = ()) -> Any:
+    """Returns a config with layers laid over it, and overrides applied to that.
+
+    Args:
+        name: ``pkg.mod:name`` of a config or of a function that returns one, a file, or a registered recipe.
+        overrides: The overrides.
+        layers: Files, recipes, or names in code, in their order.
+        allow: What files and overrides may import, besides registered recipes.
+
+    Raises:
+        ConfigError: One of them is wrong.
+    """
+    _see_current_folder()
+    recipes = registered(RECIPES)
+    origin = Origin("the command line", allow_here(allow), Path.cwd())
+    is_file = as_file(name) is not None
+    if ":" in name and not is_file:
+        config = load_config(name)
+    elif is_file or name.partition("(")[0] in recipes:
+        with errors_in(name):
+            config = lay(ABSENT, name, origin)
+    else:
+        known = f"; registered: {', '.join(sorted(recipes))}" if recipes else ""
+        raise ConfigError(
+            f"{name!r} names no config: write pkg.mod:name, a file that ends with {', '.join(ENDINGS)}, "
+            f"or the name of a recipe{known}"
+        )
+    for layer in layers:
+        with errors_in(f"--layer {layer}"):
+            config = lay(config, layer, origin)
+    config = change(config, overrides, origin)
+    if not isinstance(config, (Config, Partial)):
+        raise ConfigError(f"{name} makes up a {type(config).__name__}, and no config: name a _target_")
+    return config
 
 
 def load_config(name: str) -> Any:
@@ -36,11 +80,9 @@ def load_config(name: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(f"{name!r} names no config: write it as pkg.mod:name")
-    sys.path.insert(0, os.getcwd())
+    _see_current_folder()
     try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        found = load_code(name)
     except (ImportError, AttributeError) as error:
         raise TargetNotImportableError(f"{name} cannot be imported: {error}") from error
     if callable(found) and not isinstance(found, (Config, Partial)):
@@ -53,3 +95,8 @@ def load_config(name: str) -> Any:
             f"{name} is {type(found).__name__}, not a Config, Partial or Script, nor a function that returns one"
         )
     return found
+
+
+def _see_current_folder() -> None:
+    if (folder := os.getcwd()) not in sys.path:
+        sys.path.insert(0, folder)

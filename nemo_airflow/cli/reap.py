@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,13 @@ from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.reaping import end_orphans, orphans_among, survey
+from nemo_airflow.registered import named_executor
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+
+_NAME = re.compile(r"[\w.-]+")
 
 
 def run(executor: str, *, dry_run: bool, min_age: float) -> int:
@@ -36,13 +41,16 @@ def run(executor: str, *, dry_run: bool, min_age: float) -> int:
 
 
 def load_executor(text: str) -> Executor:
-    """Reads an executor: YAML or JSON with its ``kind`` and fields, or the path of a file with that.
+    """Reads an executor: its registered name, YAML or JSON with its ``kind`` and fields, or the path of such a file.
 
     Raises:
         SettingsError: It is neither.
-        ExecutorError: There is no such kind, or a field is not one of its own.
+        ExecutorError: There is no such name or kind, or a field is not one of its own.
     """
-    is_text = ":" in text and not Path(text).is_file()
+    is_file = Path(text).is_file()
+    if not is_file and _NAME.fullmatch(text) and not text.endswith((".yaml", ".yml", ".json")):
+        return named_executor(text)
+    is_text = ":" in text and not is_file
     try:
         data = yaml.safe_load(text if is_text else Path(text).read_text(encoding="utf-8"))
     except OSError as error:

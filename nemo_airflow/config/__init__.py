@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING, Any
 _EXPORTS = {
     "Config": "nemo_airflow.config.buildable",
     "Partial": "nemo_airflow.config.buildable",
+    "Recipe": "nemo_airflow.config.recipe",
     "Script": "nemo_airflow.config.script",
+    "autoconvert": "nemo_airflow.config.autoconvert",
     "FormField": "nemo_airflow.config.form",
     "apply_overrides": "nemo_airflow.config.overrides",
+    "compose": "nemo_airflow.config.composition",
     "build": "nemo_airflow.config.validation",
+    "diff": "nemo_airflow.config.differences",
     "form_fields": "nemo_airflow.config.form",
+    "history": "nemo_airflow.config.provenance",
     "from_yaml": "nemo_airflow.config.yaml_text",
     "iter_leaves": "nemo_airflow.config.leaves",
     "map_leaves": "nemo_airflow.config.leaves",
     "plan_from_yaml": "nemo_airflow.config.yaml_text",
+    "target_from_source": "nemo_airflow.config.source",
+    "to_python": "nemo_airflow.config.python_code",
+    "to_svg": "nemo_airflow.config.picture",
     "to_yaml": "nemo_airflow.config.yaml_text",
     "validate": "nemo_airflow.config.validation",
 }
@@ -28,24 +36,40 @@ __all__ = [
     "Config",
     "FormField",
     "Partial",
+    "Recipe",
     "Script",
     "apply_overrides",
+    "autoconvert",
     "build",
+    "compose",
+    "diff",
     "form_fields",
     "from_yaml",
+    "history",
     "iter_leaves",
     "map_leaves",
     "plan_from_yaml",
+    "target_from_source",
+    "to_python",
+    "to_svg",
     "to_yaml",
     "validate",
 ]
 
 if TYPE_CHECKING:
+    from nemo_airflow.config.autoconvert import autoconvert
     from nemo_airflow.config.buildable import Config, Partial
+    from nemo_airflow.config.composition import compose
+    from nemo_airflow.config.differences import diff
     from nemo_airflow.config.form import FormField, form_fields
     from nemo_airflow.config.leaves import iter_leaves, map_leaves
     from nemo_airflow.config.overrides import apply_overrides
+    from nemo_airflow.config.picture import to_svg
+    from nemo_airflow.config.provenance import history
+    from nemo_airflow.config.python_code import to_python
+    from nemo_airflow.config.recipe import Recipe
     from nemo_airflow.config.script import Script
+    from nemo_airflow.config.source import target_from_source
     from nemo_airflow.config.validation import build, validate
     from nemo_airflow.config.yaml_text import from_yaml, plan_from_yaml, to_yaml
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
 import inspect
+import os
 import types
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import fiddle as fdl
+from fiddle import history as fiddle_history
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.parameters import nearest, parameters_of
+from nemo_airflow.config.origins import caller
+from nemo_airflow.config.parameters import Parameter, nearest, parameters_of
 from nemo_airflow.config.representation import config_text
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ParameterTypeError, TargetNotImportableError, UnknownParameterError
@@ -20,11 +25,22 @@ from nemo_airflow.runner.record import Record
 
 T = TypeVar("T")
 
+# What Fiddle notes as the place where a value was set is then the user's line, not one that the value came through.
+for _file in (
+    *(f"nemo_airflow/config/{name}.py" for name in ("buildable", "overrides", "recipe", "autoconvert", "decoding")),
+    *(f"fiddle/_src/{name}.py" for name in ("tagging", "selectors", "arg_factory")),
+):
+    fiddle_history.add_exclude_location(os.path.normpath(_file))
+
 
 class _Checked:
     """What ``Config`` and ``Partial`` add to Fiddle's."""
 
     def __init__(self, fn_or_cls: Any, /, *args: Any, **kwargs: Any) -> None:
+        if isinstance(fn_or_cls, str):
+            from nemo_airflow.config.source import target_from_source
+
+            fn_or_cls = target_from_source(fn_or_cls)
         target_name(fn_or_cls)
         _check_names(fn_or_cls, args, kwargs)
         super().__init__(fn_or_cls, *args, **kwargs)  # type: ignore[call-arg]  # Fiddle's, beside us in the bases
@@ -69,7 +85,8 @@ class Config(_Checked, Generic[T], fdl.Config[T]):  # type: ignore[misc]  # Fidd
                     raise ValueError("learning_rate must be positive")
 
     Args:
-        fn_or_cls: The function or class.
+        fn_or_cls: The function or class; or its name, ``"pkg.mod:name"``, for one whose libraries are not
+            here: it is then read from its source, and not imported.
         args: Its positional arguments.
         kwargs: Its named arguments.
 
@@ -102,7 +119,8 @@ class Partial(_Checked, Generic[T], fdl.Partial[T]):  # type: ignore[misc]  # Fi
     further arguments.
 
     Args:
-        fn_or_cls: The function or class.
+        fn_or_cls: The function or class; or its name, ``"pkg.mod:name"``, for one whose libraries are not
+            here: it is then read from its source, and not imported.
         args: Its positional arguments.
         kwargs: Its named arguments.
 
@@ -113,18 +131,94 @@ class Partial(_Checked, Generic[T], fdl.Partial[T]):  # type: ignore[misc]  # Fi
     """
 
 
-def unchecked(target: Any, arguments: Mapping[Any, Any] | None = None, kind: type = Config) -> Any:
+KINDS: Mapping[str, type] = {"config": Config, "partial": Partial, "arg_factory": fdl.ArgFactory}
+"""What a node of a plan becomes, by the kind that the job's builder gives it."""
+
+
+def unchecked(
+    target: Any,
+    arguments: Mapping[Any, Any] | None = None,
+    kind: type = Config,
+    location: fiddle_history.Location | None = None,
+) -> Any:
     """Returns a config whose arguments were not checked: the caller checks them, knowing their path.
 
     Args:
         target: The function or class.
         arguments: By name, or by position for those without one.
         kind: ``Config``, ``Partial`` or Fiddle's ``ArgFactory``.
+        location: Who makes it, for its history; the code that calls us when None.
     """
-    empty: Any = object.__new__(kind)
-    fdl.Buildable.__init__(empty, target)
-    empty.__arguments__.update(arguments or {})
-    return empty
+    return blank(target, kind, location or caller()).filled(dict(arguments or {}))
+
+
+class Blank:
+    """A config without arguments, to make many of, in a microsecond each.
+
+    Fiddle's own constructor reads the target anew for each, which takes some thirty.
+
+    Args:
+        target: The function or class.
+        kind: ``Config``, ``Partial`` or Fiddle's ``ArgFactory``.
+        location: Who makes the configs, for their history.
+    """
+
+    def __init__(self, target: Any, kind: type, location: fiddle_history.Location) -> None:
+        empty: Any = object.__new__(kind)
+        fdl.Buildable.__init__(empty, target)
+        self._kind = kind
+        self._state = empty.__dict__
+        self._tags = empty.__argument_tags__
+        self._history = {
+            name: [dataclasses.replace(entry, location=location) for entry in entries]
+            for name, entries in empty.__argument_history__.items()
+        }
+
+    def filled(self, arguments: dict[int | str, Any]) -> Any:
+        """Returns a config with these arguments, which it keeps as they are: who calls has checked them."""
+        made: Any = object.__new__(self._kind)
+        state = made.__dict__
+        state.update(self._state)
+        state["__arguments__"] = arguments
+        state["__argument_history__"] = history = fiddle_history.History()
+        for name, entries in self._history.items():
+            history[name] = [*entries]
+        state["__argument_tags__"] = tags = collections.defaultdict(set)
+        for name in self._tags:
+            tags[name] = set(self._tags[name])
+        return made
+
+
+_cached_blank = functools.lru_cache(maxsize=1024)(Blank)
+
+
+def blank(target: Any, kind: type, location: fiddle_history.Location) -> Blank:
+    """Returns the blank of a target's configs; the arguments are those of :class:`Blank`."""
+    try:
+        return _cached_blank(target, kind, location)
+    except TypeError:  # a target that cannot be hashed
+        return Blank(target, kind, location)
+
+
+def positional(target: Any, position: int, count: int, path: str) -> tuple[Parameter, int | str]:
+    """Returns the parameter of a positional argument, and the key under which a config has it.
+
+    Args:
+        target: The function or class.
+        position: Which argument.
+        count: How many there are.
+        path: Path of the config.
+
+    Raises:
+        UnknownParameterError: The target does not take so many.
+    """
+    parameters = parameters_of(target)
+    parameter = parameters.find(position)
+    if parameter is None:
+        message = f"{short_name(target)} does not take {count} positional arguments"
+        raise UnknownParameterError(f"{message}; valid: {', '.join(parameters.names)}", path)
+    named = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return parameter, parameter.name if named else position
 
 
 def check_name(target: Any, name: str, path: str) -> None:
@@ -178,9 +272,8 @@ def _check_names(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     for name in kwargs:
         check_name(target, name, "")
     parameters = parameters_of(target)
-    if args and parameters.find(len(args) - 1) is None:
-        message = f"{short_name(target)} does not take {len(args)} positional arguments"
-        raise UnknownParameterError(f"{message}; valid: {', '.join(parameters.names)}")
+    if args:
+        positional(target, len(args) - 1, len(args), "")
     for position in range(len(args)):
         parameter = parameters.find(position)
         if parameter is not None and parameter.name in kwargs and parameter is parameters.find(parameter.name):

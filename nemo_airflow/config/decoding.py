@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import fiddle as fdl
+from typing import Any, NamedTuple
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.buildable import Config, Partial, check_name, unchecked
+from nemo_airflow.config.buildable import KINDS, Blank, blank, check_name, positional
 from nemo_airflow.config.leaves import fitted
-from nemo_airflow.config.parameters import parameters_of
-from nemo_airflow.config.targets import short_name
-from nemo_airflow.exceptions import UnknownParameterError
+from nemo_airflow.config.origins import caller
+from nemo_airflow.config.parameters import Parameter, Parameters, parameters_of
 from nemo_airflow.runner import plan as runner
-from nemo_airflow.runner.grammar import Path, join, path_text
-
-_KINDS: Mapping[str, type] = {"config": Config, "partial": Partial, "arg_factory": fdl.ArgFactory}
+from nemo_airflow.runner.grammar import Path, path_text
 
 
 def decode(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
@@ -31,24 +26,78 @@ def decode(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
     return _ConfigBuilder(allow).build(plan)
 
 
+class _Known(NamedTuple):
+    """What is known of a target, for all of its configs in a plan.
+
+    Attributes:
+        target: The function or class.
+        parameters: Its parameters.
+        fitting: Types whose values surely fit, by the names of parameters.
+        blank: What its configs are made of.
+    """
+
+    target: Any
+    parameters: Parameters
+    fitting: Mapping[str, frozenset[type]]
+    blank: Blank
+
+
 class _ConfigBuilder(runner.Builder):
-    def call(self, kind: str, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], path: Path) -> Any:
+    imports_recipes = False
+
+    def __init__(self, allow: Iterable[str]) -> None:
+        super().__init__(allow)
+        self._location = caller()
+        # By the id of a target, as not all can be hashed. What is known has the target, so that no id comes twice.
+        self._known: dict[tuple[str, int], _Known] = {}
+
+    def call(self, kind: str, target: Any, args: Sequence[Any], kwargs: dict[Any, Any], path: Path) -> Any:
         """Makes a config where the job would make the call."""
-        where = path_text(path)
-        arguments: dict[int | str, Any] = {}
+        known = self._known.get((kind, id(target))) or self._learn(kind, target)
+        first = self._positional(known, args, path) if args else None
+        fitting = known.fitting
+        for name, value in kwargs.items():
+            if type(value) not in fitting.get(name, ()):
+                kwargs[name] = self._argument(known, name, value, path)
+        return known.blank.filled({**first, **kwargs} if first else kwargs)
+
+    def _learn(self, kind: str, target: Any) -> _Known:
+        parameters = parameters_of(target)
+        known = _Known(target, parameters, parameters.fitting_types, blank(target, KINDS[kind], self._location))
+        self._known[kind, id(target)] = known
+        return known
+
+    def _argument(self, known: _Known, name: str, value: Any, path: Path) -> Any:
+        parameter = known.parameters.find(name)
+        if parameter is None:
+            check_name(known.target, name, path_text((path, name)))
+            return value
+        return _read(parameter, value, path, name)
+
+    def _positional(self, known: _Known, args: Sequence[Any], path: Path) -> dict[int | str, Any]:
+        found: dict[int | str, Any] = {}
         for position, value in enumerate(args):
-            parameter = parameters_of(target).find(position)
-            if parameter is None:
-                raise UnknownParameterError(
-                    f"{short_name(target)} does not take {len(args)} positional arguments", where
-                )
-            named = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-            arguments[parameter.name if named else position] = value
-        for name in kwargs:
-            check_name(target, name, join(where, name))
+            taken, key = positional(known.target, position, len(args), path_text(path))
+            found[key] = _read(taken, value, path, position)
+        return found
+
+    def recipe(
+        self,
+        name: str,
+        target: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        overrides: Sequence[str],
+        path: Path,
+    ) -> Any:
+        """Makes a recipe. Its factory is not imported: the libraries that it needs may not be here."""
+        arguments: dict[int | str, Any] = {}
+        arguments.update(enumerate(args))
         arguments.update(kwargs)
-        for key, value in arguments.items():
-            parameter = parameters_of(target).find(key)
-            if parameter is not None:
-                arguments[key] = fitted(parameter.annotation, value, join(where, key), checks.read_plain)
-        return unchecked(target, arguments, _KINDS[kind])
+        return importlib.import_module("nemo_airflow.config.recipe").recipe_from(name, arguments, list(overrides))
+
+
+def _read(parameter: Parameter, value: Any, path: Path, key: int | str) -> Any:
+    if checks.check(parameter.annotation, value) is None:
+        return value
+    return fitted(parameter.annotation, value, path_text((path, key)), checks.read_plain)

@@ -1,11 +1,18 @@
-"""What docstrings say of parameters, in Google's, NumPy's and Sphinx's style."""
+"""What is written of parameters: in docstrings (Google, NumPy, Sphinx) and at the fields themselves."""
 
 from __future__ import annotations
 
+import ast
+import functools
 import inspect
+import itertools
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from nemo_airflow.config.hints import hints_of
+from nemo_airflow.config.models import model_fields
 
 _GOOGLE = re.compile(r"^(?:Args|Arguments|Parameters|Attributes|Keyword Args):\s*$")
 _GOOGLE_ITEM = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
@@ -15,7 +22,45 @@ _SPHINX = re.compile(r"^:param(?:eter)?\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)$")
 
 
 def parameter_help(target: Any) -> Mapping[str, str]:
-    """Returns what the docstrings of a function, or of a class and its constructor, say of each parameter."""
+    """Returns what is said of each parameter of a function or class.
+
+    That is what the docstrings of a function, or of a class and its constructor, say; and for what
+    they leave out, the text below a field, ``Field(description=...)`` and ``Annotated[..., Doc(...)]``.
+    """
+    return {**_at_fields(target), **_in_docstrings(target)}
+
+
+def _at_fields(target: Any) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for kind in reversed(target.__mro__[:-1]) if isinstance(target, type) else ():
+        texts.update(_below_fields(kind))
+    texts.update((name, field.description) for name, field in model_fields(target).items() if field.description)
+    for name, hint in hints_of(target).items():
+        for note in getattr(hint, "__metadata__", ()):
+            text = getattr(note, "documentation", None) or getattr(note, "description", None)
+            if isinstance(text, str):
+                texts[name] = text
+    return {name: " ".join(text.split()) for name, text in texts.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _below_fields(kind: type) -> Mapping[str, str]:
+    """Returns the texts that stand by themselves below the fields in the body of a class."""
+    if not vars(kind).get("__annotations__"):
+        return {}
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except (OSError, TypeError, ValueError, SyntaxError):  # made at run time, or without its source
+        return {}
+    texts: dict[str, str] = {}
+    for field, text in itertools.pairwise(getattr(tree, "body", ())):
+        is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        if is_text and isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            texts[field.target.id] = str(text.value.value)
+    return texts
+
+
+def _in_docstrings(target: Any) -> Mapping[str, str]:
     texts: dict[str, str] = {}
     sources = [target]
     if isinstance(target, type):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import datetime
-import decimal
+import dataclasses
 import enum
 import inspect
 import json
 import math
-import pathlib
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import fiddle as fdl
@@ -21,20 +18,26 @@ from nemo_airflow.config.graph import (
     is_dataclass_instance,
     is_deferred,
     is_named_tuple,
-    is_shareable,
-    join,
+    recipe_overrides,
 )
-from nemo_airflow.config.parameters import NO_DEFAULT, parameters_of
+from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ConfigError, PlanError, TargetNotImportableError
-from nemo_airflow.runner.grammar import MAX_DEPTH, is_reserved
+from nemo_airflow.runner.grammar import Path, is_reserved, path_text
 from nemo_airflow.runner.record import Record
+from nemo_airflow.runner.scalars import tagged
 
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
+_LARGEST = 10**4000
+"""Python's own reader of JSON refuses integers of more than 4,300 digits."""
+
+_MOST_REPEATS = 200_000
+"""How often tuples of tuples may be written again because they are in several places: they are no objects there."""
+
 
 def encode(config: Any, *, defaults: bool) -> Any:
-    """Returns a config, or any value with configs in it, as a node.
+    """Returns a config, or any value with configs in it, as a node. It may nest as deep as it likes.
 
     Args:
         config: The config.
@@ -44,127 +47,261 @@ def encode(config: Any, *, defaults: bool) -> Any:
         PlanError: A plan cannot hold a value, with its path.
         TargetNotImportableError: A job could not import a function or class, with its path.
     """
-    return _Encoding(config, defaults=defaults).node(config, "", 0)
+    return _Encoding({}, defaults=defaults).root(config)
+
+
+@dataclasses.dataclass(slots=True)
+class _First:
+    """Where a value was written that may be in other places too."""
+
+    value: Any
+    inside: Any
+    key: Any
+    is_inline: bool
+    others: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
 
 class _Encoding:
-    def __init__(self, root: Any, *, defaults: bool) -> None:
+    """Writes each value into the place that its holder keeps for it, parents first.
+
+    Args:
+        layouts: What is known of targets already, by their ``id``.
+        defaults: Whether to write the defaults of parameters that are not set.
+    """
+
+    def __init__(self, layouts: dict[int, _Layout], *, defaults: bool) -> None:
+        self._layouts = layouts
         self._defaults = defaults
-        self._shared = _shared(root)
-        self._ids: dict[int, str] = {}
-        self._above: set[int] = set()
+        self._stack: list[tuple[Any, Any, Any, Path]] = []
+        self._first: dict[int, _First] = {}
+        self._open: set[int] = set()
+        self._tuples: dict[int, Any] = {}
+        self._repeats = 0
+        self._sets: list[tuple[list[Any], Path]] = []
 
-    def node(self, value: Any, path: str, depth: int) -> Any:
-        if depth > MAX_DEPTH:
-            raise PlanError(f"nested deeper than {MAX_DEPTH} levels", path)
-        scalar = _scalar(value, path)
-        if scalar is not _NONE:
-            return scalar
-        if id(value) in self._above:
-            raise PlanError("the value holds itself", path)
-        if id(value) not in self._shared:
-            return self._composite(value, path, depth)
-        if id(value) in self._ids:
-            return {"_same_": self._ids[id(value)]}
-        name = self._ids[id(value)] = str(len(self._ids) + 1)
-        inline = isinstance(value, fdl.Buildable) or is_dataclass_instance(value)
-        node = self._composite(value, path, depth if inline else depth + 1)
-        return {**node, "_id_": name} if inline else {"_id_": name, "_value_": node}
+    def root(self, root: Any) -> Any:
+        holder: list[Any] = [None]
+        stack = self._stack
+        stack.append((root, holder, 0, ()))
+        while stack:
+            value, inside, key, path = stack.pop()
+            if inside is None:  # the way back up
+                self._open.discard(key)
+                continue
+            scalar = _scalar(value, path)
+            inside[key] = self._composite(value, inside, key, path) if scalar is _NONE else scalar
+        self._name_shared()
+        for nodes, path in reversed(self._sets):  # those in others first
+            try:
+                nodes.sort(key=lambda node: json.dumps(node, sort_keys=True, separators=(",", ":")))
+            except RecursionError:
+                raise PlanError("a member of this set nests too deep to be put in order", path_text(path)) from None
+        return holder[0]
 
-    def _composite(self, value: Any, path: str, depth: int) -> Any:
-        self._above.add(id(value))
-        try:
-            if isinstance(value, fdl.Buildable):
-                return self._target(value, path, depth)
-            if is_dataclass_instance(value) or is_named_tuple(value):
-                return self._instance(value, path, depth)
-            if isinstance(value, dict):
-                return self._dict(value, path, depth)
-            items = children(value)
-            if items is None:
-                raise PlanError(_refusal(value), path)
-            tagged = not isinstance(value, list)
-            nodes = [self.node(item, join(path, key), depth + 1 + tagged) for key, item in items]
-            return nodes if not tagged else _tagged(value, nodes)
-        finally:
-            self._above.discard(id(value))
+    def _composite(self, value: Any, inside: Any, key: Any, path: Path) -> Any:
+        is_config = isinstance(value, fdl.Buildable)
+        is_inline = is_config or is_dataclass_instance(value)
+        if is_inline or isinstance(value, (list, dict, set)):
+            if (first := self._first.get(id(value))) is not None:
+                if id(value) in self._open:
+                    raise PlanError("the value holds itself", path_text(path))
+                first.others.append({"_same_": ""})
+                return first.others[-1]
+            self._first[id(value)] = _First(value, inside, key, is_inline)
+            self._open.add(id(value))
+            self._stack.append((None, None, id(value), ()))
+        elif isinstance(value, tuple):
+            self._count(value, path)
+        if is_config:
+            return self._target(value, path)
+        if is_inline or is_named_tuple(value):
+            return self._instance(value, path)
+        return self._dict(value, path) if isinstance(value, dict) else self._items(value, path)
 
-    def _target(self, config: Any, path: str, depth: int) -> dict[str, Any]:
-        target = config.__fn_or_cls__
-        arguments = self._arguments(config, path, depth)
-        node: dict[str, Any] = {"_target_": _name(target, path)}
-        if isinstance(config, fdl.ArgFactory):
+    def _later(self, pairs: Iterable[tuple[Any, Any]], inside: Any, path: Path) -> None:
+        """Has values written into a holder, under their keys, in that order."""
+        self._stack.extend([(value, inside, key, (path, key)) for key, value in pairs][::-1])
+
+    def _count(self, value: tuple[Any, ...], path: Path) -> None:
+        if id(value) not in self._tuples:
+            self._tuples[id(value)] = value
+        elif any(isinstance(item, tuple) for item in value):
+            self._repeats += 1
+        if self._repeats > _MOST_REPEATS:
+            raise PlanError("tuples in several places are written out in each, and these are too many", path_text(path))
+
+    def _name_shared(self) -> None:
+        """Numbers what is in several places, in the order of the parameters."""
+        number = 0
+        for first in self._first.values():
+            if not first.others:
+                continue
+            number += 1
+            name = str(number)
+            node = first.inside[first.key]
+            if first.is_inline:
+                node["_id_"] = name
+            else:
+                first.inside[first.key] = {"_id_": name, "_value_": node}
+            for other in first.others:
+                other["_same_"] = name
+
+    def _target(self, config: Any, path: Path) -> dict[str, Any]:
+        layout = self._layout(config.__fn_or_cls__, path)
+        node: dict[str, Any] = {"_target_": layout.name}
+        overrides = recipe_overrides(config)
+        if overrides is not None:
+            node["_recipe_"] = {"overrides": [_text(text, path) for text in overrides]}
+        elif isinstance(config, fdl.ArgFactory):
             node["_arg_factory_"] = True
         elif isinstance(config, fdl.Partial):
             node["_partial_"] = True
-        positional = self._positional(config, arguments, path)
+        given = config.__arguments__
+        # A factory has its own defaults at hand; what a recipe resolved to is recorded with all of them.
+        # The job's own record class knows none.
+        written = (
+            self._written_defaults(layout, given) if (self._defaults and overrides is None) or layout.is_record else {}
+        )
+        keys = [key for key in layout.keys if key in given or key in written]
+        keys += [key for key in given if key not in layout.keys]
+        positional = layout.positional(given, keys, path)
+        places: dict[Any, tuple[Any, Any]] = {}
         if positional:
-            node["_args_"] = [arguments.pop(key) for key in positional]
-        for key, child in arguments.items():
+            node["_args_"] = [None] * len(positional)
+            places = {key: (node["_args_"], number) for number, key in enumerate(positional)}
+        for key in keys:
+            if key in places:
+                continue
             if is_reserved(key):
-                raise PlanError(f"a parameter of {short_name(target)} has a name that plans reserve", join(path, key))
-            node[str(key)] = child
+                message = f"a parameter of {short_name(config.__fn_or_cls__)} has a name that plans reserve"
+                raise PlanError(message, path_text((path, key)))
+            node[str(key)] = None
+            places[key] = (node, str(key))
+        for key, default in written.items():
+            holder, place = places[key]
+            holder[place] = default
+        self._stack.extend([(given[key], *places[key], (path, key)) for key in reversed(keys) if key in given])
         return node
 
-    def _arguments(self, config: Any, path: str, depth: int) -> dict[Any, Any]:
-        """Returns the nodes of a config's arguments in the order of its parameters."""
-        given = config.__arguments__
-        # The job's own record class knows no defaults.
-        is_record = isinstance(config.__fn_or_cls__, type) and issubclass(config.__fn_or_cls__, Record)
+    def _written_defaults(self, layout: _Layout, given: Any) -> dict[Any, Any]:
+        """Returns the nodes of what is not given and has a default that a plan should and can hold."""
         nodes: dict[Any, Any] = {}
-        for position, parameter in enumerate(parameters_of(config.__fn_or_cls__).by_name.values()):
-            if parameter.is_variadic:
-                continue
-            key = position if parameter.kind is inspect.Parameter.POSITIONAL_ONLY else parameter.name
+        for key, parameter in layout.keys.items():
             if key in given:
-                nodes[key] = self.node(given[key], join(path, key), depth + 1)
-            elif (self._defaults or is_record) and (
-                node := _default_node(parameter.known_default(), depth)
-            ) is not _NONE:
+                continue
+            node = layout.constants.get(key, _NONE)
+            if node is _NONE and key not in layout.constants:
+                node = self._default(parameter.known_default())
+                if not isinstance(node, (dict, list)):
+                    layout.constants[key] = node
+            if node is not _NONE:
                 nodes[key] = node
-        for key, value in given.items():
-            if key not in nodes:
-                nodes[key] = self.node(value, join(path, key), depth + 1)
         return nodes
 
-    def _positional(self, config: Any, arguments: Mapping[Any, Any], path: str) -> list[Any]:
+    def _default(self, default: Any) -> Any:
+        """Returns the node of a parameter's default, or ``_NONE``."""
+        if default is NO_DEFAULT or isinstance(default, _FUNCTIONS):
+            return _NONE  # a job may have another version of a library, with its default elsewhere
+        try:
+            # By itself: that two parameters have the same default object makes them share nothing.
+            return _Encoding(self._layouts, defaults=True).root(default)
+        except ConfigError:
+            return _NONE
+
+    def _layout(self, target: Any, path: Path) -> _Layout:
+        found = self._layouts.get(id(target))
+        if found is None:
+            found = self._layouts[id(target)] = _Layout(target, _name(target, path))
+        return found
+
+    def _instance(self, value: Any, path: Path) -> dict[str, Any]:
+        kind = type(value)
+        node: dict[str, Any] = {"_target_": _name(kind, path)}
+        pairs = children(value) or ()
+        for name, _ in pairs:
+            if is_reserved(name):
+                message = f"a field of {short_name(kind)} has a name that plans reserve"
+                raise PlanError(message, path_text((path, name)))
+            node[name] = None
+        self._later(pairs, node, path)
+        return node
+
+    def _dict(self, value: dict[Any, Any], path: Path) -> dict[str, Any]:
+        if all(isinstance(key, str) and not isinstance(key, enum.Enum) and not is_reserved(key) for key in value):
+            node: dict[str, Any] = {str(key): None for key in value}
+            self._later(((str(key), child) for key, child in value.items()), node, path)
+            return node
+        pairs: list[list[Any]] = [[None, None] for _ in value]
+        places = [
+            (child, pair, place, (path, key))
+            for (key, item), pair in zip(value.items(), pairs, strict=True)
+            for place, child in enumerate((key, item))
+        ]
+        self._stack.extend(reversed(places))
+        return {"_dict_": pairs}
+
+    def _items(self, value: Any, path: Path) -> Any:
+        items = children(value)
+        if items is None:
+            raise PlanError(_refusal(value), path_text(path))
+        nodes: list[Any] = [None] * len(items)
+        self._later(items, nodes, path)
+        if isinstance(value, list):
+            return nodes
+        if isinstance(value, tuple):
+            return {"_tuple_": nodes}
+        self._sets.append((nodes, path))
+        return {"_frozenset_" if isinstance(value, frozenset) else "_set_": nodes}
+
+
+class _Layout:
+    """How the arguments of a target are written.
+
+    Args:
+        target: The target.
+        name: Its name in a plan.
+    """
+
+    def __init__(self, target: Any, name: str) -> None:
+        self._target = target  # alive, so that no other has its id
+        self.name = name
+        self.is_record = isinstance(target, type) and issubclass(target, Record)
+        parameters = list(parameters_of(target).by_name.values())
+        kinds = [parameter.kind for parameter in parameters]
+        self._star = kinds.index(_STAR) if _STAR in kinds else len(kinds)
+        self._by_position = parameters[: self._star]
+        self.keys: dict[Any, Parameter] = {
+            position if parameter.kind is _ONLY_BY_POSITION else parameter.name: parameter
+            for position, parameter in enumerate(parameters)
+            if not parameter.is_variadic
+        }
+        self._has_positions = _ONLY_BY_POSITION in kinds
+        self.constants: dict[Any, Any] = {}
+        """Nodes of defaults that can be in several plans, ``_NONE`` for what no plan holds."""
+
+    def positional(self, given: Any, written: Sequence[Any], path: Path) -> list[Any]:
         """Returns the keys of those arguments that have to be given by position, in order."""
-        parameters = list(parameters_of(config.__fn_or_cls__).by_name.values())
-        star = next(
-            (i for i, p in enumerate(parameters) if p.kind is inspect.Parameter.VAR_POSITIONAL), len(parameters)
-        )
-        extra = sorted(key for key in config.__arguments__ if isinstance(key, int) and key >= star)
+        extra = sorted(key for key in given if isinstance(key, int) and key >= self._star)
+        if not extra and not self._has_positions:
+            return []
         keys: list[Any] = []
-        for position, parameter in enumerate(parameters[:star]):
-            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+        for position, parameter in enumerate(self._by_position):
+            if parameter.kind is _ONLY_BY_POSITION:
                 keys.append(position)
             elif extra and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
                 keys.append(parameter.name)
         keys += extra
-        while keys and keys[-1] not in arguments:
+        while keys and keys[-1] not in written:
             keys.pop()
         for key in keys:
-            if key not in arguments:
-                raise PlanError("an argument after it is given by position, so it has to be given too", join(path, key))
+            if key not in written:
+                message = "an argument after it is given by position, so it has to be given too"
+                raise PlanError(message, path_text((path, key)))
         return keys
 
-    def _instance(self, value: Any, path: str, depth: int) -> dict[str, Any]:
-        kind = type(value)
-        node: dict[str, Any] = {"_target_": _name(kind, path)}
-        for name, child in children(value) or ():
-            if is_reserved(name):
-                raise PlanError(f"a field of {short_name(kind)} has a name that plans reserve", join(path, name))
-            node[name] = self.node(child, join(path, name), depth + 1)
-        return node
 
-    def _dict(self, value: Mapping[Any, Any], path: str, depth: int) -> dict[str, Any]:
-        if all(isinstance(key, str) and not isinstance(key, enum.Enum) and not is_reserved(key) for key in value):
-            return {str(key): self.node(child, join(path, key), depth + 1) for key, child in value.items()}
-        pairs = []
-        for key, child in value.items():
-            node = self.node(key, join(path, key), depth + 3)
-            pairs.append([node, self.node(child, join(path, key), depth + 3)])
-        return {"_dict_": pairs}
+_STAR = inspect.Parameter.VAR_POSITIONAL
+_ONLY_BY_POSITION = inspect.Parameter.POSITIONAL_ONLY
 
 
 class _Nothing:
@@ -174,42 +311,21 @@ class _Nothing:
 _NONE = _Nothing()
 
 
-def _shared(root: Any) -> set[int]:
-    """Returns the ids of the values that are in several places and are to stay one."""
-    once: set[int] = set()
-    twice: set[int] = set()
-    stack = [root]
-    while stack:
-        value = stack.pop()
-        if is_shareable(value):
-            if id(value) in once:
-                twice.add(id(value))
-                continue
-            once.add(id(value))
-        stack.extend(child for _, child in children(value) or ())
-    return twice
-
-
-def _default_node(default: Any, depth: int) -> Any:
-    """Returns the node of a parameter's default, or ``_NONE`` where a plan should not or cannot hold it."""
-    if default is NO_DEFAULT or isinstance(default, _FUNCTIONS):
-        return _NONE  # a job may have another version of a library, with its default elsewhere
-    try:
-        # By itself: that two parameters have the same default object makes them share nothing.
-        return _Encoding(default, defaults=True).node(default, "", depth + 1)
-    except ConfigError:
-        return _NONE
-
-
-def _scalar(value: Any, path: str) -> Any:
+def _scalar(value: Any, path: Path) -> Any:
     """Returns the node of a value that holds no others, or ``_NONE``."""
     if value is None or value is True or value is False:
         return value
+    if type(value) is int and -_LARGEST < value < _LARGEST:
+        return value
+    if isinstance(value, (list, dict, tuple, set, frozenset, fdl.Buildable)) and not isinstance(value, enum.Enum):
+        return _NONE
     if isinstance(value, enum.Enum):
         return {"_enum_": f"{_name(type(value), path)}.{_member(value, path)}"}
     if isinstance(value, str):
         return _text(value, path)
     if isinstance(value, int):
+        if not -_LARGEST < value < _LARGEST:
+            raise PlanError("an integer of thousands of digits, which no reader of JSON would take", path_text(path))
         return int(value)
     if isinstance(value, float):
         return (
@@ -217,60 +333,32 @@ def _scalar(value: Any, path: str) -> Any:
             if math.isfinite(value)
             else {"_float_": "nan" if math.isnan(value) else f"{value:+}".lstrip("+")}
         )
-    for kind, tag, write in _TAGGED:
-        if isinstance(value, kind):
-            return {tag: write(value)}
+    if (node := tagged(value)) is not None:
+        return node
     if isinstance(value, _FUNCTIONS):
         return {"_ref_": _name(value, path)}
     return _NONE
 
 
-def _seconds(value: datetime.timedelta) -> float | str:
-    seconds = value.total_seconds()
-    if datetime.timedelta(seconds=seconds) == value:
-        return seconds
-    microseconds = value // datetime.timedelta(microseconds=1)
-    sign = "-" if microseconds < 0 else ""
-    return f"{sign}{abs(microseconds) // 1_000_000}.{abs(microseconds) % 1_000_000:06d}"
-
-
-_TAGGED: Sequence[tuple[type, str, Callable[[Any], Any]]] = (
-    (bytes, "_bytes_", lambda value: base64.b64encode(value).decode()),
-    (pathlib.PurePath, "_path_", str),
-    (datetime.datetime, "_datetime_", datetime.datetime.isoformat),
-    (datetime.date, "_date_", datetime.date.isoformat),
-    (datetime.time, "_time_", datetime.time.isoformat),
-    (datetime.timedelta, "_timedelta_", _seconds),
-    (decimal.Decimal, "_decimal_", str),
-)
-
-
-def _text(value: str, path: str) -> str:
+def _text(value: str, path: Path) -> str:
     text = str(value)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise PlanError("the text is not valid Unicode", path) from error
+        raise PlanError("the text is not valid Unicode", path_text(path)) from error
     return text
 
 
-def _tagged(value: Any, nodes: list[Any]) -> dict[str, Any]:
-    if isinstance(value, tuple):
-        return {"_tuple_": nodes}
-    tag = "_frozenset_" if isinstance(value, frozenset) else "_set_"
-    return {tag: sorted(nodes, key=lambda node: json.dumps(node, sort_keys=True, separators=(",", ":")))}
-
-
-def _name(target: Any, path: str) -> str:
+def _name(target: Any, path: Path) -> str:
     try:
         return target_name(target)
     except TargetNotImportableError as error:
-        raise TargetNotImportableError(error.message, path) from None
+        raise TargetNotImportableError(error.message, path_text(path)) from None
 
 
-def _member(value: enum.Enum, path: str) -> str:
+def _member(value: enum.Enum, path: Path) -> str:
     if value.name not in type(value).__members__:
-        raise PlanError("a combination of flags has no name that a plan could hold", path)
+        raise PlanError("a combination of flags has no name that a plan could hold", path_text(path))
     return str(value.name)
 
 

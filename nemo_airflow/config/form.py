@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import datetime
+import decimal
 import enum
 import json
 import typing
@@ -14,6 +16,7 @@ import fiddle as fdl
 from pydantic_core import to_jsonable_python
 
 from nemo_airflow.config import checks
+from nemo_airflow.config.annotations import bare
 from nemo_airflow.config.buildable import unchecked
 from nemo_airflow.config.docstrings import parameter_help
 from nemo_airflow.config.graph import is_dataclass_instance, is_deferred, join
@@ -33,6 +36,7 @@ _KEPT = (
 )
 _FORMATS = ("date", "date-time", "time")
 _SIMPLE = ("boolean", "integer", "number", "string")
+_SEVERAL = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Set)
 _MAX_DEPTH = 50
 
 
@@ -171,15 +175,45 @@ def _annotated(annotation: Any) -> dict[str, Any] | None:
     enums = [member for member in _members(annotation) if isinstance(member, type) and issubclass(member, enum.Enum)]
     if enums:
         others = [member for member in _members(annotation) if member not in (enums[0], type(None))]
-        schema = {"type": "string", "enum": list(enums[0].__members__)}
+        schema = _of_enum(enums[0])
         return None if others else _nullable(schema) if type(None) in _members(annotation) else schema
+    if (several := _of_several(annotation)) is not None:
+        return several
+    if decimal.Decimal in _members(annotation):
+        annotation = typing.Optional[str] if type(None) in _members(annotation) else str  # noqa: UP045 - made here
     found = checks.json_schema(annotation)
     return None if found is None else _reduced(found)
 
 
+def _of_enum(kind: type[enum.Enum]) -> dict[str, Any]:
+    shown = {name: f"{name} ({member.value})" for name, member in kind.__members__.items()}
+    return {"type": "string", "enum": list(kind.__members__), "values_display": shown}
+
+
+def _of_several(annotation: Any) -> dict[str, Any] | None:
+    """Returns the schema of a list of some of a few texts, which the form shows as a choice of several."""
+    members = [member for member in _members(annotation) if member is not type(None)]
+    kind = bare(members[0]) if len(members) == 1 else None
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if not isinstance(origin, type) or not issubclass(origin, _SEVERAL) or not args:
+        return None
+    if issubclass(origin, tuple) and args[1:] != (...,):
+        return None
+    item = bare(args[0])
+    if isinstance(item, type) and issubclass(item, enum.Enum):
+        choice = _of_enum(item)
+    elif typing.get_origin(item) is typing.Literal and all(type(text) is str for text in typing.get_args(item)):
+        choice = {"enum": list(typing.get_args(item))}
+    else:
+        return None
+    shown = {"values_display": choice["values_display"]} if "values_display" in choice else {}
+    items = {"type": "string", "enum": choice["enum"]}
+    schema = {"type": "array", "items": items, "examples": choice["enum"], **shown}
+    return _nullable(schema) if len(_members(annotation)) > 1 else schema
+
+
 def _members(annotation: Any) -> tuple[Any, ...]:
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
+    annotation = bare(annotation)
     return typing.get_args(annotation) if typing.get_origin(annotation) in checks.UNIONS else (annotation,)
 
 

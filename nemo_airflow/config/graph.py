@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
 import fiddle as fdl
 
 from nemo_airflow.exceptions import ConfigError
-from nemo_airflow.runner.grammar import MAX_DEPTH, join
+from nemo_airflow.runner.grammar import Path, join, path_text
 
 Key = str | int
 
-__all__ = ["Key", "children", "is_dataclass_instance", "is_deferred", "is_shareable", "iter_nodes", "join", "rebuild"]
+__all__ = [
+    "Key",
+    "children",
+    "is_dataclass_instance",
+    "is_deferred",
+    "is_shareable",
+    "iter_nodes",
+    "join",
+    "rebuild",
+    "recipe_overrides",
+]
 
 
 def is_deferred(value: Any) -> bool:
@@ -24,8 +36,21 @@ def is_deferred(value: Any) -> bool:
     """
     if isinstance(value, str):
         return "{{" in value or "{%" in value
-    kind = type(value)
+    kind: Any = type(value)
+    return _is_reference(kind)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_reference(kind: Any) -> bool:
     return hasattr(kind, "iter_references") and hasattr(kind, "resolve")
+
+
+def recipe_overrides(value: Any) -> Sequence[str] | None:
+    """Returns the overrides of what a recipe's factory returns, or None for what is no recipe.
+
+    Asked of the class: an attribute that a config does not have costs its whole text, for Fiddle's error.
+    """
+    return value.__recipe_overrides__ if getattr(type(value), "__recipe_overrides__", None) is not None else None
 
 
 def is_dataclass_instance(value: Any) -> bool:
@@ -44,8 +69,10 @@ def children(value: Any) -> Sequence[tuple[Any, Any]] | None:
     The keys of a config are parameter names, and positions for arguments that have no name; those
     of a dict are its own keys; those of a set are positions in a stable order.
     """
+    if type(value) in _LEAVES:
+        return None
     if isinstance(value, fdl.Buildable):
-        return list(fdl.ordered_arguments(value).items())
+        return _arguments(value)
     if isinstance(value, dict):
         return list(value.items())
     if is_named_tuple(value):
@@ -57,6 +84,44 @@ def children(value: Any) -> Sequence[tuple[Any, Any]] | None:
     if is_dataclass_instance(value):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value) if field.init]
     return None
+
+
+_LEAVES = frozenset((str, int, float, bool, type(None)))
+
+
+def _arguments(config: Any) -> list[tuple[Any, Any]]:
+    """Returns what a config was given, in the order of its signature, as Fiddle's ``ordered_arguments`` does."""
+    given = list(config.__arguments__.items())
+    if len(given) < 2:
+        return given
+    ranks, star = _ranks(config.__signature_info__.signature)
+    last = len(ranks) + 1
+    return sorted(
+        given, key=lambda pair: ranks.get(pair[0]) or ((star, pair[0]) if type(pair[0]) is int else (last, 0))
+    )
+
+
+def _read_ranks(signature: inspect.Signature) -> tuple[dict[Any, tuple[int, int]], int]:
+    ranks: dict[Any, tuple[int, int]] = {}
+    star = len(signature.parameters)
+    for index, (name, parameter) in enumerate(signature.parameters.items()):
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            star = index
+        elif parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            ranks[index if parameter.kind is inspect.Parameter.POSITIONAL_ONLY else name] = (index, 0)
+    return ranks, star
+
+
+_known_ranks: dict[int, tuple[inspect.Signature, tuple[dict[Any, tuple[int, int]], int]]] = {}
+
+
+def _ranks(signature: inspect.Signature) -> tuple[dict[Any, tuple[int, int]], int]:
+    found = _known_ranks.get(id(signature))  # a signature's own hash is that of all of its parameters
+    if found is None:
+        if len(_known_ranks) > 4096:
+            _known_ranks.clear()
+        found = _known_ranks[id(signature)] = (signature, _read_ranks(signature))
+    return found[1]
 
 
 def rebuild(value: Any, values: Sequence[Any]) -> Any:
@@ -84,33 +149,38 @@ def is_named_tuple(value: Any) -> TypeGuard[Any]:
     return isinstance(value, tuple) and hasattr(type(value), "_fields")
 
 
-def iter_nodes(root: Any) -> Iterator[tuple[str, Any, Sequence[tuple[Any, Any]] | None]]:
+def iter_nodes(root: Any) -> Iterator[tuple[Path, Any, Sequence[tuple[Any, Any]] | None]]:
     """Yields every value of a graph with its path and what is below it, depth first, shared ones once.
 
+    The paths are linked ones, as :func:`nemo_airflow.runner.grammar.path_text` writes them.
+
     Raises:
-        ConfigError: It nests too deep, or a value holds itself.
+        ConfigError: A value holds itself.
     """
     seen: set[int] = set()
+    tuples: dict[int, Any] = {}
     above: set[int] = set()
-    stack: list[tuple[str, Any, int]] = [("", root, 0)]
+    stack: list[tuple[Any, Any]] = [((), root)]
     while stack:
-        path, value, depth = stack.pop()
-        if depth < 0:  # the way back up
-            above.discard(id(value))
+        path, value = stack.pop()
+        if path is None:  # the way back up
+            above.discard(value)
             continue
-        if id(value) in above:
-            raise ConfigError("the value holds itself", path)
         below = children(value)
-        shareable = is_shareable(value)
-        if shareable and id(value) in seen:
-            continue
+        if below is not None:
+            if id(value) in above:
+                raise ConfigError("the value holds itself", path_text(path))
+            if is_shareable(value):
+                if id(value) in seen:
+                    continue
+                seen.add(id(value))
+                if below:
+                    above.add(id(value))
+                    stack.append((None, id(value)))
+            elif any(isinstance(child, tuple) for _, child in below):
+                # Not one object in a plan; but seen at each of its places, tuples of tuples could be without end.
+                if id(value) in tuples:
+                    continue
+                tuples[id(value)] = value
+            stack.extend([((path, key), child) for key, child in reversed(below)])
         yield path, value, below
-        if below is None:
-            continue
-        if depth >= MAX_DEPTH:
-            raise ConfigError(f"nested deeper than {MAX_DEPTH} levels", path)
-        if shareable:
-            seen.add(id(value))
-            above.add(id(value))
-            stack.append((path, value, -1))
-        stack.extend((join(path, key), child, depth + 1) for key, child in reversed(below))

@@ -40,6 +40,14 @@ def _hints(target: Any) -> Mapping[str, Any]:
     return {**own, **hints} if hints else own
 
 
+def class_hints(kind: type) -> Mapping[str, Any]:
+    """Returns the annotations in a class's body and in those of its bases, as far as they can be resolved."""
+    try:
+        return typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # noqa: BLE001 - an annotation is any expression, and evaluating it may raise anything
+        return {name: hint for base in reversed(kind.__mro__) for name, hint in _one_by_one(base).items()}
+
+
 _cached_hints = functools.lru_cache(maxsize=4096)(_hints)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import fiddle as fdl
@@ -16,27 +16,26 @@ from nemo_airflow.config.graph import (
     is_named_tuple,
     is_shareable,
     iter_nodes,
-    join,
     rebuild,
 )
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError
-from nemo_airflow.runner.grammar import MAX_DEPTH
+from nemo_airflow.runner.grammar import Path, path_text
 
 
 def iter_leaves(config: Any) -> Iterator[tuple[str, Any]]:
     """Yields the dotted path and value of each leaf that is set, depth first.
 
     A leaf is what is neither a config nor a container nor a dataclass instance. What is in several
-    places is visited at the first.
+    places is visited at the first. Of a path with hundreds of keys only the end is given.
 
     Args:
         config: A config, a container, or a leaf itself (its path is empty).
     """
     for path, value, below in iter_nodes(config):
         if below is None:
-            yield path, value
+            yield path_text(path), value
 
 
 def map_leaves(config: Any, fn: Callable[[str, Any], Any]) -> Any:
@@ -53,7 +52,12 @@ def map_leaves(config: Any, fn: Callable[[str, Any], Any]) -> Any:
     Raises:
         ParameterTypeError: A new value does not fit, with its path.
     """
-    return _Mapping(fn).map(config, "", Any, 0)
+    return _Mapping(fn).map(config)
+
+
+def copied(config: Any) -> Any:
+    """Returns a copy of a config with the same leaves; shared values stay shared."""
+    return _Mapping(None).map(config)
 
 
 def annotation_below(value: Any, key: Any, annotation: Any) -> Any:
@@ -85,33 +89,47 @@ def fitted(annotation: Any, value: Any, path: str, read: Callable[[Any, Any], An
 
 
 class _Mapping:
-    def __init__(self, fn: Callable[[str, Any], Any]) -> None:
+    def __init__(self, fn: Callable[[str, Any], Any] | None) -> None:
         self._fn = fn
-        self._copies: dict[int, Any] = {}
-        self._above: set[int] = set()
+        # With what it is a copy of, so that no id is used twice; of a tuple, whose items are read as the annotation
+        # of its place wants them, by the annotation too.
+        self._copies: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
 
-    def map(self, value: Any, path: str, annotation: Any, depth: int) -> Any:
-        below = children(value)
-        if below is None:
-            return self._leaf(value, path, annotation)
-        if id(value) in self._copies:
-            return self._copies[id(value)]
-        if id(value) in self._above:
-            raise ConfigError("the value holds itself", path)
-        if depth >= MAX_DEPTH:
-            raise ConfigError(f"nested deeper than {MAX_DEPTH} levels", path)
-        self._above.add(id(value))
-        copies = []
-        for key, child in below:
-            copies.append(self.map(child, join(path, key), annotation_below(value, key, annotation), depth + 1))
-        self._above.discard(id(value))
-        copy = rebuild(value, copies)
-        if is_shareable(value):
-            self._copies[id(value)] = copy
-        return copy
+    def map(self, root: Any) -> Any:
+        """Returns the copy; children first, without recursion."""
+        above: set[int] = set()
+        made: list[Any] = []
+        stack: list[tuple[Any, Path, Any, Sequence[tuple[Any, Any]] | None]] = [(root, (), Any, None)]
+        while stack:
+            value, path, annotation, below = stack.pop()
+            if below is not None:
+                start = len(made) - len(below)
+                made[start:] = [rebuild(value, made[start:])]
+                above.discard(id(value))
+                self._copies[self._key(value, annotation)] = (made[-1], value, annotation)
+                continue
+            below = children(value)
+            if below is None:
+                made.append(self._leaf(value, path, annotation))
+            elif (known := self._copies.get(self._key(value, annotation))) is not None:
+                made.append(known[0])
+            elif id(value) in above:
+                raise ConfigError("the value holds itself", path_text(path))
+            else:
+                above.add(id(value))
+                stack.append((value, path, annotation, below))
+                stack.extend(
+                    [(child, (path, key), annotation_below(value, key, annotation), None) for key, child in below][::-1]
+                )
+        return made[0]
 
-    def _leaf(self, value: Any, path: str, annotation: Any) -> Any:
-        new = self._fn(path, value)
+    def _key(self, value: Any, annotation: Any) -> tuple[int, int]:
+        return id(value), 0 if is_shareable(value) else id(annotation)
+
+    def _leaf(self, value: Any, path: Path, annotation: Any) -> Any:
+        if self._fn is None:
+            return value
+        new = self._fn(path_text(path), value)
         if new is value or (isinstance(new, str) and isinstance(value, str) and new == value) or is_deferred(new):
             return new
-        return fitted(annotation, new, path)
+        return fitted(annotation, new, path_text(path))

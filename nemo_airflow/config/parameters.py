@@ -11,14 +11,31 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fiddle as fdl
+import typing_extensions
 
 from nemo_airflow.config import checks
+from nemo_airflow.config.annotations import UNPACK, substituted, typed_dict_fields
 from nemo_airflow.config.hints import hints_of
+from nemo_airflow.config.models import ModelField, is_undefined, model_fields
 from nemo_airflow.exceptions import ConfigError
 
 NO_DEFAULT = inspect.Parameter.empty
 
 _PLAIN_FACTORIES = (list, dict, set, tuple, frozenset)
+
+
+class _SetByTheCode:
+    """The default of a parameter that has one, but which only running the code would tell."""
+
+    def __repr__(self) -> str:
+        return "<set by the code>"
+
+    def __call__(self) -> Any:
+        raise TypeError("this default is made by the code, where the job runs")
+
+
+SET_BY_THE_CODE: Any = _SetByTheCode()
+"""Default of a parameter that was read from a source, where the source does not tell its value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Parameter:
         annotation: Its resolved annotation, ``Any`` where there is none; its default fits.
         default: Its default, or ``NO_DEFAULT``.
         factory: What makes its default, for a field of a dataclass; else None.
+        is_optional: Whether it may be left out though it has no default, as keys of a TypedDict may.
     """
 
     name: str
@@ -38,6 +56,7 @@ class Parameter:
     annotation: Any
     default: Any = NO_DEFAULT
     factory: Any = None
+    is_optional: bool = False
 
     @property
     def is_variadic(self) -> bool:
@@ -47,7 +66,8 @@ class Parameter:
     @property
     def is_required(self) -> bool:
         """Whether the target cannot be called without it."""
-        return self.default is NO_DEFAULT and self.factory is None and not self.is_variadic
+        has_default = self.default is not NO_DEFAULT or self.factory is not None
+        return not (has_default or self.is_variadic or self.is_optional)
 
     def known_default(self) -> Any:
         """Returns the default as a value that a config may hold, or ``NO_DEFAULT``.
@@ -79,10 +99,8 @@ class Parameters:
     def find(self, key: int | str) -> Parameter | None:
         """Returns the parameter that takes an argument of that name or position."""
         if isinstance(key, str):
-            found = self.by_name.get(key)
-            if found is not None and not found.is_variadic and found.kind is not inspect.Parameter.POSITIONAL_ONLY:
-                return found
-            return self._of_kind(inspect.Parameter.VAR_KEYWORD)
+            found = self._named.get(key)
+            return found if found is not None else self._of_kind(inspect.Parameter.VAR_KEYWORD)
         listed = list(self.by_name.values())
         if key < len(listed) and listed[key].kind in _POSITIONAL:
             return listed[key]
@@ -91,7 +109,16 @@ class Parameters:
     @property
     def names(self) -> list[str]:
         """The names that may be given."""
-        return [p.name for p in self.by_name.values() if not p.is_variadic and p.kind is not _POSITIONAL[0]]
+        return list(self._named)
+
+    @functools.cached_property
+    def fitting_types(self) -> Mapping[str, frozenset[type]]:
+        """The types whose values surely fit, by the names that may be given: of those no annotation need be asked."""
+        return {name: checks.fitting_types(parameter.annotation) for name, parameter in self._named.items()}
+
+    @functools.cached_property
+    def _named(self) -> dict[str, Parameter]:
+        return {p.name: p for p in self.by_name.values() if not p.is_variadic and p.kind is not _POSITIONAL[0]}
 
     def _of_kind(self, kind: inspect._ParameterKind) -> Parameter | None:
         return next((parameter for parameter in self.by_name.values() if parameter.kind is kind), None)
@@ -128,14 +155,37 @@ def _parameters(target: Any) -> Parameters:
         name = getattr(target, "__qualname__", repr(target))
         raise ConfigError(f"{name} has no signature to configure: call it in a function of your own") from error
     hints = hints_of(target)
-    factories = _factories(target)
+    factories, fields = _factories(target), model_fields(target)
+    own = {typing.Self: target, typing_extensions.Self: target} if isinstance(target, type) else {}
     found: dict[str, Parameter] = {}
     for name, parameter in signature.parameters.items():
-        factory = factories.get(name)
-        default = NO_DEFAULT if factory is not None else parameter.default
-        annotation = _widened(hints.get(name, Any), default)
+        field = fields.get(name, ModelField())
+        hint = hints.get(name, Any) if field.annotation is None else field.annotation
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD and (named := _named(hint)) is not None:
+            found.update(named)
+            continue
+        factory = SET_BY_THE_CODE if parameter.default is SET_BY_THE_CODE else factories.get(name, field.factory)
+        default = NO_DEFAULT if factory is not None or is_undefined(parameter.default) else parameter.default
+        annotation = _widened(substituted(hint, own), default)
         found[name] = Parameter(name, parameter.kind, annotation, default, factory)
     return Parameters(found)
+
+
+def _named(hint: Any) -> dict[str, Parameter] | None:
+    """Returns the parameters that ``**kwargs: Unpack[SomeTypedDict]`` stands for."""
+    if typing.get_origin(hint) not in UNPACK:
+        return None
+    (kind,) = typing.get_args(hint)
+    if not typing_extensions.is_typeddict(typing.get_origin(kind) or kind):
+        return None
+    fields, extra = typed_dict_fields(kind)
+    named = {
+        name: Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation, is_optional=not required)
+        for name, (annotation, required) in fields.items()
+    }
+    if extra is not None:
+        named["kwargs"] = Parameter("kwargs", inspect.Parameter.VAR_KEYWORD, extra)
+    return named
 
 
 def _widened(annotation: Any, default: Any) -> Any:

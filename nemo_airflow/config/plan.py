@@ -14,6 +14,8 @@ from typing import Any
 from nemo_airflow.exceptions import PlanError, TargetNotAllowedError, TargetNotImportableError
 from nemo_airflow.runner import grammar
 from nemo_airflow.runner import plan as runner
+from nemo_airflow.runner.contents import check, walk
+from nemo_airflow.runner.parts import plan_of
 
 __all__ = ["digest", "dumps", "flatten", "from_plan", "loads", "plan_errors", "targets", "to_plan"]
 
@@ -38,15 +40,16 @@ def to_plan(config: Any, *, check: bool = True, defaults: bool = True) -> dict[s
 
     if check:
         validate(config)
-    return {"version": grammar.VERSION, "root": encode(config, defaults=defaults)}
+    return plan_of(encode(config, defaults=defaults))
 
 
-def from_plan(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
+def from_plan(plan: Mapping[str, Any] | str | bytes, allow: Iterable[str]) -> Any:
     """Returns the config that a plan describes, checked against the targets' annotations.
 
     Args:
-        plan: The plan.
-        allow: What may be imported: exact names (``pkg.mod:name``), or prefixes that end with a dot.
+        plan: The plan, or its JSON, the shape of which is then checked once only.
+        allow: What may be imported, besides what ``$NEMO_AIRFLOW_ALLOW`` has: exact names (``pkg.mod:name``), or
+            prefixes that end with a dot.
 
     Raises:
         PlanError: The plan is not valid.
@@ -54,10 +57,12 @@ def from_plan(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
         TargetNotImportableError: A target is not there.
         ConfigError: An argument is unknown, or does not fit.
     """
+    from nemo_airflow.config.allow import allowed
     from nemo_airflow.config.decoding import decode
 
+    read = _parsed(plan) if isinstance(plan, (str, bytes)) else plan
     with plan_errors():
-        return decode(plan, allow)
+        return decode(read, allowed(allow))
 
 
 def dumps(plan: Mapping[str, Any]) -> str:
@@ -71,19 +76,24 @@ def loads(text: str | bytes) -> dict[str, Any]:
     Raises:
         PlanError: It is no valid plan; the path of the wrong node is in the error.
     """
+    plan = _parsed(text)
+    with plan_errors():
+        check(plan)
+    return dict(plan)
+
+
+def _parsed(text: str | bytes) -> Any:
+    """Returns what a plan's JSON holds, which is still to be checked."""
     try:
-        plan = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
-        raise PlanError(f"nested deeper than {grammar.MAX_DEPTH} levels") from None
+        raise PlanError(f"nested deeper than {grammar.MAX_DEPTH} levels: a plan has deeper ones in its parts") from None
     except UnicodeDecodeError as error:
         raise PlanError("the plan is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise PlanError(f"the plan is not JSON: {error}") from error
     except ValueError as error:  # a number with thousands of digits, which Python will not read
         raise PlanError(f"the plan cannot be read: {str(error).split(';')[0]}") from error
-    with plan_errors():
-        grammar.check(plan)
-    return dict(plan)
 
 
 def digest(plan: Mapping[str, Any]) -> str:
@@ -114,12 +124,14 @@ def flatten(plan: Mapping[str, Any]) -> dict[str, str]:
     first: dict[str, str] = {}
     later: list[tuple[str, str]] = []
     with plan_errors():
-        for node, kind, linked in grammar.walk(plan):
+        for node, kind, linked in walk(plan):
             if _is_in_key(linked):
                 continue
             path = grammar.path_text(linked)
             if kind in ("target", "shared") and "_id_" in node:
                 first[node["_id_"]] = path or "_target_"
+            if kind == "target" and node.get("_recipe_", {}).get("overrides"):
+                flat[grammar.join(path, "_recipe_")] = json.dumps(node["_recipe_"]["overrides"], ensure_ascii=False)
             if kind == "same":
                 later.append((path, node["_same_"]))
                 flat[path] = ""

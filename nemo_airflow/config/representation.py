@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
+import itertools
 import re
 import types
 import typing
@@ -12,7 +13,7 @@ from typing import Any
 
 import fiddle as fdl
 
-from nemo_airflow.config.graph import is_dataclass_instance, is_named_tuple
+from nemo_airflow.config.graph import is_dataclass_instance, is_named_tuple, recipe_overrides
 from nemo_airflow.config.targets import short_name
 
 _WIDTH = 100
@@ -33,8 +34,34 @@ def value_text(value: Any) -> str:
     """Returns a value as one short line, for an error message."""
     if isinstance(value, fdl.Buildable):
         return f"{type(value).__name__}({dotted_name(value.__fn_or_cls__)})"
-    text = " ".join(_leaf(value).split()) if _is_plain(value) else f"a value of type {type(value).__name__}"
+    text = " ".join(_beginning(value).split()) if _is_plain(value) else f"a value of type {type(value).__name__}"
     return text if len(text) <= _SHORT else f"{text[: _SHORT - 4]} ..."
+
+
+_BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}"), set: ("{", "}")}
+
+
+def _beginning(root: Any) -> str:
+    """Returns a value as Python writes it, up to what is shown of it: it may be huge, or the same list many times."""
+    text = ""
+    stack: list[tuple[bool, Any]] = [(False, root)]
+    while stack and len(text) <= 2 * _SHORT:
+        is_text, value = stack.pop()
+        if is_text:
+            text += value
+        elif not value or type(value) not in _BRACKETS:
+            text += _leaf(value)
+        else:
+            opening, closing = _BRACKETS[type(value)]
+            pieces: list[tuple[bool, Any]] = [(True, opening)]
+            for number, item in enumerate(itertools.islice(value, _SHORT)):
+                pieces += [(True, ", ")] if number else []
+                pieces += (
+                    [(False, item), (True, ": "), (False, value[item])] if type(value) is dict else [(False, item)]
+                )
+            pieces.append((True, f",{closing}" if type(value) is tuple and len(value) == 1 else closing))
+            stack.extend(reversed(pieces))
+    return text
 
 
 def annotation_text(annotation: Any) -> str:
@@ -90,6 +117,8 @@ def _parts(value: Any) -> tuple[str, list[tuple[str, Any]], str] | None:
         named = fdl.ordered_arguments(value).items()
         last = max((number for number, (key, _) in enumerate(named) if isinstance(key, int)), default=-1)
         items = [("" if number <= last else f"{key}=", item) for number, (key, item) in enumerate(named)]
+        if overrides := recipe_overrides(value):
+            items.append(("overrides=", overrides))
         target = dotted_name(value.__fn_or_cls__)
         if getattr(type(value), "__record__", None) is value.__fn_or_cls__:
             return f"{type(value).__name__}(", items, ")"

@@ -10,8 +10,13 @@ from typing import Any
 
 import fiddle as fdl
 
+from nemo_airflow.config.annotations import has_members, protocol_members
+from nemo_airflow.config.callables import takes
+from nemo_airflow.config.graph import recipe_overrides
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.runner.record import Record
+
+_CALLABLES = (typing.Callable, collections.abc.Callable)
 
 
 def result_fits(buildable: Any, annotation: Any) -> bool:
@@ -21,8 +26,13 @@ def result_fits(buildable: Any, annotation: Any) -> bool:
         buildable: A config, a partial or an argument factory.
         annotation: A class, ``Callable``, or anything else.
     """
-    if annotation in (Any, object, typing.Callable, collections.abc.Callable):
-        return annotation not in (typing.Callable, collections.abc.Callable) or _may_be_callable(buildable)
+    if annotation is buildable.__fn_or_cls__ and not isinstance(buildable, fdl.Partial):
+        return True
+    if annotation in (Any, object) or recipe_overrides(buildable) is not None:
+        return True  # what a recipe yields is known in the job
+    if annotation in _CALLABLES or typing.get_origin(annotation) is collections.abc.Callable:
+        fits = not isinstance(buildable, fdl.Partial) or takes(buildable, typing.get_args(annotation))
+        return fits and _may_be_callable(buildable)
     if isinstance(buildable, fdl.Partial):
         return not isinstance(annotation, type) or _subclass(functools.partial, annotation)
     if typing.get_origin(annotation) is typing.Literal:
@@ -33,13 +43,16 @@ def result_fits(buildable: Any, annotation: Any) -> bool:
         return True
     if expected is float and result is int:
         return True
+    if (names := protocol_members(annotation)) is not None:
+        methods = frozenset(name for name in names if callable(inspect.getattr_static(expected, name, None)))
+        return not isinstance(buildable.__fn_or_cls__, type) or has_members(result, methods)
     # A function may be annotated more broadly than what it returns; a class yields just itself.
     is_class = isinstance(buildable.__fn_or_cls__, type)
     return _subclass(result, expected) or (not is_class and _subclass(expected, result))
 
 
 def _may_be_callable(buildable: Any) -> bool:
-    if isinstance(buildable, fdl.Partial):
+    if isinstance(buildable, fdl.Partial) or recipe_overrides(buildable) is not None:
         return True
     target = buildable.__fn_or_cls__
     result = _result(target)
@@ -56,7 +69,9 @@ def _result(target: Any) -> Any:
     origin = typing.get_origin(returned)
     if origin is not None:
         return origin if isinstance(origin, type) else None
-    is_known = isinstance(returned, type) and returned not in (object, type(None)) and not inspect.isabstract(target)
+    is_known = (
+        isinstance(returned, type) and returned not in (Any, object, type(None)) and not inspect.isabstract(target)
+    )
     return returned if is_known else None
 
 

@@ -26,6 +26,8 @@ def target_name(target: Any) -> str:
     """
     if isinstance(target, type) and issubclass(target, Record):
         return _RECORD
+    if name := source_name(target):
+        return name
     _refuse_bound(target)
     module = getattr(target, "__module__", None)
     qualname = getattr(target, "__qualname__", None)
@@ -49,6 +51,18 @@ def target_name(target: Any) -> str:
         message = f"a job would not find this {_kind(target)} at {shown}: {_MOVE}, under the name it was defined with"
         raise TargetNotImportableError(message)
     return f"{module}:{qualname}"
+
+
+def source_name(target: Any) -> str:
+    """Returns the name of what was read from a source and stands for a target, or an empty text for a target itself."""
+    own = getattr(target, "__dict__", {})
+    return str(own.get("__nemo_source__", ""))
+
+
+def source_folder(target: Any) -> str:
+    """Returns the folder that a target was read from, where it was given and is not just on Python's path."""
+    own = getattr(target, "__dict__", {})
+    return str(own.get("__nemo_folder__", ""))
 
 
 def short_name(target: Any) -> str:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fiddle as fdl
+import pydantic
 
-from nemo_airflow.config.buildable import check_argument, check_name, unchecked
-from nemo_airflow.config.graph import is_dataclass_instance, is_deferred, iter_nodes, join
+from nemo_airflow.config import checks
+from nemo_airflow.config.buildable import check_argument, check_name, path_below
+from nemo_airflow.config.graph import children, is_dataclass_instance, is_deferred, is_named_tuple, iter_nodes
+from nemo_airflow.config.hooks import Instances, hook_of
 from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.targets import short_name
 from nemo_airflow.exceptions import ConfigError, MissingParameterError
+from nemo_airflow.runner.grammar import Path, path_text
 
 
 def validate(config: Any) -> None:
     """Checks all that a job would do with a config: names, types, what is missing, what is yet to come.
 
-    Then calls the ``validate()`` methods of dataclasses and config classes in it, the inner ones
-    first. A ``Partial`` at the root has to be complete, since the job calls it without arguments;
-    others need not.
+    Then calls the ``validate()`` methods of the classes in it that define one, the inner ones
+    first, and has pydantic's models validate what they are given. A ``Partial`` at the root has to
+    be complete, since the job calls it without arguments; others need not.
 
     Args:
         config: A config, or a value with configs in it.
@@ -42,40 +47,82 @@ def build(config: Any) -> Any:
         What the config describes; a callable for a ``Partial``.
 
     Raises:
-        ConfigError: As for :func:`validate`.
+        ConfigError: As for :func:`validate`, or it nests too deep for Fiddle.
     """
     _validate(config, called=False)
-    return fdl.build(config)
+    try:
+        return fdl.build(config)
+    except RecursionError as error:
+        levels = _levels(config)
+        if levels < _SURELY_BUILT:
+            raise  # the user's own code went too deep
+        message = (
+            f"nested {levels} levels deep, which Fiddle cannot build: a job can, and so can "
+            "nemo_airflow.runner.plan.build(to_plan(config), allow)"
+        )
+        raise ConfigError(message) from error
+
+
+_SURELY_BUILT = 50
+"""How many levels leave Fiddle's recursion far from Python's limit."""
+
+
+def _levels(config: Any) -> int:
+    """Returns how many levels of values there are below a config, itself included."""
+    level, seen, count = [config], {id(config)}, 0
+    while level:
+        count += 1
+        below = [child for value in level for _, child in children(value) or ()]
+        level = [child for child in below if id(child) not in seen]
+        seen.update(map(id, level))
+    return count
 
 
 def _validate(config: Any, *, called: bool) -> None:
-    hooks: list[tuple[str, Callable[[], object]]] = []
+    hooks: list[tuple[Path, Callable[[], object]]] = []
+    instances = Instances()
     for path, value, below in iter_nodes(config):
-        if is_deferred(value):
-            raise ConfigError(_not_yet(value), path)
-        if isinstance(value, fdl.Buildable):
-            _check_config(value, path, complete=isinstance(value, fdl.Config) or (called and value is config))
-        elif is_dataclass_instance(value):
-            for name, field in below or ():
-                check_argument(type(value), name, field, path)
-        if (hook := _hook(value)) is not None:
+        if below is None and not is_deferred(value):
+            continue
+        try:
+            _check_value(value, below or (), complete=isinstance(value, fdl.Config) or (called and value is config))
+        except ConfigError as error:
+            raise _placed(error, path) from error.__cause__
+        if (hook := hook_of(value, instances)) is not None:
             hooks.append((path, hook))
     for path, hook in reversed(hooks):
         _call(hook, path)
 
 
-def _check_config(config: Any, path: str, *, complete: bool) -> None:
+def _check_value(value: Any, below: Sequence[tuple[Any, Any]], *, complete: bool) -> None:
+    if isinstance(value, fdl.Buildable):
+        _check_config(value, complete=complete)
+    elif is_dataclass_instance(value) or is_named_tuple(value):
+        for name, field in below:
+            check_argument(type(value), name, field, "")
+    elif is_deferred(value):
+        raise ConfigError(_not_yet(value))
+
+
+def _placed(error: ConfigError, path: Path) -> ConfigError:
+    """Returns an error with the path of what holds the wrong value in front of its own."""
+    above = path_text(path)
+    dot = "." if above and error.path and not error.path.startswith("[") else ""
+    return type(error)(error.message, f"{above}{dot}{error.path}")
+
+
+def _check_config(config: Any, *, complete: bool) -> None:
     target = config.__fn_or_cls__
     for key, value in config.__arguments__.items():
         if isinstance(key, str):
-            check_name(target, key, join(path, key))
-        check_argument(target, key, value, path)
+            check_name(target, key, key)
+        check_argument(target, key, value, "")
     if not complete:
         return
     for position, parameter in enumerate(parameters_of(target).by_name.values()):
         if parameter.is_required and not _is_given(config, parameter, position):
             message = f"{short_name(target)} needs it, and it was not given"
-            raise MissingParameterError(message, join(path, parameter.name))
+            raise MissingParameterError(message, parameter.name)
 
 
 def _is_given(config: Any, parameter: Parameter, position: int) -> bool:
@@ -92,41 +139,27 @@ def _not_yet(value: Any) -> str:
     )
 
 
-def _hook(value: Any) -> Callable[[], object] | None:
-    """Returns what calls the value's own ``validate()``, for the kinds of class that may define one."""
-    if is_dataclass_instance(value):
-        return value.validate if _has_hook(type(value)) else None
-    if not isinstance(value, fdl.Config):
-        return None
-    target = value.__fn_or_cls__
-    if getattr(type(value), "__record__", None) is not None:
-        return type(value).validate.__get__(value) if _has_hook(type(value)) else None
-    if isinstance(target, type) and dataclasses.is_dataclass(target) and _has_hook(target):
-        return lambda: _instance(value).validate()
-    return None
-
-
-def _has_hook(kind: Any) -> bool:
-    hook = inspect.getattr_static(kind, "validate", None)
-    return inspect.isfunction(hook) and len(inspect.signature(hook).parameters) == 1
-
-
-def _instance(value: Any) -> Any:
-    """Returns a dataclass's instance to call its ``validate()`` on; what is no dataclass in it stays a config."""
-    if not (isinstance(value, fdl.Config) and dataclasses.is_dataclass(value.__fn_or_cls__)):
-        return value
-    copy = unchecked(value.__fn_or_cls__, {key: _instance(child) for key, child in value.__arguments__.items()})
-    positional, named = copy.__signature_info__.transform_to_args_kwargs(copy.__arguments__)
-    make: Any = value.__fn_or_cls__
-    return make(*positional, **named)
-
-
-def _call(hook: Callable[[], object], path: str) -> None:
+def _call(hook: Callable[[], object], linked: Path) -> None:
     try:
-        hook()
+        with contextlib.redirect_stdout(sys.stderr):  # what we print ourselves may be read by a program
+            answer = hook()
     except ConfigError as error:
-        raise type(error)(error.message, ".".join(filter(None, (path, error.path)))) from error
-    except Exception as error:  # the user's own code, whose word it is that the config is wrong
-        text = str(error) or type(error).__name__
+        raise _placed(error, linked) from error
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ConfigError(checks.said(first), path_below(path_text(linked), first["loc"])) from error
+    except (Exception, SystemExit) as error:  # the user's own code, whose word it is that the config is wrong
+        text = _one_line(str(error)) or type(error).__name__
         message = text if isinstance(error, (ValueError, TypeError, AssertionError)) else f"validate() failed: {text}"
-        raise ConfigError(message, path) from error
+        raise ConfigError(message, path_text(linked)) from error
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise ConfigError(
+            "validate() is a coroutine, which nothing would await: define it without async", path_text(linked)
+        )
+    if answer is False:
+        raise ConfigError("validate() returned False", path_text(linked))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

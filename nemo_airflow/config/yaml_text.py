@@ -11,18 +11,25 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 import yaml
 
 from nemo_airflow.exceptions import PlanError
 from nemo_airflow.runner import grammar
+from nemo_airflow.runner.contents import check
+from nemo_airflow.runner.parts import plan_of
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _MAX_NODES = 1_000_000
 """How large a file may be once each alias is replaced by what it stands for."""
+
+_MAX_DEPTH = 20_000
+"""How deep a file may nest: what libyaml takes for it grows with the square."""
+
+_MOST_DIGITS = 4_000
 
 _NULL = re.compile(r"(?:~|null|Null|NULL)?")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -46,11 +53,9 @@ def to_yaml(config: Any) -> str:
         TargetNotImportableError: A job could not import a function or class.
     """
     from nemo_airflow.config.plan import to_plan
+    from nemo_airflow.config.yaml_writing import write
 
-    plan = to_plan(config, check=False, defaults=False)
-    return yaml.dump(
-        _Unsharing(plan).node(plan["root"]), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
-    )
+    return write(to_plan(config, check=False, defaults=False), _dotted, _style)
 
 
 def from_yaml(source: str | os.PathLike[str], allow: Iterable[str] = ()) -> Any:
@@ -87,11 +92,29 @@ def plan_from_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         PlanError: The file is not valid, with its line.
     """
+    return plan_from_values(_read(source))
+
+
+def values_from_yaml(text: str) -> Any:
+    """Returns what a YAML document holds as plain values; what an alias stands for is the same object.
+
+    Raises:
+        PlanError: It is not valid, with its line.
+    """
+    return _Events(text).read()
+
+
+def plan_from_values(values: Any) -> dict[str, Any]:
+    """Returns the plan that plain values describe, as :func:`plan_from_yaml` does of a file's.
+
+    Raises:
+        PlanError: They are no such values.
+    """
     from nemo_airflow.config.plan import plan_errors
 
-    plan = {"version": grammar.VERSION, "root": _Sharing(_read(source)).plan_root()}
+    plan = plan_of(_Sharing(values).plan_root())
     with plan_errors():
-        grammar.check(plan)
+        check(plan)
     return plan
 
 
@@ -140,12 +163,20 @@ def _scalar(text: str) -> Any:
     if _BOOL.fullmatch(text):
         return text[0] in "tT"
     if _INT.fullmatch(text):
+        if len(text) > _MOST_DIGITS:
+            raise ValueError(f"Exceeds the limit ({_MOST_DIGITS} digits) for integers")
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        if math.isinf(number := float(text)):
+            raise ValueError(f"{_short(text)} is more than a float can hold: write .inf for infinity")
+        return number
     if _SPECIAL.fullmatch(text):
         return float(text.replace(".", ""))
     return text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class _Open:
@@ -201,14 +232,16 @@ class _Events:
             self._put(known[0], known[1], line)
         elif isinstance(event, yaml.ScalarEvent):
             self._check_tag(event, line)
+            if event.value == "<<" and event.implicit[0] and self._is_at_key():
+                raise PlanError(f"line {line}: merge keys (<<) are not supported; write the values out")
             value = self._value(event, line)
             if event.anchor:
                 self._anchors[event.anchor] = (value, 1)
             self._put(value, 1, line)
         elif isinstance(event, yaml.CollectionStartEvent):
             self._check_tag(event, line)
-            if len(self._open) >= grammar.MAX_DEPTH:
-                raise PlanError(f"line {line}: nested deeper than {grammar.MAX_DEPTH} levels")
+            if len(self._open) >= _MAX_DEPTH:
+                raise PlanError(f"line {line}: nested deeper than {_MAX_DEPTH} levels")
             if event.anchor:
                 self._anchors[event.anchor] = None
             self._open.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], event.anchor))
@@ -233,12 +266,13 @@ class _Events:
                 raise PlanError(f"line {line}: a key has to be a plain value")
             if value in inside.value:
                 raise PlanError(f"line {line}: the key {value!r} is given twice")
-            if value == "<<":
-                raise PlanError(f"line {line}: merge keys (<<) are not supported; write the values out")
             inside.key = value
         else:
             inside.value[inside.key] = value
             inside.key = _NO_KEY
+
+    def _is_at_key(self) -> bool:
+        return bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is _NO_KEY
 
     def _check_tag(self, event: Any, line: int) -> None:
         if event.tag is not None and event.tag not in _PLAIN_TAGS:
@@ -266,40 +300,27 @@ class _Sharing:
         self._shared = self._in_several_places(root)
 
     def plan_root(self) -> Any:
-        """Returns the root's node."""
-        return self._node(self._root)
-
-    def _node(self, value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return {"_float_": "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
-        if not isinstance(value, (list, dict)):
-            return value
-        if id(value) not in self._shared:
-            return self._composite(value)
-        if id(value) in self._ids:
-            return {"_same_": self._ids[id(value)]}
-        name = self._ids[id(value)] = str(len(self._ids) + 1)
-        node = self._composite(value)
-        if isinstance(value, dict) and "_target_" in value:
-            return {**node, "_id_": name}
-        # A value that a tag stands for cannot change: it need not be one object.
-        return node if _is_tag(value) else {"_id_": name, "_value_": node}
-
-    def _composite(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._node(item) for item in value]
-        if not all(isinstance(key, str) for key in value):
-            return {"_dict_": [[self._node(key), self._node(item)] for key, item in value.items()]}
-        node = {key: self._node(item) for key, item in value.items()}
-        for key in ("_target_", "_ref_"):
-            if isinstance(node.get(key), str):
-                node[key] = name_from_dotted(node[key])
-        if node.get("_partial_") is False and "_target_" in node:
-            del node["_partial_"]
-        for key in ("_id_", "_same_"):
-            if key in node:
-                raise PlanError(f"{key} is for plans; in YAML, share with an anchor and aliases")
-        return node
+        """Returns the root's node; without recursion, each node written into the place that its holder keeps."""
+        holder: list[Any] = [None]
+        stack: list[tuple[Any, Any, Any]] = [(self._root, holder, 0)]
+        while stack:
+            value, inside, key = stack.pop()
+            if not isinstance(value, (list, dict)):
+                inside[key] = _leaf(value)
+                continue
+            if id(value) in self._ids:
+                inside[key] = {"_same_": self._ids[id(value)]}
+                continue
+            node, below = _opened(value)
+            inside[key] = node
+            if id(value) in self._shared:
+                name = self._ids[id(value)] = str(len(self._ids) + 1)
+                if isinstance(value, dict) and "_target_" in value:
+                    node["_id_"] = name
+                else:
+                    inside[key] = {"_id_": name, "_value_": node}
+            stack.extend(reversed(below))
+        return holder[0]
 
     def _in_several_places(self, root: Any) -> set[int]:
         once: set[int] = set()
@@ -320,9 +341,35 @@ class _Sharing:
         return twice
 
 
+def _leaf(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"_float_": "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
+    return value
+
+
+def _opened(value: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
+    """Returns the node of a list or mapping, and what is to be written into it: the values with their places."""
+    if isinstance(value, list):
+        items: list[Any] = [None] * len(value)
+        return items, [(item, items, index) for index, item in enumerate(value)]
+    if not all(isinstance(key, str) for key in value):
+        pairs = [[_leaf(key), None] for key in value]
+        return {"_dict_": pairs}, [(item, pair, 1) for item, pair in zip(value.values(), pairs, strict=True)]
+    node = dict(value)
+    for key in ("_target_", "_ref_"):
+        if isinstance(node.get(key), str):
+            node[key] = name_from_dotted(node[key])
+    if node.get("_partial_") is False and "_target_" in node:
+        del node["_partial_"]
+    for key in ("_id_", "_same_", "_part_"):
+        if key in node:
+            raise PlanError(f"{key} is for plans; in YAML, share with an anchor and aliases")
+    return node, [(item, node, key) for key, item in node.items() if isinstance(item, (list, dict, float))]
+
+
 def _is_tag(value: Any) -> TypeGuard[dict[str, Any]]:
-    """Returns whether a value is one of a plan's tags, such as ``{"_path_": ...}``."""
-    if not isinstance(value, dict) or len(value) != 1:
+    """Returns whether a value is one of a plan's tags for what cannot change, such as ``{"_path_": ...}``."""
+    if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) in ("_set_", "_dict_"):
         return False
     return grammar.is_reserved(next(iter(value))) and "_target_" not in value
 
@@ -336,55 +383,16 @@ def name_from_dotted(name: str) -> str:
     return f"{'.'.join(parts[:capital])}:{'.'.join(parts[capital:])}"
 
 
-class _Unsharing:
-    """Turns a plan's nodes into values to dump: what is shared is one object, which becomes an anchor.
-
-    Args:
-        plan: The plan as it was made, so that ``_id_`` comes before ``_same_``.
-    """
-
-    def __init__(self, plan: Mapping[str, Any]) -> None:
-        self._plan = plan
-        self._values: dict[str, Any] = {}
-
-    def node(self, node: Any) -> Any:
-        """Returns the value to dump for a node."""
-        kind = grammar.kind_of(node)
-        if kind == "same":
-            return self._values[node["_same_"]]
-        if kind == "_float_":
-            return float(node[kind])
-        if kind == "shared":
-            value = self.node(node["_value_"])
-            self._values[node["_id_"]] = value
-            return value
-        if isinstance(node, list):
-            return [self.node(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        value = {key: self.node(item) for key, item in node.items() if key != "_id_"}
-        for key in ("_target_", "_ref_"):
-            if key in value and name_from_dotted(dotted := value[key].replace(":", ".")) == value[key]:
-                value[key] = dotted
-        if "_id_" in node:
-            self._values[node["_id_"]] = value
-        return value
+def _dotted(name: str) -> str:
+    """Returns a target's name with dots only, where it is read again from that."""
+    dotted = name.replace(":", ".")
+    return dotted if name_from_dotted(dotted) == name else name
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or YAML 1.2 would read as anything but a text."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return not isinstance(data, (list, dict)) or not data or _is_tag(data)
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _style(text: str) -> str | None:
+    """Returns the style of a text, quoted where YAML 1.1 or YAML 1.2 would read it as anything else."""
     try:
         plain = _scalar(text) == text
     except ValueError:
         plain = False
-    style = '"' if _SPECIAL_CHARACTERS.search(text) else "|" if "\n" in text else None if plain else "'"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
+    return '"' if _SPECIAL_CHARACTERS.search(text) else "|" if "\n" in text else None if plain else "'"

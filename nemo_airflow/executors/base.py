@@ -146,6 +146,14 @@ class Session(abc.ABC):
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """Returns by key where jobs come from: the labels with which they were submitted."""
 
+    async def reads_zstd(self, executor: Executor) -> bool:
+        """Returns whether jobs of an executor of this session are known to unpack ``tar.zst``; False where it is not.
+
+        Args:
+            executor: One with this session's :meth:`Executor.connection_key`.
+        """
+        return executor.reads_zstd
+
     async def close(self) -> None:
         """Gives the connection back. The jobs go on."""
         return
@@ -173,6 +181,16 @@ class Executor(abc.ABC):
     time: str | float | None = None
     grace: float = 30.0
     launcher: Launcher | None = None
+
+    @property
+    def reads_zstd(self) -> bool:
+        """Whether it is known, without asking anybody, that a job can unpack ``tar.zst``."""
+        return False
+
+    @property
+    def zstd_mark(self) -> str:
+        """Names what unpacks its packages, where jobs leave word on whether that reads ``tar.zst``; empty elsewhere."""
+        return ""
 
     @abc.abstractmethod
     def render(self, job: Job) -> Request:

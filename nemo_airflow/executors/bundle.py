@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import IO
 
 from nemo_airflow import settings
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, StoreError, StoreUnavailable
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Request
-from nemo_airflow.job import Package
+from nemo_airflow.job import Archive, Package
 from nemo_airflow.packaging.store import PackageStore
 
 
@@ -21,16 +21,35 @@ def runner_entry() -> str:
     return f"runner/{shipping.runner_digest()}/{shipping.ENTRY}"
 
 
-def package_path(package: Package) -> Path:
-    """Returns where a job's package is on this machine.
+def package_files(package: Package) -> list[tuple[Archive, Path]]:
+    """Returns the archives of a job's package and where they are on this machine; see :func:`archive_path`. Blocks."""
+    return [(archive, archive_path(archive)) for archive in package.archives]
+
+
+def archive_path(archive: Archive) -> Path:
+    """Returns where an archive is on this machine, to which it is fetched from the shared store if need be.
+
+    Blocks.
 
     Raises:
-        ExecutorError: It is not in the store.
+        ExecutorError: It is in neither.
+        BackendUnavailable: The shared store is away.
     """
-    path = PackageStore(settings.packages_folder()).path(package.digest, package.format)
-    if not path.is_file():
-        raise ExecutorError(f"package {package.digest[:12]} is not in the store {path.parent.parent}: build it again")
-    return path
+    cache = PackageStore(settings.packages_folder())
+    path = cache.path(archive.digest, archive.format)
+    if cache.has(archive.digest, archive.format):
+        return path
+    from nemo_airflow.packaging.store.address import configured_store
+
+    try:
+        shared = configured_store()
+        if shared is not None:
+            return shared.get_package(archive, cache)
+    except StoreUnavailable as error:
+        raise BackendUnavailable(str(error)) from error
+    except StoreError as error:
+        raise ExecutorError(str(error)) from error
+    raise ExecutorError(f"package {archive.digest[:12]} is not in the store {path.parent.parent}: build it again")
 
 
 def write_bundle(
@@ -68,8 +87,9 @@ def write_bundle(
         for name, text in sorted(request.files.items()):
             writer.add(f"{folder}/{name}", text.encode())
         if with_package and request.package is not None:
-            with package_path(request.package).open("rb") as package:
-                writer.add_file(f"{folder}/package.{request.package.format}", package)
+            for archive, path in package_files(request.package):
+                with path.open("rb") as content:
+                    writer.add_file(f"{folder}/{archive.name}", content)
 
 
 class _Writer:

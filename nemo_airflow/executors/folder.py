@@ -9,14 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.processes import ProcessRef
-from nemo_airflow.job import FailureKind, JobState, JobStatus, Package
-
-if TYPE_CHECKING:
-    from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
 
 _STATES = {
     "succeeded": JobState.SUCCEEDED,
@@ -63,10 +60,9 @@ class JobFolder:
         for name, text in files.items():
             _write_atomic(self.path / name, text)
 
-    def bring_package(self, store: PackageStore, package: Package) -> None:
-        """Lays the package's archive into the folder, without a copy where the disk allows it."""
-        archive = store.path(package.digest, package.format)
-        _link_or_copy(archive, self.path / f"package.{package.format}")
+    def bring(self, archive: Archive, path: Path) -> None:
+        """Lays an archive of the package into the folder, without a copy where the disk allows it."""
+        _link_or_copy(path, self.path / archive.name)
 
     def claim(self) -> ProcessRef | None:
         """Returns the runner that took the job, or None when none has."""

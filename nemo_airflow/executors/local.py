@@ -24,10 +24,11 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
-from nemo_airflow.executors import processes, shipping
+from nemo_airflow.executors import bundle, processes, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session
 from nemo_airflow.executors.folder import JobFolder
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus
+from nemo_airflow.packaging.archive import writes_zstd
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,6 +66,11 @@ class LocalExecutor(Executor):
     root: str | None = None
     python: str | None = None
     inherit_env: Sequence[str] = INHERITED
+
+    @property
+    def reads_zstd(self) -> bool:
+        """See :attr:`Executor.reads_zstd`: what this process can write, the same interpreter can read."""
+        return self.python is None and writes_zstd()
 
     def render(self, job: Job) -> Request:
         """Returns the process to start, and the folder and files that it finds."""
@@ -157,9 +163,8 @@ class LocalSession(Session):
             shipping.install_runner(self._root / ".runner")
             folder.lay_out(request.files)
             if request.package:
-                from nemo_airflow.packaging.store import PackageStore
-
-                folder.bring_package(PackageStore(settings.packages_folder()), request.package)
+                for archive, path in bundle.package_files(request.package):
+                    folder.bring(archive, path)
             process = self._spawn(request, folder)
         except OSError as error:
             raise SubmitError(f"cannot start a local job in {folder.path}: {error}", kind=_errno_kind(error)) from error

@@ -11,9 +11,11 @@ from airflow.sdk.definitions.context import Context
 
 from nemo_airflow import settings
 from nemo_airflow.job import Package
-from nemo_airflow.packaging.base import Packager
+from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.packaging.git import GitArchivePackager
+from nemo_airflow.packaging.hybrid import HybridPackager
 from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.packaging.store.address import publish
 
 
 class PackagingHook(BaseHook):
@@ -22,24 +24,34 @@ class PackagingHook(BaseHook):
     Args:
         packager: What to ship.
         store: Where packages are kept; ``<home>/packages`` when None.
+        reads_zstd: Whether the job is known to read ``tar.zst``, which what is new is packed in then, where nobody has
+            said a format.
     """
 
-    def __init__(self, packager: Packager, store: PackageStore | None = None) -> None:
+    def __init__(self, packager: Packager, store: PackageStore | None = None, *, reads_zstd: bool = False) -> None:
         super().__init__()
         self.packager = packager
+        self.reads_zstd = reads_zstd
         self.store = store or PackageStore(settings.packages_folder())
 
     def package(self, context: Context) -> Package:
         """Returns the package of the task's code; see :meth:`Packager.package`.
+
+        Where machines share a store (``$NEMO_AIRFLOW_STORE``), it is put there too.
 
         A packager without a path takes the repository of the DAG's bundle, at the bundle's version
         where it has one.
         """
         bundle = getattr(context["ti"], "bundle_instance", None)
         packager = self.packager
-        if isinstance(packager, GitArchivePackager) and packager.path is None:
+        if bundle is not None:
             packager = _at_version(packager, bundle)
-        package = packager.package(self.store, root=bundle_folder(context))
+        root = bundle_folder(context)
+        if isinstance(packager, ContentPackager):
+            package = packager.package(self.store, root=root, reads_zstd=self.reads_zstd)
+        else:
+            package = packager.package(self.store, root=root)
+        publish(package)
         changes = " with uncommitted changes" if package.dirty else ""
         self.log.info(
             "Package %s: %d bytes, commit %s%s",
@@ -61,8 +73,16 @@ def bundle_folder(context: Context) -> Path:
     return Path(bundle.path) if bundle is not None else Path(context["dag"].fileloc).parent
 
 
-def _at_version(packager: GitArchivePackager, bundle: Any) -> GitArchivePackager:
+def _at_version(packager: Packager, bundle: Any) -> Packager:
     """Takes a git bundle's bare clone: the checkout of a version may have lost its ``.git``."""
+    if isinstance(packager, HybridPackager):
+        parts: dict[str, Any] = {
+            prefix: [_at_version(each, bundle) for each in packagers]
+            for prefix, packagers in packager.by_prefix().items()
+        }
+        return dataclasses.replace(packager, sub_packagers=parts)
+    if not isinstance(packager, GitArchivePackager) or packager.path is not None:
+        return packager
     bare, version = getattr(bundle, "bare_repo_path", None), getattr(bundle, "version", None)
     if bare is None or not version or not Path(bare).is_dir():
         return packager

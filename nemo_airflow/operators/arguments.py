@@ -7,7 +7,7 @@ does ask any ``ResolveMixin``; that class is private to Airflow, so it is used i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from airflow.sdk import XComArg
@@ -16,6 +16,7 @@ from airflow.sdk.definitions._internal.types import ArgNotSet
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
+from nemo_airflow.config.graph import is_deferred
 from nemo_airflow.config.leaves import iter_leaves, map_leaves
 from nemo_airflow.exceptions import NemoAirflowError
 
@@ -56,6 +57,16 @@ class Argument(ResolveMixin):
 
     def __repr__(self) -> str:
         return repr(self.value)
+
+
+def by_name(value: Any, find: Callable[[str], Any]) -> Any:
+    """Returns what a plain text names; anything else, and a template that is yet to be rendered, as it is.
+
+    Args:
+        value: An operator's argument.
+        find: Returns what is registered under a name.
+    """
+    return find(value) if isinstance(value, str) and not is_deferred(value) else value
 
 
 def wrap(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ConfigError, OverrideError
@@ -20,7 +21,7 @@ def params_from(config: Any, prefix: str = "") -> dict[str, Param]:
     refuses such a param in a DAG that has a schedule.
 
     Args:
-        config: The config that the operator runs.
+        config: The config that the operator runs, or the name of a registered recipe.
         prefix: Put before each name, with a dot; the operator's ``params_prefix``.
 
     Returns:
@@ -32,7 +33,10 @@ def params_from(config: Any, prefix: str = "") -> dict[str, Param]:
     from airflow.sdk import Param
 
     from nemo_airflow.config.form import form_fields
+    from nemo_airflow.registered import named_recipe
 
+    if isinstance(config, str):
+        config = named_recipe(config)
     params: dict[str, Param] = {}
     for name, field in form_fields(config, prefix).items():
         section = ".".join(filter(None, (prefix, field.section)))
@@ -69,6 +73,24 @@ def overrides_from(params: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     if not isinstance(others, Mapping):
         raise OverrideError(f"expected an object of values by path, got {type(others).__name__}", advanced)
     return {**found, **{str(path): value for path, value in others.items()}}
+
+
+def check_conf(conf: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Checks that a run's conf has only keys that are params of its DAG; Airflow takes any.
+
+    Args:
+        conf: The run's conf.
+        known: Names of the DAG's params.
+
+    Raises:
+        OverrideError: It has another one; the message has the nearest names.
+    """
+    names = list(known)
+    for key in conf:
+        if key not in names:
+            close = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+            hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise OverrideError(f"the run's conf has {key!r}, which is no param of the DAG{hint}")
 
 
 def _name(prefix: str) -> str:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk.definitions.context import Context
 
-from nemo_airflow.config import Config, Partial, apply_overrides, validate
+from nemo_airflow.config import Config, Partial, validate
 from nemo_airflow.config import plan as plans
+from nemo_airflow.config.allow import allowed as allow_here
+from nemo_airflow.config.graph import iter_nodes
+from nemo_airflow.config.leaves import copied
+from nemo_airflow.config.origins import Origin
+from nemo_airflow.config.overrides import change
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.job import Job
 from nemo_airflow.keys import job_key
-from nemo_airflow.operators.params import overrides_from
+from nemo_airflow.operators.params import check_conf, overrides_from
+from nemo_airflow.runner.contents import check
+from nemo_airflow.runner.plan import check_allowed
 
 Overrides = Mapping[str, Any] | Sequence[str]
 
@@ -66,14 +74,26 @@ def prepare(
     if not isinstance(config, (Config, Partial)):
         raise ConfigError(_not_a_config(config))
     # What the author wrote may be imported in the job, and not what an override might bring.
-    allowed = [*plans.targets(plans.to_plan(config, check=False)), *allow]
+    allowed = [*plans.targets(plans.to_plan(config, check=False)), *allow_here(allow), *_named_in(overrides)]
+    given: dict[str, Overrides] = {}
     if params_prefix is not None:
-        config = apply_overrides(config, overrides_from(context["params"], params_prefix))
-    if overrides:
-        config = apply_overrides(config, overrides)
+        check_conf(context["dag_run"].conf or {}, context["dag"].params)
+        given["the run's conf"] = overrides_from(context["params"], params_prefix)
+    # Their templates may have the run's conf in them, so they read no files either.
+    given["the operator's overrides"] = overrides
+    if any(given.values()):
+        config = copied(config)
+    for name, changes in given.items():
+        origin = Origin(name, tuple(allowed))
+        config = change(config, changes, origin)
+        allowed += origin.granted.targets()
     validate(config)
     plan = plans.to_plan(config)
-    allowed += _enums(plan)  # an override may choose a member of an enumeration that was not named before
+    with plans.plan_errors():
+        contents = check(plan)
+        # An override may choose a member of an enumeration that was not named before.
+        allowed += sorted(contents.enums)
+        check_allowed(contents.names, allowed)
     where = json.dumps(executor.to_json(), sort_keys=True)
     digest = hashlib.sha256(f"{plans.digest(plan)}\n{where}".encode()).hexdigest()
     labels = labels_of(context)
@@ -101,15 +121,12 @@ def labels_of(context: Context) -> dict[str, str]:
     return labels
 
 
-def _enums(plan: Any) -> set[str]:
-    """Returns the classes of the enumeration members in a plan."""
-    if isinstance(plan, Mapping):
-        member = plan.get("_enum_")
-        own = {str(member).rpartition(".")[0]} if member else set()
-        return own.union(*(_enums(value) for value in plan.values()))
-    if isinstance(plan, list):
-        return set().union(*(_enums(value) for value in plan))
-    return set()
+def _named_in(overrides: Overrides) -> tuple[str, ...]:
+    """Returns the targets of the configs and functions among an author's own overrides."""
+    values = list(overrides.values()) if isinstance(overrides, Mapping) else []
+    nodes = [value for _, value, _ in iter_nodes(values)]
+    found = [value for value in nodes if isinstance(value, (Config, Partial, type)) or inspect.isroutine(value)]
+    return plans.targets(plans.to_plan(found, check=False))
 
 
 def _not_a_config(value: Any) -> str:

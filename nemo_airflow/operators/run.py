@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from nemo_airflow import blocking
 from nemo_airflow.config import plan as plans
-from nemo_airflow.exceptions import BackendUnavailable, ConfigError, JobFailed, NemoAirflowError, SubmitError
-from nemo_airflow.executors.base import Executor, Session
+from nemo_airflow.exceptions import (
+    BackendUnavailable,
+    ConfigError,
+    JobFailed,
+    NemoAirflowError,
+    SettingsError,
+    SubmitError,
+)
+from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.local import LocalExecutor
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, Package
-from nemo_airflow.monitor import Monitor
 from nemo_airflow.operators import attempt as attempts
-from nemo_airflow.operators.arguments import unwrap, wrap
+from nemo_airflow.operators.arguments import by_name, unwrap, wrap
+from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.operators.links import MLflowRunLink
-from nemo_airflow.operators.preparation import Overrides, Prepared, labels_of, prepare
-from nemo_airflow.packaging.base import Packager
+from nemo_airflow.operators.preparation import Overrides, Prepared, prepare
+from nemo_airflow.packaging.base import ContentPackager, Packager
+from nemo_airflow.registered import named_executor, named_recipe
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.run import TrackedRun, load_collector, open_run
@@ -39,16 +45,8 @@ from nemo_airflow.triggers.task_log import TaskLog
 _BACKSTOP = timedelta(seconds=60)
 """How long after the deadline Airflow itself ends the deferral, should the triggerer not have."""
 
-_KILL_TIMEOUT = 20.0
-
-_PATIENCE = 120.0
-"""Seconds for which a worker waits for a back-end that is away. After that the task's next try does."""
-
-T = TypeVar("T")
-
 _SHOWN_PARAMETERS = 500
 """How many parameters of the config the job's page shows; the tracker has all of them."""
-
 
 _DEFAULT_TRACKER = MLflowTracker()
 
@@ -60,9 +58,11 @@ class NemoRunOperator(BaseOperator):
     return value is the task's XCom, and an error is the task's, with the job's own traceback.
 
     Args:
-        config: What to run: a ``Config``, ``Partial`` or ``Script``. Strings in it may be
-            templates, and values may be the outputs of other tasks, which then run before.
-        job_executor: Where to run it, or a ``Config`` of an executor; ``LocalExecutor()`` when None.
+        config: What to run: a ``Config``, ``Partial`` or ``Script``, or the name of a recipe that an
+            installed distribution registers. Strings in it may be templates, and values may be the
+            outputs of other tasks, which then run before.
+        job_executor: Where to run it, or a ``Config`` of an executor, or the name of a registered one;
+            ``LocalExecutor()`` when None.
             (``executor`` is Airflow's own: the name of the Airflow executor that runs the task.)
         packager: How to ship the code, or None: a job on this machine then imports from the DAG
             bundle's folder, and others from their image.
@@ -123,8 +123,8 @@ class NemoRunOperator(BaseOperator):
                 "give the back-end as job_executor=..."
             )
         super().__init__(**kwargs)
-        self.config = wrap(config)
-        self.job_executor = wrap(job_executor if job_executor is not None else LocalExecutor())
+        self.config = wrap(by_name(config, named_recipe))
+        self.job_executor = wrap(by_name(job_executor, named_executor) if job_executor is not None else LocalExecutor())
         self.packager = wrap(packager)
         self.tracker = wrap(tracker)
         self.experiment = experiment
@@ -135,7 +135,8 @@ class NemoRunOperator(BaseOperator):
         self.env = env
         self.allow = allow
         self.deferrable = deferrable
-        self._submitted: tuple[Executor, JobHandle] | None = None
+        self._submitted: tuple[BackEnd, JobHandle] | None = None
+        self._without_zstd = False
 
     def execute(self, context: Context) -> Any:
         """Submits the job, or finds the one that an earlier try submitted, and waits for its end."""
@@ -164,15 +165,15 @@ class NemoRunOperator(BaseOperator):
         """Cancels the job: the task was killed while it was in a worker."""
         if self._submitted is None:
             return
-        executor, handle = self._submitted
+        back_end, handle = self._submitted
         self.log.info("The task was killed: cancelling job %s", handle.key)
-        blocking.run(_cancel(executor, handle), _KILL_TIMEOUT)
+        back_end.cancel_at_once(handle)
 
     def _prepare(self, context: Context) -> Prepared:
         if self.overrides is not None and not isinstance(self.overrides, (Mapping, list, tuple)):
             raise ConfigError(f"overrides is {type(self.overrides).__name__}, not a mapping or a list of texts")
         return prepare(
-            unwrap(self.config),
+            by_name(unwrap(self.config), named_recipe),
             self._executor(),
             context,
             overrides=self.overrides or (),
@@ -181,7 +182,7 @@ class NemoRunOperator(BaseOperator):
         )
 
     def _executor(self) -> Executor:
-        executor = unwrap(self.job_executor)
+        executor = by_name(unwrap(self.job_executor), named_executor)
         if not isinstance(executor, Executor):
             from nemo_airflow.config import Config, build
 
@@ -191,77 +192,57 @@ class NemoRunOperator(BaseOperator):
         return executor
 
     def _begin(self, context: Context, prepared: Prepared) -> Any:
-        executor = self._executor()
+        back_end = BackEnd(self._executor(), self.log.warning)
         store = context["task_state_store"]
         max_tries = context["ti"].max_tries
         earlier = attempts.recall(store)
         if attempts.continues(earlier, digest=prepared.digest, max_tries=max_tries):
             attempt = earlier
         else:
-            number = self._next_number(prepared, executor, earlier)
+            number = _next_number(prepared, back_end, earlier)
             attempt = attempts.Attempt(number, prepared.key(number), prepared.digest, max_tries)
             attempts.remember(store, attempt)
         assert attempt is not None  # noqa: S101 - for the type checker: continues() is false for None
         with _plain_errors():
-            handle, run, attached = self._attach_or_submit(context, prepared, executor, attempt)
-        return self._wait(context, executor, handle, run, attached=attached)
-
-    def _next_number(self, prepared: Prepared, executor: Executor, earlier: attempts.Attempt | None) -> int:
-        """Returns the number of a new attempt, and ends what may still run of the earlier one."""
-        session = blocking.run(_session(executor))
-        if earlier is not None:
-            if found := self._ask(lambda: session.find([earlier.key])):
-                self._ask(lambda: session.cancel(list(found.values())))
-            return earlier.number + 1
-        # No record, yet a job of that key: the record was dropped when the task was cleared.
-        number = 1
-        while found := self._ask(functools.partial(session.find, [prepared.key(number)])):
-            self._ask(functools.partial(session.cancel, list(found.values())))
-            number += 1
-        return number
-
-    def _ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Returns what the back-end answers; one that is away is asked again for a while."""
-        patiently = Retrying(
-            retry=retry_if_exception_type(BackendUnavailable),
-            wait=wait_exponential(multiplier=0.5, max=15),
-            stop=stop_after_delay(_PATIENCE),
-            before_sleep=self._say_why_it_waits,
-            reraise=True,
-        )
-        return patiently(lambda: blocking.run(call()))
-
-    def _say_why_it_waits(self, state: RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
-            self.log.warning("The back-end is away, trying again for %.0f s: %s", _PATIENCE, state.outcome.exception())
+            handle, run, attached = self._attach_or_submit(context, prepared, back_end, attempt)
+        return self._wait(context, back_end.executor, handle, run, attached=attached)
 
     def _attach_or_submit(
-        self, context: Context, prepared: Prepared, executor: Executor, attempt: attempts.Attempt
+        self, context: Context, prepared: Prepared, back_end: BackEnd, attempt: attempts.Attempt
     ) -> tuple[JobHandle, TrackedRun | None, bool]:
-        session = blocking.run(_session(executor))
-        if found := self._ask(lambda: session.find([attempt.key])):
-            handle = found[attempt.key]
-            self._submitted = (executor, handle)
+        executor = back_end.executor
+        handle = back_end.find(attempt.key)
+        if handle is not None:
+            self._submitted = (back_end, handle)
             self.log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
             run = self._open_run(prepared, prepared.job(attempt.number), executor)
             return handle, run.submitted(handle, "") if run else None, True
-        package = self._package(context)
+        self._keep_version(prepared)
+        package = self._package(context, back_end)
         job = self._job(prepared, attempt.number, package, {}, context)
         run = self._open_run(prepared, job, executor)
         if run is not None and run.ref is not None:
             job = self._job(prepared, attempt.number, package, run.ref.env, context)
-        handle = self._submit(session, executor, job)
+        handle = self._submit(back_end, job)
         if run is not None:
             run = run.submitted(handle, executor.render(job).to_text())
         self._announce(context, prepared, handle, run, package)
         return handle, run, False
 
-    def _submit(self, session: Session, executor: Executor, job: Job) -> JobHandle:
+    def _keep_version(self, prepared: Prepared) -> None:
+        """Keeps the config by its digest; a disk that is full keeps no job from running."""
+        from nemo_airflow.config.versions import ConfigVersions
+
+        try:
+            ConfigVersions().save(prepared.plan)
+        except SettingsError as error:
+            self.log.warning("%s", error)
+
+    def _submit(self, back_end: BackEnd, job: Job) -> JobHandle:
         # Before it is submitted: a kill at this very moment must find what to cancel.
-        self._submitted = (executor, JobHandle(job.key, executor.kind, ""))
-        request = executor.render(job)
-        handle = self._ask(lambda: session.submit(request))
-        self._submitted = (executor, handle)
+        self._submitted = (back_end, JobHandle(job.key, back_end.executor.kind, ""))
+        handle = back_end.submit(back_end.executor.render(job))
+        self._submitted = (back_end, handle)
         self.log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
         return handle
 
@@ -279,9 +260,16 @@ class NemoRunOperator(BaseOperator):
             warn=self.log.warning,
         )
 
-    def _package(self, context: Context) -> Package | None:
+    def _package(self, context: Context, back_end: BackEnd) -> Package | None:
         packager = unwrap(self.packager)
-        return PackagingHook(packager).package(context) if packager is not None else None
+        if packager is None:
+            return None
+        reads_zstd = self._may_choose_zstd() and back_end.reads_zstd()
+        return PackagingHook(packager, reads_zstd=reads_zstd).package(context)
+
+    def _may_choose_zstd(self) -> bool:
+        packager = unwrap(self.packager)
+        return not self._without_zstd and isinstance(packager, ContentPackager) and packager.takes_zstd
 
     def _job(
         self, prepared: Prepared, number: int, package: Package | None, env: Mapping[str, str], context: Context
@@ -364,16 +352,24 @@ class NemoRunOperator(BaseOperator):
             )
             return self.execute(context)
         kind = outcome.status.failure or FailureKind.USER_ERROR
+        if kind is FailureKind.PACKAGE and self._may_choose_zstd():
+            # Earlier jobs there read it, this one's machine does not. Nothing has run, and it was our choice.
+            self.log.warning("Job %s: %s: submitting it again as tar.gz", handle.key, outcome.message)
+            self._without_zstd = True
+            return self.execute(context)
         raise JobFailed(f"job {handle.key} failed ({kind}): {outcome.message}", kind, outcome.traceback)
 
 
-async def _session(executor: Executor) -> Session:
-    """Returns the session that the monitor of this process uses as well: a login is paid for once."""
-    return Monitor.shared(executor).session
-
-
-async def _cancel(executor: Executor, handle: JobHandle) -> None:
-    await Monitor.shared(executor).session.cancel([handle])
+def _next_number(prepared: Prepared, back_end: BackEnd, earlier: attempts.Attempt | None) -> int:
+    """Returns the number of a new attempt, and ends what may still run of the earlier one."""
+    if earlier is not None:
+        back_end.end(earlier.key)
+        return earlier.number + 1
+    # No record, yet a job of that key: the record was dropped when the task was cleared.
+    number = 1
+    while back_end.end(prepared.key(number)):
+        number += 1
+    return number
 
 
 @contextlib.contextmanager
@@ -389,6 +385,3 @@ def _plain_errors() -> Iterator[None]:
         raise AirflowFailException(str(error)) from None
     except NemoAirflowError as error:
         raise AirflowFailException(str(error)) from None
-
-
-__all__ = ["NemoRunOperator", "labels_of"]

@@ -5,17 +5,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_EXPORTS = {"GitArchivePackager": "git", "PackageStore": "store", "Packager": "base"}
+_EXPORTS = {
+    "ContentPackager": "base",
+    "DistributionPackager": "distribution",
+    "GitArchivePackager": "git",
+    "HybridPackager": "hybrid",
+    "PackageStore": "store",
+    "Packager": "base",
+    "PatternPackager": "pattern",
+}
 
 __all__ = [
+    "ContentPackager",
+    "DistributionPackager",
     "GitArchivePackager",
+    "HybridPackager",
     "PackageStore",
     "Packager",
+    "PatternPackager",
 ]
 
 if TYPE_CHECKING:
-    from nemo_airflow.packaging.base import Packager
+    from nemo_airflow.packaging.base import ContentPackager, Packager
+    from nemo_airflow.packaging.distribution import DistributionPackager
     from nemo_airflow.packaging.git import GitArchivePackager
+    from nemo_airflow.packaging.hybrid import HybridPackager
+    from nemo_airflow.packaging.pattern import PatternPackager
     from nemo_airflow.packaging.store import PackageStore
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nemo_airflow import settings
+from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.job import Package
+from nemo_airflow.packaging.archive import FORMATS, GZIP, ZSTD, writes_zstd
+from nemo_airflow.packaging.notes import Notes
+from nemo_airflow.packaging.packing import Content, pack
 from nemo_airflow.packaging.store import PackageStore
 
 
@@ -33,3 +40,67 @@ class Packager(abc.ABC):
     def to_json(self) -> dict[str, Any]:
         """Returns the packager as plain JSON types, for people."""
         return {"kind": self.kind, **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContentPackager(Packager):
+    """A packager that says which files there are; how they become a package is the same for all of them.
+
+    Attributes:
+        max_size: Bytes that the files may have together, unpacked; 1 GiB.
+        format: ``tar.gz`` or ``tar.zst``; ``$NEMO_AIRFLOW_PACKAGE_FORMAT`` when None. Without it what is new
+            is ``tar.zst`` where the job is known to read it, else ``tar.gz``.
+    """
+
+    max_size: int = 1 << 30
+    format: str | None = None
+
+    @property
+    def takes_zstd(self) -> bool:
+        """Whether jobs that read ``tar.zst`` get it: where nobody has said a format, and something here writes it."""
+        return not (self.format or settings.package_format()) and writes_zstd()
+
+    @abc.abstractmethod
+    def content(self, root: Path | None, notes: Notes) -> contextlib.AbstractContextManager[Content]:
+        """Gives the files to pack.
+
+        Args:
+            root: Where the code is, for a packager that was not told.
+            notes: Where to keep what makes it faster the next time.
+
+        Raises:
+            PackagingError: There is nothing to package, or it must not be.
+        """
+
+    def package(self, store: PackageStore, *, root: Path | None = None, reads_zstd: bool = False) -> Package:
+        """See :meth:`Packager.package`.
+
+        Args:
+            store: Where archives are kept.
+            root: Where the code is, for a packager that was not told.
+            reads_zstd: Whether the job is known to read ``tar.zst``.
+        """
+        notes = self.notes(store, root)
+        with self.content(root, notes) as content:
+            package = pack(content, store, notes, self.formats(reads_zstd), self.max_size)
+        notes.save()
+        return package
+
+    def notes(self, store: PackageStore, root: Path | None) -> Notes:
+        """Returns what this packager has noted of this code."""
+        about = json.dumps(self.to_json(), sort_keys=True, default=str)
+        return Notes(store.folder, f"{about}\n{Path.cwd()}\n{root}")
+
+    def formats(self, reads_zstd: bool = False) -> tuple[str, ...]:
+        """Returns the formats that an archive may have which is there already; what is new is packed in the first.
+
+        Raises:
+            PackagingError: The format that was said is none.
+        """
+        if reads_zstd and self.takes_zstd:
+            return (ZSTD, GZIP)
+        format = self.format or settings.package_format() or GZIP
+        if format not in FORMATS:
+            where = "format" if self.format else "$NEMO_AIRFLOW_PACKAGE_FORMAT"
+            raise PackagingError(f"{where}={format!r} is not one of {', '.join(FORMATS)}")
+        return (format,)

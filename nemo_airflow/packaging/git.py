@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import functools
+import json
 import logging
-import os
-import posixpath
-import tarfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError, UncommittedChangesError
 from nemo_airflow.job import Package
-from nemo_airflow.packaging.base import Packager
+from nemo_airflow.packaging import notes as noted
+from nemo_airflow.packaging.attributes import NAME as ATTRIBUTES
+from nemo_airflow.packaging.base import ContentPackager
+from nemo_airflow.packaging.content import File, algorithm_of, listed
+from nemo_airflow.packaging.disk import named
+from nemo_airflow.packaging.notes import Notes
+from nemo_airflow.packaging.objects import SUBMODULE, Blobs, Entry, changes, edited, entries
+from nemo_airflow.packaging.packing import Content, pack
 from nemo_airflow.packaging.repository import Repository
+from nemo_airflow.packaging.shipped import LfsChoice, Rules, is_plain, shipped
+from nemo_airflow.packaging.state import State
 from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.packaging.worktree import Changed, matching, status, untracked_files
 
 Choice = Literal["refuse", "include", "ignore"]
 
-PATCH_LIMIT = 1 << 20
-"""Bytes of a patch that is kept with the package's description; a larger one is kept in the store only."""
-
-_SHOWN_FILES = 10
-_CHUNK = 1 << 20
+_CHOICES = {
+    "uncommitted": ("refuse", "include", "ignore"),
+    "untracked": ("refuse", "include", "ignore"),
+    "lfs": ("resolve", "refuse", "pointer"),
+}
+_KEPT = 4
+"""So many packages and commits are noted of each repository."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GitArchivePackager(Packager):
+class GitArchivePackager(ContentPackager):
     """Ships what is committed in a git repository, as ``git archive`` does.
 
     The digest is made of git's own tree ids, which name contents: the same content has the same
@@ -46,7 +55,11 @@ class GitArchivePackager(Packager):
         uncommitted: What to do with changes of tracked files: ``refuse`` to package, ``include``
             them, recorded as a patch, or ``ignore`` them, with a warning that names the files.
         untracked: The same for files that git does not know and does not ignore.
+        include: Patterns, as in a ``.gitignore`` file, of files to ship though git does not track them,
+            whether it ignores them or not; relative to the repository's top.
         include_submodules: Whether submodules are shipped, at their recorded commits.
+        lfs: What to do with files of Git LFS: ``resolve`` them, from the objects on this machine,
+            ``refuse`` to package, or ship the ``pointer``.
     """
 
     kind: ClassVar[str] = "git"
@@ -56,38 +69,73 @@ class GitArchivePackager(Packager):
     ref: str = "HEAD"
     uncommitted: Choice = "refuse"
     untracked: Choice = "refuse"
+    include: Sequence[str] = ()
     include_submodules: bool = True
+    lfs: LfsChoice = "resolve"
 
     def __post_init__(self) -> None:
-        for name in ("uncommitted", "untracked"):
-            if getattr(self, name) not in ("refuse", "include", "ignore"):
-                raise PackagingError(f"{name}={getattr(self, name)!r} is not one of 'refuse', 'include', 'ignore'")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise PackagingError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, choices))}")
+        if isinstance(self.include, str):
+            raise PackagingError(f"include={self.include!r} is a text: give a list of patterns")
 
-    def package(self, store: PackageStore, *, root: Path | None = None) -> Package:
-        """See :meth:`Packager.package`."""
+    def package(self, store: PackageStore, *, root: Path | None = None, reads_zstd: bool = False) -> Package:
+        """See :meth:`ContentPackager.package`."""
+        notes = self.notes(store, root)
+        state = self._look(root, notes)
+        formats = self.formats(reads_zstd)
+        for format in formats:
+            if known := noted.find(notes.get("packages"), _key(format, state)):
+                package = Package.from_json(known)
+                if all(store.has(archive.digest, archive.format) for archive in package.archives):
+                    notes.save()
+                    return package
+        with self._content(state, root, notes) as content:
+            package = pack(content, store, notes, formats, self.max_size)
+        if state.is_settled:
+            key = _key(package.format, state)
+            notes.set("packages", noted.recent(notes.get("packages"), key, package.to_json(), _KEPT))
+        notes.save()
+        return package
+
+    @contextlib.contextmanager
+    def content(self, root: Path | None, notes: Notes) -> Iterator[Content]:
+        """See :meth:`ContentPackager.content`."""
+        with self._content(self._look(root, notes), root, notes) as content:
+            yield content
+
+    def _look(self, root: Path | None, notes: Notes) -> State:
+        """Returns what there is to ship, after refusing what is to be refused."""
         folder = Path(self.path).expanduser() if self.path else root
         if folder is None:
             raise NotARepositoryError(
                 "GitArchivePackager has no path, and there is no DAG bundle to take it from: give path=..."
             )
-        repository = Repository.at(folder)
-        commit = self._commit(repository)
-        changes = self._changes(repository, commit)
-        with repository.scratch() as scratch:
-            tree = self._tree(scratch, commit, changes)
-            parts = [Part("", scratch, self._inside(scratch, tree)), *self._submodules(scratch, tree)]
-            digest = _digest(parts)
-            if not store.has(digest):
-                _check_links(parts)
-                with store.write(digest) as file:
-                    _write(parts, file)
-            patch = _patch(scratch, commit, tree) if changes.included else b""
-        if len(patch) > PATCH_LIMIT:
-            with store.write(digest, "patch") as file:
-                file.write(patch)
-        text = patch.decode("utf-8", "backslashreplace") if len(patch) <= PATCH_LIMIT else ""
-        size = store.path(digest).stat().st_size
-        return Package(digest, "tar.gz", size, commit, bool(changes.included), text, repository.origin())
+        repository = Repository.noted(folder, notes)
+        commit = self._commit(repository) if repository.bare or self.ref != "HEAD" else ""
+        state = State(repository, commit)
+        # The working tree of another commit has nothing to do with what is shipped.
+        if not repository.bare and (not commit or repository.text("rev-parse", "HEAD") == commit):
+            now = status(repository, self._subpath, notes)
+            included = self._included(repository)
+            unknown = [path for path in now.untracked if path not in included]
+            if any(path.endswith("/") for path in unknown) and (included or self.untracked == "include"):
+                unknown = [path for path in untracked_files(repository, unknown) if path not in included]
+            self._judge(repository, "uncommitted", [change.path for change in now.changed])
+            self._judge(repository, "untracked", unknown)
+            state = State(
+                repository,
+                now.commit,
+                self._changed(repository, now.changed) if self.uncommitted == "include" else [],
+                unknown if self.untracked == "include" else [],
+                sorted(included),
+            )
+        elif self.include:
+            if repository.bare:
+                raise PackagingError(f"include=...: {repository.folder} is bare, and has no files that git ignores")
+            state = State(repository, commit, included=sorted(self._included(repository)))
+        return state
 
     def _commit(self, repository: Repository) -> str:
         try:
@@ -97,186 +145,128 @@ class GitArchivePackager(Packager):
                 raise NotARepositoryError(f"{repository.folder} has no commit yet: commit first") from error
             raise PackagingError(f"ref={self.ref!r} is no commit, branch or tag of {repository.folder}") from error
 
-    def _changes(self, repository: Repository, commit: str) -> Changes:
-        """Returns what is to be included of the working tree, after refusing what is to be refused."""
-        if repository.bare or repository.text("rev-parse", "HEAD") != commit:
-            return Changes()  # the working tree is not that of this commit
-        where = ["--", self.subpath] if self.subpath else []
-        status = repository.git(
-            "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none", *where
-        )
-        entries = [entry for entry in status.decode("utf-8", "surrogateescape").split("\0") if entry]
-        changed = [entry[3:] for entry in entries if not entry.startswith("??")]
-        unknown = [entry[3:] for entry in entries if entry.startswith("??")]
-        for name, files in (("uncommitted", changed), ("untracked", unknown)):
-            self._judge(repository, name, files)
-        return Changes(changed if self.uncommitted == "include" else [], unknown if self.untracked == "include" else [])
+    def _included(self, repository: Repository) -> set[str]:
+        return set(matching(repository, self.include, self._subpath)) if self.include else set()
 
     def _judge(self, repository: Repository, name: str, files: Sequence[str]) -> None:
         choice = getattr(self, name)
         if files and choice == "refuse":
             raise UncommittedChangesError(
-                f"{repository.folder} has {name} files: {_listed(files)}; "
+                f"{repository.folder} has {name} files: {listed(files)}; "
                 f"commit them, or give GitArchivePackager {name}='include' or {name}='ignore'"
             )
         if files and choice == "ignore":
-            _log.warning("%s files of %s are not in the package: %s", name, repository.folder, _listed(files))
+            _log.warning("%s files of %s are not in the package: %s", name, repository.folder, listed(files))
 
-    def _tree(self, scratch: Repository, commit: str, changes: Changes) -> str:
-        """Returns the id of the tree to ship, made of the commit and the included changes."""
-        if not changes.included:
-            return scratch.text("rev-parse", f"{commit}^{{tree}}")
-        if not changes.uncommitted:
-            scratch.git("read-tree", commit)
-        names = "".join(f"{name}\0" for name in (*changes.uncommitted, *changes.untracked))
-        scratch.git(
-            "update-index", "--add", "--remove", "-z", "--stdin", input=names.encode("utf-8", "surrogateescape")
-        )
-        return scratch.text("write-tree")
+    def _changed(self, repository: Repository, changed: Sequence[Changed]) -> Sequence[Changed]:
+        """Returns the changes, after refusing those within submodules, which are shipped as committed."""
+        inside = [change.path for change in changed if change.submodule[2:].strip(".")]
+        if inside and self.include_submodules:
+            raise UncommittedChangesError(
+                f"submodules of {repository.folder} have changes of their own: {listed(inside)}; "
+                "commit them there: uncommitted='include' includes files of the repository itself"
+            )
+        return changed
+
+    @contextlib.contextmanager
+    def _content(self, state: State, root: Path | None, notes: Notes) -> Iterator[Content]:
+        known = dict(notes.get("lfs") or {})
+        rules = Rules(self._subpath, self.include_submodules, self.lfs, _checkout(root), known)
+        with state.repository.scratch() as scratch:
+            committed = scratch.text("rev-parse", f"{state.commit}^{{tree}}")
+            try:
+                changed = state.ids(scratch, algorithm_of(committed))
+            except OSError as error:
+                raise PackagingError(
+                    f"{error.filename} cannot be read, or changed while it was packed: package again"
+                ) from error
+            tree = edited(scratch, committed, changed) if changed else committed
+            about: dict[str, Any] = {
+                "commit": state.commit,
+                "origin": scratch.origin(),
+                "dirty": bool(changed),
+                "subpath": self._subpath,
+            }
+            if changed:
+                about["patch"] = functools.partial(_patch, scratch, state.commit, tree, self._subpath)
+            listing = functools.cache(lambda tree: entries(scratch, tree))
+            if not state.included and self._plain(scratch, state.commit, changed, rules, notes, listing, committed):
+                inside = self._inside(scratch, tree)
+                blobs = Blobs(scratch)
+                yield Content(
+                    lambda: (File(e.path, e.mode, e.id, e.size, blobs, e.id) for e in listing(inside)),
+                    inside,
+                    lambda base: changes(scratch, base, inside),
+                    **about,
+                )
+                return
+            files = shipped(scratch, state.commit, tree, rules)
+            if not files and self._subpath:
+                raise self._no_subpath(scratch)
+            if state.included:
+                own = {file.path for file in files}
+                more = named(state.repository.folder, ((path, None) for path in state.included), notes)
+                more = [file._replace(path=file.path.removeprefix(rules.below)) for file in more]
+                files += [file for file in more if file.path not in own]
+            notes.set("lfs", known)
+            yield Content(lambda: files, **about)
+
+    def _plain(
+        self,
+        scratch: Repository,
+        commit: str,
+        changed: Mapping[str, tuple[str, str] | None],
+        rules: Rules,
+        notes: Notes,
+        listing: Callable[[str], Sequence[Entry]],
+        tree: str,
+    ) -> bool:
+        """Returns whether git's own tree is what is shipped; see :func:`~nemo_airflow.packaging.shipped.is_plain`."""
+        if any(
+            path.rpartition("/")[2] == ATTRIBUTES or (what and what[0] == SUBMODULE) for path, what in changed.items()
+        ):
+            return False
+        plain = noted.find(notes.get("plain"), commit)
+        if plain is None:
+            plain = is_plain(scratch, listing(tree), rules)
+            notes.set("plain", noted.recent(notes.get("plain"), commit, plain, _KEPT))
+        return bool(plain)
 
     def _inside(self, scratch: Repository, tree: str) -> str:
         """Returns the id of the subpath's tree."""
-        if not self.subpath:
+        if not self._subpath:
             return tree
-        subpath = self.subpath.strip("/")
         try:
-            found = scratch.text("rev-parse", "--verify", "--quiet", f"{tree}:{subpath}")
+            found = scratch.text("rev-parse", "--verify", "--quiet", f"{tree}:{self._subpath}")
             return scratch.text("rev-parse", "--verify", "--quiet", f"{found}^{{tree}}")
         except PackagingError as error:
-            raise PackagingError(
-                f"subpath={self.subpath!r} is not a folder of {scratch.folder} at {self.ref}"
-            ) from error
+            raise self._no_subpath(scratch) from error
 
-    def _submodules(self, repository: Repository, tree: str, above: str = "") -> Iterator[Part]:
-        """Yields the submodules below the subpath, and theirs, at the commits that are recorded."""
-        if not self.include_submodules or not repository.git("ls-tree", tree, ".gitmodules"):
-            return
-        subpath = f"{self.subpath.strip('/')}/" if self.subpath else ""
-        for mode, commit, name in _entries(repository, tree):
-            path = f"{above}{name}"
-            if mode != "160000" or not path.startswith(subpath):
-                continue
-            inner = self._submodule(repository.folder / name, path, commit)
-            inner_tree = inner.text("rev-parse", f"{commit}^{{tree}}")
-            yield Part(f"{path.removeprefix(subpath)}/", inner, inner_tree)
-            yield from self._submodules(inner, inner_tree, f"{path}/")
-
-    def _submodule(self, folder: Path, path: str, commit: str) -> Repository:
-        advice = "run 'git submodule update --init --recursive', or give include_submodules=False"
-        if not (folder / ".git").exists():
-            raise PackagingError(f"submodule {path} is not checked out: {advice}")
-        inner = Repository.at(folder)
-        try:
-            inner.git("cat-file", "-e", f"{commit}^{{commit}}")
-        except PackagingError as error:
-            raise PackagingError(f"submodule {path} does not have its recorded commit {commit}: {advice}") from error
-        return inner
-
-
-@dataclasses.dataclass(frozen=True)
-class Changes:
-    """What of the working tree goes along, by path from its top."""
-
-    uncommitted: Sequence[str] = ()
-    untracked: Sequence[str] = ()
+    def _no_subpath(self, scratch: Repository) -> PackagingError:
+        return PackagingError(f"subpath={self.subpath!r} is not a folder of {scratch.folder} at {self.ref}")
 
     @property
-    def included(self) -> bool:
-        """Whether there is anything."""
-        return bool(self.uncommitted or self.untracked)
+    def _subpath(self) -> str:
+        return "/".join(name for name in self.subpath.split("/") if name not in ("", "."))
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A tree, and where in the package it goes: the repository's own, or a submodule's."""
-
-    prefix: str
-    repository: Repository
-    tree: str
+def _checkout(root: Path | None) -> Path | None:
+    """Returns the top of the working tree that a folder is in, or None: a bare clone's submodules may be there."""
+    folders = (root, *root.parents) if root is not None else ()
+    return next((folder for folder in folders if (folder / ".git").exists()), None)
 
 
-def _digest(parts: Sequence[Part]) -> str:
-    text = "nemo-airflow git package 1\n" + "".join(f"{part.tree} {part.prefix}\n" for part in parts)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _entries(repository: Repository, tree: str) -> Iterator[tuple[str, str, str]]:
-    """Yields mode, object id and path of all that is in a tree."""
-    for line in repository.git("ls-tree", "-r", "-z", tree).decode("utf-8", "surrogateescape").split("\0"):
-        if line:
-            about, _, path = line.partition("\t")
-            mode, _, identifier = about.split(" ")
-            yield mode, identifier, path
-
-
-def _check_links(parts: Sequence[Part]) -> None:
-    """Refuses links that leave the package: on another machine they lead to something else."""
-    for part in parts:
-        for mode, identifier, path in _entries(part.repository, part.tree):
-            if mode != "120000":
-                continue
-            target = part.repository.git("cat-file", "blob", identifier).decode("utf-8", "surrogateescape")
-            reached = posixpath.normpath(posixpath.join(posixpath.dirname(part.prefix + path), target))
-            if posixpath.isabs(target) or reached.split("/")[0] == "..":
-                raise PackagingError(
-                    f"link {part.prefix}{path} leads to {target}, out of the package: "
-                    "commit the file itself, or leave the link out"
-                )
-
-
-def _patch(scratch: Repository, commit: str, tree: str) -> bytes:
+def _patch(scratch: Repository, commit: str, tree: str, subpath: str, folder: str | None) -> bytes:
+    """Returns a patch from a commit to a tree; see :class:`~nemo_airflow.packaging.packing.Content`."""
+    paths = []
+    if folder is not None:
+        below = f"{folder}/" if folder else ""
+        paths = [f"--src-prefix=a/{below}", f"--dst-prefix=b/{below}", *([f"--relative={subpath}/"] if subpath else [])]
     return scratch.git(
-        "diff-tree", "-p", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", commit, tree
-    )
+        "diff-tree", "-p", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", *paths,
+        commit, tree,
+    )  # fmt: skip
 
 
-def _write(parts: Sequence[Part], file: BinaryIO) -> None:
-    """Writes the archive, packed fast: it is read once, soon, and over a network if at all."""
-    packed = _Gzip(file)
-    if len(parts) == 1:
-        with _archive(parts[0]) as tar:
-            while data := tar.read(_CHUNK):
-                packed.write(data)
-    else:
-        with tarfile.open(fileobj=cast("IO[bytes]", packed), mode="w|", format=tarfile.PAX_FORMAT) as whole:
-            for part in parts:
-                _append(part, whole)
-    packed.finish()
-
-
-@contextlib.contextmanager
-def _archive(part: Part) -> Iterator[IO[bytes]]:
-    """Gives the tar stream of a part."""
-    with part.repository.scratch() as scratch:
-        # Of a bare tree, git archive stamps the present time on the files; of a commit, the commit's.
-        commit = scratch.text("commit-tree", part.tree, "-m", "package")
-        with scratch.stream("archive", "--format=tar", f"--prefix={part.prefix}", commit) as stream:
-            yield stream
-
-
-def _append(part: Part, whole: tarfile.TarFile) -> None:
-    with _archive(part) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
-            whole.addfile(member, tar.extractfile(member) if member.isfile() else None)
-
-
-class _Gzip:
-    """Writes a gzip file whose bytes follow from the data: no name, no time."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._packer = zlib.compressobj(1, zlib.DEFLATED, 31)
-
-    def write(self, data: bytes) -> int:
-        """Packs data."""
-        self._file.write(self._packer.compress(data))
-        return len(data)
-
-    def finish(self) -> None:
-        """Writes what is left."""
-        self._file.write(self._packer.flush())
-
-
-def _listed(files: Sequence[str]) -> str:
-    shown = ", ".join(os.fsencode(file).decode("utf-8", "backslashreplace") for file in files[:_SHOWN_FILES])
-    return f"{shown} and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else shown
+def _key(format: str, state: State) -> str:
+    return json.dumps([format, *state.signature])

@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
+from nemo_airflow.packaging.content import hasher
+from nemo_airflow.packaging.notes import Notes
 
 _SETTINGS = (
     "-c",
@@ -24,8 +26,10 @@ _SETTINGS = (
     "-c",
     "core.untrackedCache=false",
     "-c",
-    "tar.umask=0022",
+    "core.looseCompression=1",
 )
+
+_BUFFER = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,30 @@ class Repository:
         )
         return cls(top, Path(git_folder), (path / objects).resolve(), bare == "true")
 
+    @classmethod
+    def noted(cls, path: Path, notes: Notes) -> Repository:
+        """Returns the repository that a path is in, without asking git if it was found before and is still there."""
+        known = notes.get("repository")
+        if (
+            known
+            and known["path"] == str(path.absolute())
+            and [] != known["is"] == _identity(path, Path(known["folder"]))
+        ):
+            return cls(Path(known["folder"]), Path(known["git_folder"]), Path(known["objects"]), known["bare"])
+        found = cls.at(path)
+        notes.set(
+            "repository",
+            {
+                "path": str(path.absolute()),
+                "is": _identity(path, found.folder),
+                "folder": str(found.folder),
+                "git_folder": str(found.git_folder),
+                "objects": str(found.objects),
+                "bare": found.bare,
+            },
+        )
+        return found
+
     def git(self, *arguments: str, input: bytes | None = None) -> bytes:
         """Runs a git command and returns what it printed.
 
@@ -93,45 +121,64 @@ class Repository:
         return self.git(*arguments).decode("utf-8", "surrogateescape").strip()
 
     @contextlib.contextmanager
-    def stream(self, *arguments: str) -> Iterator[IO[bytes]]:
-        """Runs a git command and gives its output as it comes."""
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
-                _command(self.folder, arguments), stdout=subprocess.PIPE, stderr=errors, env=_environment(self.env)
-            )
-            assert process.stdout is not None  # noqa: S101 - for the type checker: it was asked for
-            with process.stdout:
-                yield process.stdout
-            if process.wait():
-                errors.seek(0)
-                raise _failure(arguments, errors.read())
+    def talking(self, *arguments: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+        """Runs a git command for as long as it is wanted; gives what it reads and what it writes."""
+        process = subprocess.Popen(
+            _command(self.folder, arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, env=_environment(self.env), bufsize=_BUFFER,
+        )  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - for the type checker
+        try:
+            yield process.stdin, process.stdout
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Repository]:
-        """Gives the repository with an index and new objects in a temporary folder: nothing is written into it."""
+        """Gives the repository with new objects, and an index, in a temporary folder: nothing is written into it."""
         with tempfile.TemporaryDirectory(prefix="nemo-airflow-git-") as folder:
             objects = Path(folder, "objects")
             objects.mkdir()
-            index = Path(folder, "index")
-            if (self.git_folder / "index").exists():
-                shutil.copy2(
-                    self.git_folder / "index", index
-                )  # with what it knows of the files, which then need not be read
-            known = (
-                self.env.get("GIT_OBJECT_DIRECTORY", ""),
-                str(self.objects),
-                self.env.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", ""),
-            )
-            alternates = os.pathsep.join(filter(None, known))
-            fixed = {name: value for who in ("AUTHOR", "COMMITTER") for name, value in _identity(who).items()}
             env = {
                 **self.env,
-                **fixed,
-                "GIT_INDEX_FILE": str(index),
+                "GIT_INDEX_FILE": str(Path(folder, "index")),
                 "GIT_OBJECT_DIRECTORY": str(objects),
-                "GIT_ALTERNATE_OBJECT_DIRECTORIES": alternates,
+                "GIT_ALTERNATE_OBJECT_DIRECTORIES": self.all_objects,
             }
             yield dataclasses.replace(self, env=env)
+
+    def write_object(self, kind: str, data: bytes, algorithm: str) -> str:
+        """Writes an object among the new ones of a scratch repository, and returns its id."""
+        digest = hasher(len(data), algorithm, kind)
+        digest.update(data)
+        identifier = str(digest.hexdigest())
+        path = Path(self.env["GIT_OBJECT_DIRECTORY"], identifier[:2], identifier[2:])
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(zlib.compress(b"%s %d\0%s" % (kind.encode(), len(data), data), 1))
+        return identifier
+
+    def with_env(self, **env: str) -> Repository:
+        """Returns the repository with more variables for its git processes."""
+        return dataclasses.replace(self, env={**self.env, **env})
+
+    @property
+    def all_objects(self) -> str:
+        """The folders of its objects, as git takes them for alternates."""
+        known = (
+            self.env.get("GIT_OBJECT_DIRECTORY", ""),
+            str(self.objects),
+            self.env.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", ""),
+        )
+        return os.pathsep.join(filter(None, known))
+
+    @property
+    def common(self) -> Path:
+        """The repository's own folder, which its worktrees share: where its config and its LFS objects are."""
+        return self.objects.parent
 
     def origin(self) -> str:
         """Returns the address of the remote ``origin`` without credentials, or an empty string."""
@@ -145,13 +192,17 @@ class Repository:
         return address
 
 
-def _identity(who: str) -> dict[str, str]:
-    # The same commit for the same tree, whoever makes it and when.
-    return {
-        f"GIT_{who}_NAME": "nemo-airflow",
-        f"GIT_{who}_EMAIL": "nemo-airflow@localhost",
-        f"GIT_{who}_DATE": "@0 +0000",
-    }
+def _identity(path: Path, top: Path) -> list[list[int]]:
+    """Returns which folders and ``.git`` there are on the way up from a path to the top of its repository."""
+    found = []
+    for folder in (path.resolve(), *path.resolve().parents):
+        for each in (folder, folder / ".git"):
+            with contextlib.suppress(OSError):
+                about = each.stat()
+                found.append([about.st_dev, about.st_ino])
+        if folder == top:
+            return found
+    return []
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:

@@ -17,8 +17,14 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from airflow.models.xcom import XComModel
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+
+from nemo_airflow.plugin import comparison
 
 JOB_KEY = "nemo_job"
+
+_LISTED = 20
+"""How many earlier runs the page offers to compare with."""
 
 _READ_XCOM = [Depends(requires_access_dag("GET", DagAccessEntity.XCOM))]
 
@@ -43,11 +49,33 @@ def _record(
 
 
 def _page(
-    session: SessionDep, dag_id: str, run_id: str, task_id: str, map_index: Annotated[str, Query()] = "-1"
+    session: SessionDep,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: Annotated[str, Query()] = "-1",
+    against: Annotated[str, Query()] = "",
 ) -> HTMLResponse:
-    """Returns the page of a job, or one that says that there is none yet."""
-    record = _find(session, dag_id, run_id, task_id, _index(map_index))
-    return HTMLResponse(_template().render(record=record, dag_id=dag_id, run_id=run_id, task_id=task_id))
+    """Returns the page of a job, beside another run's or the one before; or one that says that there is none yet."""
+    index = _index(map_index)
+    record = _find(session, dag_id, run_id, task_id, index)
+    others = _earlier(session, dag_id, run_id, task_id, index) if record is not None else []
+    against = against or (others[0] if others else "")
+    other = _find(session, dag_id, against, task_id, index) if against and record is not None else None
+    return HTMLResponse(
+        _template().render(
+            record=record,
+            dag_id=dag_id,
+            run_id=run_id,
+            task_id=task_id,
+            map_index=index,
+            others=others,
+            against=against,
+            other=other,
+            changes=comparison.changes(other, record) if other is not None and record is not None else [],
+            picture=comparison.picture(other, record) if record is not None else "",
+        )
+    )
 
 
 def _index(text: str) -> int:
@@ -63,6 +91,19 @@ def _find(session: Any, dag_id: str, run_id: str, task_id: str, map_index: int) 
     row = session.scalars(query.limit(1)).first()
     record = XComModel.deserialize_value(row) if row is not None else None
     return record if isinstance(record, dict) else None
+
+
+def _earlier(session: Any, dag_id: str, run_id: str, task_id: str, map_index: int) -> list[str]:
+    """Returns the runs whose job of this task was submitted before, the newest first."""
+    job = (
+        XComModel.key == JOB_KEY,
+        XComModel.dag_id == dag_id,
+        XComModel.task_id == task_id,
+        XComModel.map_index == map_index,
+    )
+    submitted = session.scalar(select(XComModel.timestamp).where(*job, XComModel.run_id == run_id))
+    before = select(XComModel.run_id).where(*job, XComModel.run_id != run_id, XComModel.timestamp < submitted)
+    return list(session.scalars(before.order_by(XComModel.timestamp.desc()).limit(_LISTED)))
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from nemo_airflow.runner import report
 
@@ -111,12 +111,10 @@ def end_by_signal(number: int, frame: Any) -> None:
 
 def call(job: Dict[str, Any], channel: Any) -> int:
     """Builds the plan and calls it; says on the channel what came of it, and returns the exit code."""
-    from nemo_airflow.runner import plan as plans
-
     try:
-        target = plans.build(job["plan"], job.get("allow") or ())
-        channel.send("config", plan=job["plan"])
-        root = job["plan"].get("root")
+        target, plan = _build(job, channel)
+        channel.send("config", plan=plan)
+        root = plan.get("root")
         result = target() if isinstance(root, dict) and root.get("_partial_") else target
     except SystemExit as stop:
         return _exit_code(stop, channel)
@@ -125,6 +123,27 @@ def call(job: Dict[str, Any], channel: Any) -> int:
     text = _encode(result, channel)
     channel.send_json('{"type":"outcome","result":' + text + "}")
     return 0
+
+
+def _build(job: Dict[str, Any], channel: Any) -> Tuple[Any, Dict[str, Any]]:
+    """Returns what the plan describes, and the plan with its recipes resolved."""
+    from nemo_airflow.runner import plan as plans
+    from nemo_airflow.runner import recipe, shipped
+
+    allow = tuple(job.get("allow") or ())
+    has_recipes = plans.has_recipes(job["plan"])
+    if has_recipes or not all(plans.is_allowed(name, allow) for name in plans.targets_in(job["plan"])):
+        python_path = (job.get("env") or {}).get("PYTHONPATH", "").split(os.pathsep)
+        allow += shipped.prefixes([os.getcwd(), *filter(None, python_path)])
+    if not has_recipes:
+        return plans.build(job["plan"], allow), job["plan"]
+    target, plan, as_text = recipe.build(job["plan"], allow)
+    if as_text:
+        paths = ", ".join(as_text[:10])
+        channel.send(
+            "warning", message=f"a plan cannot hold what the recipe has at {paths}: it is recorded as text there"
+        )
+    return target, plan
 
 
 def _exit_code(stop: SystemExit, channel: Any) -> int:

@@ -3,6 +3,7 @@
 But for one: a batch system that starts a job of its own anew (preempted, node lost) starts it under
 the same id. It says so in ``NEMO_AIRFLOW_OWNER``, and such an owner takes its own job again, unless that
 has come to its end: a controller that lost its last seconds in a crash starts what is done once more.
+It may also start what still runs, on another node: the later start waits then for how the earlier one ends.
 """
 
 import json
@@ -13,21 +14,30 @@ from typing import Any, Dict, Optional
 
 OWNER = "NEMO_AIRFLOW_OWNER"
 
+_SILENT = 3
+"""Heartbeats without a sign of life after which a runner on another machine counts as dead."""
 
-def take(folder: str) -> bool:
+_LOOK_EVERY = 0.2
+
+
+def take(folder: str, heartbeat: float) -> bool:
     """Returns whether this process has taken the job in the folder.
 
     The claim appears whole or not at all: it is written under another name, then linked.
+
+    Args:
+        folder: The job's folder.
+        heartbeat: Seconds within which whoever has the job shows that it lives.
     """
     owner = os.environ.get(OWNER, "")
-    claim = os.path.join(folder, "claim")
+    claim = _claim(folder)
     temporary = f"{claim}.{socket.gethostname()}.{os.getpid()}"
     with open(temporary, "w") as file:
         json.dump({**_identity(), "owner": owner}, file)
     try:
         os.link(temporary, claim)
     except FileExistsError:
-        if not owner or _owner(claim) != owner or _is_over(folder):
+        if not owner or _read(claim).get("owner") != owner or not _ends_unfinished(folder, heartbeat):
             os.unlink(temporary)
             return False
         os.replace(temporary, claim)
@@ -37,18 +47,54 @@ def take(folder: str) -> bool:
     return True
 
 
-def _owner(claim: str) -> str:
-    with open(claim) as file:
-        return str(json.load(file).get("owner", ""))
+def show_alive(folder: str) -> None:
+    """Shows on the claim that its runner lives, for a later start on another machine to see."""
+    if OWNER in os.environ:
+        try:
+            os.utime(_claim(folder))
+        except OSError:  # somebody removes the folder, or the disk is away: the job goes on
+            return
 
 
-def _is_over(folder: str) -> bool:
-    """Returns whether the earlier start came to an end of its own; one that was told to end goes on."""
-    try:
-        with open(os.path.join(folder, "end.json")) as file:
-            return not json.load(file).get("told_to_end")
-    except (FileNotFoundError, ValueError):
+def _claim(folder: str) -> str:
+    return os.path.join(folder, "claim")
+
+
+def _ends_unfinished(folder: str, heartbeat: float) -> bool:
+    """Waits until the earlier start of a job is over; returns whether it was told to end, or died, before that."""
+    claim = _claim(folder)
+    beat, since = 0, time.monotonic()
+    while True:
+        alive = _is_alive(_read(claim))
+        if alive is None:
+            with open(claim) as file:  # a network file system asks the server when a file is opened, and only then
+                seen = os.fstat(file.fileno()).st_mtime_ns
+            if seen != beat:
+                beat, since = seen, time.monotonic()
+            alive = time.monotonic() - since < _SILENT * heartbeat
+        # After that: the end mark is the last that a runner leaves.
+        end = _read(os.path.join(folder, "end.json"))
+        if end or not alive:
+            return not end or bool(end.get("told_to_end"))
+        time.sleep(_LOOK_EVERY)
+
+
+def _is_alive(runner: Dict[str, Any]) -> Optional[bool]:
+    """Returns whether the runner of a claim lives, or None where it is another machine's."""
+    if runner.get("host") != socket.gethostname():
+        return None
+    if runner.get("boot_id") != _boot_id():
         return False
+    return start_ticks(str(runner["pid"])) == runner.get("start_ticks")
+
+
+def _read(path: str) -> Dict[str, Any]:
+    """Returns the object in a file; an empty one where there is none, or none yet."""
+    try:
+        with open(path) as file:
+            return dict(json.load(file))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _forget_end(folder: str) -> None:

@@ -9,21 +9,12 @@ from __future__ import annotations
 import functools
 import importlib
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Dict, List, Optional, Tuple
 
-from nemo_airflow.runner.grammar import (
-    MAX_DEPTH,
-    SCALARS,
-    TARGET_KEYS,
-    Path,
-    PlanError,
-    check,
-    check_name,
-    kind_of,
-    path_text,
-    walk,
-)
+from nemo_airflow.runner.contents import Contents, check
+from nemo_airflow.runner.grammar import SCALARS, TARGET_KEYS, Path, PlanError, children, kind_of, part, path_text
+from nemo_airflow.runner.node_checks import check_name
 
 ALWAYS_ALLOWED = ("nemo_airflow.runner.record:Record", "nemo_airflow.runner.script:run")
 """Targets of our own that need no entry. Not all of this package: it can build plans, under any allow-list."""
@@ -39,7 +30,7 @@ class TargetNotFound(ImportError):
 
 def targets_in(plan: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of everything that building the plan would import, sorted, each once; Enums by their class."""
-    return tuple(sorted({name for name, _ in _named(plan)}))
+    return tuple(sorted(check(plan).names))
 
 
 def is_allowed(name: str, allow: Iterable[str]) -> bool:
@@ -48,18 +39,36 @@ def is_allowed(name: str, allow: Iterable[str]) -> bool:
     return any(_matches(dotted, entry) for entry in (*allow, *ALWAYS_ALLOWED))
 
 
-def check_allowed(plan: Mapping[str, Any], allow: Iterable[str]) -> None:
+def check_entries(allow: Iterable[str]) -> Tuple[str, ...]:
+    """Returns the entries of an allow-list.
+
+    Raises:
+        PlanError: One is neither a name nor a prefix.
+    """
+    entries: Tuple[Any, ...] = (allow,) if isinstance(allow, str) else tuple(allow)
+    for entry in entries:
+        is_prefix = isinstance(entry, str) and entry.endswith(".")
+        parts = entry[:-1].split(".") if is_prefix else entry.replace(":", ".", 1).split(".") if entry else []
+        if not all(part.isidentifier() for part in parts) or len(parts) < (1 if is_prefix else 2):
+            raise PlanError(
+                f"allow has {entry!r}, which is neither a name, 'package.module:name', nor a prefix, 'package.'"
+            )
+    return entries
+
+
+def check_allowed(names: Mapping[str, Path], allow: Iterable[str]) -> None:
     """Checks every target of a plan against an allow-list.
 
     Args:
-        plan: The plan.
+        names: The targets, with the first place of each, as :func:`nemo_airflow.runner.contents.check` finds them.
         allow: Exact names (``pkg.mod:name`` or ``pkg.mod.name``), or prefixes that end with a dot.
 
     Raises:
         TargetNotAllowed: A target is not permitted.
+        PlanError: An entry of the list is none.
     """
-    allow = tuple(allow)
-    for name, path in _named(plan):
+    allow = check_entries(allow)
+    for name, path in names.items():
         if not is_allowed(name, allow):
             package = name.replace(":", ".").split(".")[0] + "."
             message = f"target {name!r} is not allowed here: add it, or its package as {package!r}, to allow"
@@ -82,13 +91,13 @@ def resolve(name: str, allow: Iterable[str]) -> Any:
         raise TargetNotAllowed(f"target {name!r} is not allowed here: add it to allow")
     module_name, _, qualname = name.partition(":")
     found: Any = _import(module_name, name)
-    for number, part in enumerate(qualname.split(".")):
+    for number, name_part in enumerate(qualname.split(".")):
         if number and not isinstance(found, type):
             raise TargetNotAllowed(
                 f"target {name!r} goes through a {type(found).__name__}: only classes may hold a target"
             )
         try:
-            found = getattr(found, part)
+            found = getattr(found, name_part)
         except AttributeError:
             raise TargetNotFound(f"module {module_name!r} has no {qualname!r}, which the config names") from None
         if isinstance(found, types.ModuleType):
@@ -120,11 +129,22 @@ def build(plan: Mapping[str, Any], allow: Iterable[str] = ()) -> Any:
         TargetNotAllowed: A target is not permitted; nothing was imported.
         TargetNotFound: A target is not there.
     """
-    return Builder(allow).build(plan)
+    allow = tuple(allow)
+    contents = check(plan)
+    check_allowed(contents.names, allow)
+    if contents.has_recipes:
+        # They are resolved first, all of them: a factory is given configs, and not what those would build.
+        return importlib.import_module("nemo_airflow.runner.recipe").build(plan, allow)[0]
+    return Builder(allow).build(plan, contents)
+
+
+def has_recipes(plan: Mapping[str, Any]) -> bool:
+    """Returns whether a plan has recipes in it, whose factories are still to be called."""
+    return check(plan).has_recipes
 
 
 class Builder:
-    """Turns nodes into values, each shared node once.
+    """Turns nodes into values, each shared node once. Nothing here recurses: a plan may be as deep as it likes.
 
     Args:
         allow: The allow-list, as for :func:`build`.
@@ -132,58 +152,122 @@ class Builder:
 
     def __init__(self, allow: Iterable[str]) -> None:
         self._allow = tuple(allow)
-        self._resolved: dict[str, Any] = {}
-        self._shared: dict[str, tuple[Any, Path]] = {}
-        self._built: dict[str, Any] = {}
+        self._resolved: Dict[str, Any] = {}
+        self._shared: Mapping[str, Tuple[Any, Path]] = {}
+        self._built: Dict[str, Any] = {}
 
-    def build(self, plan: Mapping[str, Any]) -> Any:
-        """Checks the plan and all its targets, then builds its root."""
-        check(plan)
-        check_allowed(plan, self._allow)
-        for node, kind, path in walk(plan):
-            if kind in ("target", "shared") and "_id_" in node:
-                self._shared[node["_id_"]] = (node, path)
-        return self._node(plan["root"], (), 0)
+    def build(self, plan: Mapping[str, Any], contents: Optional[Contents] = None) -> Any:
+        """Checks the plan and all its targets, then builds its root.
 
-    def call(self, kind: str, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], path: Path) -> Any:
+        Args:
+            plan: The plan.
+            contents: What is in it, where all of that was checked already.
+        """
+        if contents is None:
+            contents = check(plan)
+            check_allowed(contents.names, self._allow)
+        self._shared = contents.shared
+        return self._root(plan)
+
+    def call(self, kind: str, target: Any, args: Sequence[Any], kwargs: Dict[str, Any], path: Path) -> Any:
         """Makes the value of a target node.
 
         Args:
             kind: ``config``, ``partial`` or ``arg_factory``.
             target: What was imported.
             args: The built positional arguments.
-            kwargs: The built named arguments.
+            kwargs: The built named arguments, in a dict that may be kept.
             path: Where the node is.
         """
         if kind == "config":
-            if any(_holds_factory(value) for value in (*args, *kwargs.values())):
+            if any(isinstance(value, _Factory) for value in (*args, *kwargs.values())):
                 raise PlanError("an argument factory may only be an argument of a partial", path_text(path))
             return target(*args, **kwargs)
-        factories = {name: _promote(value) for name, value in kwargs.items()}
-        made = _partial(target, [_promote(value) for value in args], factories)
+        made = _partial(target, args, kwargs)
         return _Factory(made) if kind == "arg_factory" else made
 
-    def _node(self, node: Any, path: Path, depth: int) -> Any:
-        if depth > MAX_DEPTH:
-            raise PlanError(f"nested deeper than {MAX_DEPTH} levels", path_text(path))
-        kind = kind_of(node)
-        if kind == "value":
-            return node
-        if kind == "same":
-            name = node["_same_"]
-            if name not in self._built:
-                # Keys may have been sorted since the plan was made, so the first may come last.
-                self._node(*self._shared[name], depth + 1)
-            return self._built[name]
-        name = node.get("_id_") if kind in ("target", "shared") else None
-        if name is not None and name in self._built:
-            return self._built[name]
-        value = self._value(node, kind, path, depth)
-        if name is not None:
-            self._built[name] = value
-        return value
+    imports_recipes = True
+    """Whether the factories of recipes are imported; None is given to :meth:`recipe` where not."""
 
-    def _value(self, node: Any, kind: str, path: Path, depth: int) -> Any:
+    def recipe(
+        self,
+        name: str,
+        target: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        overrides: Sequence[str],
+        path: Path,
+    ) -> Any:
+        """Makes the value of a recipe's node; :mod:`nemo_airflow.runner.recipe` does.
+
+        Args:
+            name: ``pkg.mod:name`` of the factory.
+            target: The factory.
+            args: The built positional arguments.
+            kwargs: The built named arguments.
+            overrides: Override texts for what the factory returns.
+            path: Where the node is.
+        """
+        raise PlanError(f"the recipe {name!r} is not resolved", path_text(path))
+
+    def _root(self, plan: Mapping[str, Any]) -> Any:
+        values: List[Any] = []
+        # Nodes to be built; or, once what is below them has been, those with their kind, what they call, what is
+        # below them, and where in that the values belong that were built.
+        stack: List[Tuple[Any, Path, Any]] = [(plan["root"], (), None)]
+        while stack:
+            node, path, opened = stack.pop()
+            if opened is not None:
+                kind, target, below, holes = opened
+                start = len(values) - len(holes)
+                built = values[start:]
+                for hole, value in zip(holes, built):
+                    below[hole] = value
+                del values[start:]
+            else:
+                kind = kind_of(node)
+                if kind == "value":
+                    values.append(node)
+                    continue
+                if kind == "part":
+                    stack.append((*part(plan, node), None))
+                    continue
+                if kind == "same" or ((kind == "target" or kind == "shared") and node.get("_id_") in self._built):
+                    name = node["_same_" if kind == "same" else "_id_"]
+                    if name in self._built:
+                        values.append(self._built[name])
+                    else:  # keys may have been sorted since the plan was made, so the first may come last
+                        stack.append((*self._shared[name], None))
+                    continue
+                target = None
+                if kind == "target" and (self.imports_recipes or "_recipe_" not in node):
+                    target = self._resolve(node["_target_"])
+                below, keys = _below(node, kind)
+                pairs = below.items() if isinstance(below, dict) else enumerate(below)
+                holes = [hole for hole, child in pairs if type(child) not in _LEAVES]
+                if holes:
+                    stack.append((node, path, (kind, target, below, holes)))
+                    for hole in reversed(holes):
+                        key = hole if keys is None else keys[hole]
+                        stack.append((below[hole], path if key is None else (path, key), None))
+                    continue
+                built = []
+            value = self._value(node, kind, target, below, built, path)
+            values.append(value)
+            if (kind == "target" or kind == "shared") and "_id_" in node:
+                self._built[node["_id_"]] = value
+        return values[0]
+
+    def _value(self, node: Any, kind: str, target: Any, below: Any, built: Sequence[Any], path: Path) -> Any:
+        """Returns a node's value, given what is below it, and which of that was built."""
+        if kind == "target":
+            args = [below.pop(position) for position in range(len(node["_args_"]))] if "_args_" in node else []
+            if "_recipe_" in node:
+                return self.recipe(node["_target_"], target, args, below, node["_recipe_"]["overrides"], path)
+            form = "partial" if "_partial_" in node else "arg_factory" if "_arg_factory_" in node else "config"
+            return self.call(form, target, args, below, path)
+        if kind == "list" or kind == "map":
+            return holding(below, built)
         if kind in SCALARS:
             return SCALARS[kind](node[kind])
         if kind == "_ref_":
@@ -191,23 +275,12 @@ class Builder:
         if kind == "_enum_":
             return self._member(node[kind], path)
         if kind == "shared":
-            return self._node(node["_value_"], path, depth + 1)
-        if kind == "map":
-            return {key: self._node(child, (path, key), depth + 1) for key, child in node.items()}
-        if kind == "target":
-            target = self._resolve(node["_target_"])
-            args = [self._node(child, (path, index), depth + 1) for index, child in enumerate(node.get("_args_", ()))]
-            names = [key for key in node if key not in TARGET_KEYS]
-            kwargs = {key: self._node(node[key], (path, key), depth + 1) for key in names}
-            form = "partial" if "_partial_" in node else "arg_factory" if "_arg_factory_" in node else "config"
-            return self.call(form, target, args, kwargs, path)
-        below = node if kind == "list" else node[kind]
+            return below[0]
         try:
             if kind == "_dict_":
-                keys = [self._node(key, (path, index), depth + 1) for index, (key, _) in enumerate(below)]
-                return {key: self._node(child, (path, key), depth + 1) for key, (_, child) in zip(keys, below)}
-            items = [self._node(child, (path, index), depth + 1) for index, child in enumerate(below)]
-            return {"list": list, "_tuple_": tuple, "_set_": set, "_frozenset_": frozenset}[kind](items)
+                half = len(below) // 2
+                return holding(dict(zip(below[:half], below[half:])), built)
+            return holding({"_tuple_": tuple, "_set_": set, "_frozenset_": frozenset}[kind](below), built)
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
@@ -245,45 +318,64 @@ class _FactoryPartial:
         return self._target(*(_make(value) for value in self._args), *args, **ours, **kwargs)
 
 
+_LEAVES = frozenset((bool, int, float, str, type(None)))
+
+
+def _below(node: Any, kind: str) -> Tuple[Any, Optional[Sequence[Any]]]:
+    """Returns what is below a node, in the order in which it is built: a dict's keys before its values.
+
+    Returns:
+        A list, or a dict of the arguments of a target and of the values of a map; and their keys for the
+        path, or None where those are the keys of the list or dict.
+    """
+    if kind == "target":
+        if "_args_" in node:
+            return dict(children(node, kind)), None
+        named = dict(node)
+        del named["_target_"]
+        if not TARGET_KEYS.isdisjoint(named):
+            named = dict(children(node, kind))
+        return named, None
+    if kind == "map":
+        return dict(node), None
+    if kind == "list":
+        return list(node), None
+    pairs = list(children(node, kind))
+    if kind == "_dict_":
+        pairs = pairs[::2] + pairs[1::2]
+    return [child for _, child in pairs], [key for key, _ in pairs]
+
+
 def _partial(target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[..., Any]:
     if any(isinstance(value, _Factory) for value in (*args, *kwargs.values())):
         return _FactoryPartial(target, args, kwargs)
     return functools.partial(target, *args, **kwargs)
 
 
-def _holds_factory(value: Any) -> bool:
-    if isinstance(value, (list, tuple, dict)):
-        return any(map(_holds_factory, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, _Factory)
+def holding(container: Any, below: Iterable[Any]) -> Any:
+    """Returns a container, or what makes it anew at each call where that is so of something in it.
 
-
-def _promote(value: Any) -> Any:
-    holds = not isinstance(value, _Factory) and _holds_factory(value)
-    return _Factory(functools.partial(_make, value)) if holds else value
+    Args:
+        container: A list, tuple, dict or set that was built.
+        below: What is in it; plain values may be left out.
+    """
+    if any(isinstance(value, _Factory) for value in below):
+        return _Factory(functools.partial(_remake, container))
+    return container
 
 
 def _make(value: Any) -> Any:
-    if isinstance(value, _Factory):
-        return value.make()
-    if not _holds_factory(value):
-        return value
-    if isinstance(value, dict):
-        return {key: _make(item) for key, item in value.items()}
-    return type(value)(map(_make, value))
+    return value.make() if isinstance(value, _Factory) else value
+
+
+def _remake(container: Any) -> Any:
+    if isinstance(container, dict):
+        return {key: _make(item) for key, item in container.items()}
+    return type(container)(map(_make, container))
 
 
 def _matches(dotted: str, entry: str) -> bool:
     return dotted.startswith(entry) if entry.endswith(".") else dotted == entry.replace(":", ".")
-
-
-def _named(plan: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    for node, kind, path in walk(plan):
-        if kind == "target":
-            yield node["_target_"], path
-        elif kind == "_ref_":
-            yield node[kind], path
-        elif kind == "_enum_":  # by its class: which member it is decides nothing about what is imported
-            yield node[kind].rpartition(".")[0], path
 
 
 def _import(module_name: str, name: str) -> types.ModuleType:

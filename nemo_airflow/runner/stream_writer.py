@@ -13,10 +13,13 @@ MARK = b"\x1e"
 SHOWN_MARK = "\u241e".encode()
 """What stands for the mark where the job itself writes one."""
 
-PLACED = ("start", "clock", "heartbeat")
+PLACED = ("start", "clock", "heartbeat", "end")
 """Records that say ``at`` which byte of the stream they stand: any excerpt of a log can be placed."""
 
 _CLOCK_EVERY = 0.1
+_CLOCK_EVERY_BYTES = 256 << 10
+"""However fast a job writes, the last few thousand lines of its log hold something to place them by."""
+
 _HOLD = 1.0
 
 
@@ -34,6 +37,7 @@ class StreamWriter:
         self._now = now
         self._at_line_start = True
         self._clocked = 0.0
+        self._clocked_at = 0
         self._held: List[Tuple[float, str, Optional[Dict[str, Any]]]] = []
         self._gone = False
         self._at = _size(fd)
@@ -46,8 +50,8 @@ class StreamWriter:
         now = self._now()
         if self._at_line_start:
             self._write_held()
-        if now - self._clocked >= _CLOCK_EVERY:
-            self._clocked = now
+        if now - self._clocked >= _CLOCK_EVERY or self._at - self._clocked_at >= _CLOCK_EVERY_BYTES:
+            self._clocked, self._clocked_at = now, self._at
             self._write_record(now, "clock", None)
         self._write(data.replace(MARK, SHOWN_MARK))
         self._at_line_start = data.endswith(b"\n")
@@ -69,19 +73,19 @@ class StreamWriter:
     def finish(self, kind: str, fields: Dict[str, Any]) -> bytes:
         """Writes the last record and returns its JSON."""
         self._write_held()
-        data = encode(kind, self._now(), fields)
-        self._write(data)
-        return data[1:]
+        return self._write_record(self._now(), kind, fields)[1:]
 
     def _write_held(self) -> None:
         held, self._held = self._held, []
         for now, kind, fields in held:
             self._write_record(now, kind, fields)
 
-    def _write_record(self, now: float, kind: str, fields: Optional[Dict[str, Any]]) -> None:
+    def _write_record(self, now: float, kind: str, fields: Optional[Dict[str, Any]]) -> bytes:
         if kind in PLACED:
             fields = {**(fields or {}), "at": self._at}
-        self._write(encode(kind, now, fields))
+        data = encode(kind, now, fields)
+        self._write(data)
+        return data
 
     def _write(self, data: bytes) -> None:
         if self._tail is not None:

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from nemo_airflow.runner import claims, outputs, ranks
+from nemo_airflow.runner import claims, outputs, ranks, zstd_mark
 from nemo_airflow.runner.report_server import ReportServer
 from nemo_airflow.runner.resources import Sampler, oom_kills, processes
 from nemo_airflow.runner.stream_tail import KEEP
@@ -32,6 +32,7 @@ LINGER = "NEMO_AIRFLOW_LINGER"
 
 _DRAIN = 2.0
 _LAST_KILL = 3.0
+_AGAIN = 1.0
 
 
 def main(argv: List[str]) -> int:
@@ -48,9 +49,13 @@ def main(argv: List[str]) -> int:
     except (OSError, ValueError, AttributeError) as error:
         sys.stderr.write(f"{folder}/job.json is not a job: {error}\n")
         return EXIT_BAD_JOB
-    if not claims.take(folder):
+    if not claims.take(folder, _heartbeat(job)):
         return EXIT_ALREADY_CLAIMED
     return Supervisor(folder, job).run()
+
+
+def _heartbeat(job: Dict[str, Any]) -> float:
+    return float(job.get("heartbeat") or 30)
 
 
 class Supervisor:
@@ -71,9 +76,11 @@ class Supervisor:
         self._started = time.time()
         self._ending = ""
         """Why the job is ended early: ``cancelled`` or ``timeout``."""
+        self._again_at = 0.0
         self._kill_at = 0.0
         self._signalled = False
         self._oom_kills = oom_kills()
+        self._zstd_mark = zstd_mark.take(folder)
 
     def run(self) -> int:
         """Returns the exit code for this process: the job's own."""
@@ -90,7 +97,8 @@ class Supervisor:
         try:
             self._prepare_folder()
         except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended
-            return self._finish(_refusal(f"the job's folder cannot be prepared: {error}"))
+            failure = getattr(error, "failure", "user_error")
+            return self._finish(_refusal(f"the job's folder cannot be prepared: {error}", failure))
         self._server = ReportServer(self._writer, self._selector)
         output, child_output = os.pipe()
         self._child = self._fork(child_output, closing=(output, wake_read, wake_write))
@@ -122,9 +130,13 @@ class Supervisor:
         unpacked = os.path.join(self._folder, ".unpacked")
         # A job that is started again finds what it left: a checkpoint, to go on from.
         if package and not os.path.exists(unpacked):
-            from nemo_airflow.runner.unpack import unpack
+            from nemo_airflow.runner.unpack import ZstdUnreadableError, unpack_package
 
-            unpack(os.path.join(self._folder, "package." + package["format"]), work)
+            try:
+                unpack_package(self._folder, package, work)
+            except ZstdUnreadableError:
+                zstd_mark.say(self._zstd_mark, False)
+                raise
             open(unpacked, "w").close()
 
     def _fork(self, output: int, closing: Any) -> int:
@@ -155,8 +167,11 @@ class Supervisor:
         from nemo_airflow.runner import environment
 
         self._writer.record("environment", environment.capture(self._job, os.path.join(self._folder, "work")))
+        if self._job.get("package"):
+            # Now that the job runs: it does not wait for it, nor find modules that were only tried.
+            zstd_mark.leave(self._zstd_mark, self._folder)
         sampler = Sampler(self._child, self._job)
-        heartbeat = float(self._job.get("heartbeat") or 30)
+        heartbeat = _heartbeat(self._job)
         next_heartbeat = time.monotonic() + heartbeat
         interval = float(self._job.get("sample_interval") or 0)
         next_sample = time.monotonic() + min(1.0, interval) if interval else float("inf")
@@ -167,11 +182,15 @@ class Supervisor:
             if now >= give_up:
                 give_up = float("inf")
                 self._end_early("timeout")
+            if self._again_at and now >= self._again_at:
+                self._again_at = 0.0
+                _kill(self._child, signal.SIGTERM)
             if self._kill_at and now >= self._kill_at:
                 self._kill_at = now + 1
                 self._signal_child(signal.SIGKILL)
             if now >= next_heartbeat:
                 self._writer.record("heartbeat")
+                claims.show_alive(self._folder)
                 next_heartbeat = now + heartbeat
             if now >= next_sample:
                 self._sample(sampler)
@@ -218,6 +237,10 @@ class Supervisor:
             return
         self._ending = why
         self._kill_at = time.monotonic() + float(self._job.get("grace") or 0)
+        if not self._job.get("launch"):
+            # Python sees a signal that comes just before it blocks in a system call only when that call ends: so
+            # once more. To the job's own process, and not to the programs that its clean-up has started by then.
+            self._again_at = time.monotonic() + _AGAIN
         if self._child:
             self._signal_child(signal.SIGTERM)
 
@@ -324,9 +347,9 @@ class Supervisor:
             time.sleep(0.05)
 
 
-def _refusal(message: str) -> Dict[str, Any]:
+def _refusal(message: str, failure: str) -> Dict[str, Any]:
     error = {"type": "", "message": message, "traceback": ""}
-    return {"state": "failed", "exit_code": EXIT_BAD_JOB, "failure": "user_error", "error": error}
+    return {"state": "failed", "exit_code": EXIT_BAD_JOB, "failure": failure, "error": error}
 
 
 def _reason(code: int, by_signal: Optional[int]) -> str:

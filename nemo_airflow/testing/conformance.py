@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
@@ -32,6 +33,7 @@ from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus, Package
 from nemo_airflow.monitor import Monitor
 from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.testing import conformance_jobs
 
@@ -111,6 +113,16 @@ class ExecutorConformance:
         follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append)
         return Finished(handle, blocking.run(follower.run(), self.timeout), lines, warnings)
 
+    def collect(self, session: Session, handle: JobHandle, into: Path) -> list[Path]:
+        """Collects a job's outputs; a back-end that cannot answer now is asked again, as whoever follows a job does."""
+        patiently = Retrying(
+            retry=retry_if_exception_type(BackendUnavailable),
+            wait=wait_fixed(1),
+            stop=stop_after_attempt(5),
+            reraise=True,
+        )
+        return patiently(lambda: blocking.run(session.collect(handle, into), self.timeout))
+
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Waits until something has come about."""
         deadline = time.monotonic() + self.timeout
@@ -174,6 +186,50 @@ class ExecutorConformance:
         finished = run("environment", "TRICKY", "lower_case", job={"env": {"TRICKY": _TRICKY, "lower_case": "kept"}})
         assert finished.outcome.result == {"TRICKY": _TRICKY, "lower_case": "kept"}
 
+    def test_a_job_without_a_package_runs_what_is_there(self, executor: Executor, session: Session) -> None:
+        plan = {"version": 1, "root": {"_target_": "math:factorial", "_args_": [5]}}
+        job = Job(key=f"conformance-{uuid.uuid4().hex[:20]}", name="factorial", plan=plan, allow=("math.",))
+        handle = blocking.run(session.submit(executor.render(job)))
+        assert self.follow(executor, handle).outcome.result == 120
+
+    def test_a_package_arrives_also_as_changes_of_another(self, run: Callable[..., Finished], tmp_path: Path) -> None:
+        store = PackageStore(settings.packages_folder())
+        code = tmp_path / "code"
+        (code / "folder").mkdir(parents=True)
+        (code / "conformance_jobs.py").write_text(inspect.getsource(conformance_jobs))
+        (code / "padding.bin").write_bytes(bytes(1 << 20))
+        for name in ("kept.txt", "gone.txt", "changed.txt", "folder/gone.txt"):
+            (code / name).write_text(f"{name} {uuid.uuid4()}")
+        packager = PatternPackager(path=str(code))
+        whole = packager.package(store)
+        expected = {name: (code / name).read_text() for name in ("kept.txt", "gone.txt", "changed.txt")}
+        expected["folder/gone.txt"] = (code / "folder" / "gone.txt").read_text()
+        assert run("read_texts", job={"package": whole}).outcome.result == expected
+
+        (code / "gone.txt").unlink()
+        (code / "folder" / "gone.txt").unlink()
+        (code / "changed.txt").write_text("changed")
+        (code / "folder" / "new.txt").write_text("new")
+        changed = packager.package(store)
+        assert changed.base == whole.digest
+        expected = {"kept.txt": expected["kept.txt"], "changed.txt": "changed", "folder/new.txt": "new"}
+        assert run("read_texts", job={"package": changed}).outcome.result == expected
+
+    def test_a_package_is_read_in_the_format_that_the_session_says(
+        self, executor: Executor, session: Session, run: Callable[..., Finished], tmp_path: Path
+    ) -> None:
+        assert run("read_texts").outcome.succeeded  # where jobs leave word on what they read, this one has
+        (tmp_path / "conformance_jobs.py").write_text(inspect.getsource(conformance_jobs))
+        (tmp_path / "new.txt").write_text(f"{uuid.uuid4()}")
+        reads_zstd = blocking.run(session.reads_zstd(executor))
+        package = PatternPackager(path=str(tmp_path)).package(
+            PackageStore(settings.packages_folder()), reads_zstd=reads_zstd
+        )
+        assert package.format == ("tar.zst" if reads_zstd else "tar.gz")
+        assert run("read_texts", job={"package": package}).outcome.result == {
+            "new.txt": (tmp_path / "new.txt").read_text()
+        }
+
     # What comes out
 
     def test_long_log_is_complete_and_in_order(self, run: Callable[..., Finished]) -> None:
@@ -188,7 +244,7 @@ class ExecutorConformance:
     def test_outputs_are_collected(self, run: Callable[..., Finished], session: Session, tmp_path: Path) -> None:
         names = ["model.bin", "with space/ünï.txt", *(f"many/{number}.txt" for number in range(200))]
         finished = run("write_outputs", names=names, size=10, job={"outputs": ("in the *.txt",)})
-        collected = blocking.run(session.collect(finished.handle, tmp_path))
+        collected = self.collect(session, finished.handle, tmp_path)
         assert {str(path) for path in collected} == {*names, "in the working directory.txt"}
         assert (tmp_path / "with space" / "ünï.txt").read_bytes() == b"x" * 10
 
@@ -196,7 +252,7 @@ class ExecutorConformance:
         self, run: Callable[..., Finished], session: Session, tmp_path: Path
     ) -> None:
         handle = run("write_large_output", size=500_000_000, others=2000).handle
-        collected = blocking.run(session.collect(handle, tmp_path), self.timeout)
+        collected = self.collect(session, handle, tmp_path)
         assert len(collected) == 2001
         assert (tmp_path / "large.bin").stat().st_size == 500_000_000
         assert (tmp_path / "small" / "1999").read_text() == "1999"
@@ -206,7 +262,7 @@ class ExecutorConformance:
     ) -> None:
         finished = run("link_outside")
         with pytest.raises(ExecutorError, match="passwd"):
-            blocking.run(session.collect(finished.handle, tmp_path))
+            self.collect(session, finished.handle, tmp_path)
         assert not (tmp_path / "passwd").exists()
 
     # Ending early

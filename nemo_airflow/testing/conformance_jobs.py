@@ -23,6 +23,18 @@ def environment(*names: str) -> Dict[str, Optional[str]]:
     return {name: os.environ.get(name) for name in names}
 
 
+def read_texts() -> Dict[str, str]:
+    """Returns what the text files of the working directory hold, by their path."""
+    found = {}
+    for folder, _, names in os.walk("."):
+        for name in names:
+            if name.endswith(".txt"):
+                path = os.path.join(folder, name)
+                with open(path, encoding="utf-8") as file:
+                    found[os.path.relpath(path)] = file.read()
+    return found
+
+
 def fail(message: str) -> None:
     """Raises an error from an inner function."""
 

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 
 from nemo_airflow.job import Job, JobHandle, JobStatus
 
+OUTPUTS_DIGEST = "nemo_airflow.outputs_digest"
+"""Tag of a run: by which digest its outputs are in the shared store."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Metric:

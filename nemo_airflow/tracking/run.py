@@ -20,7 +20,7 @@ from nemo_airflow.exceptions import ConfigError, NemoAirflowError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import Record
 from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, keep
-from nemo_airflow.tracking.base import Metric, RunRef, Tracker
+from nemo_airflow.tracking.base import OUTPUTS_DIGEST, Metric, RunRef, Tracker
 from nemo_airflow.tracking.queue import TrackerQueue
 from nemo_airflow.tracking.registry import tracker_from_json
 
@@ -144,6 +144,8 @@ class RunSink:
             return
         kept = folder / "kept"
         await asyncio.to_thread(self._gather, folder, kept)
+        if digest := await asyncio.to_thread(self._share, kept):
+            self._queue.put_tags({OUTPUTS_DIGEST: digest})
         self._queue.put_artifacts(kept)
         self._queue.put_ended(status, error=error)
         self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED)
@@ -159,6 +161,18 @@ class RunSink:
         log = kept / "nemo_airflow" / "log.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         (folder / "log.txt").rename(log)
+
+    def _share(self, kept: Path) -> str:
+        """Keeps what was kept in the shared store too, and returns by which digest; empty where there is none."""
+        from nemo_airflow.packaging.store.address import configured_store
+        from nemo_airflow.packaging.store.trees import put_tree
+
+        try:
+            store = configured_store()
+            return put_tree(store, kept) if store is not None else ""
+        except NemoAirflowError as error:
+            self._warn(f"the outputs are not in the shared store: {error}")
+            return ""
 
     async def _open(self) -> None:
         while True:

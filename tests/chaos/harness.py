@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -36,23 +37,27 @@ from nemo_airflow.job import FailureKind, Job, JobHandle
 
 LINES = 60
 SCRIPT = f"""
-echo $NEMO_AIRFLOW_KEY >> $COUNT
-for number in $(seq {LINES}); do echo line $number; sleep 0.15; done
+run="$NEMO_AIRFLOW_KEY $(cat /proc/sys/kernel/random/uuid)"
+for number in $(seq {LINES}); do echo $run >> $COUNT; echo line $number; sleep 0.15; done
 echo $NEMO_AIRFLOW_KEY > $NEMO_AIRFLOW_OUTPUT_DIR/note
+echo $run end >> $COUNT
 """
 WORTH_A_RETRY = (FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST)
 
 
 @dataclasses.dataclass
 class Counts:
-    """What came of it all. Every number but the first five should be zero.
+    """What came of it all. Every number but the first six should be zero.
 
     Slurm, when it has lost the last seconds before its death, queues jobs again that are done, some of them held for
-    ever: ``reaped`` counts what there was to end that no task waited for.
+    ever: ``reaped`` counts what there was to end that no task waited for. It also ends jobs of which it knows nothing,
+    and begins anew those that it finds in its queue: ``restarted``. A job has run twice if it did so at the same time
+    or after it was done.
     """
 
     tasks: int = 0
     jobs: int = 0
+    restarted: int = 0
     kills: Counter[str] = dataclasses.field(default_factory=Counter)
     retried: int = 0
     reaped: int = 0
@@ -66,13 +71,14 @@ class Counts:
     @property
     def faults(self) -> dict[str, int]:
         """What should not have happened, and how often it did."""
-        names = [field.name for field in dataclasses.fields(self)][5:]
+        names = [field.name for field in dataclasses.fields(self)][6:]
         return {name: count for name in names if (count := getattr(self, name))}
 
     def __str__(self) -> str:
         kills = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
-        zero = ", ".join(f"{f.name.replace('_', ' ')} {getattr(self, f.name)}" for f in dataclasses.fields(self)[5:])
-        jobs = f"{self.tasks} tasks, {self.jobs} jobs, {self.retried} retried, {self.reaped} reaped"
+        zero = ", ".join(f"{f.name.replace('_', ' ')} {getattr(self, f.name)}" for f in dataclasses.fields(self)[6:])
+        jobs = f"{self.tasks} tasks, {self.jobs} jobs"
+        jobs += f", {self.restarted} restarted, {self.retried} retried, {self.reaped} reaped"
         return f"{jobs}; killed: {kills}; {zero}"
 
 
@@ -105,19 +111,22 @@ class Harness:
         self._random = random.Random(seed)
         self._prefix = f"chaos-{uuid.uuid4().hex[:8]}"
         self._done = threading.Event()
+        self._broken: list[BaseException] = []
         given = {"executor": executor.to_json(), "folder": str(folder), "env": {"COUNT": inside}}
         (folder / "given.json").write_text(json.dumps(given))
 
     def run(self, tasks: int, timeout: float) -> Counts:
         """Runs so many tasks to their end, and returns what came of it."""
         self.counts.tasks = tasks
-        breaker = threading.Thread(target=self._break_things)
-        triggerer = threading.Thread(target=self._keep_triggerer)
+        breaker = threading.Thread(target=self._heard, args=(self._break_things,))
+        triggerer = threading.Thread(target=self._heard, args=(self._keep_triggerer,))
         breaker.start()
         triggerer.start()
         try:
             deadline = time.monotonic() + timeout
-            workers = [threading.Thread(target=self._task, args=(number, deadline)) for number in range(tasks)]
+            workers = [
+                threading.Thread(target=self._heard, args=(self._task, number, deadline)) for number in range(tasks)
+            ]
             for worker in workers:
                 worker.start()
                 time.sleep(self._random.uniform(0, 1))
@@ -127,8 +136,17 @@ class Harness:
             self._done.set()
             breaker.join()
             triggerer.join()
+        if self._broken:
+            raise RuntimeError(f"the test itself broke down after: {self.counts}") from self._broken[0]
         self._count()
         return self.counts
+
+    def _heard(self, part: Callable[..., None], *arguments: object) -> None:
+        """Runs one thread's part. What it raises ends the test: a daemon may be dead that nobody starts again."""
+        try:
+            part(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._broken.append(error)
 
     def _task(self, number: int, deadline: float) -> None:
         for attempt in range(1, 20):
@@ -148,7 +166,7 @@ class Harness:
 
     def _submit(self, key: str, deadline: float) -> None:
         """Has a worker submit the job, and kills it now and then at it, as often as it takes."""
-        while not (self.folder / f"{key}.handle").exists() and time.monotonic() < deadline:
+        while not (self.folder / f"{key}.handle").exists() and time.monotonic() < deadline and not self._broken:
             worker = self._start("submit", key)
             if self._random.random() < 0.7:
                 try:
@@ -161,7 +179,7 @@ class Harness:
     def _outcome_of(self, key: str, deadline: float) -> Outcome | None:
         path = self.folder / f"{key}.outcome"
         while not path.exists():
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._broken:
                 return None
             time.sleep(0.1)
         return Outcome.from_json(json.loads(path.read_text()))
@@ -192,14 +210,14 @@ class Harness:
 
     def _count(self) -> None:
         self.counts.orphans = self._orphans()
-        runs = Counter(self.counter.read_text().split())
+        runs = _runs(self.counter.read_text().splitlines())
         self.counts.jobs = len(runs)
-        self.counts.ran_twice = sum(count > 1 for count in runs.values())
-        expected = [f"line {number}" for number in range(1, LINES + 1)]
+        self.counts.restarted = sum(len(of_job) - 1 for of_job in runs.values())
+        self.counts.ran_twice = sum(_overlap(of_job) for of_job in runs.values())
         for path in self.folder.glob("*.outcome"):
             if Outcome.from_json(json.loads(path.read_text())).succeeded:
                 lines = path.with_suffix(".lines").read_text().splitlines()
-                self.counts.lost_or_doubled_lines += lines != expected
+                self.counts.lost_or_doubled_lines += not _whole(lines, starts=len(runs[path.stem]))
                 self.counts.lost_outputs += path.with_suffix(".note").read_text().split() != [path.stem]
 
     def _orphans(self) -> int:
@@ -219,6 +237,39 @@ class Harness:
             if not jobs or time.monotonic() > deadline:
                 return jobs
             time.sleep(1)
+
+
+@dataclasses.dataclass
+class _Run:
+    """One start of a job: where in the counter its first and last lines stand, and whether it came to its end."""
+
+    first: int
+    last: int
+    ended: bool = False
+
+
+def _runs(counter: list[str]) -> dict[str, list[_Run]]:
+    """Returns the starts of each job, in order, from the lines that they all appended to one file."""
+    runs: dict[str, dict[str, _Run]] = {}
+    for place, line in enumerate(counter):
+        key, run, *end = line.split()
+        found = runs.setdefault(key, {}).setdefault(run, _Run(place, place))
+        found.last, found.ended = place, bool(end)
+    return {key: list(of_job.values()) for key, of_job in runs.items()}
+
+
+def _overlap(runs: list[_Run]) -> bool:
+    """Returns whether a job was started while it ran, or when it was done."""
+    return any(before.ended or before.last > after.first for before, after in itertools.pairwise(runs))
+
+
+def _whole(lines: list[str], starts: int) -> bool:
+    """Returns whether these are a job's lines, each once, after what earlier starts wrote before they were killed."""
+    begins = [place for place, line in enumerate(lines) if line == "line 1"]
+    parts = [lines[begin:end] for begin, end in zip(begins, [*begins[1:], len(lines)], strict=True)]
+    expected = [f"line {number}" for number in range(1, LINES + 1)]
+    in_order = all(part == expected[: len(part)] for part in parts)
+    return in_order and lines[-LINES:] == expected and 1 <= len(parts) <= starts and begins[0] == 0
 
 
 async def _cancel(executor: Executor, jobs: list[JobHandle]) -> None:

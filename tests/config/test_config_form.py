@@ -59,14 +59,15 @@ def of_everything(
     return None
 
 
+SHOWN = {"RED": "RED (r)", "BLUE": "BLUE (b)"}
 EXPECTED = {
     "flag": (False, {"type": "boolean"}),
     "count": (1, {"type": "integer"}),
     "rate": (0.5, {"type": "number"}),
     "name": ("n", {"type": "string"}),
-    "color": ("RED", {"type": "string", "enum": ["RED", "BLUE"]}),
+    "color": ("RED", {"type": "string", "enum": ["RED", "BLUE"], "values_display": SHOWN}),
     "maybe": (None, {"type": ["null", "integer"]}),
-    "maybe_color": (None, {"type": ["null", "string"], "enum": [None, "RED", "BLUE"]}),
+    "maybe_color": (None, {"type": ["null", "string"], "enum": [None, "RED", "BLUE"], "values_display": SHOWN}),
     "choice": ("a", {"type": "string", "enum": ["a", "b"]}),
     "number": (1, {"type": "number"}),
     "day": ("2026-01-02", {"type": "string", "format": "date"}),

@@ -33,8 +33,15 @@ def error_of(make, kind=OverrideError):
     with pytest.raises(kind) as caught:
         make()
     assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
+    assert_one_line_or_a_caret(str(caught.value))
     return str(caught.value)
+
+
+def assert_one_line_or_a_caret(message):
+    """A text that cannot be read is shown below the one line, with a caret below the place."""
+    line, *place = message.split("\n")
+    assert line
+    assert not place or (len(place) == 2 and place[1].strip() == "^")
 
 
 @pytest.fixture
@@ -177,12 +184,12 @@ def test_templates_may_be_set(config):
         ("optimizer.layers.x=1", "this list has no item 'x'"),
         ("model.hidden.x=1", "model.hidden.x: model.hidden is of type int, so there is nothing below it"),
         ("callback.x=1", "callback.x: callback is None, so there is nothing below it"),
-        ("model.hidden", "the override 'model.hidden' is not of the form path=value"),
-        ("=3", "is not of the form path=value"),
-        ("model..hidden=3", "'model..hidden' is no path"),
-        (".model=3", "'.model' is no path"),
-        ("model.=3", "'model.' is no path"),
-        ("names[b.c]=3", "'names[b.c]' is no path"),
+        ("model.hidden", "not of the form path=value"),
+        ("=3", "not of the form path=value"),
+        ("model..hidden=3", "no path: expected a name"),
+        (".model=3", "no path: expected a name"),
+        ("model.=3", "no path: expected a name"),
+        ("names[b.c]=3", "no path: expected a number or a quoted name in the brackets"),
     ],
 )
 def test_path_that_is_not_there_is_refused_with_the_nearest_names(config, override, message):
@@ -226,4 +233,4 @@ def test_any_text_is_an_override_or_refused_by_us(text):
         apply_overrides(Config(train, model=Config(Model, hidden=3), names={"x": [1]}), [text])
     except ConfigError as error:
         refusal = str(error)
-    assert "\n" not in refusal
+    assert_one_line_or_a_caret(refusal)

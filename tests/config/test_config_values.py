@@ -189,7 +189,7 @@ class Broken:
         (typing.Final[int], [1], ["1"]),
         (object, [1, "a", None], []),
         (typing.Any, [1, "a", None], []),
-        (Structural, [1, "a"], []),
+        (Structural, [types.SimpleNamespace(attribute=1)], [1, "a"]),
         (Broken, [1, "a"], []),
         (list["Undefined"], [[1]], []),  # noqa: F821
         (3, [1, "a"], []),
@@ -250,14 +250,10 @@ def test_value_that_is_yet_to_come_is_refused_when_validated(value):
         assert "only a config given to an operator" in message
 
 
-def test_value_that_holds_itself_and_one_that_is_too_deep_are_refused():
+def test_value_that_holds_itself_is_refused():
     loop = {"a": []}
     loop["a"].append(loop)
     assert error_of(lambda: validate(Config(Data, seed=1) and loop), ConfigError) == "a.0: the value holds itself"
-    deep = []
-    for _ in range(5000):
-        deep = [deep]
-    assert "nested deeper than 200 levels" in error_of(lambda: validate(deep), ConfigError)
 
 
 def local_function():

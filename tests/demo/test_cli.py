@@ -67,7 +67,8 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.startswith("nemo-airflow: ")
-    assert len(done.stderr.splitlines()) == 1
+    _, *place = done.stderr.splitlines()
+    assert not place or (len(place) == 2 and place[1].strip() == "^")  # an override, and where in it
 
 
 @pytest.mark.parametrize(("command", "option"), [("ui", "--port"), ("demo", "--port"), ("ui", "--mlflow-port")])

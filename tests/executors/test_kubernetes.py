@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import random
 import time
 import uuid
 
@@ -16,6 +17,7 @@ from nemo_airflow.executors.kubernetes import KubernetesExecutor
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobState
 from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
 
 
@@ -323,8 +325,6 @@ def test_pod_of_somebody_else_is_not_taken_for_the_job(executor, api, namespace)
 @pytest.fixture
 def big_package(tmp_path, monkeypatch):
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
-    import random
-
     return write_archive({"big.bin": random.Random(0).randbytes(60 << 20)}, PackageStore(settings.packages_folder()))
 
 
@@ -339,6 +339,23 @@ def test_large_package_is_sent_into_the_pod(executor, big_package):
     outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded
     assert lines[0] == str(60 << 20)
+
+
+def test_both_archives_of_large_changes_are_sent_into_the_pod(executor, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "big.bin").write_bytes(random.Random(0).randbytes(8 << 20))
+    packager = PatternPackager(path=str(code))
+    packager.package(PackageStore(settings.packages_folder()))
+    (code / "note.txt").write_text("changed")
+    changed = packager.package(PackageStore(settings.packages_folder()))
+    assert changed.base
+    job = script_job("cat note.txt; echo; stat -c %s big.bin", package=changed)
+    handle = blocking.run(executor.connect().submit(executor.render(job)))
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.succeeded
+    assert lines == ["changed", str(8 << 20)]
 
 
 def test_submit_that_was_killed_while_it_sent_the_package_is_done_again(executor, api, namespace, big_package):

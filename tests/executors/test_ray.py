@@ -4,8 +4,10 @@ import dataclasses
 import inspect
 import json
 import logging
+import os
 import time
 import uuid
+import zipfile
 from pathlib import Path
 
 import httpx
@@ -23,6 +25,7 @@ from nemo_airflow.executors.ray import status as ray_status
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
 from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
 
 TIMEOUT = 120.0
@@ -142,6 +145,28 @@ def test_code_is_sent_once(executor, session, make, monkeypatch):
         blocking.run(session.submit(request))
     assert sorted(sent) == sorted({name for request in requests for name in request.payload["archives"].values()})
     assert len(sent) == 4
+
+
+def test_changes_of_a_package_are_a_whole_tree_for_the_workers(tmp_path):
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "padding.bin").write_bytes(bytes(1 << 20))
+    (code / "gone.py").write_text("1")
+    packager = PatternPackager(path=str(code))
+    packager.package(PackageStore(settings.packages_folder()))
+    (code / "gone.py").unlink()
+    (code / "new.py").write_text("2")
+    (code / os.fsdecode(b"no-text-\xff")).write_text("left to the job itself")
+    changed = packager.package(PackageStore(settings.packages_folder()))
+    assert changed.base
+    with (tmp_path / "code.zip").open("w+b") as file:
+        packages.write_code(changed, file)
+    with zipfile.ZipFile(tmp_path / "code.zip") as archive:
+        names = [name for name in archive.namelist() if not name.startswith(".nemo_airflow/runner/")]
+        assert sorted(names) == sorted(
+            [f".nemo_airflow/{each.name}" for each in changed.archives] + [packages.ENTRY, "new.py", "padding.bin"]
+        )
+        assert archive.read("new.py") == b"2"
 
 
 def test_code_that_is_too_large_is_refused_before_it_is_sent(executor, session, make, monkeypatch):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import sys
+import time
 import uuid
 
 import pytest
@@ -40,6 +41,14 @@ def follow(executor, handle):
     lines, said = [], []
     follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
     return blocking.run(follower.run(), 60), lines, said
+
+
+def wait_until_ended(session, handles):
+    """Waits until SkyPilot says so: a follower is content with the runner's last record, and that process then ends."""
+    end = time.monotonic() + 60
+    while not all(status.state.is_final for status in blocking.run(session.poll(handles)).values()):
+        assert time.monotonic() < end, "SkyPilot did not say within 60 s that the jobs have ended"
+        time.sleep(0.05)
 
 
 # What is sent
@@ -192,7 +201,9 @@ def test_job_on_a_cluster_that_is_shared_leaves_the_cluster(executor, sky_server
     executor = dataclasses.replace(executor, cluster_name="shared")
     first, second = (submit(executor, script_job(f"echo job {n}")) for n in range(2))
     assert [follow(executor, handle)[1] for handle in (first, second)] == [["job 0"], ["job 1"]]
-    blocking.run(executor.connect().remove([first, second]))
+    session = executor.connect()
+    wait_until_ended(session, [first, second])
+    blocking.run(session.remove([first, second]))
     assert "shared" in sky_server.clusters
 
 

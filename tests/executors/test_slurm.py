@@ -13,6 +13,7 @@ from nemo_airflow import blocking
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsError, SubmitError
 from nemo_airflow.executors import Processes, SlurmExecutor, SSHExecutor, executor_from_json
 from nemo_airflow.executors.base import Cursor
+from nemo_airflow.executors.slurm import states
 from nemo_airflow.executors.slurm.session import SlurmSession
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
@@ -117,6 +118,29 @@ def test_containers_run_under_srun():
     assert "--container-image=nvcr.io#pytorch --container-mounts={folder}/../..:{folder}/../..,/data:/data" in launch
     apptainer = dataclasses.replace(pyxis, container_runtime="apptainer", gpus_per_node=1)
     assert "apptainer exec --nv --bind {folder}/../..:{folder}/../.. --bind /data:/data" in " ".join(apptainer.launch())
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "kind"),
+    [
+        ("PENDING", "launch failed requeued held", FailureKind.NODE_FAILURE),
+        ("PENDING", "launch_failed_requeued_held", FailureKind.NODE_FAILURE),  # as scontrol writes it
+        ("PENDING", "JobHoldMaxRequeue", FailureKind.NODE_FAILURE),
+        ("PENDING", "DependencyNeverSatisfied", FailureKind.QUOTA),
+        ("PENDING", "JobHeldUser", None),  # somebody wants it so
+        ("PENDING", "JobHeldAdmin", None),
+        ("PENDING", "Resources", None),
+        ("RUNNING", "None", None),
+    ],
+)
+def test_only_what_slurm_will_not_start_by_itself_is_hopeless(state, reason, kind):
+    (entry,) = states.parse_queue(f"7|{state}|{reason}|N/A|a-job\n").values()
+    assert entry.hopeless == kind
+    assert entry.is_held == (kind is FailureKind.NODE_FAILURE)
+
+
+def test_accounting_that_calls_a_job_running_that_the_queue_does_not_know_says_nothing():
+    assert states.parse_history("7|RUNNING|0:0|a-job\n8|CANCELLED by 1000|0:0|a-job\n").keys() == {"8"}
 
 
 def test_executor_comes_back_from_json():
@@ -246,6 +270,16 @@ def test_job_that_waits_says_why_and_can_be_cancelled(executor, lab_ssh):
     blocking.run(session.cancel([handle]))
     outcome, _, _said = follow(executor, handle)
     assert outcome.status.state is JobState.CANCELLED
+
+
+def test_job_that_is_cancelled_before_its_runner_has_begun_is_cancelled(executor):
+    """A SIGTERM that comes while a module is loaded, or Python starts, leaves no end mark."""
+    executor = dataclasses.replace(executor, setup_lines="sleep 300")
+    session, handle = submit(executor, script_job("true"))
+    wait_until(lambda: status(session, handle).state is JobState.RUNNING, "the job to run")
+    blocking.run(session.cancel([handle]))
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.state is JobState.CANCELLED, outcome
 
 
 def test_more_nodes_than_there_are_is_a_quota_failure(executor):

@@ -57,7 +57,7 @@ def paused(lab: Lab, *daemons: str) -> Iterator[None]:
 
 def logins(lab: Lab) -> list[psutil.Process]:
     """Returns sshd's process for each connection it has now."""
-    return [child for child in lab.process("sshd").children() if child.name() == "sshd"]
+    return [child for child in lab.process("sshd").children() if _is_sshd(child)]
 
 
 def cut_logins(lab: Lab) -> int:
@@ -65,13 +65,24 @@ def cut_logins(lab: Lab) -> int:
     cut = logins(lab)
     for login in cut:
         # The user's sshd under it holds the connection as well, and each may end of itself when the other does.
-        for process in [*login.children(), login]:
+        parts = [login]
+        with suppress(psutil.NoSuchProcess):
+            parts = [*login.children(), login]
+        for process in parts:
             with suppress(psutil.NoSuchProcess):
                 if process.name() == "sshd":
                     process.kill()
     for login in cut:
         _await_end(login)
     return len(cut)
+
+
+def _is_sshd(process: psutil.Process) -> bool:
+    """Returns whether a process is still there, and sshd's."""
+    try:
+        return process.name() == "sshd"
+    except psutil.NoSuchProcess:
+        return False
 
 
 def await_saved(lab: Lab, job: str) -> None:

@@ -4,6 +4,7 @@ It answers as the real server was seen to (version 0.10.3), in that server's own
 machine do it does on this one, in a folder in a machine's place, with the log as Ray writes it.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -48,6 +49,7 @@ class Job:
         self.submitted_at = time.time()
         self.status = "RUNNING"
         self.log: list[str] = ["\x1b[2mJob started. Streaming logs...\x1b[0m\n"]
+        self._copies: list[threading.Thread] = []
         self._processes = [self._start(rank, machines, task) for rank in range(len(machines))]
         threading.Thread(target=self._wait, daemon=True).start()
 
@@ -62,7 +64,9 @@ class Job:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         name = f"{'head' if rank == 0 else f'worker{rank}'}, rank={rank}" if len(machines) > 1 else self.name
-        threading.Thread(target=self._copy, args=(process, f"\x1b[36m({name}, pid={process.pid})\x1b[0m ")).start()
+        copy = threading.Thread(target=self._copy, args=(process, f"\x1b[36m({name}, pid={process.pid})\x1b[0m "))
+        copy.start()
+        self._copies.append(copy)
         return process
 
     def _copy(self, process: subprocess.Popen[str], prefix: str) -> None:
@@ -70,6 +74,9 @@ class Job:
             self.log.append(prefix + (line if line.endswith("\n") else line + "\n"))
 
     def _wait(self) -> None:
+        # The log first: what a job has written is there when SkyPilot says that it has ended.
+        for copy in self._copies:
+            copy.join()
         codes = [process.wait() for process in self._processes]
         if self.status != "CANCELLED":
             self.status = "FAILED" if any(codes) else "SUCCEEDED"
@@ -79,7 +86,8 @@ class Job:
         if self.status == "RUNNING":
             self.status = "CANCELLED"
             for process in self._processes:
-                os.killpg(process.pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended, which is not yet noted
+                    os.killpg(process.pid, signal.SIGTERM)
 
 
 class SkyServer:
@@ -130,8 +138,8 @@ class SkyServer:
         """Returns what a request came to."""
         return self._answers[number]
 
-    def launch(self, body: dict[str, Any]) -> None:
-        """Makes the cluster, unless it is there, and runs the task on it."""
+    def launch(self, body: dict[str, Any]) -> int:
+        """Makes the cluster, unless it is there, runs the task on it, and returns the job's number."""
         if self.refusal is not None:
             raise self.refusal
         task = [part for part in yaml.safe_load_all(body["task"]) if part and "run" in part][-1]
@@ -149,6 +157,7 @@ class SkyServer:
             if cluster:
                 self.clusters[cluster] = len(machines)
             self.jobs.append(Job(number, task["name"], cluster, machines, task))
+        return number
 
     def of(self, cluster: str) -> list[Job]:
         """Returns the jobs of a cluster, or the managed ones; newest first, as SkyPilot lists them."""
@@ -176,8 +185,7 @@ def _listed(job: Job) -> dict[str, Any]:
 
 
 def _launched(server: SkyServer, body: dict[str, Any]) -> Any:
-    server.launch(body)
-    return {"job_id": len(server.jobs), "handle": NONE}
+    return {"job_id": server.launch(body), "handle": NONE}
 
 
 _CALLS: dict[str, Callable[[SkyServer, dict[str, Any]], Any]] = {
@@ -191,7 +199,7 @@ _CALLS: dict[str, Callable[[SkyServer, dict[str, Any]], Any]] = {
     "/down": lambda server, body: server.down(body["cluster_name"]),
     "/status": lambda server, body: [
         {**CLUSTER, "name": name}
-        for name in server.clusters
+        for name in list(server.clusters)
         if body["cluster_names"] is None or name in body["cluster_names"]
     ],
 }

@@ -29,12 +29,14 @@ up_slurm() {
   for node in n1 n2 n3 n4; do start slurmd.$node slurmd -D -N $node; done
   up_sshd
   await 30 slurmctld scontrol ping
-  # Refused where they are not down. A controller that was killed may have drained a node.
-  scontrol update nodename='n[1-4]' state=resume 2>/dev/null || true
-  await 60 slurmctld sh -c "$ALL_NODES_SERVE"
+  (await 60 slurmctld sh -c "$RESUME; $ALL_NODES_SERVE") || { sinfo -N -l >&2; exit 1; }
 }
 
-ALL_NODES_SERVE='[ "$(sinfo -h -N -p debug -o %T | grep -c -E "^(idle|mixed|allocated|completing)$")" = 4 ]'
+# A controller that was killed may have drained a node, or come to think that it is down.
+RESUME='left=$(sinfo -h -N -p debug -t drain,down,fail -o %N | paste -sd,);
+  [ -z "$left" ] || scontrol update nodename="$left" state=resume'
+
+ALL_NODES_SERVE='[ "$(sinfo -h -N -p debug -o %T | grep -c -E "^(idle|planned|mixed|allocated|completing)$")" = 4 ]'
 
 # One munged serves all labs of a machine.
 up_munge() {
@@ -64,6 +66,7 @@ up_database() {
 # - Memory is not enforced, for want of cgroups; jobacct_gather samples it.
 # - A requeued job starts when its old credential has expired: ten seconds instead of two minutes.
 # - The scheduler looks every two seconds, not every minute; so does backfill, which alone starts heterogeneous jobs.
+# - A node that did not answer is asked again after ten seconds, a third of SlurmdTimeout, instead of after 100.
 # - A finished job leaves squeue and scontrol after MinJobAge, as on a busy site; sacct keeps it.
 # - Only the accounts that a user has are taken: hpc's is `science`.
 # - `urgent` preempts `debug`; jobs on `tiny` have a minute; `closed` is not for our user.
@@ -119,6 +122,7 @@ PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 PartitionName=tiny Nodes=ALL MaxTime=1 State=UP PriorityTier=1
 PartitionName=closed Nodes=ALL AllowGroups=root State=UP PriorityTier=1
+SlurmdTimeout=30
 MinJobAge=60
 C
 }

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def slurm(lab_to_break):
+    lab_to_break.down("slurm")  # what other tests have broken and left there is not to count here
     lab_to_break.up("slurm")
     return lab_to_break
 
@@ -71,6 +72,16 @@ def job_state(lab, job):
     return lab.command("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").strip()
 
 
+def await_start(lab, job):
+    """Waits until a job runs; says what keeps it, and what the nodes are at, if it does not."""
+    try:
+        until(lambda: job_state(lab, job) == "RUNNING", "the job's start", 120)
+    except TimeoutError as error:
+        shown = lab.command("scontrol", "show", "job", job)
+        nodes = lab.command("sinfo", "-N", "-o", "%N %P %T %C %E")
+        pytest.fail(f"{error}\n{shown}\n{nodes}\n{lab.command('squeue', '-t', 'all')}", pytrace=False)
+
+
 @contextlib.asynccontextmanager
 async def login(ssh):
     known = asyncssh.import_known_hosts(ssh.known_hosts)
@@ -83,7 +94,7 @@ async def login(ssh):
 class TestSlurm:
     def test_job_runs_on_while_its_controller_is_dead(self, slurm, gate):
         job = submit_waiting_job(slurm.ssh, gate)
-        until(lambda: job_state(slurm, job) == "RUNNING", "the job's start")
+        await_start(slurm, job)
         chaos.await_saved(slurm, job)
         with chaos.killed(slurm, "slurmctld"):
             with pytest.raises(LabError, match="does not run"):
@@ -96,7 +107,7 @@ class TestSlurm:
 
     def test_job_that_ends_while_its_controller_is_dead_is_completed_afterwards(self, slurm, gate):
         job = submit_waiting_job(slurm.ssh, gate)
-        until(lambda: job_state(slurm, job) == "RUNNING", "the job's start")
+        await_start(slurm, job)
         chaos.await_saved(slurm, job)
         with chaos.killed(slurm, "slurmctld"):
             gate.touch()
@@ -118,7 +129,7 @@ class TestSlurm:
 
     def test_preempted_job_is_requeued_and_runs_again_soon(self, slurm, gate):
         job = submit_waiting_job(slurm.ssh, gate)
-        until(lambda: job_state(slurm, job) == "RUNNING", "the job's start")
+        await_start(slurm, job)
         urgent = slurm.ssh.run("sbatch --parsable -p urgent -N4 --exclusive -o /dev/null --wrap 'sleep 1'").strip()
         until(lambda: job_state(slurm, job) == "PENDING", "the preemption")
         until(lambda: job_state(slurm, urgent) == "COMPLETED", "the end of the job that preempted")

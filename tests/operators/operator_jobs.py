@@ -13,6 +13,11 @@ class Model:
     name: str = "mlp"
 
 
+@dataclasses.dataclass
+class DeepModel(Model):
+    depth: int = 2
+
+
 def train(model: Model, learning_rate: float = 0.1, tags: list[str] | None = None) -> dict:
     print(f"training {model.name} with {model.hidden}")
     return {"hidden": model.hidden, "name": model.name, "learning_rate": learning_rate, "tags": tags}
@@ -56,3 +61,7 @@ def count(counter: str) -> None:
     """Adds a line to a file, to show how often it ran."""
     with open(counter, "a") as file:
         file.write("ran\n")
+
+
+def one_more(value: int = 0) -> int:
+    return value + 1

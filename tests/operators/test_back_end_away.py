@@ -60,7 +60,7 @@ def test_answers_that_are_lost_are_asked_for_again_and_the_job_runs_once(tmp_pat
 
 
 def test_one_that_stays_away_fails_the_try_which_can_be_tried_again(tmp_path, away, monkeypatch, capfd):
-    monkeypatch.setattr("nemo_airflow.operators.run._PATIENCE", 1.0)
+    monkeypatch.setattr("nemo_airflow.operators.back_end.PATIENCE", 1.0)
     away(find=1000)
     assert run(tmp_path, "away_for_long", tmp_path / "count") == "failed"
     assert "BackendUnavailable: the network is down" in "".join(capfd.readouterr())

@@ -49,6 +49,14 @@ def run(dag, **arguments):
     return states, results
 
 
+def overridable(defaults, prefix="d", **arguments):
+    """Returns a DAG whose task takes overrides from the run's conf."""
+    config = Config(jobs.train, model=Config(jobs.Model, hidden=3))
+    with new_dag(params=params_from(config, prefix)) as dag:
+        NemoRunOperator(task_id="t", config=config, params_prefix=prefix, **{**defaults, **arguments})
+    return dag
+
+
 def jobs_in(root):
     return [path for path in root.iterdir() if not path.name.startswith(".")] if root.exists() else []
 
@@ -162,6 +170,80 @@ def test_overrides_and_the_trigger_form_change_the_config(defaults):
     assert results[("t", -1)] == {"hidden": 64, "name": "other", "learning_rate": 0.5, "tags": None}
 
 
+def test_a_misspelt_key_of_a_runs_conf_is_refused_with_the_nearest_name(defaults, root, capfd, caplog):
+    config = Config(jobs.train, model=Config(jobs.Model))
+    with new_dag(params=params_from(config, prefix="train")) as dag:
+        NemoRunOperator(task_id="t", config=config, params_prefix="train", **defaults)
+    states, _ = run(dag, run_conf={"train.learning_rat": 0.5})
+    assert states == {("t", -1): "failed"}
+    said = "the run's conf has 'train.learning_rat', which is no param of the DAG; did you mean 'train.learning_rate'?"
+    assert said in "".join(capfd.readouterr()) + caplog.text
+    assert jobs_in(root) == []
+
+
+def test_a_recipe_is_run_and_kept_by_its_digest(defaults, root):
+    """From the operator to the job and back: the factory is imported in the job only."""
+    from nemo_airflow import Recipe
+    from nemo_airflow.config import plan as plans
+    from nemo_airflow.config.versions import ConfigVersions
+
+    recipe = Recipe("recipe_jobs:small", ["model.name=big"], source=HERE, hidden=4)
+    before = set(ConfigVersions().list())
+    with new_dag(params=params_from(recipe, prefix="r")) as dag:
+        NemoRunOperator(task_id="t", config=recipe, params_prefix="r", overrides=["model.tags=[a]"], **defaults)
+    _, results = run(dag, run_conf={"r.hidden": 16})
+    assert results[("t", -1)] == {"hidden": 16, "name": "big", "tags": ["a"]}
+    assert "recipe_jobs" not in sys.modules
+    (digest,) = set(ConfigVersions().list()) - before
+    found = ConfigVersions().load(digest)
+    assert "_recipe_" in found["root"]
+    assert plans.flatten(found)["hidden"] == "16"
+
+
+def test_factories_in_overrides_of_a_recipe_are_read_from_its_folder_and_run_from_the_package(defaults, tmp_path):
+    from nemo_airflow import PatternPackager, Recipe
+
+    code = tmp_path / "code"
+    (code / "shop").mkdir(parents=True)
+    (code / "shop" / "recipes.py").write_text(
+        "from nemo_airflow import Config, Partial\n"
+        "from shop.nets import Net, describe\n\n"
+        "def small(first: Net):\n"
+        "    return Partial(describe, first=first, second=Config(Net, width=1))\n"
+    )
+    (code / "shop" / "nets.py").write_text(
+        "class Net:\n"
+        "    def __init__(self, width: int, below: 'Net | None' = None):\n"
+        "        self.width, self.below = width, below\n\n"
+        "class Wide(Net):\n"
+        "    def __init__(self, width: int = 100):\n"
+        "        super().__init__(width)\n\n"
+        "def describe(first, second):\n"
+        "    return [type(first).__name__, first.width, type(second).__name__, second.width, second.below.width]\n"
+    )
+    texts = ["first=shop.nets:Wide(width=7)"]
+    recipe = Recipe("shop.recipes:small", texts, source=code)
+    with new_dag() as dag:
+        NemoRunOperator(
+            task_id="t",
+            config=recipe,
+            packager=PatternPackager(path=str(code)),
+            overrides=["second=shop.nets:Net(width=8, below=shop.nets:Wide())"],
+            **{**defaults, "env": {}},
+        )
+        NemoRunOperator(
+            task_id="wrong",
+            config=recipe,
+            packager=PatternPackager(path=str(code)),
+            overrides=["second=shop.nets:Net(widht=8)"],
+            **{**defaults, "env": {}},
+        )
+    states, results = run(dag)
+    assert states == {("t", -1): "success", ("wrong", -1): "failed"}
+    assert results[("t", -1)] == ["Wide", 7, "Net", 8, 100]
+    assert not [module for module in sys.modules if module.partition(".")[0] == "shop"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "conf", "message"),
     [
@@ -169,10 +251,20 @@ def test_overrides_and_the_trigger_form_change_the_config(defaults):
         ({"config": Config(jobs.train, model=Config(jobs.Model, hidden="{{ 'many' }}"))}, {}, "model.hidden"),
         ({"config": Config(jobs.number), "overrides": {"valve": 3}}, {}, "valve"),
         ({"config": Config(jobs.double, value=1), "overrides": ["valeu=3"]}, {}, "value"),
-        ({"config": Config(jobs.double, value=1), "params_prefix": "d"}, {"d.valeu": 3}, "value"),
+        (
+            {"config": Config(jobs.double, value=1), "params_prefix": "d"},
+            {"d.valeu": 3},
+            "'d.valeu', which is no param",
+        ),
+        (
+            {"config": Config(jobs.double, value=1), "params_prefix": "d"},
+            {"e.value": 3},
+            "'e.value', which is no param",
+        ),
         ({"config": jobs.number}, {}, "Config"),
         ({"config": Config(jobs.number), "job_executor": LocalExecutor(time="soon")}, {}, "time="),
-        ({"config": Config(jobs.number), "job_executor": "local"}, {}, "job_executor"),
+        ({"config": Config(jobs.number), "job_executor": "{{ 'nowhere' }}"}, {}, "no executor 'nowhere'"),
+        ({"config": "{{ 'nothing' }}"}, {}, "no recipe 'nothing'"),
         (
             {"config": Config(jobs.number), "job_executor": LocalExecutor(python="/no/such/python")},
             {},
@@ -279,3 +371,83 @@ print(SerializedDagModel.hash(LazyDeserializedDAG.from_dag(dag).data))
         return done.stdout.split()[-1]
 
     assert parse("1") == parse("2")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"_target_": "operator_jobs.DeepModel", "hidden": 5, "name": "deep"},
+        "DeepModel(hidden=5, name=deep)",
+        "operator_jobs:DeepModel(5, deep)",
+    ],
+)
+def test_a_runs_conf_makes_configs_of_what_the_author_allows(defaults, model):
+    dag = overridable(defaults, allow=["operator_jobs."])
+    _, results = run(dag, run_conf={"d.overrides": {"model": model, "learning_rate": 0.5}})
+    assert results[("t", -1)] == {"hidden": 5, "name": "deep", "learning_rate": 0.5, "tags": None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides", "message"),
+    [
+        ({}, {"model": "DeepModel(hidden=5)"}, "model: target 'operator_jobs:DeepModel' is not allowed here"),
+        ({}, {"model": {"_target_": "os.system", "command": "id"}}, "model: target 'os:system' is not allowed here"),
+        (
+            {"allow": ["factory_jobs:deep"]},
+            {"model": "factory_jobs:deep(hidden=3)"},
+            "model: target 'operator_jobs:DeepModel' is not allowed here",
+        ),
+        ({}, {"model": "@/etc/passwd.yaml"}, "no files are read for overrides from the run's conf"),
+        ({"overrides": ["model={{ params['d.overrides'].x }}"]}, {"x": "@/etc/passwd.yaml"}, "'x'"),
+        ({"overrides": ["model=@/etc/passwd.yaml"]}, {}, "read for overrides from the operator's overrides"),
+        ({"overrides": ["@{{ 'x.yaml' }}"]}, {}, "read for overrides from the operator's overrides"),
+    ],
+)  # fmt: skip
+def test_a_runs_conf_can_neither_import_nor_read_what_it_likes(
+    defaults, root, capfd, caplog, arguments, overrides, message
+):
+    states, _ = run(overridable(defaults, **arguments), run_conf={"d.overrides": overrides})
+    assert states == {("t", -1): "failed"}
+    printed = "".join(capfd.readouterr()) + caplog.text
+    assert any(message in line for line in printed.splitlines() if "AirflowFailException" in line), printed
+    assert not [folder for folder in jobs_in(root) if (folder / "claim").exists()]
+
+
+def test_an_authors_own_overrides_may_be_configs(defaults):
+    config = Config(jobs.train, model=Config(jobs.Model, hidden=3))
+    with new_dag() as dag:
+        model = Config(jobs.DeepModel, hidden=7)
+        NemoRunOperator(task_id="t", config=config, overrides={"model": model}, **defaults)
+    _, results = run(dag)
+    assert results[("t", -1)]["hidden"] == 7
+
+
+def test_a_runs_conf_makes_configs_of_what_is_allowed_on_the_machine(defaults, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_ALLOW", "operator_jobs:DeepModel")
+    _, results = run(overridable(defaults), run_conf={"d.overrides": {"model": "DeepModel(5, deep)"}})
+    assert results[("t", -1)]["hidden"] == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "allow", "message"),
+    [
+        ("os.", [], "$NEMO_AIRFLOW_ALLOW: 'os.' would permit too much"),
+        ("", ["operator_jobs"], "allow has 'operator_jobs', which is neither a name"),
+    ],
+)
+def test_an_allow_list_that_is_none_fails_the_task(defaults, root, monkeypatch, capfd, caplog, setting, allow, message):
+    monkeypatch.setenv("NEMO_AIRFLOW_ALLOW", setting)
+    states, _ = run(overridable(defaults, allow=allow))
+    assert states == {("t", -1): "failed"}
+    assert message in "".join(capfd.readouterr()) + caplog.text
+    assert not [folder for folder in jobs_in(root) if (folder / "claim").exists()]
+
+
+def test_a_config_of_a_thousand_levels_runs(defaults):
+    config = Config(jobs.one_more)
+    for _ in range(999):
+        config = Config(jobs.one_more, value=config)
+    with new_dag() as dag:
+        NemoRunOperator(task_id="t", config=config, **defaults)
+    _, results = run(dag)
+    assert results[("t", -1)] == 1000

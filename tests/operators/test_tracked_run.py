@@ -12,7 +12,10 @@ from airflow.sdk import DAG
 from dag_database import register
 from mlflow import MlflowClient
 
-from nemo_airflow import Config, LocalExecutor, MLflowTracker, NemoRunOperator
+from nemo_airflow import Config, LocalExecutor, MLflowTracker, NemoRunOperator, Recipe
+from nemo_airflow.config import plan as plans
+from nemo_airflow.packaging.store import open_store
+from nemo_airflow.packaging.store.trees import get_tree
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -53,6 +56,24 @@ def test_a_run_is_remembered_whole(tmp_path):
     assert Path(client.download_artifacts(child.info.run_id, "model.txt", str(tmp_path))).read_text() == "weights"
     plan = Path(client.download_artifacts(child.info.run_id, "nemo_airflow/plan.json", str(tmp_path)))
     assert json.loads(plan.read_text())["root"]["learning_rate"] == 0.5
+
+
+def test_what_a_recipe_resolved_to_is_the_runs_config_and_outputs_are_in_the_shared_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "shared"))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    recipe = Recipe("recipe_jobs:kept", ["model.name=big"], source=HERE, hidden=4)
+    dag, states = run(tmp_path, MLflowTracker(tracking_uri=uri), recipe)
+    assert states == {"t": "success"}
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name(dag.dag_id).experiment_id])
+    child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
+    params, tags = child.data.params, child.data.tags
+    assert (params["_target_"], params["model.name"], params["model.hidden"]) == ("recipe_jobs:keep", "big", "4")
+    assert "hidden" not in params  # the factory's own, which is not the config
+    assert "nemo_airflow.param_conflicts" not in tags
+    assert tags["nemo_airflow.plan_digest"] == plans.digest(plans.to_plan(recipe))
+    get_tree(open_store(str(tmp_path / "shared")), tags["nemo_airflow.outputs_digest"], tmp_path / "again")
+    assert (tmp_path / "again" / "model.txt").read_text() == "big"
 
 
 def test_a_tracker_that_is_down_does_not_lose_the_job(tmp_path):

@@ -80,13 +80,24 @@ def leave_a_child():
     print("done")
 
 def wait(seconds):
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         time.sleep(seconds)
     finally:
         print("cleaning up", flush=True)
         time.sleep(0.3)
         print("cleaned up", flush=True)
+
+def clean_up_with_a_program(loses_a_signal):
+    import signal
+    if loses_a_signal:  # as it does that comes just before Python blocks in a system call
+        usual = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, usual))
+    try:
+        print("waiting", flush=True)
+        time.sleep(600)
+    finally:
+        print("program", subprocess.call(["sleep", "2"]), flush=True)
 
 def memory():
     raise MemoryError("no room")
@@ -282,6 +293,16 @@ def test_cancel_lets_the_job_clean_up(start, folder):
     assert (ran.code, ran.end["state"], ran.end["failure"]) == (143, "cancelled", "cancelled")
 
 
+@pytest.mark.parametrize("loses_a_signal", [True, False])
+def test_cancel_is_not_lost_and_lets_the_programs_of_the_clean_up_be(start, folder, loses_a_signal):
+    process = start("clean_up_with_a_program", arguments={"loses_a_signal": loses_a_signal}, grace=60.0)
+    stream = read_until(process, b"waiting")
+    process.send_signal(signal.SIGTERM)
+    ran = Ran(process.wait(30), stream + process.stdout.read(), folder)
+    assert ran.lines == ["waiting", "program 0"]
+    assert (ran.code, ran.end["state"]) == (143, "cancelled")
+
+
 def test_cancel_of_every_process_lets_the_job_clean_up(start, folder):
     process = start("wait", arguments={"seconds": 600}, grace=30.0)
     stream = read_until(process, b"waiting")
@@ -347,6 +368,36 @@ def test_batch_system_that_told_a_job_to_end_starts_it_again(start, run):
     assert run("wait", arguments={"seconds": 0}, env=STARTED_BY_SLURM).end["state"] == "succeeded"
 
 
+@pytest.mark.parametrize(("seconds", "code"), [(2, 75), (600, 0)])
+def test_batch_system_that_starts_a_job_again_that_still_runs_waits_for_how_it_ends(start, run, seconds, code):
+    first = start("wait", arguments={"seconds": seconds}, env=STARTED_BY_SLURM)
+    read_until(first, b"waiting")
+    second = start("leave_a_child", env=STARTED_BY_SLURM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(1)
+    if seconds > 10:
+        first.kill()
+    first.communicate()
+    output, _ = second.communicate(timeout=20)
+    assert second.returncode == code
+    assert (b'"type":"start"' in output) == (code == 0)
+
+
+def test_later_start_on_another_machine_goes_by_the_signs_of_life(start, folder):
+    """Another machine's runner cannot be looked at: it has touched its claim, or it is dead."""
+    first = start("wait", arguments={"seconds": 600}, heartbeat=0.5, env=STARTED_BY_SLURM)
+    read_until(first, b"waiting")
+    claim = json.loads((folder / "claim").read_text())
+    (folder / "claim").write_text(json.dumps({**claim, "host": "another"}))
+    second = start("leave_a_child", heartbeat=0.5, env=STARTED_BY_SLURM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(4)
+    first.kill()
+    first.communicate()
+    second.communicate(timeout=20)
+    assert second.returncode == 0
+
+
 def test_errors_are_named(run, folder):
     ran = run("memory")
     assert ran.end["failure"] == "out_of_memory"
@@ -362,13 +413,23 @@ def test_errors_are_named(run, folder):
 
 
 def test_target_outside_the_allow_list_is_refused_without_an_import(run, folder):
-    (folder / "work" / "evil.py").write_text("open('imported', 'w')")
-    job_plan = {"version": 1, "root": {"_target_": "jobs:wait", "seconds": {"_target_": "evil:run"}}}
-    ran = run("wait", arguments={"seconds": job_plan["root"]["seconds"]})
+    ran = run("wait", arguments={"seconds": {"_target_": "os:mkdir", "_args_": ["made"]}})
     assert ran.end["state"] == "failed"
-    assert "evil" in ran.end["error"]["message"]
+    assert "'os:mkdir' is not allowed" in ran.end["error"]["message"]
     assert ran.end["error"]["traceback"] == ""
-    assert not (folder / "work" / "imported").exists()
+    assert not (folder / "work" / "made").exists()
+
+
+def test_what_the_jobs_own_code_has_needs_no_entry(run, folder):
+    (folder / "work" / "other.py").write_text("def seconds(): return 0.01")
+    ran = run("wait", arguments={"seconds": {"_target_": "other:seconds"}})
+    assert ran.end["state"] == "succeeded"
+    # What it imported from elsewhere is not its own.
+    (folder / "claim").unlink()
+    (folder / "work" / "other.py").write_text("from os import mkdir")
+    ran = run("wait", arguments={"seconds": {"_target_": "other:mkdir", "_args_": ["made"]}})
+    assert "not allowed here" in ran.end["error"]["message"]
+    assert not (folder / "work" / "made").exists()
 
 
 @pytest.mark.parametrize("bad", ["", "{", "[]", '{"version": 99}'])

@@ -13,7 +13,7 @@ from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
 from nemo_airflow.executors.base import Request
-from nemo_airflow.executors.bundle import package_path
+from nemo_airflow.executors.bundle import package_files
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
 from nemo_airflow.executors.kubernetes.ending import Ending
@@ -57,7 +57,7 @@ class Submission:
             BackendUnavailable: The API server cannot be reached; the same call can be made again.
         """
         if self._request.package is not None:
-            await asyncio.to_thread(package_path, self._request.package)
+            await asyncio.to_thread(package_files, self._request.package)
         data = await asyncio.to_thread(content, self._request, with_package=not self._upload)
         if len(data) * 3 // 4 > _SECRET_LIMIT:
             raise SubmitError(f"the config of job {self._request.key} is too large for a Secret, which holds 1 MiB")
@@ -150,10 +150,11 @@ class Submission:
         assert package is not None  # noqa: S101
         pods = await self._wait_for_start()
         if pods:
-            path = await asyncio.to_thread(package_path, package)
-            target = f"{manifest.BASE}/job/package.{package.format}"
-            for pod in pods:
-                await send_file(self._cluster, name_of(pod), python_of(pod), path, target)
+            # In their order: a pod starts its job when the last is there.
+            for archive, path in await asyncio.to_thread(package_files, package):
+                for pod in pods:
+                    target = f"{manifest.BASE}/job/{archive.name}"
+                    await send_file(self._cluster, name_of(pod), python_of(pod), path, target)
         await self._ending.change(self._manifests[0], {"metadata": {"annotations": {manifest.SUBMITTED: "true"}}})
 
     async def _wait_for_start(self) -> list[JsonObject]:

@@ -8,17 +8,18 @@ for all jobs of a package, and sent once. The other has the job's own files, a f
 from __future__ import annotations
 
 import hashlib
-import posixpath
-import tarfile
+import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import IO
 
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Request
-from nemo_airflow.executors.bundle import package_path
+from nemo_airflow.executors.bundle import package_files
 from nemo_airflow.executors.ray.start import HIDDEN
 from nemo_airflow.job import Package
+from nemo_airflow.runner.unpack import unpack_package
 
 LARGEST = 512 << 20
 """Bytes from which on Ray's package store refuses an archive (``GRPC_CPP_MAX_MESSAGE_SIZE``)."""
@@ -26,7 +27,7 @@ LARGEST = 512 << 20
 ENTRY = f"{HIDDEN}/start.py"
 """The program to start, relative to Ray's working directory."""
 
-_LAYOUT = "1"
+_LAYOUT = "2"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -36,7 +37,7 @@ def code_name(package: Package | None) -> str:
         _LAYOUT,
         shipping.runner_digest(),
         _start_digest(),
-        f"{package.digest}.{package.format}" if package else "",
+        *(f"{archive.digest}.{archive.format}" for archive in (package.archives if package else ())),
     ]
     return f"nemo_airflow_code_{_digest(parts)}.zip"
 
@@ -58,13 +59,13 @@ def write_code(package: Package | None, file: IO[bytes]) -> None:
             _add(archive, f"{HIDDEN}/runner/{name}", data)
         _add(archive, ENTRY, _start_source())
         if package is not None:
-            path = package_path(package)
-            stored = zipfile.ZipInfo(f"{HIDDEN}/package.{package.format}", _EPOCH)
-            stored.external_attr = 0o100644 << 16
-            with path.open("rb") as source, archive.open(stored, "w", force_zip64=True) as target:
-                while data := source.read(1 << 20):
-                    target.write(data)
-            _add_tree(archive, path)
+            for each, path in package_files(package):
+                stored = zipfile.ZipInfo(f"{HIDDEN}/{each.name}", _EPOCH)
+                stored.external_attr = 0o100644 << 16
+                with path.open("rb") as source, archive.open(stored, "w", force_zip64=True) as target:
+                    while data := source.read(1 << 20):
+                        target.write(data)
+            _add_tree(archive, package)
 
 
 def write_files(request: Request, file: IO[bytes]) -> None:
@@ -74,19 +75,27 @@ def write_files(request: Request, file: IO[bytes]) -> None:
             _add(archive, f"{HIDDEN}/jobs/{request.key}/{name}", text.encode(), mode=0o600)
 
 
-def _add_tree(archive: zipfile.ZipFile, package: Path) -> None:
+def _add_tree(archive: zipfile.ZipFile, package: Package) -> None:
     """Adds the package's files one by one, links among them as copies: Ray's unpacking knows no links."""
-    with tarfile.open(package, "r:*") as tar:
-        for member in tar.getmembers():
-            name = posixpath.normpath(member.name)
-            if member.isdir() or name.startswith(("/", "../", f"{HIDDEN}/")):
-                continue
-            try:
-                content = tar.extractfile(member)
-            except KeyError:  # a link to nothing in the package
-                continue
-            if content is not None:
-                _add(archive, name, content.read(), mode=member.mode & 0o777 or 0o644)
+    with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as folder:
+        for each, path in package_files(package):
+            shutil.copyfile(path, Path(folder, each.name))
+        root = Path(folder, "work")
+        root.mkdir()
+        unpack_package(folder, package.to_json(), str(root))
+        for path in sorted(root.rglob("*")):
+            name = path.relative_to(root).as_posix()
+            # A link to nothing has no content, and a name that is no text no place in such an archive.
+            if path.is_file() and not name.startswith(f"{HIDDEN}/") and _is_text(name):
+                _add(archive, name, path.read_bytes(), mode=path.stat().st_mode & 0o777)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes, mode: int = 0o644) -> None:

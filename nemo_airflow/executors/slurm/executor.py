@@ -91,6 +91,12 @@ class SlurmExecutor(Executor):
     additional_parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     job_name_prefix: str = ""
 
+    @property
+    def zstd_mark(self) -> str:
+        """See :attr:`Executor.zstd_mark`: the interpreter, the lines before it, and which nodes it may be on."""
+        nodes = (self.partition, self.constraint, self.nodelist, self.reservation)
+        return folders.zstd_mark(self.python, self.setup_lines, *nodes)
+
     def render(self, job: Job) -> Request:
         """Returns the job script, and the other files of the job's folder.
 

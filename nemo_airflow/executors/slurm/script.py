@@ -66,7 +66,7 @@ def render(executor: SlurmExecutor, job: Job) -> str:
             "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))",
             'export NNODES="$SLURM_JOB_NUM_NODES"',
         ]
-    return "\n".join(lines) + "\n" + folders.start_lines(executor.setup_lines, executor.python)
+    return "\n".join(lines) + "\n" + folders.start_lines(executor.setup_lines, executor.python, executor.zstd_mark)
 
 
 def render_array(executor: SlurmExecutor, job: Job) -> str:

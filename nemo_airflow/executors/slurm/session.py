@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
@@ -37,6 +37,11 @@ _SUBMITTING = 60
 """Seconds after which somebody else's submit, of which nothing came, counts as dead."""
 
 _BUSY, _REFUSED = 24, 25
+
+_FORGOTTEN = JobStatus(
+    JobState.LOST, None, FailureKind.LOST, "a controller that knew nothing of the job has had its node end it"
+)
+"""A controller that lost its last seconds gives a job's id to another; what then runs under that id is ended."""
 
 # An earlier or somebody else's sbatch may have been accepted though its answer was lost: ask by name.
 # What sbatch refuses for its resources stands in the queue all the same, as failed.
@@ -85,9 +90,10 @@ class SlurmSession(RemoteSession):
         asked = [handle for handle in self._of_this_cluster(handles) if handle.key not in self._final]
         if asked and (time.monotonic() - self._queue_at > _QUEUE_EVERY or self._has_new(asked)):
             await self._ask_queue()
-            await self._give_up_hopeless(asked)
         gone = [handle for handle in asked if self._may_have_ended(self._queued(handle))]
         settled = await self._settle(gone) if gone else {}
+        # After that: what Slurm has queued for ever may be done already.
+        await self._give_up_hopeless([handle for handle in asked if handle.key not in self._final])
         return {handle.key: self._status(handle, settled) for handle in handles}
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
@@ -174,14 +180,14 @@ fi"""
         hopeless = []
         for handle in handles:
             entry = self._queued(handle)
-            if entry is None or not entry.is_hopeless:
+            if entry is None or not entry.hopeless:
                 self._hopeless.pop(handle.key, None)
-            elif now - self._hopeless.setdefault(handle.key, now) >= _HOPELESS_GRACE:
+            elif entry.is_held or now - self._hopeless.setdefault(handle.key, now) >= _HOPELESS_GRACE:
                 hopeless.append((handle.key, entry))
         if hopeless:
             await self._end_jobs(hopeless)
             for key, entry in hopeless:
-                self._settled(key, JobStatus(JobState.FAILED, None, FailureKind.QUOTA, entry.status.reason))
+                self._settled(key, JobStatus(JobState.FAILED, None, entry.hopeless, entry.status.reason))
 
     def _queued(self, handle: JobHandle) -> states.Entry | None:
         entry = self._queue.get(handle.id)
@@ -208,14 +214,23 @@ fi"""
     async def _settle(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
         """Finds out how jobs ended that are in the queue no more, or there as ended or for another time."""
         ends = await self._ends([handle.key for handle in handles])
-        history = await self._history([h for h in handles if h.key not in ends and self._queued(h) is None])
+        gone = [handle for handle in handles if self._queued(handle) is None]
+        told = {handle.key for handle in gone if ends.get(handle.key, {}).get("told_to_end")}
+        unsaid = {handle.key for handle in handles if handle.key not in ends and self._has_failed(handle)}
+        cancelled = await self._cancelled_by_us(told | unsaid)
+        told -= cancelled
+        history = await self._history([handle for handle in gone if handle.key not in ends or handle.key in told])
         statuses = {}
         left = []
         for handle in handles:
-            entry = self._queued(handle) or history.get(handle.id)
+            entry = self._queued(handle) or (history or {}).get(handle.id)
             if entry is not None and not entry.name.endswith(handle.key):
                 entry = None
-            status = self._judge(handle.key, ends.get(handle.key), entry)
+            mark = ends.get(handle.key)
+            if mark is not None and entry is None and handle.key in told and history is not None:
+                status: JobStatus | None = self._forgotten(handle.key, mark)
+            else:
+                status = self._judge(handle.key, mark, entry, cancelled=handle.key in cancelled)
             if status is not None:
                 statuses[handle.key] = status
             if entry is not None and entry.may_be_requeued and status is not None and status.state.is_final:
@@ -224,7 +239,20 @@ fi"""
             await self._end_jobs(left)
         return statuses
 
-    def _judge(self, key: str, mark: Mapping[str, Any] | None, entry: states.Entry | None) -> JobStatus | None:
+    def _has_failed(self, handle: JobHandle) -> bool:
+        entry = self._queued(handle)
+        return entry is None or entry.status.failure is FailureKind.USER_ERROR
+
+    async def _cancelled_by_us(self, keys: Collection[str]) -> frozenset[str]:
+        """Returns which of these jobs a session has cancelled."""
+        if not keys:
+            return frozenset()
+        answer = await self.shell.run(folders.marked_cancelled(self._root, keys))
+        return frozenset(answer.text.split())
+
+    def _judge(
+        self, key: str, mark: Mapping[str, Any] | None, entry: states.Entry | None, *, cancelled: bool
+    ) -> JobStatus | None:
         """Weighs the runner's end mark against Slurm's word; None when neither says anything."""
         slurm = entry.status if entry is not None else None
         # A controller that died and lost its last seconds may queue a job again that is done: the runner would refuse.
@@ -232,38 +260,46 @@ fi"""
         if slurm is not None and not slurm.state.is_final and not done:
             return slurm
         end = status_of_end(mark) if mark is not None else None
-        cancelled = end is not None and end.state is JobState.CANCELLED
-        if end is not None and not (cancelled and slurm is not None and slurm.failure in states.RESTARTED):
+        told = end is not None and end.state is JobState.CANCELLED
+        if end is not None and not (told and slurm is not None and slurm.failure in states.RESTARTED):
             return self._settled(key, end)
         if slurm is None:
             return None
         if slurm.state is JobState.CANCELLED:  # it says what an end mark would say
             return self._settled(key, slurm)
+        if cancelled and slurm.failure is FailureKind.USER_ERROR:  # so early that the runner could leave no mark
+            return self._settled(key, JobStatus(JobState.CANCELLED, slurm.exit_code, FailureKind.CANCELLED))
         waited = time.monotonic() - self._ended.setdefault(key, _Ended(time.monotonic(), slurm)).since
         if waited < (_RESTART_GRACE if slurm.failure in states.RESTARTED else _END_GRACE):
             return JobStatus(JobState.RUNNING, reason=slurm.reason)
         return self._settled(key, slurm)
+
+    def _forgotten(self, key: str, mark: Mapping[str, Any]) -> JobStatus:
+        """Judges a job that was ended though nobody asked, and of which Slurm says nothing, or nothing yet."""
+        if time.time() - float(mark["ended"]) < _END_GRACE:
+            return JobStatus(JobState.RUNNING, reason=_FORGOTTEN.reason)
+        return self._settled(key, _FORGOTTEN)
 
     def _settled(self, key: str, status: JobStatus) -> JobStatus:
         self._ended.pop(key, None)
         self._final[key] = status
         return status
 
-    async def _history(self, handles: Sequence[JobHandle]) -> dict[str, states.Entry]:
-        """Asks the accounting, where there is one."""
+    async def _history(self, handles: Sequence[JobHandle]) -> dict[str, states.Entry] | None:
+        """Asks the accounting; None where there is none, or it does not answer."""
         if not handles or not self._accounting:
-            return {}
+            return None
         # A window that begins with the first of them: without it, the day begins at midnight.
         since = int(min(handle.submitted_at for handle in handles)) - 60
         ids = ",".join(handle.id for handle in handles if handle.id.isdigit())
         if not ids:
-            return {}
+            return None
         answer = await self.shell.run(
             f"sacct -n -P -X -S \"$(date -d @{since} +%FT%T)\" -j {ids} -o '{states.HISTORY_FORMAT}'"
         )
         if "accounting storage is disabled" in answer.err:
             self._accounting = False
-        return states.parse_history(answer.text) if answer.code == 0 else {}
+        return states.parse_history(answer.text) if answer.code == 0 else None
 
     async def _end_jobs(self, entries: Sequence[tuple[str, states.Entry]]) -> None:
         """Ends jobs: those that wait at once, those that run by a signal to the runner, and for sure later."""

@@ -46,6 +46,9 @@ HOPELESS = frozenset({"BadConstraints", "DependencyNeverSatisfied", "InvalidAcco
                       "PartitionNodeLimit", "PartitionTimeLimit"})  # fmt: skip
 """Reasons for which a queued job would wait for ever."""
 
+_HELD_BY_SLURM = ("launch fail", "jobholdmaxrequeue")
+"""How reasons begin for which Slurm holds a job that its nodes could not start: an administrator may let it go."""
+
 UNREACHABLE = (
     "unable to contact", "socket timed out", "connection refused", "try again", "connection timed out",
     "zero bytes were transmitted", "slurmctld is not responding", "communication connection failure",
@@ -79,9 +82,18 @@ class Entry:
     exit_code: int | None = None
 
     @property
-    def is_hopeless(self) -> bool:
-        """Whether it waits for what will not come."""
-        return self.word == "PENDING" and self.reason in HOPELESS
+    def hopeless(self) -> FailureKind | None:
+        """What it is a failure of to wait for what will not come; None while there is hope."""
+        if self.word != "PENDING":
+            return None
+        if self.reason in HOPELESS:
+            return FailureKind.QUOTA
+        return FailureKind.NODE_FAILURE if self.is_held else None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether Slurm itself will not start it again: there is nothing to wait for."""
+        return self.reason.lower().replace("_", " ").startswith(_HELD_BY_SLURM)
 
     @property
     def may_be_requeued(self) -> bool:
@@ -116,13 +128,18 @@ def parse_queue(text: str) -> dict[str, Entry]:
 
 
 def parse_history(text: str) -> dict[str, Entry]:
-    """Reads the lines of ``sacct --parsable2`` in :data:`HISTORY_FORMAT`, by job id."""
+    """Reads the lines of ``sacct --parsable2`` in :data:`HISTORY_FORMAT`, by job id.
+
+    Of jobs that have ended: a controller that lost its last seconds leaves others there as running for ever.
+    """
     entries = {}
     for line in text.splitlines():
         job_id, state, code, name = [*line.split("|", 3), "", "", ""][:4]
         if name and state:
             # For example "CANCELLED by 1000".
-            entries[job_id] = Entry(job_id, name, state.split()[0], exit_code=_exit_code(code))
+            entry = Entry(job_id, name, state.split()[0], exit_code=_exit_code(code))
+            if entry.status.state.is_final:
+                entries[job_id] = entry
     return entries
 
 

@@ -29,10 +29,16 @@ class SSHExecutor(Executor):
     python: str = "python3"
     setup_lines: str | None = None
 
+    @property
+    def zstd_mark(self) -> str:
+        """See :attr:`Executor.zstd_mark`: the interpreter, and the lines before it."""
+        return folders.zstd_mark(self.python, self.setup_lines)
+
     def render(self, job: Job) -> Request:
         """Returns the start script, and the other files of the job's folder."""
         job = self.prepare(job)
-        script = f"#!/bin/sh\nexport NEMO_AIRFLOW_KEY={job.key}\n{folders.start_lines(self.setup_lines, self.python)}"
+        start = folders.start_lines(self.setup_lines, self.python, self.zstd_mark)
+        script = f"#!/bin/sh\nexport NEMO_AIRFLOW_KEY={job.key}\n{start}"
         return Request(
             key=job.key,
             kind=self.kind,

@@ -1,14 +1,17 @@
 """Job folders on a host that is reached by a shell: the scripts that make, read and remove them.
 
 Under one root: ``jobs/<key>`` a job, ``packages/<digest>`` the archives of code, kept by content,
-``runner/<digest>`` the runner. A job's folder is what :mod:`nemo_airflow.executors.folder` is on a disk
-of this machine, and ``start.sh``, which the batch system or a shell runs.
+``runner/<digest>`` the runner, ``zstd/<mark>`` what the runner found there (:mod:`nemo_airflow.runner.zstd_mark`).
+A job's folder is what :mod:`nemo_airflow.executors.folder` is on a disk of this machine, and ``start.sh``, which
+the batch system or a shell runs.
 
 All functions are pure: they return the text of POSIX shell scripts, and read what these print.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +19,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Chunk, Cursor
-from nemo_airflow.job import Package
+from nemo_airflow.job import Archive, Package
+from nemo_airflow.runner import zstd_mark as marks
 
 START = "start.sh"
 NO_RUNNER, NO_PACKAGE = "no runner", "no package"
+
+_GZIP = "tar.gz"
 
 _READ_LIMIT = 4 << 20
 """Bytes that are read of one job at a time: another job's lines are not to wait for long."""
@@ -30,10 +36,24 @@ def runner_path() -> str:
     return f"../../runner/{shipping.runner_digest()}/{shipping.ENTRY}"
 
 
-def start_lines(setup_lines: str | None, python: str) -> str:
-    """Returns the end of a start script: the author's own lines, then the runner in the shell's place."""
+def zstd_mark(*about: str | None) -> str:
+    """Returns the name of the mark for what decides which programs a job's runner finds; another runner asks anew."""
+    text = json.dumps([shipping.runner_digest(), *about])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def start_lines(setup_lines: str | None, python: str, mark: str = "") -> str:
+    """Returns the end of a start script: the author's own lines, then the runner in the shell's place.
+
+    Args:
+        setup_lines: The author's lines.
+        python: The interpreter.
+        mark: From :func:`zstd_mark`; empty for an executor that keeps none.
+    """
     setup = f"{setup_lines.rstrip()}\n" if setup_lines else ""
-    return f'{setup}exec {shlex.quote(python)} {shlex.quote(runner_path())} "$PWD"\n'
+    run = f'exec {shlex.quote(python)} {shlex.quote(runner_path())} "$PWD"\n'
+    told = f"export {marks.MARK}=../../zstd/{mark}\n" if mark else ""
+    return f"{told}{setup}{run}"
 
 
 def enter(root: str) -> str:
@@ -60,15 +80,21 @@ def lay_out(root: str, key: str, files: Mapping[str, str], package: Package | No
         lines.append(f"[ -f {path} ] || {{ cat >{path}.{end} <<'{end}' && mv {path}.{end} {path}; }} || exit 20")
         lines.append(f"{text.removesuffix(chr(10))}\n{end}")
     lines.append(f"[ -d runner/{shipping.runner_digest()} ] || echo {shlex.quote(NO_RUNNER)}")
-    if package is not None:
-        stored = f"packages/{package.digest}.{package.format}"
-        target = f"jobs/{key}/package.{package.format}"
-        # The time tells how long ago it was last wanted.
-        lines.append(
-            f"[ -f {target} ] || {{ touch -c {stored} && ln {stored} {target} 2>/dev/null; }}"
-            f" || cp {stored} {target} 2>/dev/null || echo {shlex.quote(NO_PACKAGE)}"
-        )
+    for archive in package.archives if package is not None else ():
+        # What is here as tar.gz is not sent again as tar.zst: the digest is that of the same content.
+        ways = " || ".join(_lay(key, archive, format) for format in dict.fromkeys([archive.format, _GZIP]))
+        lines.append(f"{ways} || echo {shlex.quote(NO_PACKAGE)} {archive.name}")
     return "\n".join(lines)
+
+
+def _lay(key: str, archive: Archive, format: str) -> str:
+    stored = f"packages/{archive.digest}.{format}"
+    target = f"jobs/{key}/{archive.name.removesuffix(archive.format)}{format}"
+    # The time tells how long ago it was last wanted.
+    return (
+        f"[ -f {target} ] || {{ touch -c {stored} && ln {stored} {target} 2>/dev/null; }}"
+        f" || cp {stored} {target} 2>/dev/null"
+    )
 
 
 def take_runner(root: str) -> str:
@@ -82,14 +108,19 @@ def take_runner(root: str) -> str:
     )
 
 
-def take_package(root: str, package: Package, size: int) -> str:
-    """Returns a command that takes a package's archive; it appears whole, or not at all."""
+def take_archive(root: str, archive: Archive, size: int) -> str:
+    """Returns a command that takes an archive of a package; it appears whole, or not at all."""
     return _command(
         enter(root),
         "new=$(mktemp packages/.new-XXXXXX) || exit 20",
         f'cat >$new && [ "$(wc -c <$new)" -eq {size} ] || {{ rm -f $new; exit 20; }}',
-        f"mv $new packages/{package.digest}.{package.format}",
+        f"mv $new packages/{archive.digest}.{archive.format}",
     )
+
+
+def ask_mark(root: str, mark: str) -> str:
+    """Returns a script that succeeds where jobs have found that they read ``tar.zst``, and none that it does not."""
+    return f"{enter(root)}\n[ -e zstd/{mark}{marks.YES} ] && [ ! -e zstd/{mark}{marks.NO} ]"
 
 
 def send_outputs(root: str, key: str) -> str:
@@ -166,6 +197,11 @@ done
 def mark_cancelled(keys: Iterable[str]) -> str:
     """Returns lines, for a script that is in the root, that tell the runners not to start."""
     return f"for key in {' '.join(keys)}; do [ ! -d jobs/$key ] || : >jobs/$key/cancel; done"
+
+
+def marked_cancelled(root: str, keys: Iterable[str]) -> str:
+    """Returns a script that prints the keys of those jobs that were marked so."""
+    return f"{enter(root)}\nfor key in {' '.join(keys)}; do [ ! -e jobs/$key/cancel ] || echo $key; done"
 
 
 def remove(root: str, keys: Iterable[str]) -> str:

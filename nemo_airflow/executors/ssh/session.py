@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, shipping
-from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.executors.ssh.shell import Answer, Shell
-from nemo_airflow.job import FailureKind, JobHandle, JobState, Package
+from nemo_airflow.job import Archive, FailureKind, JobHandle, JobState
 
 if TYPE_CHECKING:
     import asyncssh
@@ -81,6 +81,12 @@ class RemoteSession(Session):
                 raise ExecutorError(f"job {key} is still {status.state}: cancel it before it is removed")
         await self.shell.run(folders.remove(self._root, [handle.key for handle in handles]))
 
+    async def reads_zstd(self, executor: Executor) -> bool:
+        """See :meth:`Session.reads_zstd`: what earlier jobs of the same interpreter and set-up have found."""
+        if not executor.zstd_mark:
+            return executor.reads_zstd
+        return (await self.shell.run(folders.ask_mark(self._root, executor.zstd_mark))).code == 0
+
     async def close(self) -> None:
         """See :meth:`Session.close`."""
         await self.shell.close()
@@ -90,16 +96,17 @@ class RemoteSession(Session):
         answer = self._written(await self.shell.run(script))
         if folders.NO_RUNNER in answer.text:
             self._written(await self.shell.send(folders.take_runner(self._root), _blocks(_runner_archive())))
-        if folders.NO_PACKAGE in answer.text and request.package is not None:
-            await self._send_package(request.package)
+        for archive in request.package.archives if request.package is not None else ():
+            if f"{folders.NO_PACKAGE} {archive.name}\n" in answer.text:
+                await self._send_archive(archive)
         if answer.text.strip():
             answer = self._written(await self.shell.run(script))
             if answer.text.strip():
                 raise BackendUnavailable(f"the host of {self._conn_id!r} does not keep what is sent: {answer.text}")
 
-    async def _send_package(self, package: Package) -> None:
-        path = bundle.package_path(package)
-        command = folders.take_package(self._root, package, path.stat().st_size)
+    async def _send_archive(self, archive: Archive) -> None:
+        path = await asyncio.to_thread(bundle.archive_path, archive)
+        command = folders.take_archive(self._root, archive, path.stat().st_size)
         with path.open("rb") as file:
             self._written(await self.shell.send(command, _blocks(file)))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric as MlflowMetric
@@ -16,7 +18,7 @@ from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow.address import shown
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
-from nemo_airflow.tracking.mlflow.store import TRANSIENT_CODES, Run, upload_to_repository
+from nemo_airflow.tracking.mlflow.store import TRANSIENT_CODES, Run, read_from_repository, upload_to_repository
 
 
 class ClientStore:
@@ -55,6 +57,17 @@ class ClientStore:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             return [_run(run) for run in self._client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'")]
+
+    def tag_values(self, tag: str) -> set[str]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        found: set[str] = set()
+        with self._errors():
+            for experiment in _pages(self._client.search_experiments):
+                search = functools.partial(
+                    self._client.search_runs, [experiment.experiment_id], f"tags.`{tag}` LIKE '%'"
+                )
+                found.update(run.data.tags[tag] for run in _pages(search))
+        return found
 
     def run(self, run_id: str) -> Run:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -108,6 +121,10 @@ class ClientStore:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         upload_to_repository(run, files, self.uri)
 
+    def read(self, run: Run, path: str) -> bytes | None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        return read_from_repository(run, path, self.uri)
+
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
@@ -122,6 +139,16 @@ class ClientStore:
             raise TrackingError(
                 f"the MLflow store {shown(self.uri)} cannot be opened: {error}", transient=True
             ) from error
+
+
+def _pages(search: Callable[..., Any]) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _run(run: MlflowRun) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -46,11 +47,14 @@ def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
 
 def tags_of_job(job: Job) -> dict[str, str]:
     """Returns what is known of a job before it is submitted."""
+    from nemo_airflow.config.plan import digest
+
     labels = job.labels
     tags = {
         KEY: job.key,
         "mlflow.source.name": job.name,
         "mlflow.source.type": "JOB",
+        "nemo_airflow.plan_digest": digest(job.plan),
         **{f"airflow.{name}": value for name, value in labels.items()},
     }
     if url := labels.get("url"):
@@ -62,6 +66,7 @@ def tags_of_job(job: Job) -> dict[str, str]:
             "nemo_airflow.commit": package.commit,
             "mlflow.source.git.commit": package.commit,
             "mlflow.source.git.repoURL": package.origin,
+            "nemo_airflow.package_parts": json.dumps(package.parts) if package.parts else "",
         }
     return clean_tags(tags)
 

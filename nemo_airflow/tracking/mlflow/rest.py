@@ -14,13 +14,20 @@ import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import httpx
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
-from nemo_airflow.tracking.mlflow.store import NOT_FOUND, TRANSIENT_CODES, Credentials, Run, upload_to_repository
+from nemo_airflow.tracking.mlflow.store import (
+    NOT_FOUND,
+    TRANSIENT_CODES,
+    Credentials,
+    Run,
+    read_from_repository,
+    upload_to_repository,
+)
 
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -82,6 +89,18 @@ class RestStore:
         }
         return [_run(item) for item in self._post("runs/search", body).get("runs", ())]
 
+    def tag_values(self, tag: str) -> set[str]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        found: set[str] = set()
+        for experiment in self._pages("experiments/search", {"view_type": "ACTIVE_ONLY"}, "experiments"):
+            body = {
+                "experiment_ids": [experiment["experiment_id"]],
+                "filter": f"tags.`{tag}` LIKE '%'",
+                "run_view_type": "ACTIVE_ONLY",
+            }
+            found.update(_run(item).tags[tag] for item in self._pages("runs/search", body, "runs"))
+        return found
+
     def run(self, run_id: str) -> Run:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         return _run(self._get("runs/get", run_id=run_id)["run"])
@@ -137,7 +156,7 @@ class RestStore:
         where = urlsplit(run.artifact_uri)
         if where.scheme != "mlflow-artifacts":
             return upload_to_repository(run, files, self.uri)
-        base = f"{self._artifact_server(where.netloc)}{_ARTIFACTS}/{quote(where.path.strip('/'))}"
+        base = self._artifact_base(where)
         with concurrent.futures.ThreadPoolExecutor(_UPLOADS_AT_ONCE, thread_name_prefix="nemo-upload") as pool:
             puts = [pool.submit(self._put, f"{base}/{quote(path)}", file) for path, file in files.items()]
         # All are tried: one file that is refused must not cost the others.
@@ -145,8 +164,21 @@ class RestStore:
             put.result()
         return None
 
-    def _artifact_server(self, netloc: str) -> str:
-        return f"{urlsplit(self.uri).scheme}://{netloc}" if netloc else self.uri
+    def read(self, run: Run, path: str) -> bytes | None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        where = urlsplit(run.artifact_uri)
+        if where.scheme != "mlflow-artifacts":
+            return read_from_repository(run, path, self.uri)
+        try:
+            return self._send("GET", f"{self._artifact_base(where)}/{quote(path)}").content
+        except TrackingError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+
+    def _artifact_base(self, where: SplitResult) -> str:
+        server = f"{urlsplit(self.uri).scheme}://{where.netloc}" if where.netloc else self.uri
+        return f"{server}{_ARTIFACTS}/{quote(where.path.strip('/'))}"
 
     def _put(self, url: str, file: Path) -> None:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
@@ -163,6 +195,15 @@ class RestStore:
         except OSError as error:
             raise TrackingError(f"cannot read {file.name} to keep it as an artifact: {error.strerror}") from error
 
+    def _pages(self, path: str, body: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+        token = None
+        while True:
+            page = self._post(path, {**body, "max_results": 1000, **({"page_token": token} if token else {})})
+            yield from page.get(name, ())
+            token = page.get("next_page_token")
+            if not token:
+                return
+
     def _get(self, path: str, **params: str) -> dict[str, Any]:
         return self._request("GET", f"{self.uri}{_API}/{path}", params=params)
 
@@ -170,13 +211,17 @@ class RestStore:
         return self._request("POST", f"{self.uri}{_API}/{path}", json=body)
 
     def _request(self, method: str, url: str, **kwargs: Any) -> dict[str, Any]:
+        response = self._send(method, url, **kwargs)
+        return _json(response) if method != "PUT" else {}
+
+    def _send(self, method: str, url: str, **kwargs: Any) -> httpx.Response:
         try:
             response = self._client.request(method, url, **kwargs)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             raise TrackingError(f"the MLflow server {self.uri} cannot be reached ({what})", transient=True) from error
         if response.is_success:
-            return _json(response) if method != "PUT" else {}
+            return response
         answer = _json(response, strict=False)
         code, message = str(answer.get("error_code", "")), str(answer.get("message", "")) or response.reason_phrase
         if response.status_code in (401, 403):

@@ -96,6 +96,9 @@ class Store(Protocol):
     def search(self, experiment_id: str, tag: str, value: str) -> list[Run]:
         """Returns the runs, deleted ones left out, that have the tag."""
 
+    def tag_values(self, tag: str) -> set[str]:
+        """Returns the values that a tag has in any run, deleted runs and experiments left out."""
+
     def run(self, run_id: str) -> Run:
         """Returns a run."""
 
@@ -123,6 +126,9 @@ class Store(Protocol):
 
     def upload(self, run: Run, files: Mapping[str, Path]) -> None:
         """Keeps files as artifacts, by their path in the run."""
+
+    def read(self, run: Run, path: str) -> bytes | None:
+        """Returns a small artifact by its path in the run, or None when the run has none of that path."""
 
 
 _lock = threading.Lock()
@@ -169,3 +175,20 @@ def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str)
                 repository.log_artifact(str(file), folder or None)
     except Exception as error:  # each artifact store raises the errors of its own client library
         raise TrackingError(f"cannot keep artifacts in {run.artifact_uri}: {error}", transient=True) from error
+
+
+def read_from_repository(run: Run, path: str, tracking_uri: str) -> bytes | None:
+    """Returns an artifact of the artifact store that the run names, or None when it is not there."""
+    try:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    except ImportError as error:
+        raise MissingExtraError(f"Reading artifacts of {run.artifact_uri}", "mlflow") from error
+    try:
+        repository = get_artifact_repository(run.artifact_uri, tracking_uri=tracking_uri)
+        folder = path.rpartition("/")[0]
+        if path not in {file.path for file in repository.list_artifacts(folder or None)}:
+            return None
+        with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
+            return Path(repository.download_artifacts(path, scratch)).read_bytes()
+    except Exception as error:  # each artifact store raises the errors of its own client library
+        raise TrackingError(f"cannot read {path} of {run.artifact_uri}: {error}", transient=True) from error

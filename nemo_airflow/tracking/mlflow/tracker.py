@@ -18,6 +18,7 @@ from nemo_airflow import settings
 from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import SettingsError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
+from nemo_airflow.runner.plan import has_recipes
 from nemo_airflow.tracking.artifacts import files_under
 from nemo_airflow.tracking.base import Metric, RunRef, Tracker
 from nemo_airflow.tracking.mlflow import address, fields, points, runs
@@ -235,7 +236,9 @@ class MLflowTracker(Tracker):
         patch = {"nemo_airflow/patch.diff": redact(job.package.patch)} if job.package and job.package.patch else {}
         try:
             _upload(store, run, {**_plan_files(job.plan), **patch})
-            _write_params(store, run, fields.params_of(job.plan))  # last: a run that has them is described
+            # Last: a run that has them is described. Of a recipe only the job knows them, and they are written once.
+            if not has_recipes(job.plan):
+                _write_params(store, run, fields.params_of(job.plan))
         except TrackingError as error:
             _log.warning("the config of run %s is not recorded yet: %s", run.run_id, error)
 

@@ -9,6 +9,7 @@ import crash_jobs
 from airflow.sdk import DAG
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator
+from nemo_airflow.executors.local import LocalSession
 
 SCRATCH = Path(os.environ["CRASH_SCRATCH"])
 POINTS = ("before_store_write", "before_submit", "inside_submit", "after_submit", "before_defer")
@@ -31,13 +32,13 @@ class KilledOnce(NemoRunOperator):
         self._at("before_store_write")
         return super()._begin(context, prepared)
 
-    def _submit(self, session, executor, job):
+    def _submit(self, back_end, job):
         self._at("before_submit")
         if self.point == "inside_submit":
             # The job has been started, but no one was told: what a lost answer of a back-end looks like.
-            spawn = session._spawn
-            session._spawn = lambda *arguments: (spawn(*arguments), self._at("inside_submit"))[0]
-        handle = super()._submit(session, executor, job)
+            spawn = LocalSession._spawn
+            LocalSession._spawn = lambda *arguments: (spawn(*arguments), self._at("inside_submit"))[0]
+        handle = super()._submit(back_end, job)
         self._at("after_submit")
         return handle
 

@@ -1,0 +1,222 @@
+"""Prints what two configs or runs differ in, draws configs, writes them as Python, and tells who set what in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_airflow.cli.plan import composed
+from nemo_airflow.config import plan as plans
+from nemo_airflow.config.differences import diff
+from nemo_airflow.config.outline import is_plan
+from nemo_airflow.config.picture import to_svg
+from nemo_airflow.config.value_files import as_file, read_values
+from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.config.yaml_text import plan_from_yaml
+from nemo_airflow.exceptions import ConfigError, SettingsError
+from nemo_airflow.packaging.code_parts import CodePart, part_changes, recorded_parts
+from nemo_airflow.registered import RECIPES, registered
+
+_DIGEST = re.compile(r"[0-9a-f]{4,64}")
+_RUN = "run:"
+_MACHINE = ("python", "platform", "host", "cpus", "memory_bytes", "gpus", "image", "image_digest")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Side:
+    """One of the two that are compared; None and empty is what it does not have."""
+
+    plan: Mapping[str, Any] | None = None
+    code: Sequence[CodePart] | None = None
+    """What the code was made of; None for that of now."""
+    has_code: bool = False
+    folder: Path | None = None
+    """The folder whose code is meant."""
+    unknown_code: str = ""
+    """Why the code cannot be told."""
+    package_digest: str = ""
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    is_run: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """What configs are looked up with.
+
+    Attributes:
+        allow: What files that are made up of layers may import.
+        tracking_uri: Address of MLflow, for runs; that of a tracker when None.
+        conn_id: An Airflow connection with MLflow's address and login.
+        repositories: Folders in whose repositories the code of runs is, besides that of the current folder.
+    """
+
+    allow: Sequence[str] = ()
+    tracking_uri: str | None = None
+    conn_id: str | None = None
+    repositories: Sequence[str] = ()
+
+
+def run(old: str, new: str, *, svg: str, as_json: bool, where: Where) -> int:
+    """Prints the differences; returns 0 where there are none, else 1, as ``diff`` does."""
+    before, after = (_side(name, where) for name in (old, new))
+    found = diff(before.plan, after.plan) if before.plan is not None and after.plan is not None else None
+    if svg:
+        if found is None:
+            raise ConfigError("--svg draws configs, and a folder has none: compare two configs or runs")
+        _write(svg, found.to_svg())
+    sections: dict[str, Sequence[str] | None] = {"config": found.to_text().splitlines() if found is not None else None}
+    if before.is_run or after.is_run:
+        sections["code"] = _code(before, after, where)
+        sections["environment"] = _environment(before.environment, after.environment)
+    if as_json:
+        print(json.dumps({**sections, "config": found.to_json() if found is not None else None}, indent=2))
+    elif len(sections) > 1:
+        print("".join(_listed(sections)), end="")
+    else:
+        print(found.to_text() if found is not None else "", end="")
+    return 1 if any(sections.values()) else 0
+
+
+def draw(config: str, overrides: Sequence[str], svg: str, where: Where) -> int:
+    """Draws a config."""
+    _write(svg, to_svg(load_plan(config, overrides, where)))
+    return 0
+
+
+def write_code(config: str, overrides: Sequence[str], where: Where, *, by_name: bool) -> int:
+    """Prints a config as Python code."""
+    from nemo_airflow.config.python_code import to_python
+
+    print(to_python(load_plan(config, overrides, where), by_name=by_name), end="")
+    return 0
+
+
+def show_history(
+    name: str, overrides: Sequence[str], path: str | None, *, layers: Sequence[str] = (), allow: Sequence[str] = ()
+) -> int:
+    """Prints who set what in a config, and where; see :func:`nemo_airflow.cli.plan.composed`."""
+    from nemo_airflow.config.provenance import history_text
+
+    print(history_text(composed(name, overrides, layers, allow), path), end="")
+    return 0
+
+
+def load_plan(name: str, overrides: Sequence[str] = (), where: Where = Where()) -> Mapping[str, Any]:
+    """Returns a plan: of a config as ``pkg.mod:name``, a YAML or JSON file, the digest of one that was run, or a run.
+
+    Nothing is imported but for code, and for a file with layers or overrides, as far as ``where`` allows it. With
+    something allowed any file is made up into a config: it has the defaults of what it names then.
+
+    Raises:
+        ConfigError: There is none of that name, or overrides are given for what was run.
+        TrackingError: The run cannot be read.
+    """
+    is_run = name.startswith(_RUN)
+    if not is_run and (_is_code(name) or _is_composed(name, overrides, where.allow)):
+        return plans.to_plan(composed(name, overrides, allow=where.allow), check=False)
+    if overrides:
+        raise ConfigError(f"{name} is what was run: overrides are for code and files")
+    if is_run:
+        from nemo_airflow.tracking.mlflow.recorded import recorded_run
+
+        return recorded_run(name.removeprefix(_RUN), where.tracking_uri, where.conn_id).plan
+    if name.endswith((".yaml", ".yml")):
+        return plan_from_yaml(Path(name))
+    if name.endswith(".json"):
+        try:
+            return plans.loads(Path(name).read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
+    if _DIGEST.fullmatch(name):
+        return ConfigVersions().load(name)
+    raise ConfigError(
+        f"{name!r} names no config: give pkg.mod:name, a .yaml or .json file, the digest of one, or run:ID of MLflow"
+    )
+
+
+def _is_code(name: str) -> bool:
+    is_recipe = name.partition("(")[0] in registered(RECIPES)
+    return is_recipe or (":" in name and as_file(name) is None and not Path(name).exists())
+
+
+def _is_composed(name: str, overrides: Sequence[str], allow: Sequence[str]) -> bool:
+    """Returns whether a name is that of a file that is to be made up into a config, and not just read as it is."""
+    file = as_file(name)
+    if file is None or not Path(file.path).is_file():
+        return False
+    values = read_values(file.path, file.key)
+    if not isinstance(values, Mapping) or is_plan(values):
+        return False
+    return bool(overrides or allow or file.key) or not {"_base_", "overrides"}.isdisjoint(values)
+
+
+def _side(name: str, where: Where) -> _Side:
+    if name.startswith(_RUN):
+        from nemo_airflow.tracking.mlflow.recorded import recorded_run
+
+        found = recorded_run(name.removeprefix(_RUN), where.tracking_uri, where.conn_id)
+        unknown = "" if found.commit else f"{name} has no commit"
+        if found.dirty and not found.patch:
+            unknown = f"{name} ran uncommitted changes that are too many to be recorded"
+        return _Side(
+            found.plan,
+            recorded_parts(found.commit, found.patch, found.parts),
+            has_code=True,
+            unknown_code=unknown,
+            package_digest=found.package_digest,
+            environment=found.environment,
+            is_run=True,
+        )
+    if Path(name).is_dir():
+        return _Side(has_code=True, folder=Path(name))
+    return _Side(load_plan(name, where=where), has_code=_is_code(name))
+
+
+def _code(old: _Side, new: _Side, where: Where) -> Sequence[str] | None:
+    """Returns which files differ, or why that cannot be told; None where there is no code to compare."""
+    if old.package_digest and old.package_digest == new.package_digest:
+        return []  # named by their content, whatever it was made from
+    if unknown := old.unknown_code or new.unknown_code:
+        return [unknown]
+    if not old.has_code or not new.has_code:
+        return None
+    named = [side.folder for side in (old, new) if side.folder is not None]
+    folders = [*(named or [Path.cwd()]), *map(Path, where.repositories)]
+    return list(part_changes(old.code, new.code, folders))
+
+
+def _environment(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str] | None:
+    """Returns what differs in machine and packages; None where one of the two is not known."""
+    if not old or not new:
+        return None
+    before, after = ({**_machine(side), **side.get("packages", {})} for side in (old, new))
+    lines = []
+    for name in dict.fromkeys((*before, *after)):
+        if name not in after:
+            lines.append(f"- {name}: {before[name]}")
+        elif name not in before:
+            lines.append(f"+ {name}: {after[name]}")
+        elif before[name] != after[name]:
+            lines.append(f"~ {name}: {before[name]} -> {after[name]}")
+    return lines
+
+
+def _machine(environment: Mapping[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(environment[name]).strip('"') for name in _MACHINE if environment.get(name)}
+
+
+def _listed(sections: Mapping[str, Sequence[str] | None]) -> Iterator[str]:
+    for name, lines in sections.items():
+        yield f"{name}: not compared\n" if lines is None else f"{name}:\n" if lines else f"{name}: the same\n"
+        yield from (f"  {line}\n" for line in lines or ())
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}") from error

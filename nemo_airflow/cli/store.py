@@ -1,0 +1,96 @@
+"""Looks into the shared store of packages and outputs, keeps, fetches, and collects what nobody wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nemo_airflow import settings
+from nemo_airflow.exceptions import SettingsError, StoreError
+from nemo_airflow.packaging.store.address import open_store
+from nemo_airflow.packaging.store.collection import collect, references
+from nemo_airflow.packaging.store.local import PackageStore
+from nemo_airflow.packaging.store.shared import SharedStore
+from nemo_airflow.packaging.store.trees import get_tree, put_tree
+
+_DAY = 86400.0
+
+
+def store_at(url: str) -> SharedStore:
+    """Returns the store at an address, or the configured one for an empty text.
+
+    Raises:
+        SettingsError: There is no address.
+    """
+    address = url or settings.store_url()
+    if not address:
+        raise SettingsError("no store: give --store, or set NEMO_AIRFLOW_STORE to a folder, ssh://, s3:// ...")
+    return open_store(address)
+
+
+def ls(url: str) -> int:
+    """Prints packages, outputs and references."""
+    store = store_at(url)
+    for folder in ("packages", "trees"):
+        for entry in store.entries(folder):
+            print(entry.name)
+    for name, ref in sorted(references(store).items()):
+        print(f"refs/{name}", ref.get("expires") or "for ever")
+    size = sum(entry.size for entry in store.entries("blobs"))
+    print(f"{size} bytes of content in {store.place.where}")
+    return 0
+
+
+def put(url: str, folder: str) -> int:
+    """Keeps the files of a folder, and prints their digest."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise StoreError(f"{folder} is not a folder: give one whose files are to be kept")
+    print(put_tree(store_at(url), path))
+    return 0
+
+
+def get(url: str, digest: str, folder: str) -> int:
+    """Fetches outputs by the beginning of their digest."""
+    store = store_at(url)
+    name = store.find(digest)
+    if not name.startswith("trees/"):
+        raise StoreError(f"{name} is a package: jobs unpack it, and `get` is for outputs")
+    files = get_tree(store, name.removeprefix("trees/"), Path(folder))
+    print(f"{len(files)} files in {folder}")
+    return 0
+
+
+def pin(url: str, digest: str, name: str) -> int:
+    """Keeps an object from being collected, under a name."""
+    store = store_at(url)
+    store.hold(name, [store.find(digest)])
+    return 0
+
+
+def unpin(url: str, name: str) -> int:
+    """Takes such a name away."""
+    if not store_at(url).release(name):
+        raise StoreError(f"there is no reference {name!r}: `nemo-airflow store ls` lists them")
+    return 0
+
+
+def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: str | None, conn_id: str | None) -> int:
+    """Deletes what no reference names, and on wish no run in MLflow, and nobody has wanted for so many days.
+
+    Of this machine's own packages, too, which can be made or fetched again.
+    """
+    done = "would be freed" if dry_run else "freed"
+    count, size = PackageStore(settings.packages_folder()).prune(days * _DAY, dry_run=dry_run)
+    print(f"{count} files of this machine's packages, {size} bytes {done}")
+    if not (url or settings.store_url()):
+        return 0
+    keep: set[str] = set()
+    if keep_runs:
+        from nemo_airflow.tracking.mlflow.recorded import digests_of_runs
+
+        keep = digests_of_runs(tracking_uri, conn_id)
+    garbage = collect(store_at(url), older_than=days * _DAY, keep=keep, dry_run=dry_run)
+    for entry in (*garbage.refs, *garbage.records):
+        print(entry.name)
+    print(f"{len(garbage.records)} packages and outputs, {len(garbage.blobs)} files, {garbage.size} bytes {done}")
+    return 0

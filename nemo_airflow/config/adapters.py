@@ -1,0 +1,409 @@
+"""Annotations as pydantic's adapters, in which a config or a value that is yet to come fits at each place.
+
+A strict adapter asks pydantic first, and us only about what pydantic refuses, so that a list of a
+million numbers costs what pydantic takes for it. A lenient one, which converts, asks us first, so
+that no template is taken for a text that means something.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import dataclasses
+import enum
+import functools
+import re
+import typing
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, Union
+
+import fiddle as fdl
+import pydantic
+import typing_extensions
+from pydantic_core import PydanticCustomError, core_schema
+
+from nemo_airflow.config.annotations import (
+    ALIASES,
+    CONVERTING,
+    QUALIFIERS,
+    UNIONS,
+    UNPACK,
+    alias_value,
+    bare,
+    has_members,
+    noted,
+    protocol_members,
+    tuple_items,
+    typed_dict_fields,
+)
+from nemo_airflow.config.callables import takes
+from nemo_airflow.config.graph import is_deferred
+from nemo_airflow.config.models import imports_texts, is_import_string
+from nemo_airflow.config.results import result_fits
+
+MEMBERS_BY_NAME = "members_by_name"
+"""Key of the context in which a lenient adapter takes an Enum's member by its name too."""
+
+_SETTINGS = pydantic.ConfigDict(arbitrary_types_allowed=True)
+_NATIVE = (list, dict, set, frozenset)
+_CONTAINER_MODULES = ("builtins", "collections", "collections.abc")
+_TEXTS = (str, bytes, bytearray)
+_NEVER = (typing.Never, typing.NoReturn, typing_extensions.Never, typing_extensions.NoReturn)
+_BOOLS = (typing.TypeGuard, typing_extensions.TypeGuard, typing_extensions.TypeIs)
+_WIDENED: typing.Mapping[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}
+
+
+def adapter(annotation: Any, *, lenient: bool = False) -> pydantic.TypeAdapter[Any] | None:
+    """Returns the adapter of an annotation, or None where any value fits."""
+    try:
+        return _cached_adapter(annotation, lenient)
+    except TypeError:  # an annotation that cannot be hashed
+        return _new_adapter(annotation, lenient)
+
+
+def _new_adapter(annotation: Any, lenient: bool) -> pydantic.TypeAdapter[Any] | None:
+    opened = _Opening(lenient).open(annotation)
+    return None if opened is Any else _pydantics(opened)
+
+
+_cached_adapter = functools.lru_cache(maxsize=8192, typed=True)(_new_adapter)
+
+
+def _pydantics(annotation: Any) -> pydantic.TypeAdapter[Any] | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what pydantic does not protect: we only ask whether it fits
+        for settings in (_SETTINGS, None):  # some types have settings of their own, and take no others
+            with contextlib.suppress(Exception):  # any object may be an annotation, and is asked for its schema
+                return pydantic.TypeAdapter(annotation, config=settings)
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_known(kind: type) -> bool:
+    return _pydantics(kind) is not None
+
+
+class _Place:
+    """A place in an annotation: lets in a config of the right result, and what is yet to come."""
+
+    def __init__(self, annotation: Any, *, ours_first: bool) -> None:
+        self._annotation = annotation
+        self._ours_first = ours_first
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> Any:
+        inner = handler(source)
+        if self._ours_first:
+            return core_schema.with_info_wrap_validator_function(self._first, inner)
+        ours = core_schema.no_info_plain_validator_function(self._let_in)
+        return core_schema.union_schema([inner, ours], mode="left_to_right")
+
+    def _let_in(self, value: Any) -> Any:
+        if isinstance(value, fdl.Buildable):
+            if result_fits(value, self._annotation):
+                return value
+        elif is_deferred(value):
+            return value
+        raise PydanticCustomError("config", "neither a config that fits nor a value to come")
+
+    def _first(self, value: Any, handler: pydantic.ValidatorFunctionWrapHandler, info: pydantic.ValidationInfo) -> Any:
+        kind = self._annotation
+        if isinstance(value, fdl.Buildable) and not (isinstance(kind, type) and isinstance(value, kind)):
+            return self._let_in(value)
+        if is_deferred(value):
+            return value
+        is_enum = isinstance(kind, type) and issubclass(kind, enum.Enum)
+        if is_enum and info.context and isinstance(value, str) and value in kind.__members__:
+            return kind.__members__[value]
+        return handler(value)
+
+
+class _Opening:
+    """Turns an annotation into the one that pydantic is given.
+
+    Args:
+        lenient: Whether for the lenient adapter.
+        converting: Whether the target itself converts, so that what pydantic converts fits too.
+    """
+
+    def __init__(self, lenient: bool, converting: bool = False) -> None:
+        self._lenient = lenient
+        self._converting = converting
+        self._above: list[Any] = []
+
+    def open(self, annotation: Any) -> Any:
+        """Returns the opened annotation; ``Any`` where nothing can be said of the values."""
+        if any(_same(annotation, above) for above in self._above):
+            return _later(annotation, self._lenient)
+        self._above.append(annotation)
+        try:
+            return self._open(annotation)
+        finally:
+            self._above.pop()
+
+    def _open(self, annotation: Any) -> Any:
+        if annotation is None or annotation is type(None):
+            return self._place(type(None))
+        if is_import_string(annotation):
+            return Any  # the job's own code imports what a text names, and not we
+        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+        if isinstance(annotation, typing.TypeVar):
+            constraints = _union(annotation.__constraints__) if annotation.__constraints__ else None
+            return self.open(annotation.__bound__ or constraints or Any)
+        if isinstance(annotation, typing.NewType):
+            return self.open(annotation.__supertype__)
+        if isinstance(annotation, dataclasses.InitVar):
+            return self.open(annotation.type)
+        if isinstance(annotation, ALIASES) or isinstance(origin, ALIASES):
+            return self.open(alias_value(annotation))
+        if any(annotation is never for never in _NEVER):
+            return self._place(annotation, _tested(lambda _: False))
+        if annotation is typing.LiteralString or annotation is typing_extensions.LiteralString:
+            return self._place(str)
+        if annotation is Callable or origin is collections.abc.Callable:
+            return self._callable(annotation, args)
+        if (names := protocol_members(annotation)) is not None:
+            return self._protocol(annotation, names)
+        if origin is not None:
+            return self._generic(annotation, origin, args)
+        return self._class(annotation) if isinstance(annotation, type) and annotation is not object else Any
+
+    def _class(self, kind: type) -> Any:
+        if typing_extensions.is_typeddict(kind):
+            return self._typed_dict(kind)
+        if kind.__module__ == "typing":  # typing.IO, of which files are no instances
+            return Any
+        if kind.__module__ == "collections.abc" and issubclass(
+            kind, collections.abc.Iterable | collections.abc.Container
+        ):
+            return self._container(kind, ())
+        if dataclasses.is_dataclass(kind) or issubclass(kind, fdl.Buildable) or hasattr(kind, "_fields"):
+            # An instance only: its fields are checked as those of a config are, with their own paths.
+            return self._place(kind, self._instance(kind))
+        if not _is_known(kind):
+            return Any if hasattr(kind, "__get_pydantic_core_schema__") else self._place(kind, self._instance(kind))
+        if imports_texts(kind):
+            made: Any = pydantic.InstanceOf
+            return self._place(kind, made[kind])
+        if self._lenient or self._converting:
+            return self._place(kind)
+        if issubclass(kind, pydantic.BaseModel | re.Pattern | enum.Enum):
+            return self._place(kind, self._instance(kind))
+        if kind.__module__ != "builtins" or kind is complex:
+            return self._place(kind, Annotated[kind, pydantic.WrapValidator(_unconverted(kind))])
+        return self._place(kind)
+
+    def _instance(self, kind: Any) -> Any:
+        if self._lenient and issubclass(kind, tuple):
+            return kind
+        made: Any = pydantic.InstanceOf
+        instance = made[kind]
+        if self._converting and not issubclass(kind, fdl.Buildable) and _is_known(kind) and not imports_texts(kind):
+            return _union([instance, kind])
+        return instance
+
+    def _generic(self, annotation: Any, origin: Any, args: tuple[Any, ...]) -> Any:
+        if origin is Annotated:
+            return self._annotated(args[0], annotation.__metadata__)
+        if origin in UNIONS:
+            return _union(map(self.open, args))
+        if origin in QUALIFIERS or origin in UNPACK:
+            return self.open(args[0])
+        if origin in _BOOLS:
+            return self._place(bool)
+        if origin is Literal:
+            return self._place(annotation, Annotated[annotation, pydantic.WrapValidator(_literal)])
+        if typing_extensions.is_typeddict(origin):
+            return self._typed_dict(annotation)
+        if origin is type:
+            return self._place(annotation)
+        if not isinstance(origin, type):
+            return Any
+        if origin is tuple and annotation is not typing.Tuple:  # noqa: UP006 - that very object
+            return self._place(origin, self._tuple(annotation))
+        if origin.__module__ in _CONTAINER_MODULES and issubclass(
+            origin, collections.abc.Iterable | collections.abc.Container
+        ):
+            return self._container(origin, args)
+        if origin is re.Pattern and not self._lenient:
+            return self._place(
+                origin, _tested(lambda value: isinstance(value, re.Pattern) and type(value.pattern) in args)
+            )
+        return self.open(origin)
+
+    def _annotated(self, inner: Any, notes: tuple[Any, ...]) -> Any:
+        if CONVERTING in notes:
+            notes = tuple(note for note in notes if note is not CONVERTING)
+            opened = _Opening(self._lenient, converting=True).open(inner)
+        else:
+            opened = self.open(inner)
+        if typing.get_origin(bare(inner)) in UNIONS:
+            # Which of its members is meant by JSON matters to who reads JSON only.
+            notes = tuple(note for note in notes if getattr(note, "discriminator", None) is None)
+        if not notes:
+            return opened
+        if typing.get_origin(opened) is Annotated and isinstance(opened.__metadata__[-1], _Place):
+            # The notes are for the values themselves, and so are put inside.
+            *own, _ = opened.__metadata__
+            opened_value = noted(opened.__origin__, *own, *notes)
+        else:
+            opened_value = noted(opened, *notes)
+        if _pydantics(opened_value) is None:
+            return opened  # a note that pydantic cannot use takes nothing from the rest
+        return Annotated[opened_value, _Place(inner, ours_first=True)]
+
+    def _callable(self, annotation: Any, args: tuple[Any, ...]) -> Any:
+        return self._place(annotation, _tested(lambda value: callable(value) and takes(value, args)))
+
+    def _protocol(self, annotation: Any, names: frozenset[str]) -> Any:
+        # A config has any attribute, by name; so we are asked about it first.
+        return self._place(
+            annotation, _tested(lambda value: not isinstance(value, fdl.Buildable) and has_members(value, names))
+        )
+
+    def _typed_dict(self, annotation: Any) -> Any:
+        fields, extra = typed_dict_fields(annotation)
+        opened = {
+            name: (typing.Required if required else typing.NotRequired)[self.open(kind)]
+            for name, (kind, required) in fields.items()
+        }
+        make: Any = typing_extensions.TypedDict
+        form = make((typing.get_origin(annotation) or annotation).__name__, opened)
+        form.__pydantic_config__ = pydantic.ConfigDict(**_SETTINGS, extra="forbid" if extra is None else "allow")
+        if extra is not None:
+            others = self.open(extra)
+            form = Annotated[form, pydantic.WrapValidator(_with_others(frozenset(fields), others))]
+        return self._place(dict, form)
+
+    def _tuple(self, annotation: Any) -> Any:
+        items, variadic = tuple_items(annotation)
+        return Annotated[Any, _TupleSchema([self.open(item) for item in items], variadic)]
+
+    def _container(self, kind: Any, args: tuple[Any, ...]) -> Any:
+        is_mapping = issubclass(kind, collections.abc.Mapping)
+        if kind is collections.Counter:
+            args = (args[0] if args else Any, int)
+        opened = [self.open(arg) for arg in args]
+        if kind in _NATIVE or (self._lenient and kind not in _ONE_PASS and _converts(kind)):
+            generic: Any = kind
+            shown = opened[:1] if kind is collections.Counter else opened
+            return self._place(kind, generic[tuple(shown)] if args else generic)
+        takes_text = not issubclass(kind, collections.abc.Sequence) and (not args or args[0] in (str, Any))
+        if issubclass(kind, collections.abc.ItemsView):
+            pair: Any = tuple
+            opened = [pair[tuple(opened)]] if opened else []
+        elif issubclass(kind, collections.abc.ValuesView | collections.abc.KeysView):
+            opened = opened[:1]
+        whole: Any = dict if is_mapping else list
+        if len(opened) == (2 if is_mapping else 1):
+            whole = whole[tuple(opened)]
+        return self._place(kind, Annotated[whole, pydantic.WrapValidator(_elements(kind, is_mapping, takes_text))])
+
+    def _place(self, annotation: Any, opened: Any = None) -> Any:
+        place = _Place(annotation, ours_first=self._lenient)
+        return Annotated[annotation if opened is None else opened, place]
+
+
+_ONE_PASS = (
+    collections.abc.Iterable,
+    collections.abc.Collection,
+    collections.abc.Container,
+    collections.abc.Iterator,
+    collections.abc.Generator,
+)
+"""What pydantic takes lazily: the elements would go unchecked."""
+
+
+@functools.lru_cache(maxsize=256)
+def _converts(kind: Any) -> bool:
+    """Returns whether pydantic makes that kind of container of others, rather than asking for an instance."""
+    found = _pydantics(kind)
+    return found is not None and found.core_schema["type"] != "is-instance"
+
+
+class _TupleSchema:
+    """A tuple whose items are opened annotations, one of them perhaps for any number of items."""
+
+    def __init__(self, items: list[Any], variadic: int | None) -> None:
+        self._items, self._variadic = items, variadic
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> Any:
+        schemas = [handler.generate_schema(item) for item in self._items]
+        return core_schema.tuple_schema(schemas, variadic_item_index=self._variadic)
+
+
+def _tested(test: Callable[[Any], bool]) -> Any:
+    def validate(value: Any) -> Any:
+        if test(value):
+            return value
+        raise PydanticCustomError("type", "wrong type")
+
+    return Annotated[Any, pydantic.PlainValidator(validate)]
+
+
+def _later(annotation: Any, lenient: bool) -> Any:
+    """Returns what asks for the adapter at each value: the annotation leads back to itself."""
+
+    def validate(value: Any) -> Any:
+        found = adapter(annotation, lenient=lenient)
+        return value if found is None else found.validate_python(value, strict=not lenient)
+
+    return Annotated[Any, pydantic.PlainValidator(validate)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # noqa: BLE001 - any object may be an annotation, and comparing it may raise anything
+        return False
+
+
+def _union(members: Iterable[Any]) -> Any:
+    return functools.reduce(lambda left, right: Union[left, right], members)  # noqa: UP007 - members need no "|"
+
+
+def _unconverted(kind: type) -> Callable[[Any, pydantic.ValidatorFunctionWrapHandler], Any]:
+    def validate(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+        out = handler(value)
+        # Pydantic's own types, as of a URL, are written as texts by everyone.
+        if type(out) is type(value) or isinstance(value, kind) or type(value) in _WIDENED.get(kind, ()):
+            return out
+        if kind.__module__.partition(".")[0] == "pydantic" and not issubclass(kind, pydantic.SecretStr):
+            return out
+        raise PydanticCustomError("type", "wrong type")
+
+    return validate
+
+
+def _literal(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+    out = handler(value)
+    if type(value) in (bool, int, float) and type(out) is not type(value):
+        raise PydanticCustomError("literal_error", "an equal number of another type")
+    return out
+
+
+def _elements(kind: type, is_mapping: bool, takes_text: bool) -> Callable[[Any, Any], Any]:
+    def validate(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+        if not isinstance(value, kind) or (isinstance(value, _TEXTS) and not takes_text):
+            raise PydanticCustomError("type", "wrong type")
+        if isinstance(value, str):
+            return value
+        if is_mapping:
+            handler(dict(typing.cast(collections.abc.Mapping[Any, Any], value)))
+        elif isinstance(value, collections.abc.Collection):  # and no iterator, which looking at would use up
+            handler(value if type(value) is list else list(value))
+        return value
+
+    return validate
+
+
+def _with_others(names: frozenset[str], others: Any) -> Callable[[Any, Any], Any]:
+    found = _pydantics(dict[str, others])
+
+    def validate(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+        out = handler(value)
+        if found is not None:
+            found.validate_python({key: item for key, item in value.items() if key not in names}, strict=True)
+        return out
+
+    return validate

@@ -1,0 +1,101 @@
+"""The values of changes that a job applies below a recipe, checked here as far as the recipe's source tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nemo_airflow.config import factories
+from nemo_airflow.config.source import source_at, target_from_source
+from nemo_airflow.config.targets import source_folder
+from nemo_airflow.config.values import Values, argument_nodes, holds_code, text_of
+from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
+from nemo_airflow.runner import override_nodes as nodes
+from nemo_airflow.runner.grammar import is_reserved, join
+
+if TYPE_CHECKING:
+    from nemo_airflow.config.recipe import Factory
+
+
+class JobValues:
+    """Makes the nodes of overrides that are written down for the job: without files, and with full names of factories.
+
+    A factory that stands in the recipe's own code is looked for there, as the recipe's is, and its arguments are
+    checked. Another one only the job may have, and is left to it. Nothing is imported.
+
+    Args:
+        values: Makes the values of changes that are applied here.
+        factory: What the recipe calls.
+    """
+
+    def __init__(self, values: Values, factory: Factory) -> None:
+        self._values = values
+        self._factory = factory
+
+    def of(self, given: Any, path: str) -> Any:
+        """Returns a node, or a value, as the job's override has it.
+
+        Args:
+            given: A node of the grammar of overrides, or a value.
+            path: The place, for errors.
+
+        Raises:
+            ConfigError: A factory or a file in it cannot be used.
+        """
+        if isinstance(given, nodes.File):
+            return self.of(self._values.file(given, path), path)
+        if isinstance(given, nodes.Call):
+            return self._call(given.name, given.args, dict(given.kwargs), path)
+        if isinstance(given, nodes.Items):
+            return nodes.Items(given.kind, tuple(self.of(item, path) for item in given.items))
+        if isinstance(given, nodes.Pairs):
+            given = {nodes.value_of(key): item for key, item in given.pairs}
+        if isinstance(given, Mapping) and "_target_" in given:
+            others = {key: value for key, value in given.items() if key not in ("_target_", "_args_")}
+            if unknown := [key for key in others if is_reserved(key)]:
+                raise OverrideError(f"{unknown[0]} has no form below a recipe: name a factory that has it", path)
+            return self._call(text_of(given["_target_"], path), argument_nodes(given, path), others, path)
+        if isinstance(given, Mapping):
+            return {key: self.of(value, path) for key, value in given.items()}
+        return [self.of(item, path) for item in given] if isinstance(given, list) else given
+
+    def _call(self, written: str, args: Sequence[Any], kwargs: Mapping[str, Any], path: str) -> nodes.Call:
+        name = self._full_name(written, path)
+        positional = tuple(self.of(item, path) for item in args)
+        named = {key: self.of(item, join(path, key)) for key, item in kwargs.items()}
+        target = self._target(name, path)
+        if target is not None:
+            factories.bound(target, positional, named, self._checked, path)
+        return nodes.Call(name, positional, tuple(named.items()))
+
+    def _full_name(self, name: str, path: str) -> str:
+        from nemo_airflow.config.yaml_text import name_from_dotted
+
+        entry = self._values.recipes.get(name) if ":" not in name else None
+        if entry is not None or ":" in name or "." in name or not self._factory.is_read:
+            full = entry.value if entry is not None else name_from_dotted(name)
+            self._values.grant_registered(full)
+            return full
+        homes, allow = (self._factory,), self._values.allow
+        full = factories.name_beside(name, homes, allow)
+        if not full:
+            raise OverrideError(factories.unknown_factory(name, self._values.recipes, homes, allow), path)
+        return full
+
+    def _target(self, name: str, path: str) -> Any:
+        """Returns what stands for a factory of the recipe's own code; None for one that only the job may know."""
+        module, _, qualname = name.partition(":")
+        folder = source_folder(self._factory)
+        package, own = module.partition(".")[0], self._factory.__module__.partition(".")[0]
+        where = source_at(folder or None)
+        if not self._factory.is_read or (package != own and not (folder and where.is_in_folder(package))):
+            return None
+        try:
+            return target_from_source(name, where)
+        except TargetNotImportableError as error:
+            if where.may_have(module, qualname):
+                return None
+            raise TargetNotImportableError(error.message, path) from error
+
+    def _checked(self, annotation: Any, given: Any, path: str, target: Any) -> Any:
+        return given if holds_code(given) else self._values.read(annotation, given, path, (target,))

@@ -1,0 +1,195 @@
+"""Lays one config, or a mapping of values, over another: later wins, what it does not name stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import fiddle as fdl
+from fiddle.history import Location
+
+from nemo_airflow.config import checks
+from nemo_airflow.config.buildable import Config, Partial
+from nemo_airflow.config.changes import Change, alike, beside, not_too_deep
+from nemo_airflow.config.graph import is_dataclass_instance, join, recipe_overrides
+from nemo_airflow.config.leaves import annotation_below, copied, fitted
+from nemo_airflow.config.origins import Origin, location_of, set_argument
+from nemo_airflow.config.overrides import parse_path
+from nemo_airflow.config.parameters import parameters_of
+from nemo_airflow.config.targets import short_name, target_name
+from nemo_airflow.config.values import Values
+from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
+from nemo_airflow.runner.grammar import is_reserved
+
+ABSENT: Any = type("_Absent", (), {"__repr__": lambda self: "no value"})()
+"""What a first layer is laid over."""
+
+
+def merge(root: Any, layer: Any, origin: Origin, what: str) -> Any:
+    """Returns a config with a layer laid over it; the config itself is changed where that is possible.
+
+    Args:
+        root: The config, or :data:`ABSENT`.
+        layer: A config, or a mapping of values: by parameter, or by dotted path. What is a mapping in both, or a
+            config of the same function in both, is merged; all else is replaced.
+        origin: Where the layer comes from.
+        what: What it is, for the config's history.
+
+    Raises:
+        ConfigError: A path leads nowhere, or a value does not fit; the path is in the error.
+    """
+    with not_too_deep(""):
+        return _Merge(root, origin, what).onto(root, copied(layer), Any, "", None)
+
+
+class _Merge:
+    def __init__(self, root: Any, origin: Origin, what: str) -> None:
+        self._root = root
+        self._location = location_of(what, origin)
+        self._values = Values(origin, None if root is ABSENT else root, self._location, checks.read_plain)
+
+    def onto(self, old: Any, new: Any, annotation: Any, path: str, holder: Any) -> Any:
+        """Returns what takes the place of a value."""
+        if isinstance(new, fdl.Buildable):
+            if _are_same_call(old, new):
+                return self._config(old, new, path)
+            return fitted(annotation, new, path, checks.read_plain)
+        if isinstance(new, Mapping):
+            return self._mapping(old, new, annotation, path, holder)
+        return alike(old, self._values.read(annotation, new, path, beside(old, holder)), annotation)
+
+    def _config(self, old: Any, new: Any, path: str) -> Any:
+        root = self._of_type(old, new, path)
+        # Without recursion: configs may be as deep as they like.
+        waiting = [] if root is new else [(root, new, path)]
+        laid: set[tuple[int, int]] = set()
+        while waiting:
+            made, layer, here = waiting.pop()
+            if (id(made), id(layer)) in laid:  # what is in several places
+                continue
+            laid.add((id(made), id(layer)))
+            for key, value in layer.__arguments__.items():
+                below = join(here, key)
+                before = made.__arguments__.get(key, ABSENT)
+                if _are_same_call(before, value):
+                    merged = self._of_type(before, value, below)
+                    if merged is not value:
+                        waiting.append((merged, value, below))
+                else:
+                    parameter = parameters_of(made.__fn_or_cls__).find(key)
+                    annotation = Any if parameter is None else parameter.annotation
+                    merged = self.onto(before, value, annotation, below, made)
+                if merged is not before:
+                    set_argument(made, key, merged, _last_location(layer, key) or self._location)
+            for key, tags in layer.__argument_tags__.items():
+                made.__argument_tags__[key] |= tags
+            self._add_overrides(made, recipe_overrides(layer) or ())
+        return root
+
+    def _of_type(self, old: Any, new: Any, path: str) -> Any:
+        """Returns a config as one of the kind of another; that other itself where one of them is a recipe."""
+        if (recipe_overrides(old) is None) is not (recipe_overrides(new) is None):
+            return new
+        return old if type(old) is type(new) else _converted(old, type(new), path)
+
+    def _add_overrides(self, recipe: Any, texts: Any) -> None:
+        from nemo_airflow.config.recipe import add_override
+
+        for text in texts:
+            add_override(recipe, text, self._location)
+
+    def _mapping(self, old: Any, new: Mapping[Any, Any], annotation: Any, path: str, holder: Any) -> Any:
+        target = new.get("_target_")
+        if isinstance(old, fdl.Buildable) or is_dataclass_instance(old):
+            is_same = target is None or (isinstance(target, str) and _same_target(old, target))
+            others = {key: value for key, value in new.items() if not is_reserved(key)}
+            flags = {key: value for key, value in new.items() if is_reserved(key) and key != "_target_"}
+            if is_same and not flags.keys() - {"_partial_"}:
+                return self._arguments(_of_kind(old, flags, path), others, annotation, path, holder)
+        reserved = any(map(is_reserved, new))
+        if isinstance(old, dict) and not reserved:
+            return fitted(annotation, self._dict(old, new, annotation, path, holder), path, checks.read_plain)
+        return self._values.read(annotation, dict(new), path, beside(old, holder))
+
+    def _arguments(self, old: Any, new: Mapping[Any, Any], annotation: Any, path: str, holder: Any) -> Any:
+        root = old if self._root is ABSENT else self._root
+        for key, value in new.items():
+            keys = parse_path(key) if isinstance(key, str) else [key]
+            for below, item in _parts(old, keys, value):
+                change = _Laid(self, below, item, path, self._values, self._location)
+                old = change.apply_at(old, path, annotation, holder, root)
+        return old
+
+    def _dict(
+        self, old: dict[Any, Any], new: Mapping[Any, Any], annotation: Any, path: str, holder: Any
+    ) -> dict[Any, Any]:
+        for key, value in new.items():
+            name = next((name for name in old if name == key or str(name) == str(key)), key)
+            inner = annotation_below({**old, name: None}, name, annotation)
+            old[name] = self.onto(old.get(name, ABSENT), value, inner, join(path, name), holder)
+        return old
+
+
+class _Laid(Change):
+    """A change that lays a value over the one that is there."""
+
+    def __init__(self, merge: _Merge, keys: list[Any], given: Any, path: str, values: Values, location: Any) -> None:
+        whole = path
+        for key in keys:
+            whole = join(whole, key)
+        super().__init__(whole, keys, "=", given, values, location)
+        self._merge, self._value = merge, given
+
+    def new(self, old: Any, annotation: Any, path: str, holder: Any) -> Any:
+        """Returns the value with what it does not name from the one that is there."""
+        return self._merge.onto(old, self._value, annotation, path, holder)
+
+
+def _parts(node: Any, keys: list[Any], value: Any) -> Iterator[tuple[list[Any], Any]]:
+    """Yields what to set: for what a recipe's factory returns each value by itself, since only the job knows it."""
+    from nemo_airflow.config.recipe import takes
+
+    is_later = recipe_overrides(node) is not None and not takes(node, keys[0])
+    if not is_later or not isinstance(value, Mapping) or not value or any(map(is_reserved, value)):
+        yield keys, value
+        return
+    for key, item in value.items():
+        yield from _parts(node, [*keys, key], item)
+
+
+def _are_same_call(old: Any, new: Any) -> bool:
+    both = isinstance(old, fdl.Buildable) and isinstance(new, fdl.Buildable)
+    return both and _same_target(old, target_name(new.__fn_or_cls__))
+
+
+def _same_target(old: Any, name: str) -> bool:
+    from nemo_airflow.config.yaml_text import name_from_dotted
+
+    target = old.__fn_or_cls__ if isinstance(old, fdl.Buildable) else type(old)
+    try:
+        return target_name(target) == name_from_dotted(name)
+    except TargetNotImportableError:
+        return False
+
+
+def _of_kind(old: Any, flags: Mapping[str, Any], path: str) -> Any:
+    if "_partial_" not in flags:
+        return old
+    if not isinstance(flags["_partial_"], bool):
+        raise OverrideError("_partial_ is true or false", path)
+    return _converted(old, Partial if flags["_partial_"] else Config, path)
+
+
+def _converted(old: Any, kind: Any, path: str) -> Any:
+    """Returns a config as a partial of the same arguments, or the other way round."""
+    if type(old) is kind:
+        return old
+    if not {type(old), kind} <= {Config, Partial, fdl.Config, fdl.Partial, fdl.ArgFactory}:
+        name = short_name(old.__fn_or_cls__) if isinstance(old, fdl.Buildable) else type(old).__name__
+        raise OverrideError(f"{name} is of type {type(old).__name__}, which is no {kind.__name__} of it", path)
+    return kind.__unflatten__(*old.__flatten__())
+
+
+def _last_location(config: Any, key: Any) -> Location | None:
+    entries = config.__argument_history__.get(key)
+    return entries[-1].location if entries else None

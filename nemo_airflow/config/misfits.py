@@ -1,0 +1,193 @@
+"""A value against an annotation, strictly, and where and why it does not fit."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import fiddle as fdl
+import pydantic
+
+from nemo_airflow.config.adapters import adapter
+from nemo_airflow.config.annotations import UNIONS, class_of, element, plain
+from nemo_airflow.config.callables import takes
+from nemo_airflow.config.representation import annotation_text, value_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Misfit:
+    """Why a value does not fit.
+
+    Attributes:
+        keys: Where in the value; empty for the value itself.
+        message: For example ``expected int, got 'x'``.
+    """
+
+    keys: tuple[Any, ...]
+    message: str
+
+
+class MisfitError(ValueError):
+    """A value that cannot be read as its annotation wants it.
+
+    Args:
+        misfit: Where and why.
+    """
+
+    def __init__(self, misfit: Misfit) -> None:
+        self.misfit = misfit
+        super().__init__(misfit.message)
+
+
+def check(annotation: Any, value: Any) -> Misfit | None:
+    """Checks a value strictly: an int is a float, but a bool is no int and a text is no number.
+
+    Returns:
+        Why it does not fit, or None.
+    """
+    if type(value) is annotation and annotation in _EXACT:
+        return None
+    if _is_for_its_class(annotation, value):
+        return None
+    found = adapter(annotation)
+    if found is None:
+        return None
+    try:
+        found.validate_python(value, strict=True)
+    except pydantic.ValidationError as error:
+        return _misfit(annotation, value, error)
+    except Exception:  # noqa: BLE001 - validators of other people's types may raise anything: then we cannot judge
+        return None
+    return None
+
+
+def fitting_types(annotation: Any) -> frozenset[type]:
+    """Returns plain types of which every value fits an annotation, every valid text for ``str``; others may fit too.
+
+    An int is none of those for ``float``: some are too large for one.
+    """
+    if annotation is Any or annotation is object:
+        return _PLAIN
+    if annotation is None or annotation is type(None):
+        return frozenset((type(None),))
+    if typing.get_origin(annotation) in UNIONS:
+        return frozenset(kind for arg in typing.get_args(annotation) for kind in fitting_types(arg))
+    return frozenset(kind for kind in _EXACT if kind is annotation)  # which may be what cannot be hashed
+
+
+def _is_for_its_class(annotation: Any, value: Any) -> bool:
+    """Returns whether a value is a config where its very class is wanted, or a list of such.
+
+    Those fit, as :func:`nemo_airflow.config.results.result_fits` says. To hear that of it by way of pydantic takes
+    1.5 microseconds for each, and most configs of a large one stand at such a place.
+    """
+    if type(value) is list:
+        args = typing.get_args(annotation) if value and typing.get_origin(annotation) is list else ()
+        if not args:
+            return False
+        kind, wanted = type(value[0]), args[0]
+        return issubclass(kind, fdl.Config) and all(
+            type(config) is kind and config.__fn_or_cls__ is wanted for config in value
+        )
+    if type(value) in _PLAIN or not isinstance(value, fdl.Config):
+        return False
+    target = value.__fn_or_cls__
+    members = typing.get_args(annotation) if typing.get_origin(annotation) in UNIONS else (annotation,)
+    return any(target is member for member in members)
+
+
+def said(detail: Any) -> str:
+    """Returns what one of pydantic's errors says, in one line and without its kind in front."""
+    message = " ".join(detail["msg"].split())
+    if detail["type"] in ("value_error", "assertion_error"):
+        return message.partition(", ")[2] or message
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def _misfit(annotation: Any, value: Any, error: pydantic.ValidationError) -> Misfit:
+    holder = plain(annotation, value)
+    below = _misfit_below(annotation, value)
+    if below is not None:
+        return below
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    # Of what is refused at several places, a constraint says more than that a type is wrong.
+    reasons = {
+        said(detail): detail["type"]
+        for detail in details
+        if detail["type"] not in ("config", "none_required") and not _is_below(detail, value)
+    }
+    if len(reasons) == 1 and set(reasons.values()) <= _CONSTRAINTS:
+        (message,) = reasons
+        return Misfit((), f"{message}, got {value_text(value)}")
+    return Misfit((), f"expected {annotation_text(holder)}, got {value_text(value)}{_remark(holder, value)}")
+
+
+def _is_below(detail: Any, value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple)) and detail["type"] in ("missing", "extra_forbidden")
+
+
+def _remark(annotation: Any, value: Any) -> str:
+    """Returns what else there is to say of a value, beyond what was expected and given."""
+    args = typing.get_args(annotation)
+    is_called = typing.get_origin(annotation) is collections.abc.Callable
+    if is_called and (callable(value) or isinstance(value, fdl.Partial)) and not takes(value, args):
+        count = len(args[0]) if isinstance(args[0], list) else len(typing.get_args(args[0])) - 1
+        return f", which does not take {count} positional argument{'' if count == 1 else 's'}"
+    return ""
+
+
+def _misfit_below(annotation: Any, value: Any) -> Misfit | None:
+    """Returns what is wrong with the first wrong element, since pydantic's own paths name its schemas too."""
+    if isinstance(value, collections.abc.Mapping):
+        args = typing.get_args(plain(annotation, value))
+        is_mapping = issubclass(class_of(plain(annotation, value)), collections.abc.Mapping)
+        for key in value if args and is_mapping else ():
+            if (misfit := check(args[0], key)) is not None:
+                return Misfit((), f"the key {value_text(key)}: {misfit.message}")
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, collections.abc.Set):
+        items = ((None, item) for item in value)
+    elif isinstance(value, collections.abc.Sequence) and not isinstance(value, (str, bytes, bytearray)):
+        items = enumerate(value)
+    else:
+        return None
+    for key, item in items:
+        misfit = check(element(annotation, 0 if key is None else key, value), item)
+        if misfit is not None:
+            return Misfit(misfit.keys if key is None else (key, *misfit.keys), misfit.message)
+    return None
+
+
+_EXACT: frozenset[type] = frozenset((bool, int, float, str))
+"""Types of which pydantic need not be asked."""
+
+_PLAIN: frozenset[type] = _EXACT | {type(None), list, dict}
+"""Types of the values of JSON."""
+
+_CONSTRAINTS = frozenset(
+    {
+        "assertion_error",
+        "date_future",
+        "date_past",
+        "datetime_future",
+        "datetime_past",
+        "finite_number",
+        "greater_than",
+        "greater_than_equal",
+        "less_than",
+        "less_than_equal",
+        "multiple_of",
+        "string_pattern_mismatch",
+        "string_too_long",
+        "string_too_short",
+        "timezone_aware",
+        "timezone_naive",
+        "too_long",
+        "too_short",
+        "value_error",
+    }
+)
+"""Kinds of pydantic's errors that say more than that the type is wrong."""

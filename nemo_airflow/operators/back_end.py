@@ -1,0 +1,97 @@
+"""How a worker talks to the back-end of its task: one that is away is asked again for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from nemo_airflow import blocking
+from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.job import JobHandle
+from nemo_airflow.monitor import Monitor
+
+PATIENCE = 120.0
+"""Seconds for which a worker waits for a back-end that is away. After that the task's next try does."""
+
+_KILL_TIMEOUT = 20.0
+
+T = TypeVar("T")
+
+
+class BackEnd:
+    """Where the job of a task runs, for the code of a worker, which waits for each answer.
+
+    Args:
+        executor: What says how to reach it.
+        warn: Takes a warning, as a logger does: that the back-end is away.
+    """
+
+    def __init__(self, executor: Executor, warn: Callable[..., None]) -> None:
+        self.executor = executor
+        self._warn = warn
+
+    def find(self, key: str) -> JobHandle | None:
+        """Returns the job of a key, or None.
+
+        Raises:
+            BackendUnavailable: The back-end was away for too long.
+        """
+        return self._ask(lambda session: session.find([key])).get(key)
+
+    def reads_zstd(self) -> bool:
+        """Returns whether jobs there are known to read ``tar.zst``; see :meth:`Session.reads_zstd`.
+
+        Raises:
+            BackendUnavailable: The back-end was away for too long.
+        """
+        return self._ask(lambda session: session.reads_zstd(self.executor))
+
+    def submit(self, request: Request) -> JobHandle:
+        """Submits a job, and returns it.
+
+        Raises:
+            SubmitError: The back-end refuses it.
+            BackendUnavailable: The back-end was away for too long.
+        """
+        return self._ask(lambda session: session.submit(request))
+
+    def end(self, key: str) -> bool:
+        """Cancels the job of a key, and returns whether there is one.
+
+        Raises:
+            BackendUnavailable: The back-end was away for too long.
+        """
+        handle = self.find(key)
+        if handle is not None:
+            self._ask(lambda session: session.cancel([handle]))
+        return handle is not None
+
+    def cancel_at_once(self, handle: JobHandle) -> None:
+        """Cancels a job of a task that is being killed: there is no time to ask twice.
+
+        Raises:
+            BackendUnavailable: The back-end is away.
+            TimeoutError: It took too long to answer.
+        """
+        blocking.run(self._with_session(lambda session: session.cancel([handle])), _KILL_TIMEOUT)
+
+    def _ask(self, call: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        patiently = Retrying(
+            retry=retry_if_exception_type(BackendUnavailable),
+            wait=wait_exponential(multiplier=0.5, max=15),
+            stop=stop_after_delay(PATIENCE),
+            before_sleep=self._say_why_it_waits,
+            reraise=True,
+        )
+        return patiently(lambda: blocking.run(self._with_session(call)))
+
+    async def _with_session(self, call: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        # The session that the monitor of this process uses as well: a login is paid for once.
+        return await call(Monitor.shared(self.executor).session)
+
+    def _say_why_it_waits(self, state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            self._warn("The back-end is away, trying again for %.0f s: %s", PATIENCE, state.outcome.exception())

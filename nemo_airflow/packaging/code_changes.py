@@ -1,0 +1,120 @@
+"""Which files differ between two states of a repository: commits with uncommitted changes, or the working tree."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from nemo_airflow.exceptions import PackagingError
+from nemo_airflow.packaging.repository import Repository
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeState:
+    """A state of the code.
+
+    Attributes:
+        commit: A commit; empty for the working tree as it is now, but for what git ignores.
+        patch: Uncommitted changes upon the commit, as a package records them.
+        subpath: The folder of the repository that is meant; empty for all of it.
+        folder: The folder with which the patch's paths begin in the place of ``subpath``: that of a package.
+    """
+
+    commit: str = ""
+    patch: str = ""
+    subpath: str = ""
+    folder: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileChange:
+    """One file that differs.
+
+    Attributes:
+        kind: ``A`` added, ``D`` deleted, ``M`` changed, ``T`` of another type.
+        path: Its path from the repository's top, or from the folder in it that is compared.
+        added: Lines that were added; None for a binary file.
+        deleted: Lines that were deleted; None for a binary file.
+    """
+
+    kind: str
+    path: str
+    added: int | None = None
+    deleted: int | None = None
+
+    def to_text(self) -> str:
+        """Returns the change as one line."""
+        lines = "binary" if self.added is None else f"+{self.added} -{self.deleted}"
+        return f"{self.kind} {self.path} ({lines})"
+
+
+def code_changes(folder: Path, old: CodeState, new: CodeState) -> list[FileChange]:
+    """Returns the files that differ, by path. Nothing is written into the repository.
+
+    Args:
+        folder: A folder in the repository.
+        old: The state before.
+        new: The state after.
+
+    Raises:
+        NotARepositoryError: The folder is in no repository.
+        PackagingError: The repository lacks a commit, or a patch does not fit its commit.
+    """
+    repository = Repository.at(folder)
+    with repository.scratch() as scratch:
+        trees = [_inside(scratch, _tree(scratch, state), state) for state in (old, new)]
+        names = scratch.git("diff-tree", "-r", "-z", "--name-status", "--no-renames", *trees)
+        counts = scratch.git("diff-tree", "-r", "-z", "--numstat", "--no-renames", *trees)
+    fields = names.decode("utf-8", "surrogateescape").split("\0")[:-1]
+    lines = {}
+    for entry in counts.decode("utf-8", "surrogateescape").split("\0")[:-1]:
+        added, deleted, path = entry.split("\t", 2)
+        lines[path] = (None, None) if added == "-" else (int(added), int(deleted))
+    return [
+        FileChange(kind, path, *lines.get(path, (None, None))) for kind, path in zip(*[iter(fields)] * 2, strict=True)
+    ]
+
+
+def has_commit(repository: Repository, commit: str) -> bool:
+    """Returns whether a repository has a commit."""
+    try:
+        repository.git("cat-file", "-e", f"{commit}^{{commit}}")
+    except PackagingError:  # git's answer when it has not
+        return False
+    return True
+
+
+def _inside(scratch: Repository, tree: str, state: CodeState) -> str:
+    if not state.subpath:
+        return tree
+    try:
+        return scratch.text("rev-parse", "--verify", "--quiet", f"{tree}:{state.subpath}")
+    except PackagingError as error:
+        when = f"at {state.commit[:12]}" if state.commit else "as it is now"
+        raise PackagingError(f"{state.subpath} is no folder of {scratch.folder} {when}") from error
+
+
+def _tree(scratch: Repository, state: CodeState) -> str:
+    if not state.commit:
+        scratch.git("add", "--all", ".")
+        return scratch.text("write-tree")
+    if not has_commit(scratch, state.commit):
+        raise PackagingError(
+            f"commit {state.commit[:12]} is not in {scratch.folder}: fetch it, or take its own repository"
+        )
+    if not state.patch:
+        return scratch.text("rev-parse", f"{state.commit}^{{tree}}")
+    scratch.git("read-tree", state.commit)
+    # Of a patch's path, a/FOLDER is not the repository's.
+    where = [f"-p{1 + len(state.folder.split('/'))}"] if state.folder else []
+    where += [f"--directory={state.subpath}"] if state.subpath else []
+    try:
+        scratch.git(
+            "apply", "--cached", "--whitespace=nowarn", *where, "-",
+            input=state.patch.encode("utf-8", "surrogateescape"),
+        )  # fmt: skip
+    except PackagingError as error:
+        raise PackagingError(
+            f"the changes that were recorded upon {state.commit[:12]} cannot be applied: {error}"
+        ) from error
+    return scratch.text("write-tree")

@@ -1,0 +1,121 @@
+"""Which files differ between two packages, each made of one repository or of several things."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from nemo_airflow.exceptions import NotARepositoryError, PackagingError
+from nemo_airflow.packaging.code_changes import CodeState, code_changes, has_commit
+from nemo_airflow.packaging.repository import Repository
+from nemo_airflow.packaging.sections import split
+
+
+@dataclasses.dataclass(frozen=True)
+class CodePart:
+    """What one packager shipped.
+
+    Attributes:
+        prefix: Its folder in the package; empty for the root.
+        kind: The packager.
+        state: The state of its repository; None where it is of none.
+    """
+
+    prefix: str
+    kind: str
+    state: CodeState | None
+
+    def __str__(self) -> str:
+        return f"{self.prefix or 'the root'} ({self.kind})"
+
+
+def recorded_parts(commit: str, patch: str, parts: Sequence[Mapping[str, str]] = ()) -> list[CodePart]:
+    """Returns what a package was made of.
+
+    Args:
+        commit: The package's commit.
+        patch: Its patch.
+        parts: Its parts; none where it is of one repository.
+    """
+    if not parts:
+        return [CodePart("", "git", CodeState(commit, patch))]
+    # Before sections had numbers, all paths were those of repositories: as a rule of the first.
+    is_numbered = all("subpath" in part for part in parts)
+    first = next((number for number, part in enumerate(parts) if part["commit"] == commit), 0)
+    patches = split(patch) if is_numbered else {first: patch}
+    found = []
+    for number, part in enumerate(parts):
+        folder = part["prefix"] if is_numbered else ""
+        state = CodeState(part["commit"], patches.get(number, ""), part.get("subpath", ""), folder)
+        found.append(CodePart(part["prefix"], part["kind"], state if part["commit"] else None))
+    return found
+
+
+def part_changes(
+    old: Sequence[CodePart] | None, new: Sequence[CodePart] | None, folders: Sequence[Path]
+) -> Iterator[str]:
+    """Yields what differs, a line for each file, or why it cannot be told for a part.
+
+    Args:
+        old: What was shipped before; None for the working trees as they are now.
+        new: What was shipped after; likewise.
+        folders: Folders in the repositories that are looked at, each commit in the first that has it.
+    """
+    before, after = _by_place(old or ()), _by_place(new or ())
+    for place in dict.fromkeys((*before, *after)):
+        part = before.get(place) or after[place]
+        states = [
+            _now(part.state) if side is None else parts[place].state if place in parts else None
+            for side, parts in ((old, before), (new, after))
+        ]
+        if old is not None and place not in before:
+            yield f"A {part}"
+        elif new is not None and place not in after:
+            yield f"D {part}"
+        elif states[0] is None or states[1] is None:
+            yield f"{part} is of no commit: what differs in it is not known"
+        elif states[0] != states[1]:
+            yield from _changes(part, states[0], states[1], folders)
+
+
+def _by_place(parts: Sequence[CodePart]) -> dict[tuple[str, str, int], CodePart]:
+    """Returns the parts by folder and packager, and by their order where these are the same."""
+    found: dict[tuple[str, str, int], CodePart] = {}
+    numbers: collections.Counter[tuple[str, str]] = collections.Counter()
+    for part in parts:
+        found[part.prefix, part.kind, numbers[part.prefix, part.kind]] = part
+        numbers[part.prefix, part.kind] += 1
+    return found
+
+
+def _now(state: CodeState | None) -> CodeState | None:
+    """Returns the working tree of the repository that a state is of."""
+    return None if state is None else CodeState(subpath=state.subpath)
+
+
+def _changes(part: CodePart, old: CodeState, new: CodeState, folders: Sequence[Path]) -> Iterator[str]:
+    below = f"{part.prefix}/" if part.prefix else ""
+    try:
+        folder = _home([state.commit for state in (old, new) if state.commit], folders)
+        for change in code_changes(folder, old, new):
+            yield dataclasses.replace(change, path=below + change.path).to_text()
+    except PackagingError as error:
+        yield f"{part}: {error}" if part.prefix else str(error)
+
+
+def _home(commits: Sequence[str], folders: Sequence[Path]) -> Path:
+    """Returns the first of the folders that is in a repository with all the commits."""
+    problems = []
+    for folder in folders:
+        try:
+            repository = Repository.at(folder)
+        except NotARepositoryError as error:
+            problems.append(str(error))
+            continue
+        missing = [commit for commit in commits if not has_commit(repository, commit)]
+        if not missing:
+            return folder
+        problems.append(f"commit {missing[0][:12]} is not in {repository.folder}")
+    raise PackagingError(f"{'; '.join(problems)}: fetch it, or name its own repository with --repository")

@@ -1,0 +1,241 @@
+"""The content of a package: its files, where their bytes are, and the name that follows from them.
+
+A file is named by the id that git gives its bytes, and the whole by the id that git gives the tree of
+them. So a commit's tree names its package without a file being read, and the same files have the same
+digest, from whatever they were packaged, on any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from nemo_airflow.exceptions import PackagingError
+
+FILE, PROGRAM, LINK = "100644", "100755", "120000"
+"""Modes of files, as git writes them."""
+
+_LINKS_FOLLOWED = 40
+_LARGEST = 10
+
+
+class Source(Protocol):
+    """Where the bytes of files are: a folder, a git repository, a wheel."""
+
+    def reading(self, files: Sequence[File]) -> contextlib.AbstractContextManager[Iterator[Iterable[bytes]]]:
+        """Gives for each of the files in turn its bytes, in blocks that have to be taken before the next file's.
+
+        Raises:
+            PackagingError: A file is not what it was when it was named, or cannot be read.
+        """
+
+
+class File(NamedTuple):
+    """One file of a package.
+
+    Attributes:
+        path: Path in the package, with slashes; bytes that are not UTF-8 are surrogates, as in ``os.fsdecode``.
+        mode: ``FILE``, ``PROGRAM`` or ``LINK``.
+        blob: Id that git gives its bytes, or to the target of a link.
+        size: Bytes.
+        source: Where its bytes are.
+        at: What the source calls it.
+    """
+
+    path: str
+    mode: str
+    blob: str
+    size: int
+    source: Source
+    at: str
+
+
+class Memory:
+    """Files whose bytes are at hand, by path."""
+
+    def __init__(self, data: Mapping[str, bytes]) -> None:
+        self._data = data
+
+    @contextlib.contextmanager
+    def reading(self, files: Sequence[File]) -> Iterator[Iterator[Iterable[bytes]]]:
+        """See :meth:`Source.reading`."""
+        yield ((self._data[file.at],) for file in files)
+
+
+def files_of(data: Mapping[str, bytes], modes: Mapping[str, str] | None = None) -> list[File]:
+    """Returns files of bytes that are at hand."""
+    memory = Memory(data)
+    return [
+        File(path, (modes or {}).get(path, FILE), blob_id(text), len(text), memory, path) for path, text in data.items()
+    ]
+
+
+def blob_id(data: bytes, algorithm: str = "sha1") -> str:
+    """Returns the id that git gives a file's bytes."""
+    digest = hasher(len(data), algorithm)
+    digest.update(data)
+    return str(digest.hexdigest())
+
+
+def hasher(size: int, algorithm: str = "sha1", kind: str = "blob") -> Any:
+    """Returns a hash to which an object's bytes have yet to be given to get its id."""
+    return hashlib.new(algorithm, f"{kind} {size}\0".encode(), usedforsecurity=False)
+
+
+def algorithm_of(identifier: str) -> str:
+    """Returns the hash by which a repository names its objects, from one of their ids."""
+    return "sha256" if len(identifier) == 64 else "sha1"
+
+
+def package_digest(tree: str) -> str:
+    """Returns the digest of a package whose files are those of a git tree."""
+    return hashlib.sha256(f"nemo-airflow package 2\n{tree}\n".encode()).hexdigest()
+
+
+def tree_id(files: Iterable[File]) -> str:
+    """Returns the id that git would give the tree of the files.
+
+    Raises:
+        PackagingError: A path is that of a file and of a folder.
+    """
+    root: dict[str, Any] = {}
+    algorithm = "sha1"
+    for file in files:
+        algorithm = algorithm_of(file.blob)
+        folder = root
+        *above, name = file.path.split("/")
+        for part in above:
+            folder = folder.setdefault(part, {})
+            if not isinstance(folder, dict):
+                raise PackagingError(f"{file.path} is in a folder that is a file, too: leave one of them out")
+        if isinstance(folder.get(name), dict):
+            raise PackagingError(f"{file.path} is a file and a folder: leave one of them out")
+        folder[name] = (file.mode, file.blob)
+    return _id_of_folder(root, algorithm)
+
+
+def _id_of_folder(folder: Mapping[str, Any], algorithm: str) -> str:
+    entries = {}
+    for name, inside in folder.items():
+        if isinstance(inside, dict):
+            entries[name] = ("40000", _id_of_folder(inside, algorithm))
+        else:
+            entries[name] = inside
+    data = tree_object(entries)
+    digest = hasher(len(data), algorithm, "tree")
+    digest.update(data)
+    return str(digest.hexdigest())
+
+
+def tree_object(entries: Mapping[str, tuple[str, str]]) -> bytes:
+    """Returns the bytes of git's tree of a folder: mode and id by name."""
+    lines = []
+    for name, (mode, identifier) in entries.items():
+        key = os.fsencode(name)
+        # Git sorts folders as if their names ended with a slash.
+        lines.append((key + b"/" if mode == "40000" else key, mode.encode() + b" " + key + b"\0", identifier))
+    return b"".join(begin + bytes.fromhex(identifier) for _, begin, identifier in sorted(lines))
+
+
+def in_order(files: Iterable[File]) -> list[File]:
+    """Returns the files in the order of their paths' bytes."""
+    return sorted(files, key=lambda file: os.fsencode(file.path))
+
+
+def read(files: Sequence[File]) -> Iterator[tuple[File, Iterable[bytes]]]:
+    """Yields each file and its bytes in blocks, which have to be taken before the next file."""
+    by_source: dict[int, list[File]] = {}
+    for file in files:
+        by_source.setdefault(id(file.source), []).append(file)
+    with contextlib.ExitStack() as stack:
+        streams = {key: stack.enter_context(some[0].source.reading(some)) for key, some in by_source.items()}
+        for file in files:
+            yield file, next(streams[id(file.source)])
+
+
+def check_size(files: Sequence[File], limit: int) -> int:
+    """Returns how many bytes the files are.
+
+    Raises:
+        PackagingError: They are more than the limit; the message names the largest.
+    """
+    total = sum(file.size for file in files)
+    if total > limit:
+        largest = sorted(files, key=lambda file: (-file.size, file.path))[:_LARGEST]
+        named = ", ".join(f"{shown(file.path)} {human(file.size)}" for file in largest)
+        raise PackagingError(
+            f"the package has {human(total)} in {len(files)} files, more than max_size={human(limit)}; "
+            f"the largest: {named}; leave them out, or give the packager a larger max_size"
+        )
+    return total
+
+
+def check_links(files: Sequence[File]) -> None:
+    """Refuses links that leave the package: on another machine they lead to something else.
+
+    Raises:
+        PackagingError: Such a link; the message names it.
+    """
+    links = [file for file in files if file.mode == LINK]
+    if not links:
+        return
+    targets = {file.path: os.fsdecode(b"".join(data)) for file, data in read(links)}
+    for path, target in targets.items():
+        if _leaves(path, target, targets):
+            raise PackagingError(
+                f"link {shown(path)} leads to {shown(target)}, out of the package: "
+                "commit the file itself, or leave the link out"
+            )
+
+
+def _leaves(path: str, target: str, links: Mapping[str, str]) -> bool:
+    """Returns whether a link leads out, other links of the package on its way considered."""
+    here: list[str] = path.split("/")[:-1]
+    ahead = target.split("/")[::-1]
+    if posixpath.isabs(target):
+        return True
+    followed = 0
+    while ahead:
+        part = ahead.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not here:
+                return True
+            here.pop()
+            continue
+        here.append(part)
+        further = links.get("/".join(here))
+        if further is not None:
+            followed += 1
+            if followed > _LINKS_FOLLOWED:
+                return False  # a circle leads nowhere
+            if posixpath.isabs(further):
+                return True
+            here.pop()
+            ahead.extend(further.split("/")[::-1])
+    return False
+
+
+def shown(path: str) -> str:
+    """Returns a path for people: bytes that are no text are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def listed(paths: Sequence[str]) -> str:
+    """Returns the first few of many paths for people."""
+    few = ", ".join(map(shown, paths[:_LARGEST]))
+    return f"{few} and {len(paths) - _LARGEST} more" if len(paths) > _LARGEST else few
+
+
+def human(size: float) -> str:
+    """Returns a number of bytes for people."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size == int(size) else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"

@@ -1,0 +1,62 @@
+"""What a packager has learned, kept beside the packages: so that what has not changed is not looked at again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FOLDER = ".notes"
+
+
+class Notes:
+    """A small file of JSON in the store. Nothing in it is needed: what is lost or broken is found out again.
+
+    Args:
+        folder: The store's folder.
+        about: What the notes are about: another text is another file.
+    """
+
+    def __init__(self, folder: Path, about: str) -> None:
+        self.folder = folder.absolute() / FOLDER  # git is told of files in it, and runs elsewhere
+        self.key = hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        self._path = self.folder / f"{self.key}.json"
+        self._read: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(self._path.read_text("utf-8"))
+            self._read = found if isinstance(found, dict) else {}
+        self._now = dict(self._read)
+
+    def get(self, name: str) -> Any:
+        """Returns what is noted, or None."""
+        return self._now.get(name)
+
+    def set(self, name: str, value: Any) -> None:
+        """Notes a value of plain JSON types; None forgets it."""
+        self._now[name] = value
+
+    def save(self) -> None:
+        """Writes what is new. Of two processes at once, what one has learned is lost."""
+        if self._now == self._read:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(self._now, separators=(",", ":")))  # much faster than json.dump
+        os.replace(temporary, self._path)
+        self._read = dict(self._now)
+
+
+def recent(kept: Any, key: str, value: Any, most: int) -> list[Any]:
+    """Returns pairs of key and value with one more in front, those beyond ``most`` left out."""
+    others = [pair for pair in kept or () if pair[0] != key]
+    return [[key, value], *others[: most - 1]]
+
+
+def find(kept: Any, key: str) -> Any:
+    """Returns the value of a key in such pairs, or None."""
+    return next((value for known, value in kept or () if known == key), None)

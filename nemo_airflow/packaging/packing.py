@@ -1,0 +1,224 @@
+"""Puts content into a store: whole, or as the changes since a package that is there already."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from nemo_airflow.exceptions import PackagingError
+from nemo_airflow.job import Package, changes_name
+from nemo_airflow.packaging import content as contents
+from nemo_airflow.packaging.archive import write_tar
+from nemo_airflow.packaging.content import LINK, File
+from nemo_airflow.packaging.notes import Notes
+from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.runner.unpack import REMOVED
+
+PATCH_LIMIT = 1 << 20
+"""Bytes of a patch that is kept with the package's description; a larger one is kept in the store only."""
+
+_SMALL = 256 << 10
+"""Bytes of content below which a package is always packed whole."""
+
+_SHARE = 4
+"""Changes of more than one part in this many are packed whole."""
+
+
+class Changes(NamedTuple):
+    """What is other than in an earlier package.
+
+    Attributes:
+        files: Files that are new or changed.
+        removed: Paths of files that are gone.
+        growth: Bytes by which the whole has grown.
+        links: Whether a link is among what is new, changed or gone.
+    """
+
+    files: Sequence[File]
+    removed: Sequence[str]
+    growth: int
+    links: bool
+
+
+class Part(NamedTuple):
+    """One of several that a package is made of.
+
+    Attributes:
+        prefix: Its folder in the package; empty for the root.
+        kind: Its packager.
+        commit: See :class:`~nemo_airflow.job.Package`.
+        origin: The same.
+        subpath: The folder of its repository that it ships; empty for all of it.
+        patch: As of :class:`Content`.
+    """
+
+    prefix: str
+    kind: str
+    commit: str
+    origin: str
+    subpath: str
+    patch: Callable[[str | None], bytes]
+
+    def to_json(self) -> dict[str, str]:
+        """Returns what is kept of it with the package's description."""
+        return {name: value for name, value in self._asdict().items() if name != "patch"}
+
+
+class Content:
+    """What is to be packed.
+
+    Args:
+        tree: Id that git gives the tree of the files; worked out of them where it is empty.
+        files: Returns the files.
+        changes: Returns the changes since the package of another tree, where that is known without all files.
+        commit: See :class:`~nemo_airflow.job.Package`.
+        origin: The same.
+        patch: Returns what has not been committed. Its paths are those of the repository for None, else those of
+            the package's files, below the folder that is given.
+        dirty: Whether there is such.
+        subpath: The folder of the repository that is shipped; empty for all of it.
+        parts: What it is made of, where that is several.
+    """
+
+    def __init__(
+        self,
+        files: Callable[[], Iterable[File]],
+        tree: str = "",
+        changes: Callable[[str], Changes | None] = lambda tree: None,
+        *,
+        commit: str = "",
+        origin: str = "",
+        patch: Callable[[str | None], bytes] = lambda folder: b"",
+        dirty: bool = False,
+        subpath: str = "",
+        parts: Sequence[Part] = (),
+    ) -> None:
+        self._list = files
+        self._files: list[File] | None = None
+        self.changes = changes
+        self.commit, self.origin, self.patch, self.dirty = commit, origin, patch, dirty
+        self.subpath, self.parts = subpath, tuple(parts)
+        self.tree = tree or contents.tree_id(self.files())
+
+    def files(self) -> list[File]:
+        """Returns the files, in the order in which they are packed."""
+        if self._files is None:
+            self._files = contents.in_order(self._list())
+        return self._files
+
+
+def pack(content: Content, store: PackageStore, notes: Notes, formats: Sequence[str], max_size: int) -> Package:
+    """Puts content into the store, unless it is there.
+
+    Args:
+        content: What to pack.
+        store: Where archives are kept.
+        notes: What was learned when the same was packed before.
+        formats: ``tar.gz``, ``tar.zst`` or both: what is there in any of them is taken. What is new is packed in the
+            first; changes as the package was to which they are made.
+        max_size: Bytes that the files may have together, unpacked.
+
+    Raises:
+        PackagingError: There is nothing to pack, or too much, or a link leads out of the package.
+    """
+    digest = contents.package_digest(content.tree)
+    package = _known(store, notes, digest, formats)
+    if package is None:
+        with store.writing_alone(digest):
+            package = _known(store, notes, digest, formats) or _write(content, store, notes, digest, formats, max_size)
+    # Again at each package: of the same files, commit and patch may be others.
+    patch = content.patch(None)
+    if len(patch) > PATCH_LIMIT:
+        with store.write(digest, "patch") as file:
+            file.write(patch)
+    text = patch.decode("utf-8", "backslashreplace") if len(patch) <= PATCH_LIMIT else ""
+    return Package(
+        digest, package.format, package.size, content.commit, content.dirty, text, content.origin,
+        package.base, package.base_size, tuple(part.to_json() for part in content.parts),
+    )  # fmt: skip
+
+
+def _known(store: PackageStore, notes: Notes, digest: str, formats: Sequence[str]) -> Package | None:
+    for format in formats:
+        if store.has(digest, format):
+            return Package(digest, format, store.path(digest, format).stat().st_size)
+    base = _base(store, notes, digest, formats)
+    if base is not None and store.has(changes_name(digest, base["digest"]), base["format"]):
+        return _of_two(store, digest, base)
+    return None
+
+
+def _of_two(store: PackageStore, digest: str, base: Mapping[str, Any]) -> Package:
+    name, format = base["digest"], base["format"]
+    base_size = store.path(name, format).stat().st_size
+    size = store.path(changes_name(digest, name), format).stat().st_size
+    return Package(digest, format, base_size + size, base=name, base_size=base_size)
+
+
+def _base(store: PackageStore, notes: Notes, digest: str, formats: Sequence[str]) -> Any:
+    """Returns what is known of the package that this packager has last packed whole, if that is still there."""
+    base = notes.get("base")
+    if not base or base["format"] not in formats or base["digest"] == digest:
+        return None
+    return base if store.has(base["digest"], base["format"]) else None
+
+
+def _write(
+    content: Content, store: PackageStore, notes: Notes, digest: str, formats: Sequence[str], max_size: int
+) -> Package:
+    base = _base(store, notes, digest, formats)
+    if base is not None and base["bytes"] >= _SMALL:
+        changes = content.changes(base["tree"]) or _compared(content, store, base["digest"])
+        if changes is not None and _is_worth_it(changes, base):
+            if changes.links:
+                contents.check_links(content.files())
+            if base["bytes"] + changes.growth > max_size:
+                contents.check_size(content.files(), max_size)
+            removed = b"".join(b"\0" + os.fsencode(path) for path in sorted(changes.removed))
+            with store.write(changes_name(digest, base["digest"]), base["format"]) as file:
+                write_tar(contents.in_order(changes.files), file, base["format"], first=(REMOVED, removed))
+            return _of_two(store, digest, base)
+    format = formats[0]
+    files = content.files()
+    if not files:
+        raise PackagingError("there is no file to package: see what the packager's path, subpath and patterns leave")
+    total = contents.check_size(files, max_size)
+    contents.check_links(files)
+    with store.write(digest, format) as file:
+        write_tar(files, file, format)
+    _keep_list(store, digest, files)
+    notes.set("base", {"digest": digest, "tree": content.tree, "format": format, "bytes": total})
+    return Package(digest, format, store.path(digest, format).stat().st_size)
+
+
+def _is_worth_it(changes: Changes, base: Mapping[str, Any]) -> bool:
+    return sum(file.size for file in changes.files) * _SHARE <= int(base["bytes"])
+
+
+def _keep_list(store: PackageStore, digest: str, files: Sequence[File]) -> None:
+    text = b"".join(b"%s %s %d %s\0" % (f.mode.encode(), f.blob.encode(), f.size, os.fsencode(f.path)) for f in files)
+    with store.write(digest, "files") as file:
+        file.write(zlib.compress(text, 1))
+
+
+def _compared(content: Content, store: PackageStore, base: str) -> Changes | None:
+    """Compares all files with those of a package in the store."""
+    if not store.has(base, "files"):
+        return None
+    before: dict[str, tuple[str, str, int]] = {}
+    for line in zlib.decompress(store.path(base, "files").read_bytes()).split(b"\0"):
+        if line:
+            *about, name = line.split(b" ", 3)
+            before[os.fsdecode(name)] = (about[0].decode(), about[1].decode(), int(about[2]))
+    files, growth, links = [], 0, False
+    for file in content.files():
+        mode, blob, size = before.pop(file.path, ("", "", 0))
+        if (mode, blob) != (file.mode, file.blob):
+            files.append(file)
+            growth += file.size - size
+            links = links or LINK in (mode, file.mode)
+    growth -= sum(size for _, _, size in before.values())
+    links = links or any(mode == LINK for mode, _, _ in before.values())
+    return Changes(files, list(before), growth, links)

@@ -1,0 +1,78 @@
+"""Packages the files of a folder that patterns choose."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pathspec
+
+from nemo_airflow.exceptions import PackagingError
+from nemo_airflow.packaging.base import ContentPackager
+from nemo_airflow.packaging.disk import named, walk
+from nemo_airflow.packaging.notes import Notes
+from nemo_airflow.packaging.packing import Content
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatternPackager(ContentPackager):
+    """Ships the files of a folder that patterns choose, with or without git.
+
+    Patterns are those of a ``.gitignore`` file, relative to the folder: ``*.py`` at any depth, ``/conf/``
+    a folder at the top, ``data/**/*.json``, and ``!`` before one that takes back an earlier one. Links are
+    shipped as links, and refused where they lead out of the folder.
+
+    Attributes:
+        path: The folder; the DAG bundle's when None.
+        include: Patterns of files to ship.
+        exclude: Patterns of files not to ship, whatever ``include`` says.
+    """
+
+    kind: ClassVar[str] = "pattern"
+
+    path: str | None = None
+    include: Sequence[str] = ("*",)
+    exclude: Sequence[str] = (".git", "__pycache__/", "*.pyc")
+
+    @contextlib.contextmanager
+    def content(self, root: Path | None, notes: Notes) -> Iterator[Content]:
+        """See :meth:`ContentPackager.content`."""
+        folder = Path(self.path).expanduser() if self.path else root
+        if folder is None:
+            raise PackagingError(
+                "PatternPackager has no path, and there is no DAG bundle to take it from: give path=..."
+            )
+        if not folder.is_dir():
+            raise PackagingError(f"{folder} is not a folder: give PatternPackager(path=...) one")
+        folder = folder.absolute()
+        include, exclude = self._spec("include"), self._spec("exclude")
+        known = notes.get("disk") or {}  # what was chosen before is not matched again
+        found = walk(
+            folder,
+            lambda path: path in known or (_matches(include, path) and not _matches(exclude, path)),
+            lambda path: _matches(exclude, path),
+        )
+        files = named(folder, found, notes)
+        if not files:
+            raise PackagingError(f"no file of {folder} matches include={list(self.include)!r}")
+        same = len(files) == len(known) and notes.get("disk") == known
+        content = Content(lambda: files, notes.get("tree") or "" if same else "")
+        notes.set("tree", content.tree)
+        yield content
+
+    def _spec(self, name: str) -> pathspec.GitIgnoreSpec:
+        patterns = getattr(self, name)
+        if isinstance(patterns, str):
+            raise PackagingError(f"{name}={patterns!r} is a text: give a list of patterns")
+        try:
+            return pathspec.GitIgnoreSpec.from_lines(patterns)
+        except (ValueError, TypeError) as error:
+            raise PackagingError(f"{name}={list(patterns)!r}: {error}") from error
+
+
+def _matches(spec: pathspec.GitIgnoreSpec, path: str) -> bool:
+    # A line's end in a name ends the name, for the library's expressions.
+    return spec.match_file(path.replace("\n", "\0"))

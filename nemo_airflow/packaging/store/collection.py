@@ -1,0 +1,147 @@
+"""Deletes from a shared store what no reference names and nobody has wanted for a while.
+
+Why nothing is deleted of which another process has just been told that it is there: a put relies on a file only if it
+was wanted within the last hour (``FRESH``), or after it has touched the file, *then* seen that no collection is under
+way, and *then* seen the file. A collection announces itself, *then* lists the store, and spares what was wanted within
+two hours or more. So of a put and a collection at the same moment either the put sees the announcement, and waits for
+its end before it looks again; or its touch came before the listing, and the file is spared. A file that a put relies on
+as fresh is younger than what any collection deletes. All times are those of the store's own clock, but for the put's
+idea of an hour, which may be wrong by another hour. Records keep what they name: a blob goes only with all of them,
+and a package that others hold the changes of only with those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import secrets
+import time
+from collections.abc import Collection, Iterator
+
+from nemo_airflow.exceptions import StoreError
+from nemo_airflow.job import BASE_DIGITS
+from nemo_airflow.packaging.store.place import Entry
+from nemo_airflow.packaging.store.shared import COLLECTION_LASTS, FRESH, SharedStore, blob_name
+from nemo_airflow.packaging.store.trees import blobs_of
+
+_BATCH = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Garbage:
+    """What a collection deletes, or would.
+
+    Attributes:
+        records: Packages and trees.
+        blobs: Their content.
+        refs: References that have expired.
+    """
+
+    records: tuple[Entry, ...]
+    blobs: tuple[Entry, ...]
+    refs: tuple[Entry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it frees."""
+        return sum(entry.size for entry in (*self.records, *self.blobs, *self.refs))
+
+
+def collect(
+    store: SharedStore,
+    *,
+    older_than: float,
+    keep: Collection[str] = (),
+    dry_run: bool = False,
+    later: float = 0.0,
+) -> Garbage:
+    """Deletes what no reference names, and nobody has wanted for a while.
+
+    Args:
+        store: The store.
+        keep: Digests of packages and outputs that are referred to elsewhere, as by runs in MLflow.
+        older_than: Seconds for which it was not wanted; at least two hours.
+        dry_run: Whether only to say what would go.
+        later: Seconds by which to think the time has gone on.
+
+    Raises:
+        StoreError: The time is too short; or it took so long that others may not wait for it any more.
+    """
+    if older_than < 2 * FRESH:
+        raise StoreError(
+            f"older_than={older_than:.0f} s is too short for puts at the same time: give two hours or more"
+        )
+    garbage = _find(store, time.time() + later, older_than, keep)
+    if dry_run or not (garbage.records or garbage.blobs or garbage.refs):
+        return garbage
+    with _announced(store) as (announced_at, begun):
+        garbage = _find(store, announced_at + later, older_than, keep)
+        # Records before what they name: a record must never name what is gone.
+        names = [entry.name for entry in (*garbage.refs, *garbage.records, *garbage.blobs)]
+        for start in range(0, len(names), _BATCH):
+            if time.monotonic() - begun > COLLECTION_LASTS / 3:
+                raise StoreError("the collection takes too long for those who wait for it: collect again for the rest")
+            store.delete(names[start : start + _BATCH])
+    return garbage
+
+
+def references(store: SharedStore) -> dict[str, dict[str, object]]:
+    """Returns the references by name, each with ``objects`` and ``expires``."""
+    found = {}
+    for entry in store.entries("refs"):
+        if (ref := store.read_json(entry.name)) is not None:
+            found[entry.name.removeprefix("refs/")] = ref
+    return found
+
+
+def _find(store: SharedStore, now: float, older_than: float, keep: Collection[str]) -> Garbage:
+    held: set[str] = set()
+    expired = []
+    for entry in store.entries("refs"):
+        ref = store.read_json(entry.name)
+        if ref is None or (ref.get("expires") or now) < now:
+            expired.append(entry)
+        else:
+            held.update(ref["objects"])
+    records = [*store.entries("packages"), *store.entries("trees")]
+    living = {e.name for e in records if e.name in held or e.wanted_at >= now - older_than or _digest(e.name) in keep}
+    bases = {base for name in living if (base := _base(name))}
+    living.update(entry.name for entry in records if _as_base(entry.name) in bases)
+    living_blobs: set[str] = set()
+    for entry in records:
+        if entry.name in living and (record := store.read_json(entry.name)) is not None:
+            shas = blobs_of(record) if "files" in record else [record["sha256"]]
+            living_blobs.update(blob_name(sha) for sha in shas)
+    blobs = [e for e in store.entries("blobs") if e.name not in living_blobs and e.wanted_at < now - older_than]
+    dead = tuple(entry for entry in records if entry.name not in living)
+    return Garbage(dead, tuple(blobs), tuple(expired))
+
+
+def _digest(name: str) -> str:
+    """Returns the digest of what a record's file is about, or changes are to."""
+    return re.split(r"[-.]", name.rpartition("/")[2])[0]
+
+
+def _base(name: str) -> str:
+    """Returns which package a record holds the changes of, as :func:`_as_base` names it; empty if none."""
+    changes, _, base = name.partition("-")
+    return f"{changes.partition('/')[0]}/{base}" if base else ""
+
+
+def _as_base(name: str) -> str:
+    folder, _, file = name.partition("/")
+    digest, dot, format = file.partition(".")
+    return f"{folder}/{digest[:BASE_DIGITS]}{dot}{format}"
+
+
+@contextlib.contextmanager
+def _announced(store: SharedStore) -> Iterator[tuple[float, float]]:
+    name = f"collecting/{secrets.token_hex(8)}"
+    begun = time.monotonic()
+    store.write_json(name, {})
+    try:
+        entry = next(entry for entry in store.entries("collecting") if entry.name == name)
+        yield entry.wanted_at, begun
+    finally:
+        store.delete([name])

@@ -1,0 +1,122 @@
+"""A shared store in a folder: a disk that several machines mount."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nemo_airflow.exceptions import StoreError
+from nemo_airflow.packaging.store.place import Entry, Place
+
+_NEW = ".new-"
+_ABANDONED = 86400.0
+"""Seconds after which an upload under a temporary name is taken for broken."""
+
+
+class FolderPlace(Place):
+    """Files under a folder; a new one is written beside its place and renamed.
+
+    Args:
+        folder: Made when something is first kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.where = str(folder)
+
+    def stat(self, name: str) -> Entry | None:
+        """See :meth:`Place.stat`."""
+        with self._errors():
+            try:
+                found = (self.folder / name).stat()
+            except FileNotFoundError:
+                return None
+        return Entry(name, found.st_size, found.st_mtime)
+
+    def put(self, name: str, source: Path, sha256: str) -> None:
+        """See :meth:`Place.put`."""
+        with self._errors(), self._appearing(name) as temporary:
+            shutil.copyfile(source, temporary)
+            if temporary.stat().st_size != source.stat().st_size:
+                raise StoreError(f"{source} changed while it was kept in {self.where}: put it again")
+
+    def get(self, name: str, target: Path) -> bool:
+        """See :meth:`Place.get`."""
+        with self._errors():
+            try:
+                source = (self.folder / name).open("rb")
+            except FileNotFoundError:
+                return False
+            with source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+        return True
+
+    def read(self, name: str) -> bytes | None:
+        """See :meth:`Place.read`."""
+        with self._errors():
+            try:
+                return (self.folder / name).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """See :meth:`Place.write`."""
+        with self._errors(), self._appearing(name) as temporary:
+            temporary.write_bytes(data)
+
+    def touch(self, name: str) -> None:
+        """See :meth:`Place.touch`."""
+        with self._errors(), contextlib.suppress(FileNotFoundError):
+            os.utime(self.folder / name)
+
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """See :meth:`Place.entries`."""
+        for parent, _, names in os.walk(self.folder / folder):
+            for name in names:
+                path = Path(parent, name)
+                if name.startswith(_NEW):
+                    _remove_abandoned(path)
+                elif entry := self.stat(path.relative_to(self.folder).as_posix()):
+                    yield entry
+
+    def delete(self, names: list[str]) -> None:
+        """See :meth:`Place.delete`."""
+        with self._errors():
+            for name in names:
+                (self.folder / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _appearing(self, name: str) -> Iterator[Path]:
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, path = tempfile.mkstemp(dir=target.parent, prefix=_NEW)
+        temporary = Path(path)
+        try:
+            yield temporary
+            # Before it has its name: what a crash of the machine leaves must be whole.
+            os.fsync(descriptor)
+            temporary.chmod(0o644)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"the store {self.where} cannot be used: {error}") from error
+
+
+def _remove_abandoned(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_mtime < time.time() - _ABANDONED:
+            path.unlink()

@@ -1,0 +1,97 @@
+"""Keeps packages by the digest of their content."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from nemo_airflow.exceptions import StoreError
+
+_LEAST_AGE = 7200.0
+
+
+class PackageStore:
+    """A folder of archives, each named by its digest. Safe for many processes at once.
+
+    Args:
+        folder: The store's folder; made when it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, digest: str, format: str = "tar.gz") -> Path:
+        """Returns where the archive of that digest is, or would be."""
+        return self.folder / digest[:2] / f"{digest}.{format}"
+
+    def has(self, digest: str, format: str = "tar.gz") -> bool:
+        """Returns whether the archive is there; notes that it was wanted."""
+        try:
+            os.utime(self.path(digest, format))
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def write(self, digest: str, format: str = "tar.gz") -> Iterator[BinaryIO]:
+        """Gives a file to write the archive into; it appears in the store whole, or not at all."""
+        target = self.path(digest, format)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def prune(self, older_than: float, *, dry_run: bool = False) -> tuple[int, int]:
+        """Deletes what nobody has wanted for a while, unfinished archives among it.
+
+        What a package needs is noted as wanted whenever the package is made or sent, so that of two archives
+        that belong together neither goes alone.
+
+        Args:
+            older_than: Seconds for which it was not wanted; at least two hours, for jobs that are being submitted.
+            dry_run: Whether only to count.
+
+        Returns:
+            How many files it were, and their bytes.
+
+        Raises:
+            StoreError: The time is too short.
+        """
+        if older_than < _LEAST_AGE:
+            raise StoreError(
+                f"older_than={older_than:.0f} s is too short for jobs that begin now: give two hours or more"
+            )
+        before = time.time() - older_than
+        count = size = 0
+        for file in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+            try:
+                about = file.stat()
+                if about.st_mtime >= before:
+                    continue
+                if not dry_run:
+                    file.unlink()
+            except FileNotFoundError:  # somebody else prunes
+                continue
+            count, size = count + 1, size + about.st_size
+        return count, size
+
+    @contextlib.contextmanager
+    def writing_alone(self, digest: str) -> Iterator[None]:
+        """Lets one process of this machine pack a package, and the others wait for it."""
+        folder = self.folder / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        # One file for many digests: it stays, because whoever deletes a lock takes it from those who wait.
+        with (folder / digest[:2]).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

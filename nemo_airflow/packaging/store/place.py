@@ -1,0 +1,72 @@
+"""The interface of what a shared store is kept in: whole files by name, on a disk, a host or in a bucket."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A file of the place.
+
+    Attributes:
+        name: Its name, parts divided by slashes.
+        size: Bytes.
+        wanted_at: Seconds since the epoch, by the place's own clock, at which it was written or last touched.
+    """
+
+    name: str
+    size: int
+    wanted_at: float
+
+
+class Place(abc.ABC):
+    """Whole files by name. A file appears whole or not at all, and is never changed while it can be read.
+
+    All methods block, may be called from several threads, and raise ``StoreError`` where the place refuses,
+    ``StoreUnavailable`` where trying again may help.
+    """
+
+    where: str
+    """The place's address for people, without any credential."""
+
+    @abc.abstractmethod
+    def stat(self, name: str) -> Entry | None:
+        """Returns the file's entry, or None where there is none."""
+
+    @abc.abstractmethod
+    def put(self, name: str, source: Path, sha256: str) -> None:
+        """Keeps a copy of a file of this machine; replaces what is there.
+
+        Args:
+            name: The name to keep it under.
+            source: The file.
+            sha256: SHA-256 of its content, in hex.
+        """
+
+    @abc.abstractmethod
+    def get(self, name: str, target: Path) -> bool:
+        """Writes the file's content to a path of this machine; returns False where there is no such file."""
+
+    @abc.abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """Returns a small file's content, or None where there is none."""
+
+    @abc.abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Keeps a small file; replaces what is there."""
+
+    @abc.abstractmethod
+    def touch(self, name: str) -> None:
+        """Notes that the file is wanted now; nothing happens where there is none."""
+
+    @abc.abstractmethod
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """Yields the files below a folder, in no order."""
+
+    @abc.abstractmethod
+    def delete(self, names: list[str]) -> None:
+        """Deletes files; those that are not there count as deleted."""

@@ -1,0 +1,285 @@
+"""A store that several machines share: packages by digest, each kept as a file named by its own SHA-256.
+
+    blobs/ab/<sha256>          content, named by itself
+    packages/<digest>.<format> a record: which blob is this package
+    trees/<digest>             a record: the files of a folder, and the blobs they are in
+    refs/<name>                what must not be collected
+    collecting/<id>            somebody deletes just now
+
+A package's digest names what is in it, not the archive's bytes, so the record says which bytes they are. It is
+written last: what can be found is whole. Everything that is fetched is compared with its SHA-256 before it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from nemo_airflow.exceptions import StoreError, StoreUnavailable
+from nemo_airflow.job import Archive, Package
+from nemo_airflow.packaging.store.local import PackageStore
+from nemo_airflow.packaging.store.place import Entry, Place
+
+T = TypeVar("T")
+
+FRESH = 3600.0
+"""Seconds for which a file counts as wanted without being touched again. A collection spares twice that."""
+
+COLLECTION_LASTS = 900.0
+"""Seconds after which a collection counts as dead. One that takes longer gives up by itself, well before."""
+
+_ATTEMPTS = 5
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+
+
+class SharedStore:
+    """Packages and outputs by digest, in a place that several machines reach. Safe for many processes at once.
+
+    Args:
+        place: Where its files are.
+
+    Attributes:
+        sent: Bytes of content that this object has sent; for logs, tests and benchmarks.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.sent = 0
+
+    def __repr__(self) -> str:
+        return f"SharedStore({self.place.where!r})"
+
+    def put_package(self, package: Package | Archive, archive: Path) -> bool:
+        """Keeps a package, unless it is there.
+
+        Args:
+            package: The package, or one of its archives.
+            archive: Where that is on this machine.
+
+        Returns:
+            Whether anything was sent.
+
+        Raises:
+            StoreError: The store refuses, or is away for longer than a few tries.
+        """
+        name = record_name(package)
+        record = self.read_json(name)
+        if record is not None and self._still_there(name, record):
+            return False
+        sha256 = sha256_of(archive)
+        sent = self.put_blob(archive, sha256)
+        self.write_json(name, {"sha256": sha256, "size": archive.stat().st_size})
+        return sent
+
+    def get_package(self, package: Package | Archive, cache: PackageStore) -> Path:
+        """Returns a package's archive in this machine's cache, fetched unless it is there.
+
+        Raises:
+            StoreError: The store does not have it, or what it has is damaged.
+        """
+        path = cache.path(package.digest, package.format)
+        if path.is_file():
+            return path
+        with _one_at_a_time(path):
+            if path.is_file():  # fetched by another process meanwhile
+                return path
+            name = record_name(package)
+            record = self.read_json(name)
+            if record is None:
+                raise StoreError(
+                    f"package {package.digest[:12]} is not in the store {self.place.where}: build it again"
+                )
+            self._attempt(lambda: self.place.touch(name))
+            with (
+                self.fetched(record["sha256"], path.parent) as blob,
+                cache.write(package.digest, package.format) as file,
+                blob.open("rb") as source,
+            ):
+                while block := source.read(1 << 20):
+                    file.write(block)
+        return path
+
+    def put_blob(self, source: Path, sha256: str) -> bool:
+        """Keeps a file under its SHA-256, unless it is there; returns whether it was sent."""
+        name, size = blob_name(sha256), source.stat().st_size
+        if self._keeps(name, size):
+            return False
+        self._attempt(lambda: self.place.put(name, source, sha256))
+        arrived = self._attempt(lambda: self.place.stat(name))
+        if arrived is None or arrived.size != size:
+            raise StoreUnavailable(f"{name} did not arrive whole in {self.place.where}: put it again")
+        self.sent += size
+        return True
+
+    @contextlib.contextmanager
+    def fetched(self, sha256: str, folder: Path) -> Iterator[Path]:
+        """Gives a temporary file in ``folder`` with the content of that SHA-256, compared with it.
+
+        Raises:
+            StoreError: It is not there; or it is damaged, and then it is deleted so that the next put sends it anew.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        name = blob_name(sha256)
+        descriptor, path = tempfile.mkstemp(dir=folder, prefix=".new-")
+        os.close(descriptor)
+        target = Path(path)
+        try:
+            for _ in range(2):  # twice: a transfer that went wrong is no reason to delete
+                if not self._attempt(lambda: self.place.get(name, target)):
+                    raise StoreError(f"{name} is not in the store {self.place.where}: put it again")
+                if sha256_of(target) == sha256:
+                    break
+            else:
+                self._attempt(lambda: self.place.delete([name]))
+                raise StoreError(f"{name} in the store {self.place.where} is damaged and was deleted: put it again")
+            yield target
+        finally:
+            target.unlink(missing_ok=True)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Returns a record, or None where there is none, or none that can be read."""
+        data = self._attempt(lambda: self.place.read(name))
+        if data is None:
+            return None
+        try:
+            record = json.loads(data)
+        except ValueError:
+            return None
+        return record if isinstance(record, dict) else None
+
+    def write_json(self, name: str, record: dict[str, Any]) -> None:
+        """Writes a record whole."""
+        data = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+        self._attempt(lambda: self.place.write(name, data))
+
+    def hold(self, name: str, objects: list[str], *, days: float | None = None) -> None:
+        """Keeps objects from being collected.
+
+        Args:
+            name: Names the reference; a second one of the same name takes its place.
+            objects: Names of packages and trees, as ``packages/<digest>.tar.gz`` or ``trees/<digest>``.
+            days: How long; None for ever.
+        """
+        expires = None if days is None else time.time() + days * 86400
+        self.write_json(_ref_name(name), {"objects": sorted(set(objects)), "expires": expires})
+
+    def release(self, name: str) -> bool:
+        """Takes a reference away; returns whether there was one."""
+        there = self._attempt(lambda: self.place.stat(_ref_name(name))) is not None
+        self._attempt(lambda: self.place.delete([_ref_name(name)]))
+        return there
+
+    def entries(self, folder: str) -> list[Entry]:
+        """Returns the files below a folder, sorted by name."""
+        return self._attempt(lambda: sorted(self.place.entries(folder), key=lambda entry: entry.name))
+
+    def delete(self, names: list[str]) -> None:
+        """Deletes files; see :mod:`nemo_airflow.packaging.store.collection` for when that is right."""
+        self._attempt(lambda: self.place.delete(names))
+
+    def find(self, digest: str) -> str:
+        """Returns the name of the one package or tree whose digest begins so.
+
+        Raises:
+            StoreError: There is none, or more than one.
+        """
+        found = [e.name for folder in ("packages", "trees") for e in self.entries(folder)]
+        names = [name for name in found if name.partition("/")[2].startswith(digest)]
+        if not digest or len(names) != 1:
+            many = f"{len(names)} objects begin" if names else "nothing begins"
+            raise StoreError(
+                f"{many} with {digest!r} in the store {self.place.where}: `nemo-airflow store ls` lists them"
+            )
+        return names[0]
+
+    def keeps_record(self, name: str) -> bool:
+        """Returns whether a record is there and safe from collection for a while; notes that it was wanted."""
+        return self._keeps(name, None)
+
+    def keeps_blob(self, sha256: str, size: int | None = None) -> bool:
+        """The same for content, which has to be of that size where one is given."""
+        return self._keeps(blob_name(sha256), size)
+
+    def _still_there(self, name: str, record: dict[str, Any]) -> bool:
+        return self.keeps_record(name) and self._keeps(blob_name(record["sha256"]), record["size"])
+
+    def _keeps(self, name: str, size: int | None) -> bool:
+        """Returns whether a file is there, and safe from collection for a while; see the collection's argument."""
+        entry = self._attempt(lambda: self.place.stat(name))
+        if _fits(entry, size) and entry is not None and entry.wanted_at > time.time() - FRESH:
+            return True
+        if entry is not None:
+            self._attempt(lambda: self.place.touch(name))
+        self._await_collections()
+        return _fits(self._attempt(lambda: self.place.stat(name)), size)
+
+    def _await_collections(self) -> None:
+        end = time.monotonic() + COLLECTION_LASTS
+        while time.monotonic() < end:
+            if all(entry.wanted_at < time.time() - COLLECTION_LASTS for entry in self.entries("collecting")):
+                return
+            time.sleep(0.2)
+
+    def _attempt(self, call: Callable[[], T]) -> T:
+        patiently = Retrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            stop=stop_after_attempt(_ATTEMPTS),
+            reraise=True,
+        )
+        return patiently(call)
+
+
+def blob_name(sha256: str) -> str:
+    """Returns the name under which content is kept.
+
+    Raises:
+        StoreError: That is no SHA-256.
+    """
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise StoreError(f"{sha256!r} is not a SHA-256: the record that names it is damaged, put the object again")
+    return f"blobs/{sha256[:2]}/{sha256}"
+
+
+def record_name(package: Package | Archive) -> str:
+    """Returns the name of a package's record."""
+    name = f"{package.digest}.{package.format}"
+    if not _NAME.fullmatch(name):
+        raise StoreError(f"{name!r} cannot name a package: build it again")
+    return f"packages/{name}"
+
+
+def _ref_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise StoreError(f"{name!r} cannot name a reference: use letters, digits, '.', '_' and '-'")
+    return f"refs/{name}"
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fits(entry: Entry | None, size: int | None) -> bool:
+    return entry is not None and size in (None, entry.size)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Lets one process of this machine fetch a file, and the others wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

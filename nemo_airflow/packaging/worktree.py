@@ -1,0 +1,151 @@
+"""What a working tree has that its commit has not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nemo_airflow.exceptions import NotARepositoryError, PackagingError
+from nemo_airflow.packaging.content import shown
+from nemo_airflow.packaging.notes import Notes
+from nemo_airflow.packaging.repository import Repository
+
+_LOCK_LASTS = 600.0
+"""Seconds after which the lock of a copy of the index is taken for that of a process that was killed."""
+
+
+class Changed(NamedTuple):
+    """A tracked file that is not as committed.
+
+    Attributes:
+        path: Path from the working tree's top.
+        mode: What git says of it now; all zeros when it is gone.
+        submodule: ``N...``, or for a submodule ``S`` and which of commit, files and untracked files are other.
+    """
+
+    path: str
+    mode: str
+    submodule: str
+
+
+class Status(NamedTuple):
+    """The state of a working tree.
+
+    Attributes:
+        commit: What is checked out.
+        changed: Tracked files that are not as committed.
+        untracked: Files that git neither knows nor ignores; of a new folder its path with a slash at the end.
+    """
+
+    commit: str
+    changed: Sequence[Changed]
+    untracked: Sequence[str]
+
+
+def status(repository: Repository, subpath: str, notes: Notes) -> Status:
+    """Looks at a working tree with one git process.
+
+    It works on a copy of the index, which is kept beside the notes until the index changes: in it git notes what it
+    has learned of files and folders, so that it looks only at those that have changed.
+
+    Args:
+        repository: The repository.
+        subpath: Look at this folder only; relative to the top.
+        notes: Where to keep the copy.
+    """
+    where = ["--", f":(top,literal){subpath}"] if subpath else []
+    # Git would take notes in submodules, too, where they have an index of their own.
+    locks = "0" if (repository.folder / ".gitmodules").exists() else "1"
+    looking = repository.with_env(GIT_INDEX_FILE=str(_index(repository, notes)), GIT_OPTIONAL_LOCKS=locks)
+    out = looking.git(
+        "-c", "core.untrackedCache=true", "-c", "core.splitIndex=false", "-c", "status.showUntrackedFiles=normal",
+        "status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=none",
+        "--no-ahead-behind", *where,
+    )  # fmt: skip
+    commit = ""
+    changed, untracked = [], []
+    for line in os.fsdecode(out).split("\0"):
+        if line.startswith("# branch.oid "):
+            commit = line.removeprefix("# branch.oid ")
+        elif line.startswith("? "):
+            untracked.append(line[2:])
+        elif line.startswith("1 "):
+            _, _, submodule, _, _, mode, _, _, path = line.split(" ", 8)
+            changed.append(Changed(path, mode, submodule))
+        elif line.startswith("u "):
+            _, _, submodule, _, _, _, mode, _, _, _, path = line.split(" ", 10)
+            changed.append(Changed(path, mode, submodule))
+    if commit in ("", "(initial)"):
+        raise NotARepositoryError(f"{repository.folder} has no commit yet: commit first")
+    # Of a folder in the place of a tracked file git says nothing here.
+    instead = [f"{change.path}/" for change in changed if _is_folder_now(repository, change)]
+    return Status(commit, changed, [*untracked, *untracked_files(repository, instead)])
+
+
+def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
+    """Returns untracked files, those of folders among them one by one.
+
+    Raises:
+        PackagingError: One of the folders is a repository of its own.
+    """
+    folders = [path for path in paths if path.endswith("/")]
+    files = [path for path in paths if not path.endswith("/")]
+    if folders:
+        names = [f":(top,literal){path}" for path in folders]
+        found = repository.git("ls-files", "-z", "--others", "--exclude-standard", "--", *names)
+        files += [path for path in os.fsdecode(found).split("\0") if path]
+    for path in files:
+        if path.endswith("/"):
+            raise PackagingError(
+                f"{shown(path)} in {repository.folder} is a repository of its own: "
+                "make it a submodule, package it by itself, or have git ignore it"
+            )
+    return files
+
+
+def matching(repository: Repository, patterns: Sequence[str], subpath: str) -> list[str]:
+    """Returns the files that git does not track, ignored or not, that match patterns as those of ``.gitignore``."""
+    where = ["--", f":(top,literal){subpath}"] if subpath else []
+    excludes = [f"--exclude={pattern}" for pattern in patterns]
+    found = repository.git("ls-files", "-z", "--others", "--ignored", *excludes, *where)
+    return [path for path in os.fsdecode(found).split("\0") if path and not path.endswith("/")]
+
+
+def _is_folder_now(repository: Repository, change: Changed) -> bool:
+    path = repository.folder / change.path
+    was_file = change.submodule.startswith("N") and not int(change.mode, 8)
+    return was_file and path.is_dir() and not path.is_symlink()
+
+
+def _index(repository: Repository, notes: Notes) -> Path:
+    """Returns the copy of the index as it is now; makes it where there is none."""
+    own = repository.git_folder / "index"
+    try:
+        about = own.stat()
+        name = f"{about.st_ino:x}-{about.st_size:x}-{about.st_mtime_ns:x}-{about.st_ctime_ns:x}"
+    except FileNotFoundError:
+        name = "none"
+    copy = notes.folder / f"{notes.key}.{name}.index"
+    lock = copy.with_name(f"{copy.name}.lock")
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - lock.stat().st_mtime > _LOCK_LASTS:
+            lock.unlink()
+    if name == "none" or copy.exists():
+        return copy
+    notes.folder.mkdir(parents=True, exist_ok=True)
+    for old in notes.folder.glob(f"{notes.key}.*.index"):
+        with contextlib.suppress(FileNotFoundError):
+            # Not at once: another process may be looking at it, and would see no file tracked.
+            if time.time() - old.stat().st_ctime > _LOCK_LASTS:
+                old.unlink()
+    descriptor, temporary = tempfile.mkstemp(dir=notes.folder, prefix=".new-")
+    os.close(descriptor)
+    shutil.copy2(own, temporary)  # with its time, by which git judges what it says of files
+    os.replace(temporary, copy)
+    return copy

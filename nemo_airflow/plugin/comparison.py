@@ -1,0 +1,77 @@
+"""What a job's page shows beside another run's: which values differ, which code, and the config as a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from nemo_airflow.config.differences import diff
+from nemo_airflow.config.picture import to_svg
+from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.exceptions import NemoAirflowError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One value that differs.
+
+    Attributes:
+        name: What it is of: a path in the config, or ``commit``, ``package``, ``back-end``, ``config`` (its digest).
+        old: What the other run had; empty if nothing.
+        new: What this run has; empty if nothing.
+    """
+
+    name: str
+    old: str
+    new: str
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Returns what differs between two jobs' records, code and back-end first.
+
+    Args:
+        old: What the operator pushed of the other run's job.
+        new: What it pushed of this one's.
+    """
+    before, after = _facts(old), _facts(new)
+    names = dict.fromkeys((*before, *after))
+    found = [Change(name[1], before.get(name, ""), after.get(name, "")) for name in names]
+    return [change for change in found if change.old != change.new]
+
+
+def picture(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
+    """Returns the config as SVG, with what differs from the other one marked; empty where it is not kept here.
+
+    Configs are kept in the home folder of the worker, which the API server shares or does not.
+    """
+    versions = ConfigVersions()
+    try:
+        plan = versions.load(new["plan_digest"])
+    except NemoAirflowError as error:
+        _log.info("no picture of the config: %s", error)
+        return ""
+    if old is not None:
+        try:
+            return diff(versions.load(old["plan_digest"]), plan).to_svg()
+        except NemoAirflowError as error:
+            _log.info("the other config is not in the picture: %s", error)
+    return to_svg(plan)
+
+
+def _facts(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Returns what is compared, apart by what it is of: a parameter may be named ``commit``, too."""
+    package = record.get("package") or {}
+    handle = record.get("handle") or {}
+    facts = {
+        "commit": str(package.get("commit", "")),
+        "package": str(package.get("digest", "")),
+        "back-end": " ".join(filter(None, (handle.get("kind"), handle.get("cluster")))),
+        # Of a large config the record has the first values only; where one of the others differs, this does.
+        "config": str(record.get("plan_digest", "")),
+    }
+    config = {("config", str(path)): str(value) for path, value in (record.get("config") or {}).items()}
+    return {("job", name): value for name, value in facts.items() if value} | config

@@ -1,0 +1,217 @@
+"""Recipes and executors by name: what installed distributions register as entry points.
+
+A distribution says in its ``pyproject.toml``::
+
+    [project.entry-points."nemo_airflow.recipes"]
+    small = "zoo.recipes:small"
+
+    [project.entry-points."nemo_airflow.named_executors"]
+    cluster = "zoo.executors:cluster"
+
+A recipe is a config, or a function that returns one; a named executor is an executor, a config of
+one, or a function that returns either. Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemo_airflow.exceptions import ConfigError, ExecutorError, NemoAirflowError, TargetNotImportableError
+
+if TYPE_CHECKING:
+    from nemo_airflow.executors.base import Executor
+
+RECIPES = "nemo_airflow.recipes"
+EXECUTORS = "nemo_airflow.named_executors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """What is registered under a name.
+
+    Attributes:
+        name: The name.
+        group: The group of entry points.
+        value: ``pkg.mod:name`` of what is registered, as the distribution wrote it.
+        distributions: Name and version of those that register it; several leave it open which is meant.
+    """
+
+    name: str
+    group: str
+    value: str
+    distributions: tuple[str, ...]
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be used, as far as the entry point itself tells; empty where nothing is wrong."""
+        if len(self.distributions) > 1:
+            return f"registered by {' and by '.join(self.distributions)}: uninstall all but one"
+        module, colon, name = self.value.partition(":")
+        if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+            return f"{self.value!r} does not name an object: the entry point has to be pkg.mod:name"
+        return ""
+
+    def load(self) -> Any:
+        """Returns the object, imported.
+
+        Raises:
+            ModuleNotFoundError: A library that its module needs is not here.
+            TargetNotImportableError: It cannot be imported for another reason.
+        """
+        what = f"{self.name!r} of {' and '.join(self.distributions)} ({self.value})"
+        if self.problem:
+            raise TargetNotImportableError(f"{self.name!r} of {self.group}: {self.problem}")
+        module, _, attributes = self.value.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            for part in attributes.split("."):
+                found = getattr(found, part)
+        except NemoAirflowError:
+            raise
+        except ModuleNotFoundError as error:
+            if error.name is not None and not f"{module}.".startswith(f"{error.name}."):
+                raise
+            raise TargetNotImportableError(f"{what} cannot be loaded: {error}") from error
+        except Exception as error:  # the code of other people's modules
+            text = " ".join(str(error).split())
+            message = f"{what} cannot be loaded: {type(error).__name__}{f': {text}' if text else ''}"
+            raise TargetNotImportableError(message) from error
+        return found
+
+    def config(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, fit: Any = None, path: str = ""
+    ) -> Any:
+        """Returns the config of a recipe; one whose libraries are not here is called in the job.
+
+        Args:
+            args: Positional arguments of its function.
+            kwargs: Named ones.
+            fit: Makes an argument what its annotation wants; as :data:`nemo_airflow.config.factories.Fit`.
+            path: Where it is named, for errors.
+
+        Raises:
+            ConfigError: It is no config, or takes no such arguments.
+        """
+        from nemo_airflow.config import factories
+        from nemo_airflow.config.leaves import copied
+
+        try:
+            found = self.load()
+        except ModuleNotFoundError:
+            found = factories.find_target(self.value, [self.value], path)
+        if factories.is_config(found):
+            if args or kwargs:
+                raise ConfigError(f"{self.name!r} is a config, which takes no arguments: change it by overrides", path)
+            return copied(factories.own(found, self.value, path))
+        if not callable(found):
+            message = f"the recipe {self.name!r} ({self.value}) is {type(found).__name__}, not a config or a function"
+            raise ConfigError(message, path)
+        return factories.call(found, args, kwargs or {}, fit=fit or factories.as_given, path=path, is_factory=True)
+
+
+def registered(group: str) -> dict[str, Registered]:
+    """Returns what is registered in a group, by name."""
+    found: dict[str, Registered] = {}
+    for entry in sorted(importlib.metadata.entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
+        dist = entry.dist
+        origin = f"{dist.name} {dist.version}" if dist is not None else "an unknown distribution"
+        value = entry.value.partition("[")[0].strip()  # behind it are the extras that it needs
+        known = found.get(entry.name)
+        if known is None or origin not in known.distributions or known.value != value:
+            origins = (*known.distributions, origin) if known is not None else (origin,)
+            found[entry.name] = Registered(entry.name, group, value, origins)
+    return found
+
+
+def named_recipe(name: str) -> Any:
+    """Returns the config that is registered under a name.
+
+    Raises:
+        ConfigError: There is none (the nearest names are in the message), or it cannot be loaded.
+    """
+    from nemo_airflow.config.value_files import as_file
+
+    if as_file(name) is not None or ":" in name:
+        raise ConfigError(f"{name!r} is no name of a recipe: give compose({name!r}, allow=[...]) in its place")
+    return _find(RECIPES, name, "recipe", ConfigError).config()
+
+
+def named_executor(name: str) -> Executor:
+    """Returns the executor that is registered under a name.
+
+    Raises:
+        ExecutorError: There is none (the nearest names are in the message), or it is no executor.
+    """
+    from nemo_airflow.executors.base import Executor
+
+    entry = _find(EXECUTORS, name, "executor", ExecutorError)
+    try:
+        found = entry.load()
+        if callable(found):
+            found = found()
+        if not isinstance(found, Executor):
+            from nemo_airflow.config import Config, build
+
+            found = build(found) if isinstance(found, Config) else found
+    except ExecutorError:
+        raise
+    except Exception as error:  # the code of other people's modules
+        text = " ".join(str(error).split())
+        raise ExecutorError(f"the executor {name!r} ({entry.value}) cannot be made: {text}") from error
+    if not isinstance(found, Executor):
+        raise ExecutorError(f"the executor {name!r} ({entry.value}) is {type(found).__name__}, not an Executor")
+    return found
+
+
+def _find(group: str, name: str, what: str, error: Callable[[str], NemoAirflowError]) -> Registered:
+    found = registered(group)
+    if name not in found:
+        raise error(unknown(name, found, what, group))
+    return found[name]
+
+
+def unknown(name: str, known: Iterable[str], what: str, group: str) -> str:
+    """Returns what is wrong with a name that is not registered: the nearest ones, and all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    return f"no {what} {name!r} is registered under '{group}'{hint} registered: {', '.join(names) or 'none'}"
+
+
+def described(entry: Registered) -> tuple[str, str]:
+    """Returns the first line of the docstring of what is registered, and why it cannot be used; neither may be there.
+
+    Its module is read, and not imported: a list of what there is loads no library.
+    """
+    from nemo_airflow.config.source.modules import Source, source_at
+
+    if entry.problem:
+        return "", entry.problem
+    module, _, name = entry.value.partition(":")
+    source = Source([*_homes(module), *source_at(None).folders])
+    try:
+        found = source.module(module)
+        if found is None:
+            return "", f"there is no module {module!r}"
+        defined, _, _ = source.find(module, name)
+    except TargetNotImportableError as error:
+        return "", error.message
+    text = defined.docstring.value if defined.docstring is not None else ""
+    return next((line.strip() for line in text.splitlines() if line.strip()), ""), ""
+
+
+def _homes(module: str) -> list[Path]:
+    """Returns folders of a package that is on no path of Python's, as one that is installed for editing may be."""
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return []
+    folders = spec.submodule_search_locations if spec is not None else None
+    return [Path(folder).parent for folder in folders or () if Path(folder).name == top]

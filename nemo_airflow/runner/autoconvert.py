@@ -1,0 +1,182 @@
+"""Turns a plain function that returns an object into one that returns its config.
+
+The function's calls are rewritten: a call of a class or function of one's own or of a library becomes
+a config of that call, so that what is inside can be seen, recorded and changed before anything is made.
+Calls of Python itself and of its standard library are made at once: they compute values.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from typing import Any, Optional, Tuple
+
+_CALL = "__nemo_airflow_call__"
+
+_PLAIN = frozenset(
+    getattr(
+        sys,
+        "stdlib_module_names",  # Python 3.10
+        ("abc", "ast", "base64", "collections", "copy", "datetime", "decimal", "enum", "fractions", "functools", "glob",
+         "hashlib", "itertools", "json", "logging", "math", "operator", "os", "pathlib", "platform", "random", "re",
+         "statistics", "string", "sys", "tempfile", "textwrap", "time", "typing", "uuid", "warnings"),
+    )
+)  # fmt: skip
+
+
+class AutoconvertError(TypeError):
+    """A function that cannot be converted."""
+
+
+class Converted:
+    """A function whose call returns the config of what the plain function would have returned.
+
+    Args:
+        plain: The function.
+        config: Makes the config of a call.
+        partial: Makes the config of a ``functools.partial``, and of the root with ``as_partial``.
+        as_partial: Whether the config is of a callable, to be called later.
+    """
+
+    def __init__(
+        self, plain: Callable[..., Any], config: Callable[..., Any], partial: Callable[..., Any], as_partial: bool
+    ) -> None:
+        self.plain = plain
+        self._make_config, self._make_partial = config, partial
+        self._as_partial = as_partial
+        self._rewritten: Optional[Callable[..., Any]] = None
+        functools.update_wrapper(self, plain)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the config."""
+        if self._rewritten is None:
+            self._rewritten = _rewrite(self.plain, self._call)
+        made = self._rewritten(*args, **kwargs)
+        if not self._as_partial or getattr(made, "__fn_or_cls__", None) is None:
+            return made
+        arguments = made.__arguments__
+        by_position = [arguments[key] for key in sorted(key for key in arguments if isinstance(key, int))]
+        by_name = {key: value for key, value in arguments.items() if isinstance(key, str)}
+        return self._make_partial(made.__fn_or_cls__, *by_position, **by_name)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def _call(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if target is functools.partial:
+            return self._make_partial(*args, **kwargs)
+        if isinstance(target, Converted) or not _becomes_a_config(target):
+            return target(*args, **kwargs)
+        return self._make_config(target, *args, **kwargs)
+
+
+def convert(
+    plain: Callable[..., Any],
+    config: Callable[..., Any],
+    partial: Callable[..., Any],
+    as_partial: bool = False,
+) -> Converted:
+    """Returns the converted function.
+
+    Raises:
+        AutoconvertError: It is no plain function of a module: a lambda, a method, one with outer variables.
+    """
+    if isinstance(plain, Converted):
+        return plain
+    if not isinstance(plain, types.FunctionType) or plain.__name__ == "<lambda>":
+        raise AutoconvertError(f"autoconvert takes a function written with def, not {plain!r}")
+    if plain.__closure__:
+        names = ", ".join(plain.__code__.co_freevars)
+        raise AutoconvertError(f"{plain.__qualname__} uses {names} of the function around it: move it to a module")
+    if inspect.iscoroutinefunction(plain) or inspect.isgeneratorfunction(plain):
+        raise AutoconvertError(f"{plain.__qualname__} is a coroutine or a generator, which returns no config")
+    return Converted(plain, config, partial, as_partial)
+
+
+def _becomes_a_config(target: Any) -> bool:
+    if isinstance(target, type) and any(_is_config_class(base) for base in target.__mro__):
+        return False  # a config that is written out
+    if isinstance(target, types.MethodType):  # of a class it makes an object; of an object it computes
+        return isinstance(target.__self__, type) and _is_foreign(target.__module__)
+    if isinstance(target, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return _is_foreign(getattr(target, "__module__", None))
+    return False
+
+
+def _is_config_class(base: type) -> bool:
+    return base.__name__ == "Buildable" or base.__module__ == "nemo_airflow.runner.configs"
+
+
+def _is_foreign(module: Optional[str]) -> bool:
+    return module is not None and module.partition(".")[0] not in _PLAIN and module != "builtins"
+
+
+class _Calls(ast.NodeTransformer):
+    """Rewrites ``f(x)`` as ``CALL(f, x)``, in the function's own body only."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = ast.copy_location(ast.Name(_CALL, ast.Load()), node.func)
+        return ast.copy_location(ast.Call(name, [node.func, *node.args], node.keywords), node)
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        return node  # called by others, later
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
+    visit_ClassDef = visit_FunctionDef  # type: ignore[assignment]
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return node  # an exception is made, not configured
+
+    visit_Assert = visit_Raise  # type: ignore[assignment]
+
+
+def _rewrite(plain: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
+    assert isinstance(plain, types.FunctionType)  # noqa: S101 - convert() has looked
+    definition, file, first = _parsed(plain)
+    body = [_Calls().visit(statement) for statement in definition.body]
+    definition.body = body
+    definition.decorator_list = []
+    definition.returns = None
+    for argument in ast.walk(definition.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    # The defaults were evaluated where the function was defined, and are taken from it below.
+    definition.args.defaults = [ast.copy_location(ast.Constant(None), node) for node in definition.args.defaults]
+    definition.args.kw_defaults = [
+        None if node is None else ast.copy_location(ast.Constant(None), node) for node in definition.args.kw_defaults
+    ]
+    # As an argument: the function keeps the globals of its module, in which nothing is changed.
+    definition.args.kwonlyargs.append(ast.arg(_CALL))
+    definition.args.kw_defaults.append(ast.Constant(None))
+    module = ast.fix_missing_locations(ast.Module([definition], []))
+    ast.increment_lineno(module, first - 1)
+    compiled = compile(module, file, "exec", dont_inherit=True)
+    code = next(
+        constant
+        for constant in compiled.co_consts
+        if isinstance(constant, types.CodeType) and constant.co_name == plain.__name__
+    )
+    made = types.FunctionType(code, plain.__globals__, plain.__name__, plain.__defaults__)
+    made.__kwdefaults__ = {**(plain.__kwdefaults__ or {}), _CALL: call}
+    return made
+
+
+def _parsed(plain: types.FunctionType) -> Tuple[ast.FunctionDef, str, int]:
+    try:
+        lines, first = inspect.getsourcelines(plain)
+    except (OSError, TypeError) as error:
+        raise AutoconvertError(f"the source of {plain.__qualname__} is not there, so it cannot be converted") from error
+    parsed = ast.parse(textwrap.dedent("".join(lines)))
+    definition = parsed.body[0]
+    if not isinstance(definition, ast.FunctionDef):
+        raise AutoconvertError(f"{plain.__qualname__} is not defined by a def statement of its own")
+    return definition, plain.__code__.co_filename, first

@@ -1,0 +1,215 @@
+"""``Config`` and ``Partial`` where the job runs: for recipes, in an image that has no Fiddle.
+
+The same words as on Airflow's side, with what a factory of configs needs: arguments by attribute,
+their names checked. Types are checked where overrides are applied, and by the targets themselves.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Dict, List, Optional, Tuple, Type, Union
+
+from nemo_airflow.runner.record import Record
+
+Key = Union[int, str]
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Config:
+    """A call to be made when the job's config is built.
+
+    Args:
+        fn_or_cls: The function or class.
+        args: Its positional arguments.
+        kwargs: Its named arguments.
+
+    Raises:
+        TypeError: It does not take such arguments; the message has the nearest names.
+    """
+
+    kind: ClassVar[str] = "config"
+    __fn_or_cls__: Any
+    __arguments__: Dict[Key, Any]
+
+    def __init__(self, fn_or_cls: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        object.__setattr__(self, "__fn_or_cls__", fn_or_cls)
+        object.__setattr__(self, "__arguments__", {})
+        self.__arguments__.update(_by_key(fn_or_cls, args))
+        for name, value in kwargs.items():
+            setattr(self, name, value)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - inspect.get_annotations is of Python 3.10
+        fields = [name for name in own if name not in Config.__annotations__]
+        if not fields or "__init__" in vars(cls):
+            return
+        defaults = {name: vars(cls)[name] for base in reversed(cls.__mro__) for name in fields if name in vars(base)}
+        for name in [name for name in fields if name in vars(cls)]:
+            type.__delattr__(cls, name)  # it would hide what is set on a config
+
+        def init(self: Any, **values: Any) -> None:
+            Config.__init__(self, Record, **{**defaults, **values})
+
+        setattr(cls, "__init__", init)  # noqa: B010 - a class's own constructor, as dataclasses set it
+
+    def __getattr__(self, name: str) -> Any:
+        if name[:2] == "__":
+            raise AttributeError(name)
+        if name in self.__arguments__:
+            return self.__arguments__[name]
+        default = default_of(self.__fn_or_cls__, name)
+        if default is inspect.Parameter.empty:
+            raise AttributeError(f"{short_name(self.__fn_or_cls__)} was given no {name!r}, and has no default for it")
+        return default
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_name(self.__fn_or_cls__, name)
+        self.__arguments__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name not in self.__arguments__:
+            raise AttributeError(f"{short_name(self.__fn_or_cls__)} was given no {name!r}")
+        del self.__arguments__[name]
+
+    def __repr__(self) -> str:
+        given = [f"{key}={value!r}" if isinstance(key, str) else repr(value) for key, value in ordered(self)]
+        return f"{type(self).__name__}({', '.join([short_name(self.__fn_or_cls__), *given])})"
+
+
+class Partial(Config):
+    """A callable with some of its arguments, once it is built."""
+
+    kind: ClassVar[str] = "partial"
+
+
+class ArgFactory(Config):
+    """An argument of a partial that is made anew at each call."""
+
+    kind: ClassVar[str] = "arg_factory"
+
+
+KINDS: Mapping[str, Type[Config]] = {"config": Config, "partial": Partial, "arg_factory": ArgFactory}
+
+
+def unchecked(kind: str, target: Any, arguments: Mapping[Key, Any]) -> Config:
+    """Returns a config with arguments that were checked elsewhere."""
+    config = object.__new__(KINDS[kind])
+    object.__setattr__(config, "__fn_or_cls__", target)
+    object.__setattr__(config, "__arguments__", dict(arguments))
+    return config
+
+
+def ordered(config: Config) -> Iterator[Tuple[Key, Any]]:
+    """Yields the arguments in the order of the target's parameters, those by position first."""
+    given = config.__arguments__
+    for key in sorted(key for key in given if isinstance(key, int)):
+        yield key, given[key]
+    names = list(parameters_of(config.__fn_or_cls__))
+    for name in sorted((key for key in given if isinstance(key, str)), key=lambda key: _place(names, key)):
+        yield name, given[name]
+
+
+def positional(config: Config) -> List[Any]:
+    """Returns the arguments that are given by position, for the call.
+
+    Raises:
+        TypeError: One before another is missing.
+    """
+    given = config.__arguments__
+    last = max((key for key in given if isinstance(key, int)), default=-1)
+    values = []
+    for position, parameter in enumerate(parameters_of(config.__fn_or_cls__).values()):
+        if position > last or parameter.kind in _VARIADIC:
+            break
+        key: Key = position if position in given else parameter.name
+        if key not in given:
+            raise TypeError(f"{short_name(config.__fn_or_cls__)} needs {parameter.name!r} before what comes behind it")
+        values.append(given[key])
+    return values + [given[key] for key in sorted(k for k in given if isinstance(k, int) and k >= len(values))]
+
+
+def named(config: Config) -> Dict[str, Any]:
+    """Returns the arguments that are given by name, for the call that has :func:`positional` too."""
+    given = config.__arguments__
+    last = max((key for key in given if isinstance(key, int)), default=-1)
+    taken = list(parameters_of(config.__fn_or_cls__))[: last + 1]
+    return {key: value for key, value in given.items() if isinstance(key, str) and key not in taken}
+
+
+def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
+    """Returns a target's parameters; any name is taken by one without a signature."""
+    try:
+        return _parameters(target)
+    except TypeError:  # it cannot be hashed
+        return _read_parameters(target)
+
+
+def check_name(target: Any, name: str) -> None:
+    """Checks that a target takes an argument of that name.
+
+    Raises:
+        TypeError: It does not; the message has the nearest names.
+    """
+    parameters = parameters_of(target)
+    found = parameters.get(name)
+    if found is not None and found.kind not in (*_VARIADIC, inspect.Parameter.POSITIONAL_ONLY):
+        return
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    names = [parameter.name for parameter in parameters.values() if parameter.kind not in _VARIADIC]
+    close = difflib.get_close_matches(name, names, n=3)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    raise TypeError(f"{short_name(target)} has no parameter {name!r}{hint} valid: {', '.join(names) or 'none'}")
+
+
+def default_of(target: Any, name: str) -> Any:
+    """Returns a parameter's default, ``inspect.Parameter.empty`` where there is none."""
+    parameter = parameters_of(target).get(name)
+    if parameter is None or parameter.kind in _VARIADIC:
+        return inspect.Parameter.empty
+    if type(parameter.default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":  # a dataclass's field
+        import dataclasses
+
+        fields = {field.name: field.default_factory for field in dataclasses.fields(target)}
+        factory: Any = fields.get(name)
+        return factory() if callable(factory) else inspect.Parameter.empty
+    return parameter.default
+
+
+def short_name(target: Any) -> str:
+    """Returns the plain name of a target, for people."""
+    return str(getattr(target, "__qualname__", None) or type(target).__name__)
+
+
+def _by_key(target: Any, args: Tuple[Any, ...]) -> Dict[Key, Any]:
+    keyed: Dict[Key, Any] = {}
+    parameters = list(parameters_of(target).values())
+    star = next((i for i, p in enumerate(parameters) if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    for position, value in enumerate(args):
+        parameter: Optional[inspect.Parameter] = parameters[position] if position < len(parameters) else None
+        if parameter is not None and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and star is None:
+            keyed[parameter.name] = value
+        elif star is not None or (parameter is not None and parameter.kind is inspect.Parameter.POSITIONAL_ONLY):
+            keyed[position] = value
+        else:
+            raise TypeError(f"{short_name(target)} does not take {len(args)} positional arguments")
+    return keyed
+
+
+def _read_parameters(target: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target).parameters
+    except (ValueError, TypeError):  # some builtins have none
+        return {"arguments": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
+
+
+_parameters = functools.lru_cache(maxsize=4096)(_read_parameters)
+
+
+def _place(names: List[str], key: str) -> int:
+    return names.index(key) if key in names else len(names)

@@ -1,0 +1,52 @@
+"""Texts in quotes, as overrides have them in their paths and values: JSON's, or with single quotes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from nemo_airflow.runner.override_errors import OverrideSyntaxError
+
+QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
+"""Pattern of a text in quotes, to be compiled with ``re.DOTALL``."""
+
+_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "/": "/", "\\": "\\", '"': '"', "'": "'"}
+
+
+def quoted(text: str) -> str:
+    """Returns a text in quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def unquoted(written: str, text: str, column: int) -> str:
+    """Returns what a text in quotes means.
+
+    Args:
+        written: It, with its quotes.
+        text: The override that it is in, for errors.
+        column: Where in it.
+
+    Raises:
+        OverrideSyntaxError: A backslash in it stands for nothing.
+    """
+    pairs = False
+
+    def character(match: re.Match[str]) -> str:
+        nonlocal pairs
+        code = match[1]
+        if len(code) > 1:
+            number = int(code[1:], 16)
+            if number > 0x10FFFF:
+                raise OverrideSyntaxError("no such character", text, column + 1 + match.start())
+            pairs = pairs or 0xD800 <= number < 0xE000
+            return chr(number)
+        if code not in _ESCAPES:
+            raise OverrideSyntaxError(
+                f"\\{code} stands for nothing: a backslash is written \\\\", text, column + 1 + match.start()
+            )
+        return _ESCAPES[code]
+
+    found = _ESCAPE.sub(character, written[1:-1])
+    # JSON writes what is beyond the first 65,536 characters as two.
+    return found.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass") if pairs else found

@@ -1,0 +1,109 @@
+"""The grammar of one override, ``path operator value``, and how it is read.
+
+Everywhere the same: on the command line, in the trigger form, in operators, in YAML files and in
+the job. Reading never recurses and never raises anything but
+:class:`~nemo_airflow.runner.override_errors.OverrideSyntaxError`.
+
+The path is read in :mod:`~nemo_airflow.runner.override_paths`, the value in
+:mod:`~nemo_airflow.runner.override_reader`, into the nodes of :mod:`~nemo_airflow.runner.override_nodes`; what
+operators do is in :mod:`~nemo_airflow.runner.override_operators`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Optional, Tuple
+
+from nemo_airflow.runner.override_errors import OverrideSyntaxError
+from nemo_airflow.runner.override_nodes import Node, value_of
+from nemo_airflow.runner.override_operators import OPERATORS
+from nemo_airflow.runner.override_paths import Key, format_path, read_path
+from nemo_airflow.runner.override_reader import read_value
+
+MAX_TEXT = 100_000
+"""How many characters an override may have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Override:
+    """One override.
+
+    Attributes:
+        path: The keys that lead to the place.
+        operator: One of :data:`~nemo_airflow.runner.override_operators.OPERATORS`.
+        node: The value as it was written; None for ``~=`` without one, which removes the place itself.
+        text: The whole override, for errors.
+        columns: Where each key begins in the text.
+        column: Where the value begins in the text.
+    """
+
+    path: Tuple[Key, ...]
+    operator: str
+    node: Optional[Node]
+    text: str = dataclasses.field(default="", compare=False)
+    columns: Tuple[int, ...] = dataclasses.field(default=(), compare=False)
+    column: int = dataclasses.field(default=0, compare=False)
+
+    @property
+    def value(self) -> Any:
+        """The value where no annotation says otherwise; see :func:`~nemo_airflow.runner.override_nodes.value_of`."""
+        return None if self.node is None else value_of(self.node)
+
+    @property
+    def raw(self) -> str:
+        """The value's own text, which a place for a text takes as it is."""
+        return self.text[self.column :].strip()
+
+    @property
+    def place(self) -> str:
+        """The path as text."""
+        return format_path(self.path)
+
+    def error(self, message: str, column: int | None = None) -> OverrideSyntaxError:
+        """Returns an error about this override, at its value unless a column is given."""
+        return OverrideSyntaxError(message, self.text, self.column if column is None else column)
+
+
+def parse_override(text: str) -> Override:
+    """Reads an override: ``model.hidden=64``, ``layers[-1]*=2``, ``optimizer=adam(lr=0.1)``, ``model.name~=``.
+
+    Args:
+        text: The override. ``~path`` means ``path~=``.
+
+    Raises:
+        OverrideSyntaxError: It is none; the message has the place and what was expected there.
+    """
+    if not isinstance(text, str):
+        raise OverrideSyntaxError(f"an override is a text of the form path=value, not {type(text).__name__}")
+    if len(text) > MAX_TEXT:
+        raise OverrideSyntaxError(f"an override of {len(text)} characters: at most {MAX_TEXT} are read")
+    start = len(text) - len(text.lstrip())
+    removes = text[start : start + 1] == "~"
+    path, columns, position = read_path(text, start + 1 if removes else start)
+    if position == len(text) and removes:
+        return Override(path, "~=", None, text, columns, position)
+    if removes:
+        raise OverrideSyntaxError("expected nothing behind ~path: to remove a value, write path~=value", text, position)
+    if position == len(text):
+        raise OverrideSyntaxError(
+            "not of the form path=value: expected one of " + " ".join(OPERATORS), text, len(text.rstrip())
+        )
+    operator = text[position : position + 2] if text[position] != "=" else "="
+    position += len(operator)
+    if operator == "~=" and not text[position:].strip():
+        return Override(path, operator, None, text, columns, position)
+    node = read_value(text, position)
+    return Override(
+        path, operator, node, text, columns, position + len(text[position:]) - len(text[position:].lstrip())
+    )
+
+
+def parse_value(text: str) -> Node:
+    """Reads a value alone: ``adam(lr=0.1)``, ``@optimizers.yaml:adam``, ``[1, 2]``.
+
+    Raises:
+        OverrideSyntaxError: It is none.
+    """
+    if len(text) > MAX_TEXT:
+        raise OverrideSyntaxError(f"a value of {len(text)} characters: at most {MAX_TEXT} are read")
+    return read_value(text)

@@ -1,0 +1,278 @@
+"""A resolved config, of the objects of :mod:`nemo_airflow.runner.configs`: built, and written as a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import re
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from nemo_airflow.runner import configs
+from nemo_airflow.runner.grammar import Path, PlanError, is_reserved, path_text
+from nemo_airflow.runner.parts import plan_of
+from nemo_airflow.runner.plan import Builder, holding
+from nemo_airflow.runner.record import Record
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_LONGEST_TEXT = 1_000
+
+_SEQUENCES = {"tuple": "_tuple_", "set": "_set_", "frozenset": "_frozenset_"}
+
+Combine = Callable[[Any, Sequence[Any], Path], Any]
+
+
+def build(root: Any) -> Any:
+    """Builds a config with all configs below it, each once.
+
+    Raises:
+        PlanError: A value holds itself, or an argument factory is no argument of a partial.
+    """
+    builder = Builder(())
+
+    def make(value: Any, below: Sequence[Any], path: Path) -> Any:
+        if not isinstance(value, configs.Config):
+            return holding(rebuilt(value, below), below)
+        arguments = {key: new for (key, _), new in zip(configs.ordered(value), below)}
+        made = configs.unchecked(value.kind, value.__fn_or_cls__, arguments)
+        return builder.call(value.kind, value.__fn_or_cls__, configs.positional(made), configs.named(made), path)
+
+    return bottom_up(root, make)
+
+
+def children(value: Any) -> Optional[List[Tuple[Any, Any]]]:
+    """Returns the keys and values below a config or a container, None for a leaf."""
+    if isinstance(value, configs.Config):
+        return list(configs.ordered(value))
+    kind = type(value)
+    if kind is dict:
+        return list(value.items())
+    if kind in (list, tuple):
+        return list(enumerate(value))
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return list(zip(kind._fields, value))
+    if kind in (set, frozenset):
+        return list(enumerate(sorted(value, key=lambda item: (type(item).__name__, repr(item)))))
+    return None
+
+
+def rebuilt(value: Any, below: Sequence[Any]) -> Any:
+    """Returns a container with other values in it; itself where none has changed."""
+    pairs = children(value)
+    if pairs is None or all(new is old for new, (_, old) in zip(below, pairs)):
+        return value
+    if isinstance(value, dict):
+        return dict(zip(value, below))
+    if hasattr(type(value), "_fields"):
+        return type(value)(*below)
+    return type(value)(below)
+
+
+def bottom_up(root: Any, combine: Combine) -> Any:
+    """Returns what a function makes of the root, given what it made of the values below; shared values once.
+
+    Args:
+        root: A config or any value.
+        combine: Called with a value, what it returned for those below, and the path.
+
+    Raises:
+        PlanError: A value holds itself.
+    """
+    made: Dict[int, Any] = {}
+    kept: List[Any] = []  # alive, so that no id is used twice
+    open_: Set[int] = set()
+    stack: List[Tuple[Any, Path, Optional[List[Tuple[Any, Any]]]]] = [(root, (), None)]
+    while stack:
+        value, path, below = stack.pop()
+        if id(value) in made:
+            continue
+        if below is None:
+            below = children(value) or []
+            if id(value) in open_:
+                raise PlanError("the value holds itself", path_text(path))
+            if below:
+                open_.add(id(value))
+                stack.append((value, path, below))
+                stack.extend((child, (path, key), None) for key, child in reversed(below))
+                continue
+        made[id(value)] = combine(value, [made[id(child)] for _, child in below], path)
+        kept.append(value)
+        open_.discard(id(value))
+    return made[id(root)]
+
+
+def record(root: Any) -> Tuple[Dict[str, Any], List[str]]:
+    """Returns a config as a plan for people and for the tracker, and the paths of what a plan cannot hold.
+
+    What a plan cannot hold, a tensor's type for one, is in it as text.
+    """
+    writer = _Writer(root)
+    return plan_of(writer.node()), writer.as_text
+
+
+class _Writer:
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._names: Dict[int, str] = {}
+        self._shared = _in_several_places(root)
+        self.as_text: List[str] = []
+
+    def node(self) -> Any:
+        nodes: Dict[int, Any] = {}
+
+        def write(value: Any, below: Sequence[Any], path: Path) -> Any:
+            node = nodes[id(value)] = self._node(value, below, path)
+            return node
+
+        root = bottom_up(self._root, write)
+        return self._with_names(root, nodes)
+
+    def _with_names(self, root: Any, nodes: Dict[int, Any]) -> Any:
+        """Puts ``_id_`` on the first place of what is shared, in the plan's order, and ``_same_`` on the others."""
+        shared = {id(nodes[key]) for key in self._shared if key in nodes}
+        if not shared:
+            return root
+        holder = [root]
+        stack: List[Tuple[Any, Any]] = [(holder, 0)]
+        while stack:
+            inside, key = stack.pop()
+            node = inside[key]
+            if not isinstance(node, (dict, list)):
+                continue
+            if id(node) in self._names:
+                inside[key] = {"_same_": self._names[id(node)]}
+                continue
+            if id(node) in shared:
+                name = self._names[id(node)] = str(len(self._names) + 1)
+                if isinstance(node, dict) and "_target_" in node:
+                    node["_id_"] = name
+                else:
+                    inside[key] = {"_id_": name, "_value_": node}
+            keys = [key for key in node if key != "_id_"] if isinstance(node, dict) else range(len(node))
+            stack.extend((node, key) for key in reversed(list(keys)))
+        return holder[0]
+
+    def _node(self, value: Any, below: Sequence[Any], path: Path) -> Any:
+        if isinstance(value, configs.Config):
+            return self._target(value, below, path)
+        kind = type(value)
+        if kind is list:
+            return list(below)
+        if kind is dict:
+            if all(isinstance(key, str) and not is_reserved(key) for key in value):
+                return dict(zip(value, below))
+            return {"_dict_": [[self._leaf(key, path), node] for key, node in zip(value, below)]}
+        if kind in (tuple, set, frozenset):
+            return {_SEQUENCES[kind.__name__]: list(below)}
+        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+            return {"_target_": name_of(kind) or "builtins:tuple", **dict(zip(kind._fields, below))}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type) and name_of(kind):
+            fields = [field for field in dataclasses.fields(value) if field.init]
+            texts = {field.name: self._leaf(getattr(value, field.name), (path, field.name)) for field in fields}
+            return {"_target_": name_of(kind), **texts}
+        return self._leaf(value, path)
+
+    def _target(self, config: configs.Config, below: Sequence[Any], path: Path) -> Dict[str, Any]:
+        name = name_of(config.__fn_or_cls__)
+        if name is None:
+            self.as_text.append(path_text(path))
+            name = "unknown:" + re.sub(r"\W", "_", configs.short_name(config.__fn_or_cls__))
+        node: Dict[str, Any] = {"_target_": name}
+        if config.kind != "config":
+            node["_partial_" if config.kind == "partial" else "_arg_factory_"] = True
+        written = {key: child for (key, _), child in zip(configs.ordered(config), below)}
+        if by_position := [written[key] for key in written if isinstance(key, int)]:
+            node["_args_"] = by_position
+        for parameter in configs.parameters_of(config.__fn_or_cls__):
+            if parameter in written or name == RECORD:
+                continue
+            default = configs.default_of(config.__fn_or_cls__, parameter)
+            if (text := _default(default)) is not None:
+                node[parameter] = text[0]
+        node.update((key, child) for key, child in written.items() if isinstance(key, str))
+        return node
+
+    def _leaf(self, value: Any, path: Path) -> Any:
+        node = leaf(value)
+        if node is not None:
+            return node[0]
+        self.as_text.append(path_text(path))
+        return _ADDRESS.sub("", repr(value))[:_LONGEST_TEXT]
+
+
+RECORD = f"{Record.__module__}:{Record.__qualname__}"
+
+
+def leaf(value: Any) -> Optional[Tuple[Any]]:
+    """Returns the node of a value that holds no others, as a tuple of one; None for what a plan cannot hold."""
+    if isinstance(value, enum.Enum):
+        owner = name_of(type(value))
+        return (
+            None
+            if owner is None or value.name not in type(value).__members__
+            else ({"_enum_": f"{owner}.{value.name}"},)
+        )
+    if value is None or type(value) in (bool, int, str):
+        return (value,)
+    if type(value) is float:
+        if math.isfinite(value):
+            return (value,)
+        return ({"_float_": "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"},)
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
+        name = name_of(value)
+        return None if name is None else ({"_ref_": name},)
+    from nemo_airflow.runner.scalars import tagged  # with what it imports, only where a config has such a value
+
+    node = tagged(value)
+    return None if node is None else (node,)
+
+
+def name_of(target: Any) -> Optional[str]:
+    """Returns ``pkg.mod:name`` of what can be imported by that name, else None."""
+    import sys
+
+    if isinstance(target, type) and issubclass(target, Record):
+        return RECORD
+    module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    if module is None and isinstance(getattr(target, "__self__", None), type):
+        module = target.__self__.__module__
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        return None
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{qualname}" if found is not None and found == target else None
+
+
+def _default(default: Any) -> Optional[Tuple[Any]]:
+    import inspect
+
+    if default is inspect.Parameter.empty or isinstance(default, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return None
+    if type(default) in (list, tuple, dict, set, frozenset):
+        node, as_text = record(default)
+        return None if as_text or "parts" in node else (node["root"],)
+    return leaf(default)
+
+
+def _in_several_places(root: Any) -> Set[int]:
+    once: Set[int] = set()
+    twice: Set[int] = set()
+    stack = [root]
+    while stack:
+        value = stack.pop()
+        if _is_shareable(value):
+            if id(value) in once:
+                twice.add(id(value))
+                continue
+            once.add(id(value))
+        stack.extend(child for _, child in children(value) or ())
+    return twice
+
+
+def _is_shareable(value: Any) -> bool:
+    if type(value) in (tuple, frozenset):  # one that holds a list or a config is two places' way to the same one
+        return any(children(item) is not None for item in value)
+    return isinstance(value, configs.Config) or type(value) in (list, dict, set)

@@ -1,0 +1,105 @@
+"""What a run in MLflow remembers of its job: config, code and environment, to compare it with another."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemo_airflow.exceptions import PlanError, TrackingError
+from nemo_airflow.tracking.base import OUTPUTS_DIGEST
+from nemo_airflow.tracking.mlflow import address
+from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
+
+_FOLDER = "nemo_airflow"
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedRun:
+    """A run as it was recorded.
+
+    Attributes:
+        run_id: Its id.
+        plan: The config, as the job resolved it.
+        commit: The git commit of its code, or empty.
+        dirty: Whether there were uncommitted changes.
+        patch: Those changes as a unified diff; empty where they were too large to be recorded.
+        parts: What its package was made of, where that is several; as of :class:`~nemo_airflow.job.Package`.
+        package_digest: The digest of its code package, or empty.
+        environment: What its job found where it ran; empty if it never started.
+    """
+
+    run_id: str
+    plan: Mapping[str, Any]
+    commit: str = ""
+    dirty: bool = False
+    patch: str = ""
+    parts: Sequence[Mapping[str, str]] = ()
+    package_digest: str = ""
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | None = None) -> RecordedRun:
+    """Reads a run from MLflow. Blocks.
+
+    Args:
+        run_id: The run's id.
+        tracking_uri: Address of the store; found as for a tracker when None.
+        conn_id: An Airflow connection with the address and the login.
+
+    Raises:
+        TrackingError: There is no such run, it is none of a job, or the store cannot be reached.
+    """
+    store = open_store(*address.resolve(tracking_uri, conn_id))
+    run = store.run(run_id)
+    plan = _plan(store, run)
+    environment = _read(store, run, "environment.json")
+    tags = run.tags
+    return RecordedRun(
+        run_id=run_id,
+        plan=plan,
+        commit=tags.get("nemo_airflow.commit", ""),
+        dirty=tags.get("nemo_airflow.dirty") == "true",
+        patch=(_read(store, run, "patch.diff") or b"").decode("utf-8", "surrogateescape"),
+        parts=_parts(tags.get("nemo_airflow.package_parts", "")),
+        package_digest=tags.get("nemo_airflow.package_digest", ""),
+        environment=json.loads(environment) if environment else {},
+    )
+
+
+def digests_of_runs(tracking_uri: str | None = None, conn_id: str | None = None) -> set[str]:
+    """Returns the digests of all packages and outputs that a run names which is not deleted. Blocks.
+
+    Args:
+        tracking_uri: Address of the store; found as for a tracker when None.
+        conn_id: An Airflow connection with the address and the login.
+
+    Raises:
+        TrackingError: The store cannot be reached, or refuses.
+    """
+    store = open_store(*address.resolve(tracking_uri, conn_id))
+    return store.tag_values("nemo_airflow.package_digest") | store.tag_values(OUTPUTS_DIGEST)
+
+
+def _plan(store: Store, run: Run) -> Mapping[str, Any]:
+    from nemo_airflow.config import plan as plans
+
+    data = _read(store, run, "plan.json")
+    if data is None:
+        raise TrackingError(f"run {run.run_id} has no {_FOLDER}/plan.json: it is no run of a job, or was not recorded")
+    try:
+        return plans.loads(data)
+    except PlanError as error:
+        raise TrackingError(f"{_FOLDER}/plan.json of run {run.run_id} is no config: {error}") from error
+
+
+def _parts(text: str) -> Sequence[Mapping[str, str]]:
+    try:
+        return json.loads(text) if text else ()
+    except ValueError:  # so many that the tag was cut: then only the first repository is compared
+        return ()
+
+
+def _read(store: Store, run: Run, name: str) -> bytes | None:
+    return store.read(run, f"{_FOLDER}/{name}")

@@ -1,0 +1,3 @@
+from registered_distribution import zoo
+
+__all__ = ["zoo"]
