@@ -127,7 +127,8 @@ def test_torch_trains_on_two_nodes_and_four_processes(ssh_conn_id, lab_slurm, la
     assert outcome.succeeded, "\n".join([outcome.message, *lines])
     assert outcome.result["world_size"] == 4
     assert outcome.result["accuracy"] > 0.9
-    assert sum("digits" in line and "rank" in line for line in lines) == 4
+    said = [line for line in lines if "digits" in line and "rank" in line]
+    assert len(said) == 4, "\n".join(lines)
     losses = [point for record in records if record.type == "metrics" for point in record.data["points"]]
     assert [point[2] for point in losses] == list(range(8))
     assert outputs == ["model.pt"]

@@ -162,6 +162,15 @@ def test_options_reach_slurm_unchanged(executor):
     assert "cpus 2" in lines
 
 
+def test_lines_of_several_processes_are_not_torn(executor):
+    executor = dataclasses.replace(executor, nodes=2, ntasks_per_node=2)
+    text = "for i in $(seq 500); do printf '<%s %03d %0*d>\\n' $RANK $i $((i % 300 + 1)) 0; done"
+    outcome, lines, _ = run(executor, text)
+    assert outcome.succeeded, outcome.message
+    expected = [f"{rank}: <{rank} {i:03} {'0' * (i % 300 + 1)}>" for rank in range(4) for i in range(1, 501)]
+    assert sorted(lines) == sorted(expected)
+
+
 def test_processes_of_several_nodes_run_together(executor):
     executor = dataclasses.replace(executor, nodes=2, ntasks_per_node=2)
     outcome, lines, _ = run(executor, "echo rank $RANK of $WORLD_SIZE at $MASTER_ADDR on $SLURMD_NODENAME")

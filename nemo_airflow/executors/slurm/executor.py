@@ -153,10 +153,10 @@ class SlurmExecutor(Executor):
             step = [f"--ntasks={tasks}", f"--ntasks-per-node={self.ntasks_per_node}"]
         if self.heterogeneous:
             step = [f"--het-group=0-{len(self.heterogeneous)}"]
-        if tasks > 1 or self.heterogeneous:
-            step.append("--label")
+        # Unbuffered, srun passes on each piece that it reads: of several tasks it would tear the lines apart.
+        step.append("--label" if tasks > 1 or self.heterogeneous else "--unbuffered")
         inner = tuple(part.replace("{python}", python) for part in command)
-        return ("srun", "--kill-on-bad-exit=1", "--unbuffered", *step, *self._contained(inner))
+        return ("srun", "--kill-on-bad-exit=1", *step, *self._contained(inner))
 
     def _contained(self, command: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the rest of srun's command line: the container's options, and the command in it."""
