@@ -8,6 +8,7 @@ It may also start what still runs, on another node: the later start waits then f
 
 import json
 import os
+import signal
 import socket
 import time
 from typing import Any, Dict, Optional
@@ -61,7 +62,10 @@ def _claim(folder: str) -> str:
 
 
 def _ends_unfinished(folder: str, heartbeat: float) -> bool:
-    """Waits until the earlier start of a job is over; returns whether it was told to end, or died, before that."""
+    """Waits until the earlier start of a job is over; returns whether it was told to end, or died, before that.
+
+    False as well where this process is told to end while it waits, by a signal that is blocked.
+    """
     claim = _claim(folder)
     beat, since = 0, time.monotonic()
     while True:
@@ -76,6 +80,8 @@ def _ends_unfinished(folder: str, heartbeat: float) -> bool:
         end = _read(os.path.join(folder, "end.json"))
         if end or not alive:
             return not end or bool(end.get("told_to_end"))
+        if signal.SIGTERM in signal.sigpending():
+            return False
         time.sleep(_LOOK_EVERY)
 
 

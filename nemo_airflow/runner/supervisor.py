@@ -30,6 +30,8 @@ JOB_VERSION = 1
 LINGER = "NEMO_AIRFLOW_LINGER"
 """Seconds to wait after the job's end for its outputs to be fetched, where nothing could be read later."""
 
+_TOLD_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 _DRAIN = 2.0
 _LAST_KILL = 3.0
 _AGAIN = 1.0
@@ -49,6 +51,8 @@ def main(argv: List[str]) -> int:
     except (OSError, ValueError, AttributeError) as error:
         sys.stderr.write(f"{folder}/job.json is not a job: {error}\n")
         return EXIT_BAD_JOB
+    # Whoever sees the claim may tell this process to end: it hears that once it can say that it did.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_END)
     if not claims.take(folder, _heartbeat(job)):
         return EXIT_ALREADY_CLAIMED
     return Supervisor(folder, job).run()
@@ -88,9 +92,10 @@ class Supervisor:
         for fd in (wake_read, wake_write):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _TOLD_TO_END:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD_TO_END)
         self._writer.record("start", self._identity())
         if self._cancel_asked():
             return self._finish({"state": "cancelled", "exit_code": 128 + signal.SIGTERM, "failure": "cancelled"})

@@ -321,6 +321,19 @@ def test_cancel_before_the_start_runs_nothing(run, folder):
     assert (ran.end["state"], ran.lines) == ("cancelled", [])
 
 
+def test_cancel_right_after_the_claim_is_heard(run, folder, tmp_path):
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(
+        "import os, signal\nlink = os.link\n"
+        "def link_and_end(*paths):\n    link(*paths)\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "os.link = link_and_end\n"
+    )
+    ran = run("wait", arguments={"seconds": 600}, env={"PYTHONPATH": str(hooks)})
+    assert (ran.code, ran.end["state"], ran.lines) == (143, "cancelled", [])
+    assert ran.end["told_to_end"]
+
+
 def test_time_limit_is_named(run):
     ran = run("wait", arguments={"seconds": 600}, time_limit=0.5)
     assert (ran.code, ran.end["state"], ran.end["failure"]) == (124, "timeout", "timeout")
@@ -381,6 +394,21 @@ def test_batch_system_that_starts_a_job_again_that_still_runs_waits_for_how_it_e
     output, _ = second.communicate(timeout=20)
     assert second.returncode == code
     assert (b'"type":"start"' in output) == (code == 0)
+
+
+def test_later_start_that_is_told_to_end_leaves_the_earlier_one_alone(start, folder):
+    first = start("wait", arguments={"seconds": 600}, env=STARTED_BY_SLURM)
+    read_until(first, b"waiting")
+    claim = (folder / "claim").read_text()
+    second = start("leave_a_child", env=STARTED_BY_SLURM)
+    wait_for(lambda: list(folder.glob("claim.*")))
+    second.send_signal(signal.SIGTERM)
+    output, _ = second.communicate(timeout=20)
+    assert (second.returncode, output) == (75, b"")
+    assert (folder / "claim").read_text() == claim
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
 
 
 def test_later_start_on_another_machine_goes_by_the_signs_of_life(start, folder):
