@@ -15,7 +15,6 @@ one, or a function that returns either. Nothing is imported before it is used.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ConfigError, ExecutorError, NemoAirflowError, TargetNotImportableError
+from nemo_airflow.runner.similar import nearest
 
 if TYPE_CHECKING:
     from nemo_airflow.executors.base import Executor
@@ -178,10 +178,7 @@ def _find(group: str, name: str, what: str, error: Callable[[str], NemoAirflowEr
 
 def unknown(name: str, known: Iterable[str], what: str, group: str) -> str:
     """Returns what is wrong with a name that is not registered: the nearest ones, and all."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
-    return f"no {what} {name!r} is registered under '{group}'{hint} registered: {', '.join(names) or 'none'}"
+    return f"no {what} {name!r} is registered under '{group}'{nearest(name, sorted(known), 'registered')}"
 
 
 def described(entry: Registered) -> tuple[str, str]:

@@ -16,12 +16,13 @@ from fiddle import history as fiddle_history
 
 from nemo_airflow.config import checks
 from nemo_airflow.config.origins import caller
-from nemo_airflow.config.parameters import Parameter, nearest, parameters_of
+from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.representation import config_text
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ParameterTypeError, TargetNotImportableError, UnknownParameterError
 from nemo_airflow.runner.grammar import is_reserved, join
 from nemo_airflow.runner.record import Record
+from nemo_airflow.runner.similar import nearest
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from nemo_airflow.config.buildable import unchecked
 from nemo_airflow.config.graph import children, is_dataclass_instance, iter_nodes, join, rebuild, recipe_overrides
 from nemo_airflow.config.leaves import annotation_below, copied, fitted
 from nemo_airflow.config.origins import ChangeLocation, remove_argument, set_argument
-from nemo_airflow.config.parameters import NO_DEFAULT, nearest, parameters_of
+from nemo_airflow.config.parameters import NO_DEFAULT, parameters_of
 from nemo_airflow.config.targets import short_name
 from nemo_airflow.config.values import Values, holds_code
 from nemo_airflow.exceptions import OverrideError, ParameterTypeError
@@ -24,6 +24,7 @@ from nemo_airflow.runner.override_nodes import Items, Pairs, value_of
 from nemo_airflow.runner.override_operators import combine
 from nemo_airflow.runner.override_syntax import Override
 from nemo_airflow.runner.override_writing import format_override
+from nemo_airflow.runner.similar import nearest
 
 REMOVED: Any = object()
 """What is given by an override that removes what is at its path."""

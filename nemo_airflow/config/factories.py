@@ -12,7 +12,7 @@ import fiddle as fdl
 
 from nemo_airflow.config.buildable import KINDS, Config, Partial, check_name, positional, unchecked
 from nemo_airflow.config.hints import hints_of
-from nemo_airflow.config.parameters import nearest, parameters_of
+from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.plan import plan_errors
 from nemo_airflow.config.targets import short_name, source_folder, source_name, target_name
 from nemo_airflow.exceptions import (
@@ -27,6 +27,7 @@ from nemo_airflow.runner.autoconvert import Converted
 from nemo_airflow.runner.grammar import join
 from nemo_airflow.runner.node_checks import check_name as check_target_name
 from nemo_airflow.runner.plan import is_allowed, resolve
+from nemo_airflow.runner.similar import nearest
 
 Fit = Callable[[Any, Any, str, Any], Any]
 """Returns an argument as its annotation wants it: called with annotation, argument, path, and the target."""

@@ -10,11 +10,13 @@ from typing import Any
 
 import fiddle as fdl
 import pydantic
+import typing_extensions
 
 from nemo_airflow.config.adapters import adapter
-from nemo_airflow.config.annotations import UNIONS, class_of, element, plain
+from nemo_airflow.config.annotations import UNIONS, class_of, element, plain, typed_dict_fields
 from nemo_airflow.config.callables import takes
 from nemo_airflow.config.representation import annotation_text, value_text
+from nemo_airflow.runner.similar import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +138,18 @@ def _remark(annotation: Any, value: Any) -> str:
     if is_called and (callable(value) or isinstance(value, fdl.Partial)) and not takes(value, args):
         count = len(args[0]) if isinstance(args[0], list) else len(typing.get_args(args[0])) - 1
         return f", which does not take {count} positional argument{'' if count == 1 else 's'}"
-    return ""
+    kind = typing.get_origin(annotation) or annotation
+    return _keys_remark(annotation, value) if typing_extensions.is_typeddict(kind) and isinstance(value, dict) else ""
+
+
+def _keys_remark(annotation: Any, value: dict[Any, Any]) -> str:
+    """Returns which key of a TypedDict is missing, or is none of its own."""
+    fields, others = typed_dict_fields(annotation)
+    missing = [name for name, (_, required) in fields.items() if required and name not in value]
+    if missing:
+        return f", which lacks {', '.join(map(repr, missing))}"
+    unknown = next((key for key in value if key not in fields), None) if others is None else None
+    return f", with the unknown key {unknown!r}{nearest(str(unknown), fields)}" if unknown is not None else ""
 
 
 def _misfit_below(annotation: Any, value: Any) -> Misfit | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import fiddle as fdl
@@ -137,14 +136,6 @@ def parameters_of(target: Any) -> Parameters:
         return _cached_parameters(target)
     except TypeError:  # a target that cannot be hashed
         return _parameters(target)
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns what to add to a message about an unknown name: the nearest names, and the valid ones."""
-    listed = list(names)
-    close = difflib.get_close_matches(name, listed, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
-    return f"{hint} valid: {', '.join(listed) if listed else 'none'}"
 
 
 def _parameters(target: Any) -> Parameters:

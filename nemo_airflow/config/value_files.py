@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.config.parameters import nearest
 from nemo_airflow.exceptions import OverrideError, PlanError
 from nemo_airflow.runner.override_errors import OverrideSyntaxError
 from nemo_airflow.runner.override_nodes import File
 from nemo_airflow.runner.override_paths import parse_path
+from nemo_airflow.runner.similar import nearest
 
 ENDINGS = (".yaml", ".yml", ".toml", ".json")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ConfigError, OverrideError
+from nemo_airflow.runner.similar import similar
 
 if TYPE_CHECKING:
     from airflow.sdk import Param
@@ -88,9 +88,7 @@ def check_conf(conf: Mapping[str, Any], known: Iterable[str]) -> None:
     names = list(known)
     for key in conf:
         if key not in names:
-            close = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
-            hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise OverrideError(f"the run's conf has {key!r}, which is no param of the DAG{hint}")
+            raise OverrideError(f"the run's conf has {key!r}, which is no param of the DAG{similar(key, names)}")
 
 
 def _name(prefix: str) -> str:

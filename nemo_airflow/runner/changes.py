@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Iterable
 from typing import Any, Dict, Tuple
@@ -15,6 +14,7 @@ from nemo_airflow.runner.override_nodes import Call, File, Quoted
 from nemo_airflow.runner.override_operators import combine
 from nemo_airflow.runner.override_syntax import Override, parse_override
 from nemo_airflow.runner.plan import resolve
+from nemo_airflow.runner.similar import similar
 
 
 def apply(root: Any, text: str, allow: Iterable[str]) -> Any:
@@ -167,8 +167,7 @@ def _copied(default: Any) -> Any:
 def _without(node: Any, key: Any) -> Any:
     if isinstance(node, dict):
         if key not in node:
-            close = difflib.get_close_matches(str(key), list(map(str, node)), n=1)
-            raise PlanError(f"there is no key {key!r} to remove{f'; did you mean {close[0]!r}?' if close else ''}")
+            raise PlanError(f"there is no key {key!r} to remove{similar(str(key), map(str, node))}")
         del node[key]
         return node
     items = [item for index, item in enumerate(node) if index != key]

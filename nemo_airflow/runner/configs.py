@@ -6,13 +6,13 @@ their names checked. Types are checked where overrides are applied, and by the t
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Dict, List, Optional, Tuple, Type, Union
 
 from nemo_airflow.runner.record import Record
+from nemo_airflow.runner.similar import nearest
 
 Key = Union[int, str]
 
@@ -162,9 +162,7 @@ def check_name(target: Any, name: str) -> None:
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     names = [parameter.name for parameter in parameters.values() if parameter.kind not in _VARIADIC]
-    close = difflib.get_close_matches(name, names, n=3)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
-    raise TypeError(f"{short_name(target)} has no parameter {name!r}{hint} valid: {', '.join(names) or 'none'}")
+    raise TypeError(f"{short_name(target)} has no parameter {name!r}{nearest(name, names)}")
 
 
 def default_of(target: Any, name: str) -> Any:

@@ -89,6 +89,15 @@ def test_error_names_the_place_and_the_reason(make, message):
     assert message in error_of(make)
 
 
+def test_key_that_a_typed_dict_lacks_or_does_not_know_is_named():
+    assert check(corpus.Total, {"b": "x"}).message.endswith(", which lacks 'a'")
+    misfit = check(list[corpus.Partial_], [{"a": 1, "bb": {}}])
+    assert (misfit.keys, misfit.message.partition(", with ")[2]) == (
+        (0,),
+        "the unknown key 'bb'; did you mean 'b'? valid: a, b",
+    )
+
+
 def test_unknown_name_is_refused_where_keyword_arguments_are_a_typed_dict():
     assert "no parameter 'c'" in error_of(lambda: Config(models.fkw, 1, c=1), UnknownParameterError)
     assert build(Config(models.fkw, 1, a=1)) == (1, {"a": 1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import griffe
 
 from nemo_airflow.exceptions import TargetNotImportableError
+from nemo_airflow.runner.similar import similar
 
 _LARGEST = 4 << 20
 """Bytes of a module that is read; a larger one is generated, and no place for a function to configure."""
@@ -93,7 +93,7 @@ class Source:
             names = [name for name in found.members if name.isidentifier()]
             first = qualname.split(".")[0]
             raise TargetNotImportableError(
-                f"module {module!r} has no {qualname!r}{_similar(first, names)}"
+                f"module {module!r} has no {qualname!r}{similar(first, names)}"
                 if first not in found.members
                 else f"{module}:{qualname} is imported from elsewhere, and cannot be followed to its source"
             )
@@ -187,9 +187,3 @@ def _visited(name: str, path: Path, mtime_ns: int, size: int) -> griffe.Module:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise TargetNotImportableError(f"{path}{line} cannot be read: {error}") from error
     return module
-
-
-def _similar(name: str, names: list[str]) -> str:
-    # The nearest only: a module may have hundreds of names.
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
