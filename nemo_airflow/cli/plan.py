@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from nemo_airflow.config import Config, Partial, to_yaml, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import allowed as allow_here
-from nemo_airflow.config.allow import load_code
+from nemo_airflow.config.allow import load_code, own_packages
 from nemo_airflow.config.composition import errors_in, lay
 from nemo_airflow.config.merging import ABSENT
 from nemo_airflow.config.origins import Origin
@@ -50,7 +51,8 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
     recipes = registered(RECIPES)
     origin = Origin("the command line", allow_here(allow), Path.cwd())
     is_file = as_file(name) is not None
-    if ":" in name and not is_file:
+    is_code = ":" in name and not is_file
+    if is_code:
         config = load_config(name)
     elif is_file or name.partition("(")[0] in recipes:
         with errors_in(name):
@@ -64,6 +66,10 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
     for layer in layers:
         with errors_in(f"--layer {layer}"):
             config = lay(config, layer, origin)
+    if is_code:
+        # Who names code of their own on the command line may name more of it there.
+        own = own_packages([name, *plans.targets(plans.to_plan(config, check=False))])
+        origin = dataclasses.replace(origin, allow=(*origin.allow, *own))
     config = change(config, overrides, origin)
     if not isinstance(config, (Config, Partial)):
         raise ConfigError(f"{name} makes up a {type(config).__name__}, and no config: name a _target_")

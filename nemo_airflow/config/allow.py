@@ -95,6 +95,12 @@ def load_code(name: str) -> Any:
     return found
 
 
+def own_packages(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns prefixes that permit the packages of those targets that are code of one's own; see :func:`load_code`."""
+    packages = dict.fromkeys(name.partition(":")[0].partition(".")[0] for name in names)
+    return tuple(f"{package}." for package in packages if _is_own(package))
+
+
 def _refusal(name: str, module: str) -> str:
     first = module.partition(".")[0]
     prefix = "" if first in sys.stdlib_module_names or first == _OWN else f" or {first + '.'!r}"

@@ -17,7 +17,7 @@ from nemo_airflow.config.leaves import annotation_below, copied, fitted
 from nemo_airflow.config.origins import ChangeLocation, remove_argument, set_argument
 from nemo_airflow.config.parameters import NO_DEFAULT, parameters_of
 from nemo_airflow.config.targets import short_name
-from nemo_airflow.config.values import Values, holds_code
+from nemo_airflow.config.values import Values, as_call, holds_code
 from nemo_airflow.exceptions import OverrideError, ParameterTypeError
 from nemo_airflow.runner.override_errors import OverrideSyntaxError, excerpt
 from nemo_airflow.runner.override_nodes import Items, Pairs, value_of
@@ -175,7 +175,8 @@ class Change:
             for name in names:
                 if name == key or str(name) == str(key):
                     return name
-        raise self._unknown(f"this {type(node).__name__} has no item", number, map(str, names), path)
+        hint = f"; {path}|={{{key}: ...}} adds one" if isinstance(node, dict) and path else ""
+        raise self._unknown(f"this {type(node).__name__} has no item", number, map(str, names), path, hint)
 
     def new(self, old: Any, annotation: Any, path: str, holder: Any) -> Any:
         """Returns what takes the place of the value at the end of the path.
@@ -205,10 +206,11 @@ class Change:
             return value
         try:
             return fitted(annotation, self._override.raw, path, checks.read_text)
-        except ParameterTypeError:
+        except ParameterTypeError as error:
             with contextlib.suppress(ParameterTypeError):
                 return fitted(annotation, value, path)
-            raise
+            hint = as_call(annotation, value) if error.path == path else ""
+            raise ParameterTypeError(f"{error.message}{hint}", error.path) from None
 
     def _child(self, node: Any, key: Any, path: str, *, needed: bool) -> Any:
         if not isinstance(node, fdl.Buildable):
@@ -237,9 +239,9 @@ class Change:
             self._root = config
         return config
 
-    def _unknown(self, what: str, number: int, names: Iterable[str], path: str) -> OverrideError:
+    def _unknown(self, what: str, number: int, names: Iterable[str], path: str, hint: str = "") -> OverrideError:
         key = self._keys[number]
-        message = f"{what} {key!r}{f' at {path}' if path else ''}{nearest(str(key), names)}"
+        message = f"{what} {key!r}{f' at {path}' if path else ''}{nearest(str(key), names)}{hint}"
         if self._override is not None and number < len(self._override.columns):
             message += f"\n{excerpt(self._override.text, self._override.columns[number])}"
         return OverrideError(message, self._path)

@@ -16,7 +16,7 @@ import pydantic
 
 from nemo_airflow.config.adapters import MEMBERS_BY_NAME, adapter
 from nemo_airflow.config.annotations import UNIONS, class_of, element, plain
-from nemo_airflow.config.misfits import Misfit, MisfitError, check, fitting_types, said
+from nemo_airflow.config.misfits import Misfit, MisfitError, broken_constraint, check, fitting_types, said
 
 __all__ = [
     "UNIONS",
@@ -73,13 +73,15 @@ def read_text(annotation: Any, text: str) -> Any:
             return literal
     try:
         return read_lenient(annotation, text)
-    except MisfitError:
-        for literal in _literals(text):
-            try:
-                return read_lenient(annotation, literal)
-            except MisfitError:
-                continue
-        raise
+    except MisfitError as error:
+        misfit = error.misfit
+    for literal in _literals(text):
+        try:
+            return read_lenient(annotation, literal)
+        except MisfitError as error:
+            if isinstance(literal, (list, dict)):  # that says where in it
+                misfit = error.misfit
+    raise MisfitError(misfit)
 
 
 def read_lenient(annotation: Any, value: Any) -> Any:
@@ -96,6 +98,8 @@ def read_lenient(annotation: Any, value: Any) -> Any:
         raise MisfitError(misfit)
     try:
         converted = found.validate_python(value, strict=False, context={MEMBERS_BY_NAME: True})
+    except pydantic.ValidationError as error:
+        raise MisfitError(broken_constraint(value, error) or misfit) from None
     except (TypeError, ValueError):
         raise MisfitError(misfit) from None
     if (remaining := check(annotation, converted)) is not None:

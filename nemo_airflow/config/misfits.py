@@ -101,6 +101,26 @@ def _is_for_its_class(annotation: Any, value: Any) -> bool:
     return any(target is member for member in members)
 
 
+def broken_constraint(value: Any, error: pydantic.ValidationError) -> Misfit | None:
+    """Returns the one constraint that a value of the right type breaks, or None where it is not that."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    # Of what is refused at several places, a constraint says more than that a type is wrong.
+    reasons = {
+        said(detail): detail
+        for detail in details
+        if detail["type"] not in ("config", "none_required") and not _is_below(detail, value)
+    }
+    if len(reasons) != 1 or any(detail["type"] not in _CONSTRAINTS for detail in reasons.values()):
+        return None
+    ((message, detail),) = reasons.items()
+    keys = []
+    for part in detail["loc"]:  # some are names of schemas
+        if isinstance(value, dict) and part in value:
+            keys.append(part)
+            value = value[part]
+    return Misfit(tuple(keys), f"{message}, got {value_text(value)}")
+
+
 def said(detail: Any) -> str:
     """Returns what one of pydantic's errors says, in one line and without its kind in front."""
     message = " ".join(detail["msg"].split())
@@ -114,17 +134,9 @@ def _misfit(annotation: Any, value: Any, error: pydantic.ValidationError) -> Mis
     below = _misfit_below(annotation, value)
     if below is not None:
         return below
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    # Of what is refused at several places, a constraint says more than that a type is wrong.
-    reasons = {
-        said(detail): detail["type"]
-        for detail in details
-        if detail["type"] not in ("config", "none_required") and not _is_below(detail, value)
-    }
-    if len(reasons) == 1 and set(reasons.values()) <= _CONSTRAINTS:
-        (message,) = reasons
-        return Misfit((), f"{message}, got {value_text(value)}")
-    return Misfit((), f"expected {annotation_text(holder)}, got {value_text(value)}{_remark(holder, value)}")
+    return broken_constraint(value, error) or Misfit(
+        (), f"expected {annotation_text(holder)}, got {value_text(value)}{_remark(holder, value)}"
+    )
 
 
 def _is_below(detail: Any, value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from nemo_airflow.config import checks, factories
 from nemo_airflow.config.graph import is_dataclass_instance, iter_nodes
 from nemo_airflow.config.leaves import fitted
 from nemo_airflow.config.origins import ChangeLocation, Origin, note_arguments
+from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.targets import target_name
 from nemo_airflow.exceptions import ConfigError, OverrideError, ParameterTypeError, TargetNotImportableError
 from nemo_airflow.registered import RECIPES, Registered, registered
@@ -288,6 +290,17 @@ def _classes_in(annotation: Any) -> Iterator[type]:
         if isinstance(found, type) and not typing.get_args(found):
             yield found
         waiting += typing.get_args(found)
+
+
+def as_call(annotation: Any, value: Any) -> str:
+    """Returns how a mapping is written where the config of a class is wanted, to be added to an error."""
+    if not isinstance(value, dict) or not value:
+        return ""
+    for kind in _classes_in(annotation):
+        with contextlib.suppress(ConfigError):  # it has no signature
+            if all(key in parameters_of(kind).names for key in value):
+                return f"; write {kind.__name__}({', '.join(f'{key}=...' for key in value)})"
+    return ""
 
 
 def _targets_in(root: Any) -> Iterable[str]:

@@ -46,6 +46,22 @@ def test_render_prints_what_would_be_sent_to_each_back_end(executor, shown):
     assert "digits.train:train" in done.stdout
 
 
+def test_override_on_the_command_line_names_code_of_ones_own(tmp_path):
+    (tmp_path / "zoo.py").write_text(
+        "class Net:\n    def __init__(self, hidden: int = 1): pass\nclass Wide(Net): pass\ndef train(net: Net): pass\n"
+    )
+    (tmp_path / "configs.py").write_text(
+        "from nemo_airflow import Config\nimport zoo\nBASE = Config(zoo.train, net=Config(zoo.Net))\n"
+    )
+    for name in ("Wide", "zoo:Wide"):
+        done = cli("plan", "configs:BASE", f"net={name}(hidden=2)", cwd=tmp_path)
+        assert "_target_: zoo.Wide" in done.stdout, done.stderr
+    assert "not allowed" in cli("plan", "configs:BASE", "net=os:getcwd()", cwd=tmp_path).stderr
+    assert "not allowed" in cli("plan", "configs:BASE", "net=fiddle:Config()", cwd=tmp_path).stderr
+    (tmp_path / "base.yaml").write_text("_target_: zoo.train\nnet: {_target_: zoo.Net}\n")
+    assert "not allowed" in cli("plan", "base.yaml", cwd=tmp_path).stderr  # a file may be anybody's
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
