@@ -143,6 +143,11 @@ def test_accounting_that_calls_a_job_running_that_the_queue_does_not_know_says_n
     assert states.parse_history("7|RUNNING|0:0|a-job\n8|CANCELLED by 1000|0:0|a-job\n").keys() == {"8"}
 
 
+def test_job_that_accounting_calls_cancelled_by_nobody_is_lost():
+    found = states.parse_history("8|CANCELLED|0:0|a-job\n9|CANCELLED by 0|0:0|a-job\n")
+    assert [found[number].status.state for number in "89"] == [JobState.LOST, JobState.CANCELLED]
+
+
 def test_executor_comes_back_from_json():
     executor = SlurmExecutor(launcher=Processes(nproc_per_node=2), dependencies=["12"], requeue=False)
     again = executor_from_json(executor.to_json())

@@ -27,6 +27,9 @@ _QUEUE_EVERY = 5.0
 _END_GRACE = 10.0
 """Seconds that a shared disk may take to show the end mark of a job that Slurm says has ended."""
 
+_ACCOUNTING_GRACE = 60.0
+"""Seconds for which an accounting that does not answer is waited for, where it decides how a job ended."""
+
 _HOPELESS_GRACE = 10.0
 """Seconds for which a job may wait for what will not come before it is given up: reasons come late."""
 
@@ -37,6 +40,7 @@ _SUBMITTING = 60
 """Seconds after which somebody else's submit, of which nothing came, counts as dead."""
 
 _BUSY, _REFUSED = 24, 25
+_NO_PROGRAM = 127
 
 _FORGOTTEN = JobStatus(
     JobState.LOST, None, FailureKind.LOST, "a controller that knew nothing of the job has had its node end it"
@@ -227,8 +231,9 @@ fi"""
             if entry is not None and not entry.name.endswith(handle.key):
                 entry = None
             mark = ends.get(handle.key)
-            if mark is not None and entry is None and handle.key in told and history is not None:
-                status: JobStatus | None = self._forgotten(handle.key, mark)
+            forgotten = entry is None or entry.word == states.FORGOTTEN
+            if mark is not None and forgotten and handle.key in told and self._accounting:
+                status: JobStatus | None = self._forgotten(handle.key, mark, known=history is not None)
             else:
                 status = self._judge(handle.key, mark, entry, cancelled=handle.key in cancelled)
             if status is not None:
@@ -267,18 +272,24 @@ fi"""
             return None
         if slurm.state is JobState.CANCELLED:  # it says what an end mark would say
             return self._settled(key, slurm)
-        if cancelled and slurm.failure is FailureKind.USER_ERROR:  # so early that the runner could leave no mark
+        if cancelled and slurm.failure in (FailureKind.USER_ERROR, FailureKind.LOST):  # the runner left no mark
             return self._settled(key, JobStatus(JobState.CANCELLED, slurm.exit_code, FailureKind.CANCELLED))
         waited = time.monotonic() - self._ended.setdefault(key, _Ended(time.monotonic(), slurm)).since
         if waited < (_RESTART_GRACE if slurm.failure in states.RESTARTED else _END_GRACE):
             return JobStatus(JobState.RUNNING, reason=slurm.reason)
         return self._settled(key, slurm)
 
-    def _forgotten(self, key: str, mark: Mapping[str, Any]) -> JobStatus:
-        """Judges a job that was ended though nobody asked, and of which Slurm says nothing, or nothing yet."""
-        if time.time() - float(mark["ended"]) < _END_GRACE:
+    def _forgotten(self, key: str, mark: Mapping[str, Any], *, known: bool) -> JobStatus:
+        """Judges a job that was ended though nobody asked, and of which Slurm says nothing, or nothing yet.
+
+        Args:
+            key: The job's key.
+            mark: The runner's end mark.
+            known: Whether accounting has answered.
+        """
+        if time.time() - float(mark["ended"]) < (_END_GRACE if known else _ACCOUNTING_GRACE):
             return JobStatus(JobState.RUNNING, reason=_FORGOTTEN.reason)
-        return self._settled(key, _FORGOTTEN)
+        return self._settled(key, _FORGOTTEN if known else status_of_end(mark))
 
     def _settled(self, key: str, status: JobStatus) -> JobStatus:
         self._ended.pop(key, None)
@@ -297,7 +308,7 @@ fi"""
         answer = await self.shell.run(
             f"sacct -n -P -X -S \"$(date -d @{since} +%FT%T)\" -j {ids} -o '{states.HISTORY_FORMAT}'"
         )
-        if "accounting storage is disabled" in answer.err:
+        if "accounting storage is disabled" in answer.err or answer.code == _NO_PROGRAM:
             self._accounting = False
         return states.parse_history(answer.text) if answer.code == 0 else None
 

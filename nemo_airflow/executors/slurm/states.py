@@ -13,6 +13,9 @@ QUEUE_FORMAT = "%A|%T|%r|%S|%j"
 HISTORY_FORMAT = "JobIDRaw,State,ExitCode,JobName%200"
 """Of ``sacct``."""
 
+FORGOTTEN = "FORGOTTEN"
+"""Our own word for a job that a controller knew nothing of when it started: it has accounting end all such jobs."""
+
 _STATES: dict[str, tuple[JobState, FailureKind | None]] = {
     "PENDING": (JobState.PENDING, None),
     "CONFIGURING": (JobState.PENDING, None),
@@ -37,6 +40,7 @@ _STATES: dict[str, tuple[JobState, FailureKind | None]] = {
     "PREEMPTED": (JobState.FAILED, FailureKind.PREEMPTED),
     "CANCELLED": (JobState.CANCELLED, FailureKind.CANCELLED),
     "REVOKED": (JobState.CANCELLED, FailureKind.CANCELLED),
+    FORGOTTEN: (JobState.LOST, FailureKind.LOST),
 }
 
 RESTARTED = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_FAILURE})
@@ -136,8 +140,9 @@ def parse_history(text: str) -> dict[str, Entry]:
     for line in text.splitlines():
         job_id, state, code, name = [*line.split("|", 3), "", "", ""][:4]
         if name and state:
-            # For example "CANCELLED by 1000".
-            entry = Entry(job_id, name, state.split()[0], exit_code=_exit_code(code))
+            # Who cancels a job is named, as in "CANCELLED by 1000": nobody has.
+            word = FORGOTTEN if state == "CANCELLED" else state.split()[0]
+            entry = Entry(job_id, name, word, exit_code=_exit_code(code))
             if entry.status.state.is_final:
                 entries[job_id] = entry
     return entries
