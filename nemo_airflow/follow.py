@@ -218,7 +218,9 @@ class Follower:
     @property
     def _has_outputs(self) -> bool:
         """Whether there may be outputs: a job without a last record did not come to count them."""
-        return self._end is None or bool(self._end.data.get("outputs", {}).get("files", 1))
+        if self._end is None or self._executor.keeps_outputs_apart:
+            return True
+        return bool(self._end.data.get("outputs", {}).get("files", 1))
 
     async def _collect(self, into: Path) -> None:
         async for attempt in AsyncRetrying(

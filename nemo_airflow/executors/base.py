@@ -188,6 +188,11 @@ class Executor(abc.ABC):
         return False
 
     @property
+    def keeps_outputs_apart(self) -> bool:
+        """Whether each machine of a job has outputs of its own, of which the job's log says nothing but the first's."""
+        return False
+
+    @property
     def zstd_mark(self) -> str:
         """Names what unpacks its packages, where jobs leave word on whether that reads ``tar.zst``; empty elsewhere."""
         return ""

@@ -19,6 +19,7 @@ from nemo_airflow.job import FailureKind, Job, JobState
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.runner.outputs import COLLECTED
 
 
 @pytest.fixture(scope="module")
@@ -481,6 +482,29 @@ def test_outputs_of_all_pods_of_a_group_are_collected(executor, tmp_path):
     assert follow(executor, handle)[0].succeeded
     assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/shard", "shard"]
     assert (tmp_path / "node-1" / "shard").read_text() == "1\n"
+
+
+def test_outputs_of_a_pod_that_starts_later_than_the_first_ends_are_collected(executor, tmp_path):
+    second_later = {
+        "name": "later",
+        "image": executor.container_image,
+        "command": ["sh", "-c", "case $(hostname) in *-1) sleep 8 ;; esac"],
+    }
+    executor = dataclasses.replace(executor, nodes=2, pod_template={"spec": {"initContainers": [second_later]}})
+    session, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || touch $NEMO_AIRFLOW_OUTPUT_DIR/shard"))
+    assert follow(executor, handle)[0].succeeded
+    assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/shard"]
+
+
+def test_outputs_of_the_other_pods_are_collected_where_those_of_one_are_gone(executor, tmp_path, api, namespace):
+    executor = dataclasses.replace(executor, nodes=2, linger=60)
+    text = f"touch $NEMO_AIRFLOW_OUTPUT_DIR/shard; [ $NODE_RANK = 0 ] || touch ../{COLLECTED}"
+    session, handle = submit(executor, script_job(text))
+    assert follow(executor, handle)[0].succeeded
+    wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
+    with pytest.raises(ExecutorError, match=f"pod {handle.key}-1 are gone"):
+        blocking.run(session.collect(handle, tmp_path))
+    assert (tmp_path / "shard").exists()
 
 
 # Outputs

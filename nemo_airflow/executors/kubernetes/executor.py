@@ -114,6 +114,11 @@ class KubernetesExecutor(Executor):
             if isinstance(reference, str) or len(reference) != 2:
                 raise ExecutorError(f"secret_env[{name!r}] has to be (name of the secret, its key), not {reference!r}")
 
+    @property
+    def keeps_outputs_apart(self) -> bool:
+        """See :attr:`Executor.keeps_outputs_apart`: each pod has a disk of its own."""
+        return self.nodes > 1
+
     def render(self, job: Job) -> Request:
         """Returns the pods and the Secret; the Secret's content is the runner, ``job.json`` and a small package."""
         job = self.prepare(job)

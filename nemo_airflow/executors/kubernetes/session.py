@@ -20,6 +20,7 @@ from nemo_airflow.executors.kubernetes.access import Access
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
 from nemo_airflow.executors.kubernetes.ending import Ending
 from nemo_airflow.executors.kubernetes.logs import PodLog
+from nemo_airflow.executors.kubernetes.outputs import Outputs
 from nemo_airflow.executors.kubernetes.pod import (
     annotation,
     container_end,
@@ -40,7 +41,7 @@ from nemo_airflow.executors.kubernetes.pods import Pods, jobs
 from nemo_airflow.executors.kubernetes.record import Records, age_of, end_of
 from nemo_airflow.executors.kubernetes.status import STILL_CREATED, dumps, job_status
 from nemo_airflow.executors.kubernetes.submission import Submission, is_submitted
-from nemo_airflow.executors.kubernetes.transfer import fetch_outputs, release
+from nemo_airflow.executors.kubernetes.transfer import release
 from nemo_airflow.executors.pace import Pace
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 
@@ -56,7 +57,6 @@ _READS_AT_ONCE = 80
 
 _ENDS_KEPT = 10_000
 _ORPHANED = 60.0
-_OTHERS_END_WITHIN = 60.0
 _SETTLED_WITHIN = 15.0
 _BY_SIGKILL = 128 + 9
 _BY_USER = {manifest.CANCELLED: "true"}
@@ -273,16 +273,11 @@ class KubernetesSession(Session):
     # Collecting
 
     async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
-        """See :meth:`Session.collect`. Those of a group's other pods come into folders ``node-1``, ``node-2`` ..."""
+        """See :meth:`Session.collect`, and :meth:`Outputs.collect`."""
         pods = (await self._pods.of([handle.key])).get(handle.key)
         if pods is None or not _is_of(handle, pods):
             raise ExecutorError(f"the outputs of job {handle.key} are gone: somebody has deleted its pod")
-        collected: list[Path] = []
-        for pod in pods:
-            rank = label(pod, manifest.RANK)
-            below = Path(f"node-{rank}") if rank != "0" else Path()
-            collected += [below / path for path in await self._collect(pod, into / below)]
-        return sorted(collected)
+        return await Outputs(self._cluster, self._pods).collect(pods, into)
 
     async def release(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.release`."""
@@ -291,24 +286,6 @@ class KubernetesSession(Session):
                 if is_running(pod):
                     with contextlib.suppress(ExecutorError):  # it has ended meanwhile, or it will: see ``linger``
                         await release(self._cluster, name_of(pod), python_of(pod))
-
-    async def _collect(self, pod: JsonObject, into: Path) -> list[Path]:
-        name = name_of(pod)
-        end = await self._await_end(pod)
-        if end is not None and not end.get("outputs", {}).get("files"):
-            return []
-        if end is None or container_end(pod) is not None:
-            raise ExecutorError(f"the outputs of pod {name} are gone: it ended before anybody fetched them")
-        return await fetch_outputs(self._cluster, name, python_of(pod), into)
-
-    async def _await_end(self, pod: JsonObject) -> JsonObject | None:
-        """Returns the runner's last record; the pods of a group do not end at the very same moment."""
-        log = PodLog(self._cluster, name_of(pod))
-        give_up = time.monotonic() + _OTHERS_END_WITHIN
-        while (end := await log.end_record()) is None and is_running(pod) and time.monotonic() < give_up:
-            await asyncio.sleep(0.5)
-            pod = (await self._pods.look()).get(name_of(pod), pod)
-        return end
 
     async def close(self) -> None:
         """See :meth:`Session.close`."""
