@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_exponential
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Executor
@@ -107,6 +107,8 @@ class Follower:
         self._deadline = deadline
         self._reader = StreamReader()
         self._end: Record | None = None
+        self._rest: JobStatus | None = None
+        """How the other machines of a group have ended, after the first."""
         self._timed_out = False
         self._waits = ""
 
@@ -153,6 +155,8 @@ class Follower:
                     status = update.status or status
                     if self._has_ended_by_itself:
                         break
+                if self._end is not None and self._has_ended_by_itself and self._executor.is_group:
+                    self._rest = await self._await_rest(monitor, status_of_end(self._end.data))
         except TimeoutError:
             self._warn(
                 f"job {self._handle.key} did not end {_CANCEL_SLACK:.0f} s after it was told to: look at it by hand"
@@ -169,6 +173,15 @@ class Follower:
         A runner that was told to end does not know why: cancelled, preempted, to be started again ...
         """
         return self._end is not None and status_of_end(self._end.data).state is not JobState.CANCELLED
+
+    async def _await_rest(self, monitor: Monitor, first: JobStatus) -> JobStatus:
+        """Returns how a job ends as a whole, of which only the first machine's stream is read."""
+        pauses = wait_exponential(multiplier=0.5, max=15)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(BackendUnavailable) | retry_if_result(lambda rest: rest is None), wait=pauses
+        )
+        rest: JobStatus = await retrying(monitor.session.rest, self._handle, first)
+        return rest
 
     def _give_up_after(self) -> float | None:
         if self._deadline is None:
@@ -218,7 +231,7 @@ class Follower:
     @property
     def _has_outputs(self) -> bool:
         """Whether there may be outputs: a job without a last record did not come to count them."""
-        if self._end is None or self._executor.keeps_outputs_apart:
+        if self._end is None or self._executor.is_group:
             return True
         return bool(self._end.data.get("outputs", {}).get("files", 1))
 
@@ -250,7 +263,7 @@ class Follower:
         end = self._end.data if self._end is not None else {}
         # The runner's own word is the better one: a back-end only sees an exit code.
         if end and not self._was_ended_from_outside(status, status_of_end(end)):
-            status = status_of_end(end)
+            status = self._rest or status_of_end(end)
         if self._timed_out and status.state is not JobState.SUCCEEDED:
             return Outcome(
                 JobStatus(JobState.FAILED, status.exit_code, FailureKind.TIMEOUT, status.reason),

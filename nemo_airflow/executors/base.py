@@ -126,6 +126,14 @@ class Session(abc.ABC):
     async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
         """Copies the outputs of an ended job into a folder; returns their paths relative to it."""
 
+    async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
+        """Returns how a job of several machines has ended, of which the first has ended so; None while others run.
+
+        Called again and again for a job of an executor that :attr:`~Executor.is_group`. Where a machine has failed, the
+        others are ended.
+        """
+        return first
+
     async def release(self, handles: Sequence[JobHandle]) -> None:
         """Lets go of ended jobs whose outputs are kept elsewhere now; for a back-end that holds them only so long."""
         return
@@ -188,8 +196,8 @@ class Executor(abc.ABC):
         return False
 
     @property
-    def keeps_outputs_apart(self) -> bool:
-        """Whether each machine of a job has outputs of its own, of which the job's log says nothing but the first's."""
+    def is_group(self) -> bool:
+        """Whether a job has several machines, and its stream is that of the first alone: its end, and its outputs."""
         return False
 
     @property

@@ -476,6 +476,38 @@ def test_group_is_cancelled_as_a_whole(executor, api, namespace):
     wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "all pods to end")
 
 
+def test_group_ends_when_all_its_pods_have(executor, tmp_path):
+    executor = dataclasses.replace(executor, nodes=2)
+    text = "[ $NODE_RANK = 0 ] || { sleep 4; touch $NEMO_AIRFLOW_OUTPUT_DIR/late; }"
+    session, handle = submit(executor, script_job(text))
+    assert follow(executor, handle)[0].succeeded
+    assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/late"]
+
+
+def test_pod_that_fails_after_the_first_has_succeeded_fails_the_group(executor):
+    executor = dataclasses.replace(executor, nodes=2)
+    outcome, _, _ = run(executor, "[ $NODE_RANK = 0 ] || { sleep 3; exit 9; }")
+    assert (outcome.status.state, outcome.status.exit_code) == (JobState.FAILED, 9)
+    assert "-1: " in outcome.message
+
+
+def test_pod_that_somebody_deletes_after_the_first_has_succeeded_loses_the_group(executor, api, namespace):
+    executor = dataclasses.replace(executor, nodes=2)
+    _, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || sleep 600"))
+    wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the first pod to end")
+    api.delete_namespaced_pod(f"{handle.key}-1", namespace, grace_period_seconds=0)
+    assert follow(executor, handle)[0].status.state is JobState.LOST
+
+
+def test_first_pod_that_fails_ends_the_others_while_it_waits_for_its_outputs_to_be_fetched(executor, api, namespace):
+    executor = dataclasses.replace(executor, nodes=2, linger=600)
+    text = "[ $NODE_RANK = 1 ] || { touch $NEMO_AIRFLOW_OUTPUT_DIR/f; exit 7; }; sleep 600"
+    session, handle = submit(executor, script_job(text))
+    assert follow(executor, handle)[0].status.exit_code == 7
+    wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
+    blocking.run(session.release([handle]))
+
+
 def test_outputs_of_all_pods_of_a_group_are_collected(executor, tmp_path):
     executor = dataclasses.replace(executor, nodes=2)
     session, handle = submit(executor, script_job("echo $NODE_RANK >$NEMO_AIRFLOW_OUTPUT_DIR/shard"))
@@ -484,13 +516,24 @@ def test_outputs_of_all_pods_of_a_group_are_collected(executor, tmp_path):
     assert (tmp_path / "node-1" / "shard").read_text() == "1\n"
 
 
-def test_outputs_of_a_pod_that_starts_later_than_the_first_ends_are_collected(executor, tmp_path):
-    second_later = {
+def second_pod_later(executor, seconds):
+    later = {
         "name": "later",
         "image": executor.container_image,
-        "command": ["sh", "-c", "case $(hostname) in *-1) sleep 8 ;; esac"],
+        "command": ["sh", "-c", f"case $(hostname) in *-1) sleep {seconds} ;; esac"],
     }
-    executor = dataclasses.replace(executor, nodes=2, pod_template={"spec": {"initContainers": [second_later]}})
+    return dataclasses.replace(executor, nodes=2, pod_template={"spec": {"initContainers": [later]}})
+
+
+def test_pod_that_has_not_begun_has_no_outputs_to_lose(executor, tmp_path):
+    executor = second_pod_later(executor, seconds=600)
+    session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file; exit 7"))
+    assert follow(executor, handle)[0].status.exit_code == 7
+    assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["file"]
+
+
+def test_outputs_of_a_pod_that_starts_later_than_the_first_ends_are_collected(executor, tmp_path):
+    executor = second_pod_later(executor, seconds=8)
     session, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || touch $NEMO_AIRFLOW_OUTPUT_DIR/shard"))
     assert follow(executor, handle)[0].succeeded
     assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/shard"]

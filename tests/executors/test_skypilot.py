@@ -172,6 +172,16 @@ def test_processes_of_two_machines_find_each_other(executor):
     assert sorted(line[-6:] for line in lines) == ["rank 0", "rank 1"]
 
 
+@pytest.mark.parametrize(("code", "state"), [(3, JobState.FAILED), (0, JobState.SUCCEEDED)])
+def test_job_ends_when_its_last_machine_does(executor, code, state):
+    executor = dataclasses.replace(executor, num_nodes=2)
+    begun = time.monotonic()
+    job = script_job(f"[ $NODE_RANK = 0 ] || {{ sleep 3; exit {code}; }}")
+    outcome, _, _ = follow(executor, submit(executor, job))
+    assert outcome.status.state is state
+    assert time.monotonic() - begun > 3
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

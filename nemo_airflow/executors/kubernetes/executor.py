@@ -115,8 +115,8 @@ class KubernetesExecutor(Executor):
                 raise ExecutorError(f"secret_env[{name!r}] has to be (name of the secret, its key), not {reference!r}")
 
     @property
-    def keeps_outputs_apart(self) -> bool:
-        """See :attr:`Executor.keeps_outputs_apart`: each pod has a disk of its own."""
+    def is_group(self) -> bool:
+        """See :attr:`Executor.is_group`: each pod has a log and a disk of its own."""
         return self.nodes > 1
 
     def render(self, job: Job) -> Request:

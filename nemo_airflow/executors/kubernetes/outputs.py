@@ -54,7 +54,7 @@ class Outputs:
         # At once, since none waits for ever; and all to their end, since the folder may be emptied after an error.
         answers = await asyncio.gather(*map(of, pods), return_exceptions=True)
         errors = [answer for answer in answers if isinstance(answer, BaseException)]
-        for error in sorted(errors, key=lambda error: isinstance(error, ExecutorError)):
+        for error in errors:
             if not isinstance(error, ExecutorError) or isinstance(error, BackendUnavailable):
                 raise error
         if errors:
@@ -63,27 +63,33 @@ class Outputs:
 
     async def _of(self, pod: JsonObject, into: Path) -> list[Path]:
         name = name_of(pod)
-        pod, end = await self._await_end(pod)
-        if end is not None and not end.get("outputs", {}).get("files"):
+        pod, end, over = await self._await_end(pod)
+        if (end is not None and not end.get("outputs", {}).get("files")) or (over and not has_started(pod)):
             return []
-        if end is None and not _has_ended(pod):
+        if end is None and not over:
             raise ExecutorError(
                 f"pod {name} has not ended {_OTHERS_END_WITHIN:.0f} s after the job has: its outputs are not collected"
             )
-        if end is None or container_end(pod) is not None:
+        if end is None or over:
             raise ExecutorError(f"the outputs of pod {name} are gone: it ended before anybody fetched them")
         return await fetch_outputs(self._cluster, name, python_of(pod), into)
 
-    async def _await_end(self, pod: JsonObject) -> tuple[JsonObject, JsonObject | None]:
-        """Returns the pod and its runner's last record; the pods of a group do not end at the very same moment."""
+    async def _await_end(self, pod: JsonObject) -> tuple[JsonObject, JsonObject | None, bool]:
+        """Returns the pod, its runner's last record, and whether nothing of it runs any more.
+
+        The pods of a group do not end at the very same moment.
+        """
         log = PodLog(self._cluster, name_of(pod))
         give_up = time.monotonic() + _OTHERS_END_WITHIN
+        over = _has_ended(pod)
         while True:
             end = await log.end_record() if has_started(pod) else None
-            if end is not None or _has_ended(pod) or time.monotonic() > give_up:
-                return pod, end
+            if end is not None or over or time.monotonic() > give_up:
+                return pod, end, over
             await asyncio.sleep(0.5)
-            pod = (await self._pods.look()).get(name_of(pod), pod)
+            looked = await self._pods.look()
+            over = name_of(pod) not in looked or _has_ended(looked[name_of(pod)])
+            pod = looked.get(name_of(pod), pod)
 
 
 def _has_ended(pod: JsonObject) -> bool:

@@ -39,7 +39,7 @@ from nemo_airflow.executors.kubernetes.pod import (
 )
 from nemo_airflow.executors.kubernetes.pods import Pods, jobs
 from nemo_airflow.executors.kubernetes.record import Records, age_of, end_of
-from nemo_airflow.executors.kubernetes.status import STILL_CREATED, dumps, job_status
+from nemo_airflow.executors.kubernetes.status import STILL_CREATED, dumps, group_status, job_status, pod_status
 from nemo_airflow.executors.kubernetes.submission import Submission, is_submitted
 from nemo_airflow.executors.kubernetes.transfer import release
 from nemo_airflow.executors.pace import Pace
@@ -271,6 +271,30 @@ class KubernetesSession(Session):
         return container_end(pod) is not None or await PodLog(self._cluster, name_of(pod)).end_record() is not None
 
     # Collecting
+
+    async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
+        """See :meth:`Session.rest`."""
+        pods = (await self._pods.of([handle.key])).get(handle.key)
+        if pods is None or not _is_of(handle, pods):
+            return first
+        status = first
+        if first.state is JobState.SUCCEEDED:
+            status = group_status(pods, await self._each(self._end_of, pods[1:]))
+        if status.state is JobState.RUNNING:
+            return None
+        if status.state is JobState.SUCCEEDED:
+            return first
+        if alive := [pod for pod in pods[1:] if not _is_leaving(pod)]:
+            await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
+        return status
+
+    async def _end_of(self, pod: JsonObject) -> JobStatus:
+        """Returns how the job has ended in a pod, which may still wait for its outputs to be fetched."""
+        if has_started(pod) and (end := await PodLog(self._cluster, name_of(pod)).end_record()):
+            status = status_of_end(end)
+            if status.state is not JobState.CANCELLED:  # of that only the pod knows why
+                return status
+        return pod_status(pod, time.time())
 
     async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
         """See :meth:`Session.collect`, and :meth:`Outputs.collect`."""

@@ -84,13 +84,34 @@ def job_status(pods: Sequence[Mapping[str, Any]], now: float) -> JobStatus:
     if not cancelled and (failed := _first_failure(pods, statuses)):
         return failed
     if len(pods) < nodes:
-        present = {label(pod, manifest.RANK) for pod in pods}
-        gone = ", ".join(f"-{rank}" for rank in range(nodes) if str(rank) not in present)
-        return JobStatus(JobState.UNKNOWN, reason=f"pods {gone} of the job are not there")
+        return JobStatus(JobState.UNKNOWN, reason=f"pods {_missing(pods, nodes)} of the job are not there")
     for status in statuses:
         if status.state is JobState.PENDING:
             return status
     return JobStatus(JobState.RUNNING)
+
+
+def group_status(pods: Sequence[Mapping[str, Any]], ends: Sequence[JobStatus]) -> JobStatus:
+    """Returns how a group ends whose first pod's job has succeeded; RUNNING while others run.
+
+    Args:
+        pods: All pods of the group that there are.
+        ends: How the jobs of all but the first have ended, or how they fare.
+    """
+    nodes = int(annotation(pods[0], manifest.NODES) or 1)
+    if failed := _first_failure(pods[1:], ends):
+        return failed
+    if len(pods) < nodes:
+        reason = f"pods {_missing(pods, nodes)} of the job are gone: somebody has deleted them"
+        return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason=reason)
+    if not all(end.state.is_final for end in ends):
+        return JobStatus(JobState.RUNNING)
+    return next((end for end in ends if end.state is JobState.CANCELLED), JobStatus(JobState.SUCCEEDED, 0))
+
+
+def _missing(pods: Sequence[Mapping[str, Any]], nodes: int) -> str:
+    present = {label(pod, manifest.RANK) for pod in pods}
+    return ", ".join(f"-{rank}" for rank in range(nodes) if str(rank) not in present)
 
 
 def _first_failure(pods: Sequence[Mapping[str, Any]], statuses: Sequence[JobStatus]) -> JobStatus | None:

@@ -194,6 +194,11 @@ class SkypilotExecutor(Executor):
             "exit $code",
         )) + "\n"  # fmt: skip
 
+    @property
+    def is_group(self) -> bool:
+        """See :attr:`Executor.is_group`: what comes back is what the first machine writes."""
+        return self.num_nodes > 1
+
     def connection_key(self) -> Hashable:
         """One session for all jobs: SkyPilot's client knows one API server."""
         return (self.kind,)

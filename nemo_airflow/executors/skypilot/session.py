@@ -116,6 +116,14 @@ class SkypilotSession(Session):
                 # Still being made, for this job alone.
                 await api.in_thread(api.down, own)
 
+    async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
+        """See :meth:`Session.rest`: where one machine fails, SkyPilot ends the others."""
+        status = (await self.poll([handle]))[handle.key]
+        if status.state in (JobState.PENDING, JobState.RUNNING):
+            return None
+        # Machines that were made for the job alone may be gone by now, and it with them.
+        return first if status.state is JobState.UNKNOWN or first.state is not JobState.SUCCEEDED else status
+
     async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
         """See :meth:`Session.collect`."""
         while True:
