@@ -14,7 +14,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tenacity import AsyncRetrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_exponential,
+)
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Executor
@@ -25,6 +32,9 @@ from nemo_airflow.stream import Line, Record, StreamReader
 
 _CANCEL_SLACK = 30.0
 """Seconds, after the grace period of a job that is ended early, for its end to be seen."""
+
+_TRIES_UNSAID = 3
+"""Looks at the other machines of a job after which it is said that they are waited for."""
 
 _COLLECT_FOR = 600.0
 """Seconds for which a back-end that is away is asked again for a job's outputs."""
@@ -176,9 +186,17 @@ class Follower:
 
     async def _await_rest(self, monitor: Monitor, first: JobStatus) -> JobStatus:
         """Returns how a job ends as a whole, of which only the first machine's stream is read."""
-        pauses = wait_exponential(multiplier=0.5, max=15)
+
+        def say(state: RetryCallState) -> None:
+            if state.attempt_number == _TRIES_UNSAID and state.outcome is not None:
+                error = state.outcome.exception()
+                away = f"the back-end cannot be reached, trying again; the job goes on: {error}"
+                self._inform(away if error else "the first machine of the job has ended, others still run")
+
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(BackendUnavailable) | retry_if_result(lambda rest: rest is None), wait=pauses
+            retry=retry_if_exception_type(BackendUnavailable) | retry_if_result(lambda rest: rest is None),
+            wait=wait_exponential(multiplier=0.5, max=15),
+            before_sleep=say,
         )
         rest: JobStatus = await retrying(monitor.session.rest, self._handle, first)
         return rest

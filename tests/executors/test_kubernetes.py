@@ -486,8 +486,9 @@ def test_group_ends_when_all_its_pods_have(executor, tmp_path):
 
 def test_pod_that_fails_after_the_first_has_succeeded_fails_the_group(executor):
     executor = dataclasses.replace(executor, nodes=2)
-    outcome, _, _ = run(executor, "[ $NODE_RANK = 0 ] || { sleep 3; exit 9; }")
+    outcome, _, said = run(executor, "[ $NODE_RANK = 0 ] || { sleep 6; exit 9; }")
     assert (outcome.status.state, outcome.status.exit_code) == (JobState.FAILED, 9)
+    assert "others still run" in " ".join(said)
     assert "-1: " in outcome.message
 
 
