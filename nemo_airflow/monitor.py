@@ -166,7 +166,8 @@ class Monitor:
             status = self._judge(watch, statuses[watch.handle.key])
             data = chunk.data if chunk is not None else b""
             # A final status waits until nothing more comes.
-            shown = None if data and status.state.is_final else status
+            more = bool(data) or (chunk is not None and chunk.awaited)
+            shown = None if more and status.state.is_final else status
             if data or shown != watch.told:
                 watch.queue.put_nowait(Update(watch.offset, data, shown))
                 watch.told = shown

@@ -68,11 +68,13 @@ class Chunk:
         key: The job's key.
         offset: Where ``data`` begins, in bytes.
         data: The bytes, cut anywhere: in a line, or in a UTF-8 sequence.
+        awaited: Whether there is more of a job that has ended, which cannot be read just now: its end waits for that.
     """
 
     key: str
     offset: int
     data: bytes
+    awaited: bool = False
 
     @property
     def end(self) -> int:

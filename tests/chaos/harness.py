@@ -266,6 +266,8 @@ def _overlap(runs: list[_Run]) -> bool:
 def _whole(lines: list[str], starts: int) -> bool:
     """Returns whether these are a job's lines, each once, after what earlier starts wrote before they were killed."""
     begins = [place for place, line in enumerate(lines) if line == "line 1"]
+    if not begins:
+        return False
     parts = [lines[begin:end] for begin, end in zip(begins, [*begins[1:], len(lines)], strict=True)]
     expected = [f"line {number}" for number in range(1, LINES + 1)]
     in_order = all(part == expected[: len(part)] for part in parts)

@@ -8,6 +8,7 @@ import pytest
 
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors import LocalExecutor
+from nemo_airflow.executors.base import Chunk
 from nemo_airflow.executors.local import LocalSession
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus
@@ -21,6 +22,7 @@ class FaultySession(LocalSession):
         super().__init__(root)
         self.away = 0
         self.blind = 0
+        self.silent = 0
         self.polled = []
 
     async def poll(self, handles):
@@ -32,6 +34,12 @@ class FaultySession(LocalSession):
             self.blind -= 1
             return {handle.key: JobStatus(JobState.UNKNOWN, reason="not in the queue") for handle in handles}
         return await super().poll(handles)
+
+    async def read(self, cursors):
+        if self.silent:
+            self.silent -= 1
+            return [Chunk(cursor.handle.key, cursor.offset, b"", awaited=True) for cursor in cursors]
+        return await super().read(cursors)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,16 @@ async def test_lost_connection_is_waited_out_and_said_once(executor):
 async def test_one_empty_answer_is_no_evidence_that_a_job_is_gone(executor):
     monitor, handle = await submit(executor, "sleep 0.5; echo done")
     monitor.session.blind = monitor.session.misses - 1
+    outcome, lines, _ = await follow(executor, handle)
+    assert outcome.succeeded
+    assert lines == ["done"]
+
+
+async def test_end_of_a_job_waits_for_what_cannot_be_read_just_now(executor):
+    monitor, handle = await submit(executor, "echo done")
+    while not (await monitor.session.poll([handle]))[handle.key].state.is_final:
+        await asyncio.sleep(0.05)
+    monitor.session.silent = 3
     outcome, lines, _ = await follow(executor, handle)
     assert outcome.succeeded
     assert lines == ["done"]

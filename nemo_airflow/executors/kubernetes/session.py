@@ -206,7 +206,7 @@ class KubernetesSession(Session):
         running = running[: self._pace.take(len(running))]
         chunks = await self._each(lambda item: _read(*item, ended=True), ended)
         chunks += await self._each(lambda item: _read(*item, ended=False), running)
-        return [chunk for chunk in chunks if chunk.data]
+        return [chunk for chunk in chunks if chunk.data or chunk.awaited]
 
     def _forget_logs(self, pods: Mapping[str, JsonObject]) -> None:
         if len(self._logs) > 2 * len(pods) + 100:
@@ -327,7 +327,8 @@ class KubernetesSession(Session):
 
 
 async def _read(cursor: Cursor, log: PodLog, *, ended: bool) -> Chunk:
-    return Chunk(cursor.handle.key, cursor.offset, await log.read(cursor.offset, ended=ended))
+    data = await log.read(cursor.offset, ended=ended)
+    return Chunk(cursor.handle.key, cursor.offset, data, awaited=log.is_awaited)
 
 
 def _is_of(handle: JobHandle, pods: Sequence[Mapping[str, object]] | None) -> bool:
