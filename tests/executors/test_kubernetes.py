@@ -15,7 +15,7 @@ from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitErr
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.kubernetes import KubernetesExecutor
 from nemo_airflow.follow import Follower
-from nemo_airflow.job import FailureKind, Job, JobState
+from nemo_airflow.job import FailureKind, Job, JobState, JobStatus
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
@@ -476,11 +476,12 @@ def test_group_is_cancelled_as_a_whole(executor, api, namespace):
     wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "all pods to end")
 
 
-def test_group_ends_when_all_its_pods_have(executor, tmp_path):
+def test_group_ends_when_all_its_pods_have(executor, api, namespace, tmp_path):
     executor = dataclasses.replace(executor, nodes=2)
     text = "[ $NODE_RANK = 0 ] || { sleep 4; touch $NEMO_AIRFLOW_OUTPUT_DIR/late; }"
     session, handle = submit(executor, script_job(text))
     assert follow(executor, handle)[0].succeeded
+    assert '"type":"end"' in api.read_namespaced_pod_log(f"{handle.key}-1", namespace)
     assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/late"]
 
 
@@ -498,6 +499,19 @@ def test_pod_that_somebody_deletes_after_the_first_has_succeeded_loses_the_group
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the first pod to end")
     api.delete_namespaced_pod(f"{handle.key}-1", namespace, grace_period_seconds=0)
     assert follow(executor, handle)[0].status.state is JobState.LOST
+
+
+def test_others_are_watched_and_ended_also_when_the_first_pod_was_deleted(executor, api, namespace):
+    executor = dataclasses.replace(executor, nodes=2, linger=0)
+    session, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || sleep 600"))
+    wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the first pod to end")
+    api.delete_namespaced_pod(f"{handle.key}-0", namespace, grace_period_seconds=0)
+    wait_until(lambda: len(pods_of(api, namespace, handle.key)) == 1, "the first pod to be gone")
+    first = JobStatus(JobState.SUCCEEDED, 0)
+    assert blocking.run(session.rest(handle, first)) is None
+    failed = JobStatus(JobState.FAILED, 7, FailureKind.USER_ERROR)
+    assert blocking.run(session.rest(handle, failed)) == failed
+    wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
 
 
 def test_first_pod_that_fails_ends_the_others_while_it_waits_for_its_outputs_to_be_fetched(executor, api, namespace):

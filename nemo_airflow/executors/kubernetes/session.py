@@ -278,13 +278,16 @@ class KubernetesSession(Session):
         if pods is None or not _is_of(handle, pods):
             return first
         status = first
+        # By rank: the first may have been deleted since, but how it ended is known.
+        others = [pod for pod in pods if label(pod, manifest.RANK) != "0"]
         if first.state is JobState.SUCCEEDED:
-            status = group_status(pods, await self._each(self._end_of, pods[1:]))
+            nodes = int(annotation(pods[0], manifest.NODES) or 1)
+            status = group_status(others, await self._each(self._end_of, others), nodes)
         if status.state is JobState.RUNNING:
             return None
         if status.state is JobState.SUCCEEDED:
             return first
-        if alive := [pod for pod in pods[1:] if not _is_leaving(pod)]:
+        if alive := [pod for pod in others if not _is_leaving(pod)]:
             await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
         return status
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.executors.kubernetes import manifest
@@ -84,34 +84,34 @@ def job_status(pods: Sequence[Mapping[str, Any]], now: float) -> JobStatus:
     if not cancelled and (failed := _first_failure(pods, statuses)):
         return failed
     if len(pods) < nodes:
-        return JobStatus(JobState.UNKNOWN, reason=f"pods {_missing(pods, nodes)} of the job are not there")
+        return JobStatus(JobState.UNKNOWN, reason=f"pods {_missing(pods, range(nodes))} of the job are not there")
     for status in statuses:
         if status.state is JobState.PENDING:
             return status
     return JobStatus(JobState.RUNNING)
 
 
-def group_status(pods: Sequence[Mapping[str, Any]], ends: Sequence[JobStatus]) -> JobStatus:
+def group_status(others: Sequence[Mapping[str, Any]], ends: Sequence[JobStatus], nodes: int) -> JobStatus:
     """Returns how a group ends whose first pod's job has succeeded; RUNNING while others run.
 
     Args:
-        pods: All pods of the group that there are.
-        ends: How the jobs of all but the first have ended, or how they fare.
+        others: The pods of the group that there are, but for the first.
+        ends: How their jobs have ended, or how they fare.
+        nodes: Pods that the group began with.
     """
-    nodes = int(annotation(pods[0], manifest.NODES) or 1)
-    if failed := _first_failure(pods[1:], ends):
+    if failed := _first_failure(others, ends):
         return failed
-    if len(pods) < nodes:
-        reason = f"pods {_missing(pods, nodes)} of the job are gone: somebody has deleted them"
+    if len(others) < nodes - 1:
+        reason = f"pods {_missing(others, range(1, nodes))} of the job are gone: somebody has deleted them"
         return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason=reason)
     if not all(end.state.is_final for end in ends):
         return JobStatus(JobState.RUNNING)
     return next((end for end in ends if end.state is JobState.CANCELLED), JobStatus(JobState.SUCCEEDED, 0))
 
 
-def _missing(pods: Sequence[Mapping[str, Any]], nodes: int) -> str:
+def _missing(pods: Sequence[Mapping[str, Any]], ranks: Iterable[int]) -> str:
     present = {label(pod, manifest.RANK) for pod in pods}
-    return ", ".join(f"-{rank}" for rank in range(nodes) if str(rank) not in present)
+    return ", ".join(f"-{rank}" for rank in ranks if str(rank) not in present)
 
 
 def _first_failure(pods: Sequence[Mapping[str, Any]], statuses: Sequence[JobStatus]) -> JobStatus | None:
