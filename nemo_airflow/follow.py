@@ -49,8 +49,18 @@ class Sink(Protocol):
     def record(self, record: Record) -> None:
         """Takes one record of the stream."""
 
-    async def finish(self, status: JobStatus, folder: Path, error: str) -> None:
-        """Takes how the job ended, and the folder of what came back: its outputs and ``log.txt``."""
+    async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
+        """Takes how the job ended, and the folder of what came back: its outputs and ``log.txt``.
+
+        Args:
+            status: How the job ended.
+            folder: What came back.
+            error: The job's error with its traceback, or empty.
+            collected: Whether the outputs are all there. Of those that are not, an earlier follower may have kept more.
+
+        Returns:
+            Whether everything is kept: the back-end may let go of it.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +144,12 @@ class Follower:
             log = folder / "log.txt"
             log.touch()
             outcome = await self._end_of(await self._follow(log))
-            if self._has_outputs:
-                await self._attempt("collect the outputs", self._collect(folder / "outputs"))
-            await self._sink.finish(
-                outcome.status, folder, "\n".join(filter(None, (outcome.message, outcome.traceback)))
+            collected = not self._has_outputs or await self._attempt(
+                "collect the outputs", self._collect(folder / "outputs")
             )
-            if self._has_outputs:
+            error = "\n".join(filter(None, (outcome.message, outcome.traceback)))
+            kept = await self._sink.finish(outcome.status, folder, error, collected=collected)
+            if self._has_outputs and collected and kept:
                 # Not before: whoever follows the job after us, should we be killed, has to find them.
                 await self._attempt(
                     "release the outputs", Monitor.shared(self._executor).session.release([self._handle])
@@ -264,12 +274,14 @@ class Follower:
                 await asyncio.to_thread(_empty, into)
                 await Monitor.shared(self._executor).session.collect(self._handle, into)
 
-    async def _attempt(self, what: str, call: Any) -> None:
-        """Does what comes after the job's end, which must not change how it ended."""
+    async def _attempt(self, what: str, call: Any) -> bool:
+        """Does what comes after the job's end, which must not change how it ended; returns whether it was done."""
         try:
             await call
         except (BackendUnavailable, ExecutorError, OSError) as error:
             self._warn(f"could not {what}: {error}")
+            return False
+        return True
 
     @staticmethod
     def _was_ended_from_outside(status: JobStatus, end: JobStatus) -> bool:

@@ -132,7 +132,7 @@ class RunSink:
         if self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
 
-    async def finish(self, status: JobStatus, folder: Path, error: str) -> None:
+    async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
         """Records how the job ended, and keeps its log and outputs; waits a bounded time for the tracker."""
         if self._queue is None and self._run.ref is not None:
             self._open_queue(self._run)
@@ -141,15 +141,16 @@ class RunSink:
                 await asyncio.wait_for(self._opening, _OPEN_AGAIN)
         if self._queue is None:
             self._warn("the tracking server was away until the end: this run is not recorded")
-            return
+            return False
         kept = folder / "kept"
         await asyncio.to_thread(self._gather, folder, kept)
-        if digest := await asyncio.to_thread(self._share, kept):
+        # Else the tag would no longer name what an earlier follower has kept, before the back-end let go of it.
+        if collected and (digest := await asyncio.to_thread(self._share, kept)):
             self._queue.put_tags({OUTPUTS_DIGEST: digest})
         self._queue.put_artifacts(kept)
         self._queue.put_ended(status, error=error)
         self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED)
-        await self._queue.drain(_DRAIN)
+        return await self._queue.drain(_DRAIN)
 
     def _gather(self, folder: Path, kept: Path) -> None:
         try:

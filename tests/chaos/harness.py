@@ -352,10 +352,12 @@ class _Sink:
     def record(self, record: object) -> None:
         """Has no use for records."""
 
-    async def finish(self, status: object, folder: Path, error: str) -> None:
-        """Takes what the job has written."""
-        note = folder / "outputs/note"
-        self._target.write_bytes(note.read_bytes() if note.exists() else b"")
+    async def finish(self, status: object, folder: Path, error: str, *, collected: bool) -> bool:
+        """Takes what the job has written, unless an earlier triggerer has and the back-end let go of it since."""
+        if collected or not self._target.exists():
+            note = folder / "outputs/note"
+            self._target.write_bytes(note.read_bytes() if note.exists() else b"")
+        return True
 
 
 def _write(path: Path, text: str) -> None:

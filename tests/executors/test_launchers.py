@@ -28,9 +28,10 @@ def run(executor, job, timeout=200):
         def record(self, record):
             records.append(record)
 
-        async def finish(self, status, folder, error):
+        async def finish(self, status, folder, error, *, collected):
             outputs = folder / "outputs"
             self.outputs = sorted(path.name for path in outputs.iterdir()) if outputs.is_dir() else []
+            return True
 
     sink = Sink()
     handle = blocking.run(executor.connect().submit(executor.render(job)))
