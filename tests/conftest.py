@@ -1,4 +1,4 @@
-"""Keeps the tests' Airflow apart from the user's; must run before Airflow is imported anywhere."""
+"""Keeps the tests apart from what the machine happens to set; must run before Airflow is imported anywhere."""
 
 import atexit
 import os
@@ -13,8 +13,11 @@ import pytest
 _HOME = Path(tempfile.mkdtemp(prefix="nemo-airflow-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 (_HOME / "dags").mkdir()
-for name in [name for name in os.environ if name.startswith(("AIRFLOW", "NEMO_AIRFLOW", "MLFLOW"))]:
+# A newcomer's Python writes bytecode beside the code and buffers what it prints: so do the tests and all they start.
+_UNSET = ("AIRFLOW", "NEMO_AIRFLOW", "MLFLOW", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+for name in [name for name in os.environ if name.startswith(_UNSET)]:
     del os.environ[name]
+sys.dont_write_bytecode = False
 os.environ.update(
     AIRFLOW_HOME=str(_HOME),
     NEMO_AIRFLOW_HOME=str(_HOME / "nemo"),
@@ -22,7 +25,7 @@ os.environ.update(
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
 )
 
-pytest_plugins = ["lab.fixtures"]
+pytest_plugins = ["lab.fixtures", "side_by_side", "time_table"]
 pytest.register_assert_rewrite("nemo_airflow.testing.conformance")  # it tells what it found
 
 

@@ -19,14 +19,18 @@ _FIXTURES = {"lab", "lab_docker", "lab_kubeconfig", "lab_ssh", "lab_slurm", "lab
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "lab: needs a real back-end; set on every test that uses a fixture of the lab")
+    config.addinivalue_line("markers", "browser: needs Chromium; set on every test that uses the fixture browser")
 
 
 # First, so that `-m "not lab"` finds the marks.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        fixtures = getattr(item, "fixturenames", ())
+        if _FIXTURES.intersection(fixtures):
             item.add_marker("lab")
+        if "browser" in fixtures:
+            item.add_marker("browser")
 
 
 @pytest.fixture(scope="session")

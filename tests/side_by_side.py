@@ -1,0 +1,46 @@
+"""Pytest plugin: tests of one back-end run one after the other, different back-ends side by side.
+
+Most tests of a back-end wait for it, so under ``pytest -n N --dist loadgroup --no-loadscope-reorder`` several of them
+share two cores. A group is what must not be disturbed: a cluster's queue, a daemon that is killed, an Airflow. A test
+of no back-end is grouped with the others of its file, since they share their fixtures.
+"""
+
+from pathlib import Path
+
+import pytest
+
+# The fixtures that decide a test's group, the most particular first; the order is also that in which groups start,
+# so that the longest begin at once.
+GROUPS = {
+    "breaking": ("lab_to_break",),
+    "ray-clusters": ("start_cluster", "two_nodes"),
+    "slurm": ("lab_slurm", "lab_torch"),
+    "kubernetes": ("lab_kubeconfig",),
+    "ray": ("lab_ray", "ray_address"),
+    "airflow": ("airflow_server", "airflow"),
+    "skypilot": ("sky_server",),
+    "ssh": ("lab_ssh",),
+    "docker": ("lab_docker",),
+}
+
+
+def find_group(item: pytest.Item) -> str:
+    """Returns the name of the group that a test belongs to."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    for group, names in GROUPS.items():
+        if fixtures.intersection(names):
+            return group
+    return Path(item.location[0]).as_posix()
+
+
+# First: xdist writes the group into a test's id in the same hook, and must find the mark.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks each test with its group, and puts the groups that take longest in front."""
+    if config.getoption("dist", "no") != "loadgroup":
+        return
+    ranks = {group: rank for rank, group in enumerate(GROUPS)}
+    groups = {item: find_group(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: ranks.get(groups[item], len(ranks)))  # stable: the order within a group stays
