@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from nemo_airflow.exceptions import NemoAirflowError, SettingsError
+from nemo_airflow.cli.ports import check_port, hold_port, port_of
+from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.executors.processes import kill_marked
 
 T = TypeVar("T")
@@ -51,7 +51,8 @@ class AirflowServer:
         open_to_all: bool = False,
     ) -> None:
         self.home = home.absolute()
-        self.port = port if port is not None else free_port()
+        self._held = [hold_port() for _ in range(2 if port is not None else 3)]
+        self.port = port if port is not None else port_of(self._held[2])
         self.url = f"http://127.0.0.1:{self.port}"
         self._mark = secrets.token_hex(8)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -76,8 +77,8 @@ class AirflowServer:
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(port_of(self._held[0])),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(port_of(self._held[1])),
         }
 
     @property
@@ -144,6 +145,8 @@ class AirflowServer:
         # Jobs do not inherit the mark; what has it now is a process that a component forgot.
         kill_marked(_MARK, self._mark)
         self._client.close()
+        for holder in self._held:
+            holder.close()
 
     # Talking to it
 
@@ -251,23 +254,6 @@ class ApiError(NemoAirflowError):
     def __init__(self, message: str, status: int) -> None:
         self.status = status
         super().__init__(message)
-
-
-def free_port() -> int:
-    """Returns a port on the loopback address that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def check_port(port: int, option: str) -> None:
-    """Raises :class:`SettingsError` when somebody listens on a port already."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            raise SettingsError(f"port {port} cannot be used ({error}): choose another with {option}") from error
 
 
 def until_interrupted() -> Iterator[None]:

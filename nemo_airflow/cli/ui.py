@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from nemo_airflow.cli.airflow_server import AirflowServer, check_port, until_interrupted
+from nemo_airflow.cli.airflow_server import AirflowServer, until_interrupted
+from nemo_airflow.cli.ports import check_port
 from nemo_airflow.exceptions import NemoAirflowError, SettingsError
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import itertools
 import json
 import os
 import shutil
@@ -23,6 +22,8 @@ import httpx
 import psutil
 import pytest
 
+from nemo_airflow.cli.ports import hold_port, port_of
+
 _START = 120.0
 
 
@@ -38,7 +39,8 @@ class RayCluster:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Ray puts sockets there
         self.cpus = cpus
         self._env = env or {}
-        self._port, self._dashboard, self.agent, self._client = (_free_port() for _ in range(4))
+        self._held = [_hold_port() for _ in range(4)]
+        self._port, self._dashboard, self.agent, self._client = (port_of(holder) for holder in self._held)
         self._nodes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -74,11 +76,12 @@ class RayCluster:
     def add_worker(self, resources: dict[str, float], agent: int | None = None) -> subprocess.Popen[bytes]:
         """Adds a node with one CPU and some custom resources; its agent listens on a free port unless told where."""
         count = len(self.nodes())
+        self._held.append(_hold_port())
         node = self._start(
             f"--address=127.0.0.1:{self._port}",
             "--num-cpus=1",
             f"--resources={json.dumps(resources)}",
-            f"--dashboard-agent-listen-port={agent or _free_port()}",
+            f"--dashboard-agent-listen-port={agent or port_of(self._held[-1])}",
             name=f"worker{count}",
         )
         self._nodes.append(node)
@@ -103,6 +106,8 @@ class RayCluster:
     def remove(self) -> None:
         """Kills all nodes, and deletes what they wrote."""
         self.stop()
+        for holder in self._held:
+            holder.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _get(self, path: str) -> httpx.Response:
@@ -152,16 +157,12 @@ def _kill_session(node: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
-_ports = itertools.count(20_000 + os.getpid() % 10_000)
-
-
-def _free_port() -> int:
-    """Returns a port that nobody listens on, above those that Ray gives to its workers, and each once."""
-    for port in _ports:
-        with socket.socket() as candidate, contextlib.suppress(OSError):
-            candidate.bind(("", port))
-            return port
-    raise AssertionError
+def _hold_port() -> socket.socket:
+    """Holds a port that is below those the kernel gives to clients, and above those that Ray gives to its workers."""
+    for port in range(20_000, 30_000):
+        with contextlib.suppress(OSError):
+            return hold_port(port)
+    raise AssertionError("all ports are in use")
 
 
 @functools.cache
