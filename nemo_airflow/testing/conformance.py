@@ -16,6 +16,7 @@ import asyncio
 import dataclasses
 import inspect
 import multiprocessing
+import resource
 import signal
 import time
 import uuid
@@ -40,6 +41,10 @@ from nemo_airflow.testing import conformance_jobs
 _TRICKY = (
     "a 'quoted' \"text\" with $(echo injected) `id` $HOME ; && | > \\ \n a second line\ttab, ünïcödé → 漢字 🙂 %s {x}"
 )
+
+
+_LARGE = 96_000_000
+"""Bytes of a large output: many times what a connection may hold at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,13 +254,15 @@ class ExecutorConformance:
         assert (tmp_path / "with space" / "ünï.txt").read_bytes() == b"x" * 10
 
     def test_large_output_and_many_small_ones_are_collected(
-        self, run: Callable[..., Finished], session: Session, tmp_path: Path
+        self, executor: Executor, run: Callable[..., Finished], tmp_path: Path
     ) -> None:
-        handle = run("write_large_output", size=500_000_000, others=2000).handle
-        collected = self.collect(session, handle, tmp_path)
-        assert len(collected) == 2001
-        assert (tmp_path / "large.bin").stat().st_size == 500_000_000
+        handle = run("write_large_output", size=_LARGE, others=2000).handle
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            collected, grown = pool.apply(_collect_and_measure, (executor, handle, tmp_path))
+        assert collected == 2001
+        assert (tmp_path / "large.bin").stat().st_size == _LARGE
         assert (tmp_path / "small" / "1999").read_text() == "1999"
+        assert grown < _LARGE * 2 / 3, "a large file is not to be held in memory"
 
     def test_output_that_links_outside_is_refused(
         self, run: Callable[..., Finished], session: Session, tmp_path: Path
@@ -324,7 +331,7 @@ class ExecutorConformance:
         assert len(set(handles)) == 1
         assert self.follow(executor, handles[0]).lines == ["line 0", "line 1", "line 2"]
 
-    @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 0.6, 1.0])
+    @pytest.mark.parametrize("delay", [0.0, 0.3])
     def test_submit_that_is_killed_and_done_again_starts_one_job(
         self, executor: Executor, session: Session, make: Callable[..., Job], delay: float
     ) -> None:
@@ -370,22 +377,22 @@ class ExecutorConformance:
     def test_answer_that_knows_no_job_once_loses_none(
         self, executor: Executor, session: Session, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=8, pause=0.5))))
+        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=4, pause=0.6))))
         asked = blocking.run(_disturb(executor, monkeypatch, _know_nothing))
         finished = self.follow(executor, handle)
         assert asked[0] > 2
         assert finished.outcome.succeeded
-        assert finished.lines == [f"line {number}" for number in range(8)]
+        assert finished.lines == [f"line {number}" for number in range(4)]
 
     def test_back_end_that_is_away_for_a_moment_loses_and_doubles_nothing(
         self, executor: Executor, session: Session, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=8, pause=0.5))))
+        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=4, pause=0.6))))
         asked = blocking.run(_disturb(executor, monkeypatch, _be_away))
         finished = self.follow(executor, handle)
         assert asked[0] > 2
         assert finished.outcome.succeeded
-        assert finished.lines == [f"line {number}" for number in range(8)]
+        assert finished.lines == [f"line {number}" for number in range(4)]
         assert [text for text in finished.warnings if "cannot be reached" in text], finished.warnings
 
     # Reading
@@ -428,6 +435,19 @@ class ExecutorConformance:
 def _submit(arguments: tuple[Executor, Any]) -> JobHandle:
     executor, request = arguments
     return asyncio.run(executor.connect().submit(request))
+
+
+def _collect_and_measure(executor: Executor, handle: JobHandle, into: Path) -> tuple[int, int]:
+    """Collects a job's outputs; returns their count and by how many bytes this process has grown meanwhile."""
+
+    async def collect() -> tuple[int, int]:
+        session = executor.connect()
+        await session.poll([handle])  # loads the client
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        count = len(await session.collect(handle, into))
+        return count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+    return asyncio.run(collect())
 
 
 def _submit_and_say(begun: Any, executor: Executor, request: Any) -> None:
