@@ -23,6 +23,7 @@ from tenacity import (
     wait_exponential,
 )
 
+from nemo_airflow.clean import LONGEST_MESSAGE, LONGEST_TRACEBACK, clean_text, clean_value, shorten_text
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.folder import status_of_end
@@ -38,6 +39,13 @@ _TRIES_UNSAID = 3
 
 _COLLECT_FOR = 600.0
 """Seconds for which a back-end that is away is asked again for a job's outputs."""
+
+_PIECE = 16 << 10
+"""Bytes of the stream that are taken apart at once: of the shortest lines, some ten milliseconds of work."""
+
+_TURN = 0.02
+"""Seconds of work after which the other jobs of the event loop have their turn: Airflow counts a triggerer as dead
+whose loop is held for long."""
 
 _ENDED_FROM_OUTSIDE = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.QUOTA})
 """What only the back-end knows: to the runner these look like a cancellation."""
@@ -85,8 +93,9 @@ class Outcome:
         return self.status.state is JobState.SUCCEEDED
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the outcome as plain JSON types."""
-        return {**dataclasses.asdict(self), "status": self.status.to_json()}
+        """Returns the outcome as plain JSON types, all of which Airflow can send on and store."""
+        data = clean_value({**dataclasses.asdict(self), "status": self.status.to_json()})
+        return dict(data)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
@@ -121,8 +130,8 @@ class Follower:
         self._executor = executor
         self._handle = handle
         self._on_line = on_line
-        self._warn = warn
-        self._inform = inform or warn
+        self._warn: Callable[[str], None] = lambda text: warn(clean_text(text))
+        self._inform: Callable[[str], None] = lambda text: (inform or warn)(clean_text(text))
         self._sink = sink
         self._deadline = deadline
         self._reader = StreamReader()
@@ -131,6 +140,7 @@ class Follower:
         """How the other machines of a group have ended, after the first."""
         self._timed_out = False
         self._waits = ""
+        self._turn_begun = 0.0
 
     async def run(self) -> Outcome:
         """Returns how the job ended, once all it wrote was passed on.
@@ -171,7 +181,7 @@ class Follower:
         try:
             async with asyncio.timeout(self._give_up_after()):
                 async for update in monitor.watch(self._handle):
-                    self._take(update, log)
+                    await self._take(update, log)
                     status = update.status or status
                     if self._has_ended_by_itself:
                         break
@@ -183,7 +193,7 @@ class Follower:
             )
         finally:
             overdue.cancel()
-        self._pass_on(self._reader.finish(), log)
+        await self._pass_on(self._reader.finish(), log)
         return status
 
     @property
@@ -229,21 +239,25 @@ class Follower:
                 self._warn(f"cannot cancel the job yet: {error}")
                 await asyncio.sleep(5)
 
-    def _take(self, update: Update, log: Path | None) -> None:
+    async def _take(self, update: Update, log: Path | None) -> None:
         if update.status and update.status.state is JobState.PENDING and update.status.reason != self._waits:
             self._waits = update.status.reason
             self._inform(f"the job waits: {self._waits}")
         if update.outage:
             self._warn(f"the back-end cannot be reached, trying again; the job goes on: {update.outage}")
-        self._pass_on(self._reader.feed(update.data), log)
+        for begin in range(0, len(update.data), _PIECE):
+            await self._pass_on(self._reader.feed(update.data[begin : begin + _PIECE]), log)
 
-    def _pass_on(self, items: list[Line | Record], log: Path | None) -> None:
+    async def _pass_on(self, items: list[Line | Record], log: Path | None) -> None:
         lines = [item.text + "\n" for item in items if isinstance(item, Line)]
         if log is not None and lines:
             # Not kept open: thousands of jobs are followed at once.
             with log.open("a", encoding="utf-8") as file:
                 file.writelines(lines)
         for item in items:
+            if time.monotonic() - self._turn_begun > _TURN:
+                await asyncio.sleep(0)
+                self._turn_begun = time.monotonic()
             if isinstance(item, Line):
                 self._on_line(item)
             else:
@@ -261,7 +275,8 @@ class Follower:
         """Whether there may be outputs: a job without a last record did not come to count them."""
         if self._end is None or self._executor.is_group:
             return True
-        return bool(self._end.data.get("outputs", {}).get("files", 1))
+        outputs = self._end.data.get("outputs")
+        return not isinstance(outputs, Mapping) or bool(outputs.get("files", 1))
 
     async def _collect(self, into: Path) -> None:
         async for attempt in AsyncRetrying(
@@ -301,11 +316,16 @@ class Follower:
             )
         if status.state is JobState.SUCCEEDED:
             return Outcome(status, result=end.get("result"))
-        error = end.get("error") or {}
+        error = end.get("error")
+        traceback = str(error.get("traceback") or "") if isinstance(error, Mapping) else ""
         message = status.reason or f"the job ended {status.state}"
         if status.failure is FailureKind.TIMEOUT:
             message = status.reason or "the job ran into its time limit"
-        return Outcome(status, message=message, traceback=str(error.get("traceback") or ""))
+        return Outcome(
+            status,
+            message=clean_text(shorten_text(message, LONGEST_MESSAGE)),
+            traceback=clean_text(shorten_text(traceback, LONGEST_TRACEBACK)),
+        )
 
 
 def _empty(folder: Path) -> None:

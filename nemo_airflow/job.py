@@ -53,6 +53,17 @@ class FailureKind(enum.StrEnum):
     LOST = "lost"
     CANCELLED = "cancelled"
 
+    @classmethod
+    def parse(cls, text: str) -> FailureKind:
+        """Returns the kind of a name; USER_ERROR for one that only a newer version knows.
+
+        Jobs, triggerers and workers are not updated at the same moment: an unknown name must not fail whoever reads it.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            return cls.USER_ERROR
+
 
 class _Plain:
     """JSON forms for the frozen dataclasses below."""
@@ -250,7 +261,7 @@ class JobStatus(_Plain):
         fields = dict(data)
         fields["state"] = JobState(fields["state"])
         if fields.get("failure"):
-            fields["failure"] = FailureKind(fields["failure"])
+            fields["failure"] = FailureKind.parse(fields["failure"])
         return cls(**fields)
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
+
+from nemo_airflow.clean import clean_value
 
 VERSION = 1
 """Version of the records that this reader knows."""
@@ -118,13 +121,15 @@ class StreamReader:
 
     def _add_record(self, items: list[Line | Record], raw: bytes) -> None:
         try:
-            data = json.loads(raw)
+            data = clean_value(json.loads(raw))
             version, kind, timestamp = data["v"], data["type"], float(data["ts"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             items.append(self._warning(f"a record on the job's stream cannot be read: {raw[:80]!r}"))
             return
         if version != VERSION:
             items.append(self._warning(f"a record of version {version!r} was passed over: update nemo-airflow"))
+        elif not math.isfinite(timestamp):
+            items.append(self._warning(f"a record on the job's stream has no time: {raw[:80]!r}"))
         elif kind == "clock":
             self._clock = timestamp
         else:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nemo_airflow.clean import LONGEST_MESSAGE, clean_text, clean_value, shorten_text
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.processes import ProcessRef
 from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
@@ -21,6 +22,15 @@ _STATES = {
     "timeout": JobState.FAILED,
     "cancelled": JobState.CANCELLED,
 }
+
+
+def parse_end(text: str | bytes) -> dict[str, Any] | None:
+    """Returns a runner's end mark, ``end.json``, as it can be stored and sent on; None where it is damaged."""
+    try:
+        end = clean_value(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+    return end if isinstance(end, dict) else None
 
 
 def status_of_end(end: Mapping[str, object]) -> JobStatus:
@@ -34,12 +44,13 @@ def status_of_end(end: Mapping[str, object]) -> JobStatus:
     reason = ""
     if isinstance(error, Mapping):
         reason = ": ".join(str(error[k]) for k in ("type", "message") if error.get(k))
-    failure = FailureKind(str(end["failure"])) if end.get("failure") else None
+    failure = FailureKind.parse(str(end["failure"])) if end.get("failure") else None
     if state is JobState.CANCELLED:
         failure = failure or FailureKind.CANCELLED
     elif state is JobState.FAILED:
         failure = failure or FailureKind.USER_ERROR
     code = end.get("exit_code")
+    reason = shorten_text(clean_text(reason), LONGEST_MESSAGE)
     return JobStatus(state, code if isinstance(code, int) else None, failure, reason)
 
 
@@ -75,7 +86,10 @@ class JobFolder:
 
     def end_status(self) -> JobStatus | None:
         """Returns how the job ended, or None when it has not."""
-        end = _read_json(self.path / "end.json")
+        try:
+            end = parse_end((self.path / "end.json").read_bytes())
+        except FileNotFoundError:
+            return None
         return status_of_end(end) if end else None
 
     def labels(self) -> dict[str, str]:

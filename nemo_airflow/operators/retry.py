@@ -45,7 +45,7 @@ class FailureKindRetryPolicy(RetryPolicy):
         if isinstance(exception, BackendUnavailable):
             return RetryDecision.retry(delay, "the back-end was away")
         if isinstance(exception, (JobFailed, SubmitError)):
-            kind = FailureKind(exception.kind)
+            kind = FailureKind.parse(exception.kind)
             if kind in self.kinds:
                 return RetryDecision.retry(delay, f"the job failed ({kind}), which is worth another try")
             return RetryDecision.fail(f"the job failed ({kind}), which another try would not mend")

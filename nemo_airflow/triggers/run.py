@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from nemo_airflow.clean import clean_value
 from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower
@@ -82,7 +83,8 @@ class NemoRunTrigger(BaseTrigger):
             event["outcome"] = outcome.to_json()
         except NemoAirflowError as error:
             event["error"] = str(error)
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # Airflow's
+        # What Airflow cannot send on would end the triggerer, and each that takes the trigger over.
+        yield TriggerEvent(clean_value(event))  # type: ignore[no-untyped-call]  # Airflow's
 
     async def on_kill(self) -> None:
         """Cancels the job: a user marked the task failed or succeeded, or cleared it."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from nemo_airflow.clean import clean_text
 from nemo_airflow.stream import Line
 
 LOGGER = "nemo_airflow.job"
@@ -66,7 +67,7 @@ class TaskLog:
         late = min(max(self._shown + 1 - time // 1000, 0), 999) if self._logged else 0
         when = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=time + 1000 * late)
         digits = f"{late:03}" if late else ""
-        _log.info(line.text, timestamp=f"{when:%Y-%m-%dT%H:%M:%S.%f}{digits}Z")
+        _log.info(clean_text(line.text), timestamp=f"{when:%Y-%m-%dT%H:%M:%S.%f}{digits}Z")
 
 
 def _trigger_logs(task_instance: Any) -> Iterator[Path]:

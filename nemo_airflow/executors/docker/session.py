@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import logging
 import tarfile
 import time
@@ -19,7 +18,7 @@ from nemo_airflow.executors.docker import submission
 from nemo_airflow.executors.docker.api import Access, Docker, in_thread
 from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
 from nemo_airflow.executors.docker.status import end_status, seconds, state_of, stopped
-from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.executors.folder import parse_end, status_of_end
 from nemo_airflow.executors.outputs import extract_outputs, file_of
 from nemo_airflow.executors.pace import Pace
 from nemo_airflow.executors.timed_log import TimedLog
@@ -108,7 +107,8 @@ class DockerSession(Session):
         if container["State"]["ExitCode"] == 0:
             return JobStatus(JobState.SUCCEEDED, 0)
         mark = self._file(container, "end.json")
-        status = status_of_end(json.loads(mark)) if mark else None
+        end = parse_end(mark) if mark else None
+        status = status_of_end(end) if end else None
         if status is not None and status.state is not JobState.CANCELLED:
             return status
         cancelled = self._file(container, "cancel") is not None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import time
 from collections.abc import Mapping
 
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, Troubled
 from nemo_airflow.executors.kubernetes.manifest import CONTAINER
 from nemo_airflow.executors.timed_log import TimedLog
@@ -128,6 +128,6 @@ class PodLog:
         for line in reversed(tail.split(b"\n")):
             _, mark, record = line.partition(MARK)
             if mark:
-                data: JsonObject = json.loads(record)
-                return data if data.get("type") == "end" else None
+                data = parse_end(record)
+                return data if data is not None and data.get("type") == "end" else None
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
 from nemo_airflow.executors.base import Request
-from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.executors.folder import parse_end, status_of_end
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.executors.ssh.executor import SSHExecutor
 from nemo_airflow.executors.ssh.session import RemoteSession, parse_marks
@@ -110,10 +110,11 @@ cat claim""")
 
     def _status(self, said: str) -> JobStatus:
         word, _, end = said.partition(" ")
-        if word == "ended":
-            return status_of_end(json.loads(end))
+        mark = parse_end(end) if word == "ended" else None
+        if mark is not None:
+            return status_of_end(mark)
         if word == "alive":
             return JobStatus(JobState.RUNNING)
-        if word == "dead":
+        if word in ("dead", "ended"):
             return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason="the runner is gone and left no end mark")
         return JobStatus(JobState.UNKNOWN, reason=f"no job of that key on the host of {self._conn_id!r}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session
+from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.executors.ssh.shell import Answer, Shell
@@ -127,7 +128,8 @@ class RemoteSession(Session):
         if not keys:
             return {}
         answer = await self.shell.run(folders.ends(self._root, keys))
-        return {key: json.loads(end) for key, _, end in parse_marks(answer.text)}
+        marks = {key: parse_end(end) for key, _, end in parse_marks(answer.text)}
+        return {key: mark for key, mark in marks.items() if mark is not None}
 
 
 def parse_marks(text: str) -> list[tuple[str, str, str]]:
