@@ -10,7 +10,7 @@ import os
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, shipping
@@ -18,11 +18,8 @@ from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Sessio
 from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ssh import folders
-from nemo_airflow.executors.ssh.shell import Answer, Shell
+from nemo_airflow.executors.ssh.shell import Answer, Pipe, Shell
 from nemo_airflow.job import Archive, FailureKind, JobHandle, JobState
-
-if TYPE_CHECKING:
-    import asyncssh
 
 _BLOCK = 1 << 20
 _NO_ROOM = ("no space left", "quota exceeded", "disk quota")
@@ -153,7 +150,7 @@ async def _blocks(file: io.BufferedIOBase) -> AsyncIterator[bytes]:
         yield block
 
 
-async def _extract(stream: asyncssh.SSHReader[bytes], into: Path) -> list[Path]:
+async def _extract(stream: Pipe, into: Path) -> list[Path]:
     """Unpacks an archive while it comes: the unpacking blocks, so it has a thread and a pipe."""
     read_end, write_end = os.pipe()
     unpacking = asyncio.create_task(asyncio.to_thread(_unpack, read_end, into))

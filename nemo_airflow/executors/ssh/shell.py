@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -114,17 +115,23 @@ class Shell:
                 )
 
     @contextlib.asynccontextmanager
-    async def receive(self, command: str) -> AsyncIterator[asyncssh.SSHReader[bytes]]:
+    async def receive(self, command: str) -> AsyncIterator[Pipe]:
         """Runs a command on a channel of its own, and gives its standard output to read.
+
+        What the login's start-up files print before that is left out.
 
         Raises:
             BackendUnavailable: The host cannot be reached, was cut off, or the command failed.
         """
+        begin = secrets.token_hex(8)
+        marked = f"exec sh -c {shlex.quote(f'echo {begin}; {command}')}"
         async with self._transfers:
             with _transport_errors(self._conn_id):
-                process = await (await self._connected()).create_process(command, encoding=None)
+                process = await (await self._connected()).create_process(marked, encoding=None)
                 try:
-                    yield process.stdout
+                    output = Pipe(process.stdout)
+                    await asyncio.wait_for(output.until(f"{begin}\n".encode()), _TIMEOUT)
+                    yield output
                     done = await process.wait()
                 finally:
                     process.close()
@@ -159,10 +166,12 @@ class Shell:
     async def _shell(self) -> asyncssh.SSHClientProcess[bytes]:
         if self._process is None or self._process.is_closing() or self._process.exit_status is not None:
             link = await self._connected()
-            # Login start-up files may print, and may be slow: this pays for them once.
-            self._process = await link.create_process("exec sh", encoding=None)
-            self._out, self._err = _Pipe(self._process.stdout), _Pipe(self._process.stderr)
-            self._process.stdin.write(b"cd\n")
+            # Login start-up files may be slow: this pays for them once. What they print belongs to no command.
+            process = await link.create_process("exec sh", encoding=None)
+            self._process, begin = process, secrets.token_hex(8)
+            self._out, self._err = Pipe(process.stdout), Pipe(process.stderr)
+            process.stdin.write(f"cd; echo {begin}; echo {begin} >&2\n".encode())
+            await asyncio.gather(self._out.until(f"{begin}\n".encode()), self._err.until(f"{begin}\n".encode()))
         return self._process
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
@@ -179,12 +188,20 @@ class Shell:
             process.close()
 
 
-class _Pipe:
-    """One of the shell's outputs, read up to marks; asyncssh's own ``readuntil`` ends at its window's size."""
+class Pipe:
+    """An output of a command, read up to marks; asyncssh's own ``readuntil`` ends at its window's size."""
 
     def __init__(self, reader: asyncssh.SSHReader[bytes]) -> None:
         self._reader = reader
         self._data = bytearray()
+
+    async def read(self, size: int) -> bytes:
+        """Reads what comes next, at most so many bytes; nothing at the end."""
+        if not self._data:
+            return await self._reader.read(size)
+        found = bytes(self._data[:size])
+        del self._data[:size]
+        return found
 
     async def until(self, mark: bytes) -> bytes:
         """Reads up to a mark and past it; returns what stands before it."""
@@ -231,4 +248,4 @@ def _transport_errors(conn_id: str) -> Iterator[None]:
         raise BackendUnavailable(f"the connection to the host of {conn_id!r} was cut off: {reason}") from error
 
 
-__all__ = ["Answer", "Shell"]
+__all__ = ["Answer", "Pipe", "Shell"]

@@ -1,0 +1,72 @@
+"""A login whose start-up files print, as those of many clusters do, on the lab's real sshd and Slurm."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+from lab.connections import ssh_connection
+
+from nemo_airflow import blocking
+from nemo_airflow.executors import SlurmExecutor, SSHExecutor
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import Job
+from nemo_airflow.packaging.store.ssh import SSHPlace
+
+NOISE = """echo "Welcome to the cluster: ünïcode, 'quotes' and `backticks`" 2>/dev/null
+printf 'a line without its end, and {"json": 1}'
+echo "and more, on the other stream" >&2
+"""
+
+
+@pytest.fixture(scope="module")
+def noisy(lab, lab_slurm):
+    """Id of a connection as a user of one's own, whose ~/.bashrc prints; on this machine, as the lab is."""
+    user = f"noisy-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["useradd", "-m", "-s", "/bin/bash", "-p", "*", user], check=True)
+    try:
+        lab.command("sacctmgr", "-i", "add", "user", user, "account=science")
+        home = Path(f"/home/{user}")
+        (home / ".bashrc").write_text(NOISE)
+        keys = home / ".ssh" / "authorized_keys"
+        keys.parent.mkdir(mode=0o700)
+        keys.write_text(Path(f"{lab_slurm.key_file}.pub").read_text())
+        for path in (home / ".bashrc", keys.parent, keys):
+            shutil.chown(path, user, user)
+        os.environ["AIRFLOW_CONN_NOISY"] = ssh_connection(dataclasses.replace(lab_slurm, user=user))
+        yield "noisy"
+    finally:
+        lab.command("sacctmgr", "-i", "delete", "user", user)
+        # By force: the sessions that the tests share keep their logins until the tests end.
+        subprocess.run(["userdel", "-f", "-r", user], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("kind", [SSHExecutor, SlurmExecutor])
+def test_job_of_a_login_that_prints_runs_and_its_outputs_come_back(noisy, kind, tmp_path):
+    executor = kind(ssh_conn_id=noisy)
+    text = 'echo "the job"; echo 1 >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    job = Job(key=f"noisy-{uuid.uuid4().hex[:16]}", name="script", plan={"version": 1, "root": root})
+    session = executor.connect()
+    try:
+        handle = blocking.run(session.submit(executor.render(job)), 120)
+        lines = []
+        follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
+        assert blocking.run(follower.run(), 120).succeeded
+        assert lines == ["the job"]
+        assert blocking.run(session.collect(handle, tmp_path), 60) == [Path("model.bin")]
+        assert (tmp_path / "model.bin").read_text() == "1\n"
+    finally:
+        blocking.run(session.close())
+
+
+def test_file_of_a_store_behind_a_login_that_prints_comes_back_as_it_was(noisy, tmp_path):
+    place = SSHPlace(noisy, "store")
+    data = os.urandom(100_000)
+    place.write("a/file", data)
+    assert place.get("a/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == data
+    assert place.read("a/file") == data
