@@ -18,7 +18,12 @@ from nemo_airflow.packaging.repository import Repository
 
 NAME = ".gitattributes"
 
-_FORMAT = re.compile(rb"\$Format:([^$\n]*)\$")
+_FORMAT = re.compile(rb"\$Format:([^$]*)\$")
+
+_ALIKE = (
+    "-c", "core.abbrev=auto", "-c", "i18n.logOutputEncoding=UTF-8", "-c", "mailmap.file=", "-c", "mailmap.blob=",
+)  # fmt: skip
+"""Settings by which formats are filled in alike for every user."""
 
 
 def attribute_files(entries: Iterable[Entry]) -> list[Entry]:
@@ -52,10 +57,14 @@ def exported(
 
 
 def fill(repository: Repository, commit: str, data: bytes) -> bytes:
-    """Fills in what stands between ``$Format:`` and ``$`` as ``git log`` would for the commit."""
+    """Fills in what stands between ``$Format:`` and ``$`` for the commit, as ``git archive`` does.
+
+    ``git rev-list``, unlike ``git log``, does so whatever a user has set for dates, signatures and names.
+    """
 
     def filled(match: re.Match[bytes]) -> bytes:
-        return repository.git("log", "-1", "--no-color", f"--format=format:{os.fsdecode(match[1])}", commit)
+        answer = repository.git(*_ALIKE, "rev-list", "-1", f"--format=format:{os.fsdecode(match[1])}", commit)
+        return answer.partition(b"\n")[2].removesuffix(b"\n")  # behind the line "commit <id>"
 
     return _FORMAT.sub(filled, data)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging.repository import Repository
+from nemo_airflow.packaging.worktree import is_bytecode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +15,7 @@ class CodeState:
     """A state of the code.
 
     Attributes:
-        commit: A commit; empty for the working tree as it is now, but for what git ignores.
+        commit: A commit; empty f.
         patch: Uncommitted changes upon the commit, as a package records them.
         subpath: The folder of the repository that is meant; empty for all of it.
         folder: The folder with which the patch's paths begin in the place of ``subpath``: that of a package.
@@ -70,8 +71,11 @@ def code_changes(folder: Path, old: CodeState, new: CodeState) -> list[FileChang
     for entry in counts.decode("utf-8", "surrogateescape").split("\0")[:-1]:
         added, deleted, path = entry.split("\t", 2)
         lines[path] = (None, None) if added == "-" else (int(added), int(deleted))
+    with_bytecode = old.commit and new.commit
     return [
-        FileChange(kind, path, *lines.get(path, (None, None))) for kind, path in zip(*[iter(fields)] * 2, strict=True)
+        FileChange(kind, path, *lines.get(path, (None, None)))
+        for kind, path in zip(*[iter(fields)] * 2, strict=True)
+        if with_bytecode or not is_bytecode(path)
     ]
 
 
@@ -91,7 +95,7 @@ def _inside(scratch: Repository, tree: str, state: CodeState) -> str:
         return scratch.text("rev-parse", "--verify", "--quiet", f"{tree}:{state.subpath}")
     except PackagingError as error:
         when = f"at {state.commit[:12]}" if state.commit else "as it is now"
-        raise PackagingError(f"{state.subpath} is no folder of {scratch.folder} {when}") from error
+        raise PackagingError(f"{state.subpath} is no folder of {scratch} {when}") from error
 
 
 def _tree(scratch: Repository, state: CodeState) -> str:
@@ -99,9 +103,7 @@ def _tree(scratch: Repository, state: CodeState) -> str:
         scratch.git("add", "--all", ".")
         return scratch.text("write-tree")
     if not has_commit(scratch, state.commit):
-        raise PackagingError(
-            f"commit {state.commit[:12]} is not in {scratch.folder}: fetch it, or take its own repository"
-        )
+        raise PackagingError(f"commit {state.commit[:12]} is not in {scratch}: fetch it, or take its own repository")
     if not state.patch:
         return scratch.text("rev-parse", f"{state.commit}^{{tree}}")
     scratch.git("read-tree", state.commit)

@@ -117,5 +117,5 @@ def _home(commits: Sequence[str], folders: Sequence[Path]) -> Path:
         missing = [commit for commit in commits if not has_commit(repository, commit)]
         if not missing:
             return folder
-        problems.append(f"commit {missing[0][:12]} is not in {repository.folder}")
+        problems.append(f"commit {missing[0][:12]} is not in {repository}")
     raise PackagingError(f"{'; '.join(problems)}: fetch it, or name its own repository with --repository")

@@ -133,7 +133,7 @@ class GitArchivePackager(ContentPackager):
             )
         elif self.include:
             if repository.bare:
-                raise PackagingError(f"include=...: {repository.folder} is bare, and has no files that git ignores")
+                raise PackagingError(f"include=...: {repository} is bare, and has no files that git ignores")
             state = State(repository, commit, included=sorted(self._included(repository)))
         return state
 
@@ -142,8 +142,8 @@ class GitArchivePackager(ContentPackager):
             return repository.text("rev-parse", "--verify", "--quiet", "--end-of-options", f"{self.ref}^{{commit}}")
         except PackagingError as error:
             if self.ref == "HEAD":
-                raise NotARepositoryError(f"{repository.folder} has no commit yet: commit first") from error
-            raise PackagingError(f"ref={self.ref!r} is no commit, branch or tag of {repository.folder}") from error
+                raise NotARepositoryError(f"{repository} has no commit yet: commit first") from error
+            raise PackagingError(f"ref={self.ref!r} is no commit, branch or tag of {repository}") from error
 
     def _included(self, repository: Repository) -> set[str]:
         return set(matching(repository, self.include, self._subpath)) if self.include else set()
@@ -152,18 +152,18 @@ class GitArchivePackager(ContentPackager):
         choice = getattr(self, name)
         if files and choice == "refuse":
             raise UncommittedChangesError(
-                f"{repository.folder} has {name} files: {listed(files)}; "
+                f"{repository} has {name} files: {listed(files)}; "
                 f"commit them, or give GitArchivePackager {name}='include' or {name}='ignore'"
             )
         if files and choice == "ignore":
-            _log.warning("%s files of %s are not in the package: %s", name, repository.folder, listed(files))
+            _log.warning("%s files of %s are not in the package: %s", name, repository, listed(files))
 
     def _changed(self, repository: Repository, changed: Sequence[Changed]) -> Sequence[Changed]:
         """Returns the changes, after refusing those within submodules, which are shipped as committed."""
         inside = [change.path for change in changed if change.submodule[2:].strip(".")]
         if inside and self.include_submodules:
             raise UncommittedChangesError(
-                f"submodules of {repository.folder} have changes of their own: {listed(inside)}; "
+                f"submodules of {repository} have changes of their own: {listed(inside)}; "
                 "commit them there: uncommitted='include' includes files of the repository itself"
             )
         return changed
@@ -243,7 +243,7 @@ class GitArchivePackager(ContentPackager):
             raise self._no_subpath(scratch) from error
 
     def _no_subpath(self, scratch: Repository) -> PackagingError:
-        return PackagingError(f"subpath={self.subpath!r} is not a folder of {scratch.folder} at {self.ref}")
+        return PackagingError(f"subpath={self.subpath!r} is not a folder of {scratch} at {self.ref}")
 
     @property
     def _subpath(self) -> str:

@@ -92,15 +92,15 @@ def is_used(attributes: bytes) -> bool:
     return b"lfs" in attributes
 
 
-def refusal(folder: Path, paths: list[str], *, missing: bool) -> PackagingError:
+def refusal(repository: Repository, paths: list[str], *, missing: bool) -> PackagingError:
     """Returns the error for files whose content is not to be had, or not wanted."""
     named = content.listed([os.fspath(path) for path in paths])
     if missing:
         return PackagingError(
-            f"the content of LFS files of {folder} is not on this machine: {named}; "
+            f"the content of LFS files of {repository} is not on this machine: {named}; "
             "run 'git lfs fetch', or give GitArchivePackager lfs='pointer' to ship the pointers"
         )
     return PackagingError(
-        f"{folder} has LFS files, and lfs='refuse': {named}; "
+        f"{repository} has LFS files, and lfs='refuse': {named}; "
         "leave them out with export-ignore, or give lfs='resolve' or lfs='pointer'"
     )

@@ -53,7 +53,7 @@ def _blocks(file: File, answer: IO[bytes], repository: Repository) -> Iterable[b
     words = answer.readline().split()
     if len(words) != 3:
         raise PackagingError(
-            f"{repository.folder} lacks the content of {shown(file.path)} ({file.at[:12]}): fetch it, or clone anew"
+            f"{repository} lacks the content of {shown(file.path)} ({file.at[:12]}): fetch it, or clone anew"
         )
     size = int(words[2])
     if size <= _BLOCK:
@@ -81,7 +81,7 @@ def reader(repository: Repository) -> Iterator[Callable[[str], bytes]]:
             ask.flush()
             words = answer.readline().split()
             if len(words) != 3:
-                raise PackagingError(f"{repository.folder} lacks object {identifier}: fetch it, or clone anew")
+                raise PackagingError(f"{repository} lacks object {identifier}: fetch it, or clone anew")
             return answer.read(int(words[2]) + 1)[:-1]
 
         yield read

@@ -15,7 +15,7 @@ from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
-from nemo_airflow.packaging.content import hasher
+from nemo_airflow.packaging.content import hasher, shown
 from nemo_airflow.packaging.notes import Notes
 
 _SETTINGS = (
@@ -31,6 +31,8 @@ _SETTINGS = (
 
 _BUFFER = 1 << 18
 
+_PATHS = ("folder", "git_folder", "objects", "common")
+
 
 @dataclasses.dataclass(frozen=True)
 class Repository:
@@ -40,6 +42,7 @@ class Repository:
         folder: The top of the working tree; the repository itself when it is bare.
         git_folder: Where this working tree's index is.
         objects: Where its objects are.
+        common: The repository's own folder, which its worktrees share: where its config and its LFS objects are.
         bare: Whether there is no working tree.
         env: Variables of every git process.
     """
@@ -47,6 +50,7 @@ class Repository:
     folder: Path
     git_folder: Path
     objects: Path
+    common: Path
     bare: bool
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -60,29 +64,26 @@ class Repository:
         """
         if not path.is_dir():
             raise NotARepositoryError(
-                f"{path} is not a folder: give GitArchivePackager(path=...) a folder in a git repository"
+                f"{shown(str(path))} is not a folder: give GitArchivePackager(path=...) a folder in a git repository"
             )
         try:
-            done = _git(path, ["rev-parse", "--is-bare-repository", "--absolute-git-dir", "--git-path", "objects"])
+            bare = _git(path, ["rev-parse", "--is-bare-repository"]) == b"true\n"
         except PackagingError as error:
             if "dubious ownership" in str(error):
                 raise PackagingError(
-                    f"git refuses {path}, which belongs to another user; "
-                    f"if you trust it: git config --global --add safe.directory {path}"
+                    f"git refuses {shown(str(path))}, which belongs to another user; "
+                    f"if you trust it: git config --global --add safe.directory {shown(str(path))}"
                 ) from error
             if "not a git repository" in str(error):
                 raise NotARepositoryError(
-                    f"{path} is not in a git repository: run 'git init' and commit there, "
+                    f"{shown(str(path))} is not in a git repository: run 'git init' and commit there, "
                     "or give GitArchivePackager(path=...) one that is"
                 ) from error
             raise
-        bare, git_folder, objects = done.decode().split("\n")[:3]
-        top = (
-            Path(git_folder)
-            if bare == "true"
-            else Path(_git(path, ["rev-parse", "--show-toplevel"]).decode().rstrip("\n"))
-        )
-        return cls(top, Path(git_folder), (path / objects).resolve(), bare == "true")
+        # Each by a call of its own: a path may have a line's end in it.
+        git_folder = _path(path, "--absolute-git-dir")
+        top = git_folder if bare else _path(path, "--show-toplevel")
+        return cls(top, git_folder, _path(path, "--git-path", "objects"), _path(path, "--git-common-dir"), bare)
 
     @classmethod
     def noted(cls, path: Path, notes: Notes) -> Repository:
@@ -90,19 +91,18 @@ class Repository:
         known = notes.get("repository")
         if (
             known
+            and known.keys() >= set(_PATHS)
             and known["path"] == str(path.absolute())
             and [] != known["is"] == _identity(path, Path(known["folder"]))
         ):
-            return cls(Path(known["folder"]), Path(known["git_folder"]), Path(known["objects"]), known["bare"])
+            return cls(*(Path(known[name]) for name in _PATHS), known["bare"])
         found = cls.at(path)
         notes.set(
             "repository",
             {
                 "path": str(path.absolute()),
                 "is": _identity(path, found.folder),
-                "folder": str(found.folder),
-                "git_folder": str(found.git_folder),
-                "objects": str(found.objects),
+                **{name: str(getattr(found, name)) for name in _PATHS},
                 "bare": found.bare,
             },
         )
@@ -119,6 +119,10 @@ class Repository:
     def text(self, *arguments: str) -> str:
         """Runs a git command and returns its output as one line of text."""
         return self.git(*arguments).decode("utf-8", "surrogateescape").strip()
+
+    def __str__(self) -> str:
+        """Returns its folder for people."""
+        return shown(str(self.folder))
 
     @contextlib.contextmanager
     def talking(self, *arguments: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
@@ -168,17 +172,9 @@ class Repository:
     @property
     def all_objects(self) -> str:
         """The folders of its objects, as git takes them for alternates."""
-        known = (
-            self.env.get("GIT_OBJECT_DIRECTORY", ""),
-            str(self.objects),
-            self.env.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", ""),
-        )
-        return os.pathsep.join(filter(None, known))
-
-    @property
-    def common(self) -> Path:
-        """The repository's own folder, which its worktrees share: where its config and its LFS objects are."""
-        return self.objects.parent
+        own = [self.env.get("GIT_OBJECT_DIRECTORY", ""), str(self.objects)]
+        others = self.env.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "")
+        return os.pathsep.join(filter(None, [*map(_quoted, own), others]))
 
     def origin(self) -> str:
         """Returns the address of the remote ``origin`` without credentials, or an empty string."""
@@ -205,13 +201,27 @@ def _identity(path: Path, top: Path) -> list[list[int]]:
     return []
 
 
+def _path(folder: Path, *question: str) -> Path:
+    """Returns a path that ``git rev-parse`` is asked for."""
+    return (folder / os.fsdecode(_git(folder, ["rev-parse", *question]).removesuffix(b"\n"))).resolve()
+
+
+def _quoted(path: str) -> str:
+    """Returns a path as git takes it in a list of paths, where a colon would end it."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"' if path else ""
+
+
+_KEPT = re.compile(
+    r"GIT_(SSH|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_|VALUE_)|CEILING_DIRECTORIES|DISCOVERY_ACROSS_FILESYSTEM"
+    r"|EXEC_PATH)"
+)
+"""Git's variables that a user sets for all repositories, as in a container: they say where git and its config are."""
+
+
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
     # Without those of a git hook or a test that we may run in; and no lock is taken for an optional refresh.
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not re.match(r"GIT_(?!SSH|CONFIG_GLOBAL|CONFIG_SYSTEM)", name)
-    }
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _KEPT.match(name)}
     return {**clean, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", **env}
 
 
@@ -232,10 +242,18 @@ def _git(
     except FileNotFoundError as error:
         raise PackagingError("git is not installed, or not on the PATH: GitArchivePackager needs it") from error
     if done.returncode:
-        raise _failure(arguments, done.stderr)
+        raise _failure(folder, arguments, done.stderr)
     return done.stdout
 
 
-def _failure(arguments: tuple[str, ...] | list[str], stderr: bytes) -> PackagingError:
+def _failure(folder: Path, arguments: tuple[str, ...] | list[str], stderr: bytes) -> PackagingError:
     words = stderr.decode("utf-8", "backslashreplace").strip().splitlines()
-    return PackagingError(f"git {arguments[0]}: {words[0] if words else 'failed'}")
+    return PackagingError(f"git {_verb(arguments)} in {shown(str(folder))}: {words[0] if words else 'failed'}")
+
+
+def _verb(arguments: tuple[str, ...] | list[str]) -> str:
+    """Returns the command among git's arguments, behind the settings that come before it."""
+    rest = list(arguments)
+    while rest[0] == "-c":
+        del rest[:2]
+    return rest[0]

@@ -132,11 +132,11 @@ def _pointers(repository: Repository, found: Sequence[Entry], rules: Rules) -> d
             if (what := lfs.pointer(b"".join(text))) is not None
         ]
     if pointers and rules.lfs == "refuse":
-        raise lfs.refusal(repository.folder, [entry.path for entry, _ in pointers], missing=False)
+        raise lfs.refusal(repository, [entry.path for entry, _ in pointers], missing=False)
     objects = lfs.Objects(repository, rules.known) if pointers else None
     files = {entry.path: objects.resolve(entry, what) for entry, what in pointers} if objects else {}
     if missing := [path for path, file in files.items() if file is None]:
-        raise lfs.refusal(repository.folder, missing, missing=True)
+        raise lfs.refusal(repository, missing, missing=True)
     return {path: file for path, file in files.items() if file is not None}
 
 

@@ -16,6 +16,11 @@ from nemo_airflow.packaging.content import shown
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.repository import Repository
 
+BYTECODE = ("__pycache__/", "*.pyc")
+"""Patterns of what Python itself writes beside the modules that it imports: it is no part of the code."""
+
+_NO_BYTECODE = [f"--exclude={pattern}" for pattern in BYTECODE]
+
 _LOCK_LASTS = 600.0
 """Seconds after which the lock of a copy of the index is taken for that of a process that was killed."""
 
@@ -39,8 +44,9 @@ class Status(NamedTuple):
 
     Attributes:
         commit: What is checked out.
-        changed: Tracked files that are not as committed.
-        untracked: Files that git neither knows nor ignores; of a new folder its path with a slash at the end.
+        changed: Tracked files that are not as committed, but for bytecode.
+        untracked: Files that git neither knows nor ignores, but for bytecode; of a new folder its path with a slash
+            at the end.
     """
 
     commit: str
@@ -59,10 +65,14 @@ def status(repository: Repository, subpath: str, notes: Notes) -> Status:
         subpath: Look at this folder only; relative to the top.
         notes: Where to keep the copy.
     """
-    where = ["--", f":(top,literal){subpath}"] if subpath else []
     # Git would take notes in submodules, too, where they have an index of their own.
     locks = "0" if (repository.folder / ".gitmodules").exists() else "1"
     looking = repository.with_env(GIT_INDEX_FILE=str(_index(repository, notes)), GIT_OPTIONAL_LOCKS=locks)
+    return _status(repository, looking, subpath)
+
+
+def _status(repository: Repository, looking: Repository, subpath: str = "") -> Status:
+    where = ["--", f":(top,literal){subpath}"] if subpath else []
     out = looking.git(
         "-c", "core.untrackedCache=true", "-c", "core.splitIndex=false", "-c", "status.showUntrackedFiles=normal",
         "status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=none",
@@ -82,14 +92,15 @@ def status(repository: Repository, subpath: str, notes: Notes) -> Status:
             _, _, submodule, _, _, _, mode, _, _, _, path = line.split(" ", 10)
             changed.append(Changed(path, mode, submodule))
     if commit in ("", "(initial)"):
-        raise NotARepositoryError(f"{repository.folder} has no commit yet: commit first")
+        raise NotARepositoryError(f"{repository} has no commit yet: commit first")
     # Of a folder in the place of a tracked file git says nothing here.
     instead = [f"{change.path}/" for change in changed if _is_folder_now(repository, change)]
-    return Status(commit, changed, [*untracked, *untracked_files(repository, instead)])
+    changed = [change for change in changed if not _is_bytecode_alone(repository, change)]
+    return Status(commit, changed, [*_without_bytecode(repository, untracked), *untracked_files(repository, instead)])
 
 
 def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
-    """Returns untracked files, those of folders among them one by one.
+    """Returns untracked files, those of folders among them one by one and without bytecode.
 
     Raises:
         PackagingError: One of the folders is a repository of its own.
@@ -98,12 +109,12 @@ def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
     files = [path for path in paths if not path.endswith("/")]
     if folders:
         names = [f":(top,literal){path}" for path in folders]
-        found = repository.git("ls-files", "-z", "--others", "--exclude-standard", "--", *names)
+        found = repository.git("ls-files", "-z", "--others", "--exclude-standard", *_NO_BYTECODE, "--", *names)
         files += [path for path in os.fsdecode(found).split("\0") if path]
     for path in files:
         if path.endswith("/"):
             raise PackagingError(
-                f"{shown(path)} in {repository.folder} is a repository of its own: "
+                f"{shown(path)} in {repository} is a repository of its own: "
                 "make it a submodule, package it by itself, or have git ignore it"
             )
     return files
@@ -121,6 +132,36 @@ def _is_folder_now(repository: Repository, change: Changed) -> bool:
     path = repository.folder / change.path
     was_file = change.submodule.startswith("N") and not int(change.mode, 8)
     return was_file and path.is_dir() and not path.is_symlink()
+
+
+def is_bytecode(path: str) -> bool:
+    """Returns whether a path is that of bytecode, as :data:`BYTECODE` names it."""
+    return "__pycache__" in path.split("/") or path.endswith(".pyc")
+
+
+def _without_bytecode(repository: Repository, untracked: Sequence[str]) -> list[str]:
+    paths = [path for path in untracked if not is_bytecode(path)]
+    folders = [f":(top,literal){path}" for path in paths if path.endswith("/")]
+    if not folders:
+        return paths
+    # Of a new folder git does not say what is in it: it may be bytecode alone.
+    found = repository.git(
+        "ls-files", "-z", "--others", "--exclude-standard", "--directory", "--no-empty-directory", *_NO_BYTECODE,
+        "--", *folders,
+    )  # fmt: skip
+    files = [path for path in paths if not path.endswith("/")]
+    return files + [path for path in os.fsdecode(found).split("\0") if path]
+
+
+def _is_bytecode_alone(repository: Repository, change: Changed) -> bool:
+    """Returns whether Python itself made a change: of bytecode that is committed, or within a submodule."""
+    if change.submodule.startswith("N"):
+        return "__pycache__" in change.path.split("/")
+    if change.submodule[1] == "C" or change.submodule == "S...":  # at another commit, or gone
+        return False
+    inner = Repository.at(repository.folder / change.path)
+    inside = _status(inner, inner)
+    return not inside.changed and not inside.untracked
 
 
 def _index(repository: Repository, notes: Notes) -> Path:
