@@ -37,11 +37,11 @@ def archive_path(archive: Archive) -> Path:
     """
     cache = PackageStore(settings.packages_folder())
     path = cache.path(archive.digest, archive.format)
-    if cache.has(archive.digest, archive.format):
-        return path
     from nemo_airflow.packaging.store.address import configured_store
 
     try:
+        if cache.has(archive.digest, archive.format):
+            return path
         shared = configured_store()
         if shared is not None:
             return shared.get_package(archive, cache)

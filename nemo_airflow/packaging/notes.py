@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from nemo_airflow.packaging.store import sharing
 
 FOLDER = ".notes"
 
@@ -43,12 +44,16 @@ class Notes:
         """Writes what is new. Of two processes at once, what one has learned is lost."""
         if self._now == self._read:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=".new-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps(self._now, separators=(",", ":")))  # much faster than json.dump
-        os.replace(temporary, self._path)
+        with self.writing(self._path) as file:
+            file.write(json.dumps(self._now, separators=(",", ":")).encode())  # much faster than json.dump
         self._read = dict(self._now)
+
+    @contextlib.contextmanager
+    def writing(self, path: Path) -> Iterator[BinaryIO]:
+        """Gives a file to write into, which appears whole beside the notes."""
+        store = self.folder.parent
+        with sharing.explaining(store), sharing.appearing(path, store) as file:
+            yield file
 
 
 def recent(kept: Any, key: str, value: Any, most: int) -> list[Any]:

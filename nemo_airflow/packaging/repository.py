@@ -95,7 +95,8 @@ class Repository:
             and known["path"] == str(path.absolute())
             and [] != known["is"] == _identity(path, Path(known["folder"]))
         ):
-            return cls(*(Path(known[name]) for name in _PATHS), known["bare"])
+            folder, git_folder, objects, common = (Path(known[name]) for name in _PATHS)
+            return cls(folder, git_folder, objects, common, known["bare"])
         found = cls.at(path)
         notes.set(
             "repository",

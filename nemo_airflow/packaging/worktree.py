@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,21 +171,21 @@ def _index(repository: Repository, notes: Notes) -> Path:
         name = f"{about.st_ino:x}-{about.st_size:x}-{about.st_mtime_ns:x}-{about.st_ctime_ns:x}"
     except FileNotFoundError:
         name = "none"
-    copy = notes.folder / f"{notes.key}.{name}.index"
+    own_notes = f"{notes.key}.{os.geteuid()}"  # git writes it anew, with the permissions of this user's files
+    copy = notes.folder / f"{own_notes}.{name}.index"
     lock = copy.with_name(f"{copy.name}.lock")
     with contextlib.suppress(FileNotFoundError):
         if time.time() - lock.stat().st_mtime > _LOCK_LASTS:
             lock.unlink()
     if name == "none" or copy.exists():
         return copy
-    notes.folder.mkdir(parents=True, exist_ok=True)
-    for old in notes.folder.glob(f"{notes.key}.*.index"):
+    for old in notes.folder.glob(f"{own_notes}.*.index"):
         with contextlib.suppress(FileNotFoundError):
             # Not at once: another process may be looking at it, and would see no file tracked.
             if time.time() - old.stat().st_ctime > _LOCK_LASTS:
                 old.unlink()
-    descriptor, temporary = tempfile.mkstemp(dir=notes.folder, prefix=".new-")
-    os.close(descriptor)
-    shutil.copy2(own, temporary)  # with its time, by which git judges what it says of files
-    os.replace(temporary, copy)
+    with own.open("rb") as source, notes.writing(copy) as target:
+        shutil.copyfileobj(source, target)
+        target.flush()
+        os.utime(target.fileno(), ns=(about.st_atime_ns, about.st_mtime_ns))  # git judges by it what it says of files
     return copy

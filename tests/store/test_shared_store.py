@@ -276,6 +276,13 @@ def test_a_wrong_address_is_refused_without_what_is_secret_in_it(url):
     assert "hidden-secret" not in str(caught.value)
 
 
+def test_a_file_address_with_a_host_is_refused_and_no_other_folder_taken(tmp_path):
+    with pytest.raises(SettingsError, match=r"names a host, 'mnt'.*write file:///mnt/shared/nemo"):
+        open_store("file://mnt/shared/nemo")
+    for address in (f"file://{tmp_path}/a", f"file://localhost{tmp_path}/a"):
+        assert open_store(address).place.where == f"{tmp_path}/a"
+
+
 def test_no_credential_is_shown(s3):
     assert "hidden-secret" not in repr(open_store(f"{s3}/x")) + repr(vars(open_store(f"{s3}/x")))
 

@@ -60,7 +60,12 @@ def _place(url: str) -> Place:
     if ":" in conn_id or parts.query:
         raise SettingsError(f"the address of a {parts.scheme}:// store holds credentials: put them into a connection")
     path = unquote(parts.path)
-    if parts.scheme == "file" and path:
+    if parts.scheme == "file" and path.strip("/"):
+        if parts.netloc not in ("", "localhost"):
+            raise SettingsError(
+                f"{url!r} names a host, {parts.netloc!r}, which is not reached by file://: "
+                f"for a folder of this machine write file:///{parts.netloc}{parts.path}, for one of a host ssh://conn_id/path"
+            )
         return FolderPlace(Path(path))
     if parts.scheme == "ssh" and host and path.strip("/"):
         from nemo_airflow.packaging.store.ssh import SSHPlace

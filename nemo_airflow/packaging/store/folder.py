@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from nemo_airflow.exceptions import StoreError
+from nemo_airflow.packaging.store import sharing
 from nemo_airflow.packaging.store.place import Entry, Place
 
-_NEW = ".new-"
 _ABANDONED = 86400.0
 """Seconds after which an upload under a temporary name is taken for broken."""
 
@@ -40,9 +40,9 @@ class FolderPlace(Place):
 
     def put(self, name: str, source: Path, sha256: str) -> None:
         """See :meth:`Place.put`."""
-        with self._errors(), self._appearing(name) as temporary:
-            shutil.copyfile(source, temporary)
-            if temporary.stat().st_size != source.stat().st_size:
+        with self._errors(), self._appearing(name) as file, source.open("rb") as content:
+            shutil.copyfileobj(content, file, 1 << 20)
+            if file.tell() != source.stat().st_size:
                 raise StoreError(f"{source} changed while it was kept in {self.where}: put it again")
 
     def get(self, name: str, target: Path) -> bool:
@@ -66,20 +66,20 @@ class FolderPlace(Place):
 
     def write(self, name: str, data: bytes) -> None:
         """See :meth:`Place.write`."""
-        with self._errors(), self._appearing(name) as temporary:
-            temporary.write_bytes(data)
+        with self._errors(), self._appearing(name) as file:
+            file.write(data)
 
     def touch(self, name: str) -> None:
         """See :meth:`Place.touch`."""
         with self._errors(), contextlib.suppress(FileNotFoundError):
-            os.utime(self.folder / name)
+            sharing.touch(self.folder / name, self.folder)
 
     def entries(self, folder: str) -> Iterator[Entry]:
         """See :meth:`Place.entries`."""
         for parent, _, names in os.walk(self.folder / folder):
             for name in names:
                 path = Path(parent, name)
-                if name.startswith(_NEW):
+                if name.startswith(sharing.NEW):
                     _remove_abandoned(path)
                 elif entry := self.stat(path.relative_to(self.folder).as_posix()):
                     yield entry
@@ -91,27 +91,18 @@ class FolderPlace(Place):
                 (self.folder / name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _appearing(self, name: str) -> Iterator[Path]:
-        target = self.folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, path = tempfile.mkstemp(dir=target.parent, prefix=_NEW)
-        temporary = Path(path)
-        try:
-            yield temporary
+    def _appearing(self, name: str) -> Iterator[BinaryIO]:
+        with sharing.appearing(self.folder / name, self.folder) as file:
+            yield file
             # Before it has its name: what a crash of the machine leaves must be whole.
-            os.fsync(descriptor)
-            temporary.chmod(0o644)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+            file.flush()
+            os.fsync(file.fileno())
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with sharing.explaining(self.folder):
+                yield
         except OSError as error:
             raise StoreError(f"the store {self.where} cannot be used: {error}") from error
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from nemo_airflow.exceptions import StoreError
+from nemo_airflow.packaging.store import sharing
 
 _LEAST_AGE = 7200.0
 
 
 class PackageStore:
-    """A folder of archives, each named by its digest. Safe for many processes at once.
+    """A folder of archives, each named by its digest. Safe for many processes at once, of several users, too.
 
     Args:
         folder: The store's folder; made when it is not there.
@@ -32,25 +32,23 @@ class PackageStore:
 
     def has(self, digest: str, format: str = "tar.gz") -> bool:
         """Returns whether the archive is there; notes that it was wanted."""
+        path = self.path(digest, format)
         try:
-            os.utime(self.path(digest, format))
+            sharing.touch(path, self.folder)
         except FileNotFoundError:
             return False
+        except PermissionError:  # of another user: it may be for reading, or this user may write one in its place
+            if not os.access(path, os.R_OK) and not os.access(path.parent, os.W_OK | os.X_OK):
+                with sharing.explaining(self.folder):
+                    raise
+            return os.access(path, os.R_OK)
         return True
 
     @contextlib.contextmanager
     def write(self, digest: str, format: str = "tar.gz") -> Iterator[BinaryIO]:
         """Gives a file to write the archive into; it appears in the store whole, or not at all."""
-        target = self.path(digest, format)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with sharing.explaining(self.folder), sharing.appearing(self.path(digest, format), self.folder) as file:
+            yield file
 
     def prune(self, older_than: float, *, dry_run: bool = False) -> tuple[int, int]:
         """Deletes what nobody has wanted for a while, unfinished archives among it.
@@ -80,7 +78,8 @@ class PackageStore:
                 if about.st_mtime >= before:
                     continue
                 if not dry_run:
-                    file.unlink()
+                    with sharing.explaining(self.folder):
+                        file.unlink()
             except FileNotFoundError:  # somebody else prunes
                 continue
             count, size = count + 1, size + about.st_size
@@ -89,9 +88,10 @@ class PackageStore:
     @contextlib.contextmanager
     def writing_alone(self, digest: str) -> Iterator[None]:
         """Lets one process of this machine pack a package, and the others wait for it."""
-        folder = self.folder / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
         # One file for many digests: it stays, because whoever deletes a lock takes it from those who wait.
-        with (folder / digest[:2]).open("w") as lock:
+        path = self.folder / ".locks" / digest[:2]
+        with sharing.explaining(self.folder):
+            lock = sharing.open_lock(path, self.folder)
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -28,6 +28,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from nemo_airflow.exceptions import StoreError, StoreUnavailable
 from nemo_airflow.job import Archive, Package
+from nemo_airflow.packaging.store import sharing
 from nemo_airflow.packaging.store.local import PackageStore
 from nemo_airflow.packaging.store.place import Entry, Place
 
@@ -89,10 +90,10 @@ class SharedStore:
             StoreError: The store does not have it, or what it has is damaged.
         """
         path = cache.path(package.digest, package.format)
-        if path.is_file():
+        if os.access(path, os.R_OK):
             return path
-        with _one_at_a_time(path):
-            if path.is_file():  # fetched by another process meanwhile
+        with _one_at_a_time(path, cache.folder):
+            if os.access(path, os.R_OK):  # fetched by another process meanwhile
                 return path
             name = record_name(package)
             record = self.read_json(name)
@@ -100,7 +101,8 @@ class SharedStore:
                 raise StoreError(
                     f"package {package.digest[:12]} is not in the store {self.place.where}: build it again"
                 )
-            self._attempt(lambda: self.place.touch(name))
+            with contextlib.suppress(StoreError):  # a store that this user may only read serves as well
+                self._attempt(lambda: self.place.touch(name))
             with (
                 self.fetched(record["sha256"], path.parent) as blob,
                 cache.write(package.digest, package.format) as file,
@@ -277,9 +279,10 @@ def _fits(entry: Entry | None, size: int | None) -> bool:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
+def _one_at_a_time(path: Path, top: Path) -> Iterator[None]:
     """Lets one process of this machine fetch a file, and the others wait for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
+    with sharing.explaining(top):
+        lock = sharing.open_lock(path.with_name(f".{path.name}.lock"), top)
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

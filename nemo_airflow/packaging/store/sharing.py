@@ -1,0 +1,116 @@
+"""Files of a store that several Unix users may share: what is made in a folder gets the permissions of the folder.
+
+Who may use a store is said once, by its top folder: ``chgrp GROUP`` and ``chmod g+rwx`` give it to a group, whatever
+the users' umasks are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from nemo_airflow.exceptions import StoreError
+
+NEW = ".new-"
+"""Begins the name of a file that is being written."""
+
+
+def make_folder(folder: Path, top: Path) -> None:
+    """Makes a folder below a store's top, and those between them."""
+    if folder.is_dir():
+        return
+    if folder == top:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    make_folder(folder.parent, top)
+    with contextlib.suppress(FileExistsError):  # another process makes it
+        folder.mkdir()
+        share(folder, top)
+
+
+def share(path: Path, top: Path) -> None:
+    """Gives a file or folder of one's own the permissions and the group of a store's top."""
+    model, about = top.stat(), path.stat()
+    if about.st_gid != model.st_gid:
+        with contextlib.suppress(OSError):  # of a group that this user is not in
+            os.chown(path, -1, model.st_gid)
+    path.chmod(stat.S_IMODE(model.st_mode) & (0o7777 if path.is_dir() else 0o666))
+
+
+@contextlib.contextmanager
+def appearing(target: Path, top: Path) -> Iterator[BinaryIO]:
+    """Gives a file to write into, which takes its place when it is whole, or not at all."""
+    make_folder(target.parent, top)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=NEW)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        share(temporary, top)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def touch(path: Path, top: Path) -> None:
+    """Notes that a file is wanted now. A file of another user that may not be touched is replaced by a copy.
+
+    Raises:
+        FileNotFoundError: There is none.
+        PermissionError: This user may not even replace it.
+    """
+    try:
+        os.utime(path)
+    except PermissionError:
+        with path.open("rb") as source, appearing(path, top) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+
+def open_lock(path: Path, top: Path) -> IO[bytes]:
+    """Opens a file for ``flock``; makes it where there is none."""
+    make_folder(path.parent, top)
+    try:
+        file = path.open("ab")
+    except PermissionError:
+        if not path.exists():
+            raise
+        return path.open("rb")  # of another user: a lock need not be written
+    if path.stat().st_uid == os.geteuid():
+        share(path, top)
+    return file
+
+
+@contextlib.contextmanager
+def explaining(top: Path) -> Iterator[None]:
+    """Turns what the disk forbids in a store into an error that says what to do.
+
+    Raises:
+        StoreError: The user may not read or write a file of the store.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        path = Path(os.fsdecode(error.filename or top))
+        if not path.is_relative_to(top):
+            raise
+        if path.name.startswith(NEW):
+            path = path.parent
+        raise StoreError(
+            f"user {_user()} may not use {path}: {error.strerror}; share the store with a group that its users are in, "
+            f"'chgrp -R GROUP {top} && chmod -R g+rwX {top}', or give each user a $NEMO_AIRFLOW_HOME of their own"
+        ) from error
+
+
+def _user() -> str:
+    try:
+        return f"{getpass.getuser()} ({os.geteuid()})"
+    except (KeyError, OSError):  # as in a container with any user id
+        return str(os.geteuid())
