@@ -211,8 +211,13 @@ class Job(_Plain):
         return cls(**fields)
 
     def dumps(self) -> str:
-        """Returns canonical JSON text: sorted keys, no spaces, the same in every process."""
-        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """Returns what the runner reads: canonical JSON text, sorted keys, no spaces, the same in every process.
+
+        The package's patch is not in it: no job needs it, and it may be larger than what a back-end takes.
+        """
+        package = dataclasses.replace(self.package, patch="") if self.package is not None else None
+        data = dataclasses.replace(self, package=package).to_json()
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,22 @@
 """Time limits, keys and the registry: the pure parts around executors."""
 
 import dataclasses
+import json
 
 import pytest
 
+from nemo_airflow import (
+    DockerExecutor,
+    KubernetesExecutor,
+    LocalExecutor,
+    RayExecutor,
+    SkypilotExecutor,
+    SlurmExecutor,
+    SSHExecutor,
+)
 from nemo_airflow.exceptions import ExecutorError
-from nemo_airflow.executors import LocalExecutor, executor_from_json, parse_time
+from nemo_airflow.executors import executor_from_json, parse_time
+from nemo_airflow.job import Job, Package
 from nemo_airflow.keys import KEY_LENGTH, job_key
 
 
@@ -49,6 +60,28 @@ def test_key_can_name_a_pod(name):
     assert key[0].isalpha()
     assert set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert not key.endswith("-")
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        LocalExecutor(),
+        DockerExecutor(container_image="image"),
+        KubernetesExecutor(container_image="image"),
+        RayExecutor(address="http://127.0.0.1:8265"),
+        SSHExecutor(ssh_conn_id="host"),
+        SkypilotExecutor(),
+        SlurmExecutor(ssh_conn_id="host"),
+    ],
+    ids=lambda executor: executor.kind,
+)
+def test_no_patch_is_sent_to_a_back_end(executor):
+    package = Package("d" * 64, dirty=True, patch="+ a line that no job needs\n")
+    plan = {"version": 1, "root": {"_target_": "train:run"}}
+    request = executor.render(Job(key="k1", name="job", plan=plan, package=package))
+    text = json.dumps([request.payload, dict(request.files)])
+    assert "a line that no job needs" not in text
+    assert "d" * 64 in request.files["job.json"]
 
 
 def test_executor_comes_back_from_its_json():

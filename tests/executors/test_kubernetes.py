@@ -359,6 +359,32 @@ def test_both_archives_of_large_changes_are_sent_into_the_pod(executor, tmp_path
     assert lines == ["changed", str(8 << 20)]
 
 
+def test_job_with_a_large_uncommitted_change_runs(executor, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    archive = write_archive({"data.npy": random.Random(1).randbytes(700_000)}, PackageStore(settings.packages_folder()))
+    patch = random.Random(2).randbytes(500_000).hex()  # as of a binary file
+    package = dataclasses.replace(archive, dirty=True, patch=patch)
+    outcome, lines, _ = run(executor, "stat -c %s data.npy", package=package)
+    assert outcome.succeeded
+    assert lines == ["700000"]
+
+
+def test_package_is_sent_into_the_pod_where_the_config_leaves_no_room_for_it(executor, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    files = {"big.bin": random.Random(0).randbytes(700_000)}
+    package = write_archive(files, PackageStore(settings.packages_folder()))
+    text = f"stat -c %s big.bin # {random.Random(0).randbytes(400_000).hex()}"
+    outcome, lines, _ = run(executor, text, package=package)
+    assert outcome.succeeded
+    assert lines == ["700000"]
+
+
+def test_config_that_no_secret_holds_is_named_with_what_to_do(executor):
+    message = r"a Secret of Kubernetes holds 1048576: the largest is job\.json \(the config, the environment\)"
+    with pytest.raises(SubmitError, match=message):
+        submit(executor, script_job(f"# {random.Random(0).randbytes(1_500_000).hex()}"))
+
+
 def test_submit_that_was_killed_while_it_sent_the_package_is_done_again(executor, api, namespace, big_package):
     job = script_job("stat -c %s big.bin", package=big_package)
     request = executor.render(job)

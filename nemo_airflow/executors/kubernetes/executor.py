@@ -122,7 +122,8 @@ class KubernetesExecutor(Executor):
     def render(self, job: Job) -> Request:
         """Returns the pods and the Secret; the Secret's content is the runner, ``job.json`` and a small package."""
         job = self.prepare(job)
-        upload = job.package.size if job.package and job.package.size > INLINE_LIMIT else 0
+        text = job.dumps()
+        upload = job.package.size if job.package and job.package.size + len(text.encode()) > INLINE_LIMIT else 0
         bundle = [f"runner {shipping.runner_digest()}", "job.json"]
         if job.package and not upload:
             bundle.append(f"package {job.package.digest}")
@@ -130,9 +131,7 @@ class KubernetesExecutor(Executor):
             "secret": {**manifest.secret_manifest(self, job), "data": {manifest.BUNDLE_FILE: f"<{', '.join(bundle)}>"}},
             "pods": manifest.pod_manifests(self, job, upload),
         }
-        return Request(
-            key=job.key, kind=self.kind, payload=payload, files={"job.json": job.dumps()}, package=job.package
-        )
+        return Request(key=job.key, kind=self.kind, payload=payload, files={"job.json": text}, package=job.package)
 
     def connection_key(self) -> Hashable:
         """One session for all jobs in one namespace that are reached in the same way."""

@@ -60,7 +60,7 @@ class Submission:
             await asyncio.to_thread(package_files, self._request.package)
         data = await asyncio.to_thread(content, self._request, with_package=not self._upload)
         if len(data) * 3 // 4 > _SECRET_LIMIT:
-            raise SubmitError(f"the config of job {self._request.key} is too large for a Secret, which holds 1 MiB")
+            raise SubmitError(_too_large(self._request, len(data) * 3 // 4, with_package=not self._upload))
         secret = {**self._request.payload["secret"], "data": {manifest.BUNDLE_FILE: data}}
         for _ in range(_ATTEMPTS):
             if handle := await self._try(secret):
@@ -180,6 +180,19 @@ def is_submitted(pods: Sequence[Mapping[str, Any]]) -> bool:
     first = next((pod for pod in pods if label(pod, manifest.RANK) == "0"), None)
     return first is not None and (
         not annotation(first, manifest.PACKAGE) or bool(annotation(first, manifest.SUBMITTED))
+    )
+
+
+def _too_large(request: Request, size: int, *, with_package: bool) -> str:
+    """Returns what is to be said of a job that does not fit into a Secret: what makes it so large, and what to do."""
+    sizes = {f"{name} (the config, the environment)": len(text.encode()) for name, text in request.files.items()}
+    if with_package and request.package is not None:
+        sizes["the package"] = request.package.size
+    name, largest = max(sizes.items(), key=lambda item: item[1])
+    return (
+        f"job {request.key} has {size} bytes, compressed, and a Secret of Kubernetes holds {_SECRET_LIMIT}: "
+        f"the largest is {name} with {largest} bytes; put large values into a file of the package or of a volume, "
+        "and give its path"
     )
 
 
