@@ -27,10 +27,10 @@ if ! command -v chromium chromium-browser google-chrome >/dev/null; then
   fi
 fi
 
-if tests/lab/lab.sh check; then
+if why=$(tests/lab/lab.sh check 2>&1); then
   tests/lab/lab.sh up
 else
-  leave_out lab "the lab of real back-ends cannot be made here; \`make test-lab\` runs them on back-ends of your own"
+  leave_out lab "${why#lab: }; \`make test-lab\` runs them on back-ends of your own"
 fi
 
 expression=
