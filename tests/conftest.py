@@ -1,6 +1,7 @@
 """Keeps the tests apart from what the machine happens to set; must run before Airflow is imported anywhere."""
 
 import atexit
+import fcntl
 import os
 import shutil
 import subprocess
@@ -39,9 +40,19 @@ def ssh_conn_id(lab_ssh):
 
 
 @pytest.fixture(scope="session")
-def airflow_database():
-    """The metadata database that ``dag.test()`` needs."""
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+def airflow_database(tmp_path_factory):
+    """The metadata database that ``dag.test()`` needs; made once for all processes of a run, each has a copy."""
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent
+    with open(run / "airflow.db.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (run / "airflow.db").exists():
+            subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+            shutil.copy(_HOME / "airflow.db", run / "airflow.db.new")
+            (run / "airflow.db.new").rename(run / "airflow.db")
+    if not (_HOME / "airflow.db").exists():
+        shutil.copy(run / "airflow.db", _HOME / "airflow.db")
 
 
 @pytest.fixture(scope="session")
