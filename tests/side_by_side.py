@@ -37,10 +37,17 @@ def find_group(item: pytest.Item) -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks each test with its group, and puts the groups that take longest in front."""
-    if config.getoption("dist", "no") != "loadgroup":
+    if not getattr(config.option, "loadgroup", False):  # how xdist tells its workers
         return
     ranks = {group: rank for rank, group in enumerate(GROUPS)}
     groups = {item: find_group(item) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: ranks.get(groups[item], len(ranks)))  # stable: the order within a group stays
+
+
+@pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
+def check_groups(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fails where xdist did not take the groups: tests of one back-end would disturb each other, now and then."""
+    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in items):
+        raise pytest.UsageError("pytest-xdist leaves the groups of tests out: use the versions of constraints.txt")
