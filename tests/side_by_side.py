@@ -46,8 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: ranks.get(groups[item], len(ranks)))  # stable: the order within a group stays
 
 
-@pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
-def check_groups(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Fails where xdist did not take the groups: tests of one back-end would disturb each other, now and then."""
-    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in items):
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("pytest-xdist leaves the groups of tests out: use the versions of constraints.txt")
