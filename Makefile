@@ -55,8 +55,8 @@ bench: $(READY) lab ## measure what a job costs, beside the raw tools and their 
 	$(BIN)/python tests/bench/many_jobs.py
 	$(BIN)/python tests/bench/many_containers.py
 
-chaos: $(READY) lab ## kill workers, triggerers and back-ends at random, over many jobs, and count what was lost
-	NEMO_CHAOS_TASKS=$${NEMO_CHAOS_TASKS:-40} $(BIN)/pytest -s tests/chaos
+chaos: $(READY) lab ## kill workers, triggerers and back-ends at random, over many jobs, and count what was lost; NEMO_CHAOS_SEED repeats it
+	$(BIN)/pytest -s tests/chaos/random_kills.py
 
 clean: ## remove the environment and all that was made
 	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Kills whoever takes part in running jobs at random instants, and counts what came of it.
+"""Kills whoever takes part in running jobs, as a plan says that was drawn at random, and counts what came of it.
 
 A *task* stands for one of Airflow's: a worker process submits its job, or finds it, and a triggerer process follows the
 jobs of all tasks to their ends. Both do what the operator and its trigger do, on the same session and follower,
@@ -11,11 +11,11 @@ Run as a program it is one of the two processes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -23,9 +23,10 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from kill_plan import KillPlan
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from nemo_airflow import blocking
@@ -90,8 +91,9 @@ class Harness:
         folder: For what the processes tell each other.
         counter: The file on this machine to which each job that runs appends its key.
         inside: What the jobs call that file.
-        chaos: What to kill besides worker and triggerer, by name: each is called, and mends what it broke.
-        seed: Of all that is random.
+        chaos: What to kill besides worker and triggerer, by name: each is called with for how long, as a share of
+            the longest time, and mends what it broke.
+        plan: Who is killed when. It is carried out to its end, though the tasks may have ended before.
     """
 
     def __init__(
@@ -100,24 +102,24 @@ class Harness:
         folder: Path,
         counter: Path,
         inside: str,
-        chaos: Mapping[str, Callable[[], object]],
-        seed: int,
+        chaos: Mapping[str, Callable[[float], object]],
+        plan: KillPlan,
     ) -> None:
         self.executor = executor
         self.folder = folder
         self.counter = counter
         self.chaos = chaos
         self.counts = Counts()
-        self._random = random.Random(seed)
+        self._plan = plan
         self._prefix = f"chaos-{uuid.uuid4().hex[:8]}"
         self._done = threading.Event()
         self._broken: list[BaseException] = []
         given = {"executor": executor.to_json(), "folder": str(folder), "env": {"COUNT": inside}}
         (folder / "given.json").write_text(json.dumps(given))
 
-    def run(self, tasks: int, timeout: float) -> Counts:
-        """Runs so many tasks to their end, and returns what came of it."""
-        self.counts.tasks = tasks
+    def run(self, timeout: float) -> Counts:
+        """Runs the plan's tasks to their end, and returns what came of it."""
+        self.counts.tasks = len(self._plan.starts)
         breaker = threading.Thread(target=self._heard, args=(self._break_things,))
         triggerer = threading.Thread(target=self._heard, args=(self._keep_triggerer,))
         breaker.start()
@@ -125,16 +127,17 @@ class Harness:
         try:
             deadline = time.monotonic() + timeout
             workers = [
-                threading.Thread(target=self._heard, args=(self._task, number, deadline)) for number in range(tasks)
+                threading.Thread(target=self._heard, args=(self._task, number, deadline))
+                for number in range(self.counts.tasks)
             ]
-            for worker in workers:
+            for worker, pause in zip(workers, self._plan.starts, strict=True):
                 worker.start()
-                time.sleep(self._random.uniform(0, 1))
+                time.sleep(pause)
             for worker in workers:
                 worker.join()
         finally:
-            self._done.set()
             breaker.join()
+            self._done.set()
             triggerer.join()
         if self._broken:
             raise RuntimeError(f"the test itself broke down after: {self.counts}") from self._broken[0]
@@ -151,7 +154,7 @@ class Harness:
     def _task(self, number: int, deadline: float) -> None:
         for attempt in range(1, 20):
             key = f"{self._prefix}-{number}-{attempt}"
-            self._submit(key, deadline)
+            self._submit(key, deadline, deaths=self._plan.workers[number] if attempt == 1 else ())
             outcome = self._outcome_of(key, deadline)
             if outcome is None:
                 self.counts.lost_results += 1
@@ -164,17 +167,18 @@ class Harness:
                 return
             self.counts.retried += 1
 
-    def _submit(self, key: str, deadline: float) -> None:
-        """Has a worker submit the job, and kills it now and then at it, as often as it takes."""
-        while not (self.folder / f"{key}.handle").exists() and time.monotonic() < deadline and not self._broken:
+    def _submit(self, key: str, deadline: float, deaths: Sequence[float]) -> None:
+        """Has a worker submit the job: the first ones are killed, and the last one is left to do it."""
+        for seconds in deaths:
             worker = self._start("submit", key)
-            if self._random.random() < 0.7:
-                try:
-                    worker.wait(self._random.uniform(0.05, 1.0))
-                except subprocess.TimeoutExpired:
-                    worker.kill()
-                    self.counts.kills["worker"] += 1
+            try:
+                worker.wait(seconds)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                self.counts.kills["worker"] += 1
             worker.wait()
+        while not (self.folder / f"{key}.handle").exists() and time.monotonic() < deadline and not self._broken:
+            self._start("submit", key).wait()
 
     def _outcome_of(self, key: str, deadline: float) -> Outcome | None:
         path = self.folder / f"{key}.outcome"
@@ -185,23 +189,25 @@ class Harness:
         return Outcome.from_json(json.loads(path.read_text()))
 
     def _keep_triggerer(self) -> None:
-        while not self._done.is_set():
+        for seconds in self._plan.triggerers:
             triggerer = self._start("follow")
-            lives_until = time.monotonic() + self._random.uniform(2, 10)
-            while triggerer.poll() is None:
-                if time.monotonic() > lives_until or self._done.is_set():
-                    triggerer.kill()
-                    self.counts.kills["triggerer"] += not self._done.is_set()
-                    break
-                time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                triggerer.wait(seconds)
+                raise RuntimeError(f"a triggerer ended of itself: see {self.folder / 'follow.log'}")
+            triggerer.kill()
             triggerer.wait()
+            self.counts.kills["triggerer"] += 1
+        triggerer = self._start("follow")
+        while triggerer.poll() is None and not self._done.wait(0.05):
+            continue
+        triggerer.kill()
+        triggerer.wait()
 
     def _break_things(self) -> None:
-        names = sorted(self.chaos)
-        while names and not self._done.wait(self._random.uniform(2, 6)):
-            name = self._random.choice(names)
-            self.chaos[name]()
-            self.counts.kills[name] += 1
+        for each in self._plan.breaks:
+            time.sleep(each.pause)
+            self.chaos[each.name](each.share)
+            self.counts.kills[each.name] += 1
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{arguments[0]}.log").open("ab") as log:

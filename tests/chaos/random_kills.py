@@ -1,4 +1,8 @@
-"""Whatever is killed, and whenever: each job runs once, and nothing of it is lost, doubled or left behind."""
+"""Whatever is killed, and whenever: each job runs once, and nothing of it is lost, doubled or left behind.
+
+``make chaos`` runs this; ``make test`` does not: there, ``tests/kills`` kills at each step in turn. Which kills there
+are, and in which order, is said at the end; NEMO_CHAOS_SEED brings them back.
+"""
 
 import os
 import random
@@ -8,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness import Harness
+from kill_plan import KillPlan
 from lab import chaos
 from lab.ray_cluster import RayCluster
 
@@ -20,9 +25,7 @@ from nemo_airflow.executors import (
     SSHExecutor,
 )
 
-TASKS = int(os.environ.get("NEMO_CHAOS_TASKS", "5"))
-"""``make chaos`` takes more of them, and more time."""
-
+TASKS = int(os.environ.get("NEMO_CHAOS_TASKS", "40"))
 SEED = int(os.environ.get("NEMO_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 
 pytestmark = pytest.mark.timeout(600 + 30 * TASKS)
@@ -41,13 +44,14 @@ def counter():
 
 @pytest.fixture
 def check(tmp_path, counter, record_property, capsys):
-    """Runs the tasks on a back-end, and prints the counts."""
+    """Runs the tasks on a back-end, and prints the counts and the kills."""
 
     def run(executor, wreck, inside=None):
-        harness = Harness(executor, tmp_path, counter, inside or str(counter), wreck, SEED)
-        counts = harness.run(TASKS, timeout=200 + 25 * TASKS)
+        plan = KillPlan.draw(SEED, TASKS, list(wreck))
         with capsys.disabled():
-            print(f"\n{executor.kind}: {counts} (seed {SEED})")
+            print(f"\n{executor.kind}: NEMO_CHAOS_SEED={SEED} NEMO_CHAOS_TASKS={TASKS}")
+            counts = Harness(executor, tmp_path, counter, inside or str(counter), wreck, plan).run(200 + 25 * TASKS)
+            print(f"{executor.kind}: {counts}\nthe kills, in order (a worker may have been done before):\n{plan}")
         assert not counts.faults, f"seed {SEED}: {counts}"
         assert executor.kind == "slurm" or not counts.restarted, f"seed {SEED}: {counts}"
         assert counts.jobs >= TASKS
@@ -58,9 +62,9 @@ def check(tmp_path, counter, record_property, capsys):
 def broken_for(lab, daemon, longest=3.0):
     """Kills a daemon, and starts it again after a while."""
 
-    def kill():
+    def kill(share):
         with chaos.killed(lab, daemon):
-            time.sleep(random.uniform(0, longest))
+            time.sleep(share * longest)
 
     return kill
 
@@ -68,9 +72,9 @@ def broken_for(lab, daemon, longest=3.0):
 def hanging_for(lab, daemon, longest=4.0):
     """Stops a daemon, and lets it go on after a while."""
 
-    def stop():
+    def stop(share):
         with chaos.paused(lab, daemon):
-            time.sleep(random.uniform(0, longest))
+            time.sleep(share * longest)
 
     return stop
 
@@ -81,14 +85,14 @@ def test_local(check, tmp_path):
 
 def test_ssh(check, slurm_to_break):
     lab = slurm_to_break
-    wreck = {"connections": lambda: chaos.cut_logins(lab), "sshd": broken_for(lab, "sshd")}
+    wreck = {"connections": lambda _: chaos.cut_logins(lab), "sshd": broken_for(lab, "sshd")}
     check(SSHExecutor(ssh_conn_id="chaos", root="~/chaos-ssh", grace=1), wreck)
 
 
 def test_slurm(check, slurm_to_break):
     lab = slurm_to_break
     wreck = {
-        "connections": lambda: chaos.cut_logins(lab),
+        "connections": lambda _: chaos.cut_logins(lab),
         "slurmctld": broken_for(lab, "slurmctld"),
         "hanging slurmctld": hanging_for(lab, "slurmctld"),
         "slurmdbd": broken_for(lab, "slurmdbd"),
@@ -119,11 +123,11 @@ def test_kubernetes(check, lab_to_break, lab_image, counter):
 def test_ray(check):
     cluster = RayCluster().start()
 
-    def lose_the_head():
+    def lose_the_head(share):
         cluster.stop()
-        time.sleep(random.uniform(0, 2))
+        time.sleep(share * 2)
         cluster.start()
-        time.sleep(random.uniform(15, 30))
+        time.sleep(15 + share * 15)
 
     try:
         check(RayExecutor(address=cluster.address, grace=1), {"head": lose_the_head})
