@@ -1,0 +1,115 @@
+"""A worker or a triggerer may be killed at any step of a job: the job runs once, and nothing of it is lost or doubled.
+
+For each back-end, at each step, one case: the process kills itself just before, or just after; see ``kill_steps``.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from kill_matrix import Forks, Matrix, assert_nothing_is_lost_or_done_twice, counters_for_any_user, name_of
+from kill_steps import STEPS
+
+from nemo_airflow.executors import (
+    DockerExecutor,
+    KubernetesExecutor,
+    LocalExecutor,
+    RayExecutor,
+    SlurmExecutor,
+    SSHExecutor,
+)
+from nemo_airflow.tracking.mlflow.store import Credentials, open_store
+
+AT_ONCE = 6
+"""Tasks of one back-end that run at a time: they mostly wait."""
+
+at_each_step = pytest.mark.parametrize("step", STEPS)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def counters():
+    with counters_for_any_user() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def matrix(forks, counters, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kills")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    open_store(uri, Credentials())  # its tables are made once
+    return Matrix(forks, folder, counters, uri)
+
+
+@pytest.fixture(scope="module")
+def killed_at(request, matrix):
+    """Returns what came of the task that dies at a step; those of all steps of the back-end are run at once."""
+    pool = ThreadPoolExecutor(AT_ONCE)
+    futures: dict[tuple[str, str], Future] = {}
+
+    def killed(executor, inside, step):
+        test = request.node
+        asked = {
+            item.callspec.params["step"]: None
+            for item in request.session.items
+            if getattr(item, "originalname", "") == f"test_{executor.kind}" and item.path == test.path
+        }
+        for each in asked:
+            if (executor.kind, each) not in futures:
+                futures[executor.kind, each] = pool.submit(matrix.run, executor, str(inside), each)
+        return futures[executor.kind, step].result()
+
+    yield killed
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def check(killed_at, counters):
+    def check(executor, step, inside=None):
+        killed = killed_at(executor, inside or counters, step)
+        assert_nothing_is_lost_or_done_twice(killed, name_of(executor, step))
+
+    return check
+
+
+@at_each_step
+def test_local(check, matrix, step):
+    check(LocalExecutor(root=str(matrix.folder / "jobs"), grace=1), step)
+
+
+@at_each_step
+def test_ssh(check, lab_ssh, ssh_conn_id, step):
+    check(SSHExecutor(ssh_conn_id=ssh_conn_id, root="~/kills-ssh", grace=1), step)
+
+
+@at_each_step
+def test_slurm(check, lab_slurm, ssh_conn_id, step):
+    check(SlurmExecutor(ssh_conn_id=ssh_conn_id, root="~/kills", grace=1), step)
+
+
+@at_each_step
+def test_docker(check, lab_docker, lab_image, counters, step):
+    executor = DockerExecutor(
+        container_image=lab_image, docker_url=lab_docker, grace=1, volumes=(f"{counters}:/count",)
+    )
+    check(executor, step, inside="/count")
+
+
+@at_each_step
+def test_kubernetes(check, lab_kubeconfig, lab_image, counters, step):
+    executor = KubernetesExecutor(
+        container_image=lab_image, config_file=lab_kubeconfig, grace=1,
+        volumes=({"name": "count", "hostPath": {"path": str(counters)}},),
+        volume_mounts=({"name": "count", "mountPath": "/count"},),
+    )  # fmt: skip
+    check(executor, step, inside="/count")
+
+
+@at_each_step
+def test_ray(check, lab_ray, step):
+    check(RayExecutor(address=lab_ray, grace=1), step)
