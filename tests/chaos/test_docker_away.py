@@ -3,6 +3,7 @@
 import time
 import uuid
 
+import psutil
 from lab import chaos
 
 from nemo_airflow import blocking
@@ -27,8 +28,16 @@ def test_last_lines_of_a_container_that_ends_while_the_daemon_is_away(lab_to_bre
     while not any(b"line 5" in chunk.data for chunk in blocking.run(session.read([Cursor(handle)]))):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    with chaos.killed(lab_to_break, "dockerd"):
-        time.sleep(LINES * 0.1 + 3)
+    process = psutil.Process(int(lab_to_break.command("docker", "inspect", "-f", "{{.State.Pid}}", handle.id)))
+    chaos.kill(lab_to_break, "dockerd")
+    try:
+        # Its next start would kill what of the container still runs.
+        deadline = time.monotonic() + 60
+        while not chaos.gone(process):
+            assert time.monotonic() < deadline, f"{process} did not end within 60 s"
+            time.sleep(0.1)
+    finally:
+        chaos.restart(lab_to_break, "dockerd")
     lines: list[str] = []
     follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
     outcome = blocking.run(follower.run(), 120)

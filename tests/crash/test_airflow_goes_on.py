@@ -1,4 +1,8 @@
-"""Nothing is lost and nothing runs twice, whoever is killed and when."""
+"""A real Airflow goes on where a worker or a triggerer was killed, and a task that a user ends takes its job with it.
+
+That nothing is lost and nothing runs twice at whatever step one is killed, on each back-end, ``tests/kills`` shows.
+Here it is Airflow itself that finds out, keeps the task's state, and starts another.
+"""
 
 import json
 import re
@@ -11,7 +15,7 @@ from nemo_airflow.executors import processes
 from nemo_airflow.executors.folder import JobFolder
 
 HERE = Path(__file__).parent
-POINTS = ("before_store_write", "before_submit", "inside_submit", "after_submit", "before_defer", "synchronous")
+POINTS = ("after_submit", "synchronous")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,18 @@ def folders(scratch, task_id):
     return [claim.parent for claim in sorted(ours, key=lambda claim: json.loads(claim.read_text())["ts"])]
 
 
-def test_worker_killed_around_submit_runs_the_job_exactly_once(airflow, scratch):
+def assert_no_process_is_left(airflow, scratch, task_ids):
+    """Says of tasks that have ended that nothing of their jobs runs any more."""
+    for task_id in task_ids:
+        jobs = folders(scratch, task_id)
+        assert jobs, f"no job of {task_id}"
+        for job in jobs:
+            runner = JobFolder(job).claim()
+            airflow.wait(lambda runner=runner: not processes.is_alive(runner), f"process {runner.pid} to end", 20)
+            assert processes.kill_marked("NEMO_AIRFLOW_KEY", job.name) == []
+
+
+def test_worker_killed_after_submit_runs_the_job_exactly_once(airflow, scratch):
     run_id = airflow.trigger("worker_killed")
     for point in POINTS:
         task = ("worker_killed", run_id, point)
@@ -68,6 +83,7 @@ def test_worker_killed_around_submit_runs_the_job_exactly_once(airflow, scratch)
         assert airflow.task(*task)["try_number"] == 2
         assert runs_of(scratch, point) == 1
         assert job_lines(airflow, *task) == [f"line {number}" for number in range(20)]
+    assert_no_process_is_left(airflow, scratch, POINTS)
 
 
 def test_triggerer_killed_while_jobs_run_loses_and_doubles_no_line(airflow, scratch):
@@ -85,6 +101,7 @@ def test_triggerer_killed_while_jobs_run_loses_and_doubles_no_line(airflow, scra
         assert state == "success"
         assert runs_of(scratch, task[2]) == 1
         assert job_lines(airflow, *task) == [f"line {number}" for number in range(300)]
+    assert_no_process_is_left(airflow, scratch, [task_id for _, _, task_id in tasks])
 
 
 def test_task_ended_by_a_user_cancels_its_job(airflow, scratch):
@@ -110,10 +127,4 @@ def test_task_ended_by_a_user_cancels_its_job(airflow, scratch):
     jobs = folders(scratch, "cleared")
     assert len(jobs) == 2
     airflow.wait((jobs[1] / "end.json").exists, "the end of the second job")
-
-
-def test_no_process_of_any_job_is_left(airflow, scratch):
-    for claim in (scratch / "nemo" / "jobs").glob("*/claim"):
-        runner = JobFolder(claim.parent).claim()
-        airflow.wait(lambda runner=runner: not processes.is_alive(runner), f"process {runner.pid} to end", 20)
-        assert processes.kill_marked("NEMO_AIRFLOW_KEY", claim.parent.name) == []
+    assert_no_process_is_left(airflow, scratch, tasks)

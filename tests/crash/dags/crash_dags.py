@@ -1,4 +1,4 @@
-"""DAGs whose worker processes kill themselves, once, at a chosen instant."""
+"""DAGs whose worker processes kill themselves, once, when they have submitted their job."""
 
 import datetime
 import os
@@ -9,42 +9,20 @@ import crash_jobs
 from airflow.sdk import DAG
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator
-from nemo_airflow.executors.local import LocalSession
 
 SCRATCH = Path(os.environ["CRASH_SCRATCH"])
-POINTS = ("before_store_write", "before_submit", "inside_submit", "after_submit", "before_defer")
 
 
 class KilledOnce(NemoRunOperator):
-    """Kills its own process when it comes to its point for the first time."""
-
-    def __init__(self, *, point: str, **kwargs):
-        super().__init__(**kwargs)
-        self.point = point
-
-    def _at(self, point):
-        marker = SCRATCH / f"killed_{self.task_id}"
-        if point == self.point and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def _begin(self, context, prepared):
-        self._at("before_store_write")
-        return super()._begin(context, prepared)
+    """Kills its own process when it has submitted its job for the first time."""
 
     def _submit(self, back_end, job):
-        self._at("before_submit")
-        if self.point == "inside_submit":
-            # The job has been started, but no one was told: what a lost answer of a back-end looks like.
-            spawn = LocalSession._spawn
-            LocalSession._spawn = lambda *arguments: (spawn(*arguments), self._at("inside_submit"))[0]
         handle = super()._submit(back_end, job)
-        self._at("after_submit")
+        marker = SCRATCH / f"killed_{self.task_id}"
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return handle
-
-    def _wait(self, *arguments, **keywords):
-        self._at("before_defer")
-        return super()._wait(*arguments, **keywords)
 
 
 def job(name, lines=20, pause=0.1):
@@ -55,9 +33,8 @@ common = {"tracker": None, "job_executor": LocalExecutor(grace=2)}
 defaults = {"retries": 2, "retry_delay": datetime.timedelta(seconds=1)}
 
 with DAG("worker_killed", schedule=None, default_args=defaults) as worker_killed:
-    for point in POINTS:
-        KilledOnce(task_id=point, point=point, config=job(point), **common)
-    KilledOnce(task_id="synchronous", point="after_submit", config=job("synchronous"), deferrable=False, **common)
+    KilledOnce(task_id="after_submit", config=job("after_submit"), **common)
+    KilledOnce(task_id="synchronous", config=job("synchronous"), deferrable=False, **common)
 
 with DAG("triggerer_killed", schedule=None) as triggerer_killed:
     for number in range(3):
