@@ -78,7 +78,23 @@ def _levels(config: Any) -> int:
     return count
 
 
+def check_root(config: Any) -> None:
+    """Checks that a job that calls the config's target has then run it.
+
+    Raises:
+        ConfigError: The target is a generator function: a call of it runs nothing of its body.
+    """
+    target = config.__fn_or_cls__ if isinstance(config, fdl.Buildable) else None
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise ConfigError(
+            f"{short_name(target)} is a generator function, of which a call runs nothing: "
+            "give a function that iterates over it, and returns a value"
+        )
+
+
 def _validate(config: Any, *, called: bool) -> None:
+    if called:
+        check_root(config)
     hooks: list[tuple[Path, Callable[[], object]]] = []
     instances = Instances()
     for path, value, below in iter_nodes(config):

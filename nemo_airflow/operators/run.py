@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow import blocking
 from nemo_airflow.config import plan as plans
+from nemo_airflow.config.validation import check_root
 from nemo_airflow.exceptions import (
     BackendUnavailable,
     ConfigError,
@@ -33,6 +34,7 @@ from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import by_name, unwrap, wrap
 from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.operators.links import MLflowRunLink
+from nemo_airflow.operators.output_patterns import check_outputs, patterns_of
 from nemo_airflow.operators.preparation import Overrides, Prepared, prepare
 from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.registered import named_executor, named_recipe
@@ -131,6 +133,8 @@ class NemoRunOperator(BaseOperator):
         self.overrides = overrides
         self.params_prefix = params_prefix
         self.collector = collector
+        check_root(unwrap(self.config))
+        check_outputs(outputs)
         self.outputs = outputs
         self.env = env
         self.allow = allow
@@ -287,7 +291,7 @@ class NemoRunOperator(BaseOperator):
             package=package,
             env={**airflow_env, **env, **(self.env or {})},
             time_limit=min((limit for limit in limits if limit), default=None),
-            outputs=tuple(self.outputs),
+            outputs=patterns_of(self.outputs),
         )
 
     def _announce(

@@ -6,6 +6,7 @@ import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from nemo_airflow.runner import report
+from nemo_airflow.runner.error_record import describe_error
 
 EXIT_NO_LAUNCHER = 127
 
@@ -115,7 +116,7 @@ def call(job: Dict[str, Any], channel: Any) -> int:
         target, plan = _build(job, channel)
         channel.send("config", plan=plan)
         root = plan.get("root")
-        result = target() if isinstance(root, dict) and root.get("_partial_") else target
+        result = _run_to_its_end(target() if isinstance(root, dict) and root.get("_partial_") else target)
     except SystemExit as stop:
         return _exit_code(stop, channel)
     except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is how the job ended
@@ -123,6 +124,27 @@ def call(job: Dict[str, Any], channel: Any) -> int:
     text = _encode(result, channel)
     channel.send_json('{"type":"outcome","result":' + text + "}")
     return 0
+
+
+def _run_to_its_end(result: Any) -> Any:
+    """Returns what the root of the config returned; awaits it where that is still to be run.
+
+    Raises:
+        TypeError: It is a generator: nothing of it has run, and nobody would iterate over it.
+    """
+    from collections.abc import Coroutine
+    from types import AsyncGeneratorType, GeneratorType
+
+    if isinstance(result, (GeneratorType, AsyncGeneratorType)):
+        raise TypeError(
+            f"the job's function returned the generator {result.__qualname__!r}, of which nothing has run: "
+            "give a function that iterates over it, and returns a value"
+        )
+    if not isinstance(result, Coroutine):
+        return result
+    import asyncio
+
+    return asyncio.run(result)
 
 
 def _build(job: Dict[str, Any], channel: Any) -> Tuple[Any, Dict[str, Any]]:
@@ -152,7 +174,7 @@ def _exit_code(stop: SystemExit, channel: Any) -> int:
         code = 0
     if not isinstance(code, int):
         sys.stderr.write(f"{code}\n")
-        channel.send("outcome", error={"type": "SystemExit", "message": str(code), "traceback": ""})
+        channel.send("outcome", error=describe_error(stop, ""))
         return 1
     if code == 0:
         channel.send("outcome", result=None)
@@ -169,11 +191,8 @@ def _failed(error: BaseException, channel: Any) -> int:
         _cut_own_frames(error)
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         sys.stderr.write(text)
-    kind = type(error)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    message = str(error).strip()
     failure = "out_of_memory" if isinstance(error, MemoryError) else "user_error"
-    channel.send("outcome", error={"type": name, "message": message, "traceback": text}, failure=failure)
+    channel.send("outcome", error=describe_error(error, text), failure=failure)
     return 1
 
 
@@ -197,18 +216,21 @@ def _encode(result: Any, channel: Any) -> str:
 
     from nemo_airflow.runner.results import plain
 
+    replaced: List[str] = []
     try:
-        text = json.dumps(plain(result), allow_nan=False, separators=(",", ":"))
+        text = json.dumps(plain(result, replaced), allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         channel.send("warning", message=f"the return value is not kept: {error}")
         return "null"
+    if replaced:
+        places = ", ".join(replaced[:10])
+        channel.send("warning", message=f"JSON has no such number, so null is kept in the return value: {places}")
     if len(text) > RESULT_LIMIT:
-        channel.send(
-            "warning",
-            message=f"the return value is not kept: {len(text)} bytes of JSON are more than {RESULT_LIMIT}; "
-            "write a file into output_dir() "
-            "and return its name",
+        message = (
+            f"the return value is not kept: {len(text)} bytes of JSON are more than {RESULT_LIMIT}; "
+            "write a file into output_dir() and return its name"
         )
+        channel.send("warning", message=message)
         return "null"
     return text
 

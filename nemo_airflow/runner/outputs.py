@@ -1,34 +1,73 @@
 """What a job keeps: gathered at its end into one folder, and sent from there as one archive."""
 
+import contextlib
 import os
 import shutil
 import tarfile
-from pathlib import Path
-from typing import IO, Dict, Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Dict, List
 
 FOLDER = "outputs"
 COLLECTED = "collected"
 """File of the job's folder that says that the outputs were fetched."""
 
 
-def gather(folder: str, patterns: Iterable[str]) -> None:
+def check_patterns(patterns: Any) -> None:
+    """Checks the patterns of files to keep.
+
+    Raises:
+        TypeError: They are a text in place of a list, or one is not a text.
+        ValueError: One leads out of the working directory, or names no file.
+    """
+    if isinstance(patterns, (str, bytes, Mapping)) or not isinstance(patterns, Iterable):
+        raise TypeError(f"outputs={patterns!r} is not a list of patterns: write outputs=['models/*.pt']")
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"outputs has {pattern!r}, which is not a text: write a pattern such as 'models/*.pt'")
+        check_pattern(pattern)
+
+
+def check_pattern(pattern: str) -> None:
+    """Checks one pattern; see :func:`check_patterns`."""
+    path = PurePosixPath(pattern)
+    if path.is_absolute() or ".." in path.parts or pattern.startswith("~"):
+        raise ValueError(
+            f"outputs has {pattern!r}, which leads out of the job's working directory: patterns are relative to it; "
+            "files elsewhere are kept when the job writes them below output_dir(), or calls log_artifact(path)"
+        )
+    if any("**" in part and part != "**" for part in path.parts):
+        raise ValueError(f"outputs has {pattern!r}: ** stands for folders of any depth, and alone between two slashes")
+    if not path.parts:
+        raise ValueError(f"outputs has {pattern!r}, which names no file: write '*' for all of the working directory")
+
+
+def gather(folder: str, patterns: "Iterable[str]") -> List[str]:
     """Brings what the patterns match in the working directory into the output folder.
 
     A link is brought as the link that it is: whoever fetches the outputs judges where it leads.
 
-    Raises:
-        OSError: A file cannot be copied, or the disk is full.
-        ValueError: A pattern is not one.
+    Returns:
+        What could not be brought, and why, in words. No pattern hinders the others.
     """
-    work, target = Path(folder, "work"), Path(folder, FOLDER)
+    complaints = []
     for pattern in patterns:
-        for match in sorted(work.glob(pattern)):
-            to = target / match.relative_to(work)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            if match.is_dir() and not match.is_symlink():
-                shutil.copytree(str(match), str(to), symlinks=True, dirs_exist_ok=True, copy_function=_link_or_copy)
-            else:
-                _link_or_copy(str(match), str(to))
+        try:
+            check_pattern(pattern)
+            _gather_matches(Path(folder, "work"), Path(folder, FOLDER), pattern)
+        except Exception as error:  # noqa: BLE001 - whatever a pattern does to pathlib: the job itself is done
+            complaints.append(f"{pattern}: {str(error) or type(error).__name__}")
+    return complaints
+
+
+def _gather_matches(work: Path, target: Path, pattern: str) -> None:
+    for match in sorted(work.glob(pattern)):
+        to = target / match.relative_to(work)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if match.is_dir() and not match.is_symlink():
+            shutil.copytree(str(match), str(to), symlinks=True, dirs_exist_ok=True, copy_function=_link_or_copy)
+        else:
+            _link_or_copy(str(match), str(to))
 
 
 def measure(folder: str) -> Dict[str, int]:
@@ -36,8 +75,9 @@ def measure(folder: str) -> Dict[str, int]:
     count = size = 0
     for parent, _, names in os.walk(os.path.join(folder, FOLDER)):
         for name in names:
-            count += 1
-            size += os.lstat(os.path.join(parent, name)).st_size
+            with contextlib.suppress(FileNotFoundError):  # what the job left running may delete files
+                size += os.lstat(os.path.join(parent, name)).st_size
+                count += 1
     return {"files": count, "bytes": size}
 
 

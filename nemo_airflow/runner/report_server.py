@@ -1,6 +1,5 @@
 """Receives what user code reports, from any process of the job, over a Unix socket."""
 
-import json
 import os
 import selectors
 import socket
@@ -8,10 +7,14 @@ import tempfile
 import time
 from typing import Any, Callable, Dict, List, Optional
 
+from nemo_airflow.runner.report_reading import read_report
 from nemo_airflow.runner.stream_writer import StreamWriter
 
 _BATCH = 500
 _FLUSH_EVERY = 0.2
+
+_LONGEST_REPORT = 64 << 20
+"""Bytes; what sends a longer line is cut off, or it would fill the supervisor's memory."""
 
 
 class ReportServer:
@@ -32,12 +35,13 @@ class ReportServer:
         self._socket.bind(self.path)
         self._socket.listen(128)
         self._socket.setblocking(False)
-        self._rests: Dict[socket.socket, bytes] = {}
+        self._rests: Dict[socket.socket, bytearray] = {}
         self._points: List[List[Any]] = []
         self._since = 0.0
         self.outcome: Optional[Dict[str, Any]] = None
         """What the child said of its end: a result or an error."""
-        selector.register(self._socket, selectors.EVENT_READ, self._accept)
+        self._listening = False
+        self._listen()
 
     def close(self) -> None:
         """Takes in what has arrived, and stops listening."""
@@ -48,13 +52,17 @@ class ReportServer:
         self.flush()
         for connection in list(self._rests):
             self._drop(connection)
-        self._selector.unregister(self._socket)
+        if self._listening:
+            self._selector.unregister(self._socket)
         self._socket.close()
         os.unlink(self.path)
         os.rmdir(self._folder)
 
     def tick(self) -> None:
-        """Writes points that have waited long enough."""
+        """Writes points that have waited long enough, and accepts connections for which there was no room."""
+        if not self._listening:
+            self._listen()
+            self._accept()
         if self._points and time.monotonic() - self._since >= _FLUSH_EVERY:
             self.flush()
 
@@ -64,14 +72,23 @@ class ReportServer:
         if points:
             self._writer.record("metrics", {"points": points})
 
+    def _listen(self) -> None:
+        self._selector.register(self._socket, selectors.EVENT_READ, self._accept)
+        self._listening = True
+
     def _accept(self) -> None:
         while True:
             try:
                 connection, _ = self._socket.accept()
             except BlockingIOError:
                 return
+            except OSError:  # no file descriptors are left: whoever connects waits until there are
+                if self._listening:
+                    self._selector.unregister(self._socket)
+                    self._listening = False
+                return
             connection.setblocking(False)
-            self._rests[connection] = b""
+            self._rests[connection] = bytearray()
             self._selector.register(connection, selectors.EVENT_READ, _Reader(self._receive, connection))
             while connection in self._rests and self._receive(connection):
                 pass
@@ -87,9 +104,16 @@ class ReportServer:
         if not data:
             self._drop(connection)
             return False
-        *lines, self._rests[connection] = (self._rests[connection] + data).split(b"\n")
-        for line in lines:
-            self._take(line)
+        rest = self._rests[connection]
+        rest += data
+        if b"\n" in data:
+            *lines, self._rests[connection] = rest.split(b"\n")
+            for line in lines:
+                self._take(bytes(line))
+        elif len(rest) > _LONGEST_REPORT:
+            self._warn_of(bytes(rest[:80]), f"longer than {_LONGEST_REPORT} bytes")
+            self._drop(connection)
+            return False
         return True
 
     def _drop(self, connection: socket.socket) -> None:
@@ -99,13 +123,14 @@ class ReportServer:
 
     def _take(self, line: bytes) -> None:
         try:
-            report = json.loads(line)
-            kind = report.pop("type")
-            handler = _HANDLERS[kind]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            self._writer.record("warning", {"message": f"a report that cannot be read: {line[:80]!r}"})
+            kind, report = read_report(line)
+        except ValueError as error:
+            self._warn_of(line, str(error))
             return
-        handler(self, report)
+        _HANDLERS[kind](self, report)
+
+    def _warn_of(self, line: bytes, why: str) -> None:
+        self._writer.record("warning", {"message": f"a report that cannot be read ({why[:200]}): {line[:80]!r}"})
 
     def _add_points(self, report: Dict[str, Any]) -> None:
         if not self._points:

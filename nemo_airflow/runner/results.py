@@ -4,35 +4,51 @@ import datetime
 import enum
 import math
 import os
-from typing import Any
+from typing import Any, List
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, replaced: List[str], path: str = "") -> Any:
     """Returns the value as JSON types.
+
+    Args:
+        value: What the job's function returned.
+        replaced: Takes the places of numbers that are not finite, which JSON does not have: None stands there.
+        path: Where the value is.
 
     Raises:
         TypeError: It holds something that is neither a JSON type, nor an enum member, path, time,
             dataclass instance or scalar of an array library.
-        ValueError: It holds a number that is not finite.
+        ValueError: Two keys of a dictionary are one in JSON.
     """
     if isinstance(value, enum.Enum):
-        return plain(value.value)
+        return plain(value.value, replaced, path)
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"it holds {value}, which JSON has not")
+            replaced.append(f"{path.lstrip('.') or 'the value itself'} is {value}")
+            return None
         return float(value)
     if isinstance(value, dict):
-        return {_key(key): plain(item) for key, item in value.items()}
+        return _plain_dict(value, replaced, path)
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return _from_object(value)
+        return [plain(item, replaced, f"{path}[{index}]") for index, item in enumerate(value)]
+    return _from_object(value, replaced, path)
 
 
-def _from_object(value: Any) -> Any:
+def _plain_dict(value: Any, replaced: List[str], path: str) -> Any:
+    items = {}
+    for key, item in value.items():
+        name = _key(key)
+        if name in items:
+            raise ValueError(f"two keys at {path.lstrip('.') or 'the top'} are {name!r} in JSON")
+        items[name] = plain(item, replaced, f"{path}.{name}")
+    return items
+
+
+def _from_object(value: Any, replaced: List[str], path: str) -> Any:
     import dataclasses
 
     if isinstance(value, os.PathLike):
@@ -40,16 +56,21 @@ def _from_object(value: Any) -> Any:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: plain(getattr(value, field.name), replaced, f"{path}.{field.name}")
+            for field in dataclasses.fields(value)
+        }
     # Scalars of NumPy, PyTorch, JAX ...: zero dimensions, and a Python scalar to give.
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
-        return plain(value.item())
+        return plain(value.item(), replaced, path)
     raise TypeError(f"type {type(value).__module__}.{type(value).__qualname__} is not JSON")
 
 
 def _key(key: Any) -> str:
     if isinstance(key, enum.Enum):
         key = key.value
-    if isinstance(key, (str, int, float, bool)) or key is None:
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, (str, int, float)):
         return key if isinstance(key, str) else str(key)
     raise TypeError(f"a key of type {type(key).__qualname__} is not JSON")

@@ -27,11 +27,15 @@ def run(count: int, folder: str) -> int:
         selector.register(process.stdout, selectors.EVENT_READ, _Prefixer(rank))  # type: ignore[arg-type]
     code = 0
     give_up = float("inf")
-    while selector.get_map() and time.monotonic() < give_up:
-        for key, _ in selector.select(0.1):
+    while time.monotonic() < give_up:
+        for key, _ in selector.select(0.1 if selector.get_map() else 0.02):
             if not key.data(key.fileobj):
                 selector.unregister(key.fileobj)
         ended = [process.poll() for process in processes]
+        # A process may close its output long before it ends, and what it left behind may hold it open.
+        if None not in ended and not selector.get_map():
+            code = code or next((end for end in ended if end), 0)
+            break
         if give_up < float("inf"):
             continue
         failed = [end for end in ended if end]
@@ -40,7 +44,7 @@ def run(count: int, folder: str) -> int:
             # All of them, and what they have started: that is one process group, this one's.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.killpg(0, signal.SIGTERM)
-        elif None not in ended:  # what still holds an output was left behind by one of them
+        elif None not in ended:
             give_up = time.monotonic() + _DRAIN
     # What has not ended by now the supervisor ends, with the whole group.
     return code if code >= 0 else 128 - code

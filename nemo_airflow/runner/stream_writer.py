@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -110,9 +111,35 @@ def _size(fd: int) -> int:
     return info.st_size if stat.S_ISREG(info.st_mode) else 0
 
 
+_ESCAPE = re.compile(
+    r"\\(?:u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|u(?P<lone>d[89a-f][0-9a-f]{2})|(?P<nul>u0000)|.)"
+)
+"""An escape of JSON's in ASCII, as :func:`json.dumps` writes them."""
+
+
+def clean(text: str) -> str:
+    """Returns ASCII JSON whose strings every reader and every database takes.
+
+    A lone surrogate (of a file name that is not UTF-8) and NUL become what Python shows for them, ``\\udce9`` and
+    ``\\x00``.
+
+    Args:
+        text: JSON as :func:`json.dumps` writes it with ``ensure_ascii``.
+    """
+    if "\\ud" not in text and "\\u0000" not in text:
+        return text
+    return _ESCAPE.sub(_show_escape, text)
+
+
+def _show_escape(match: "re.Match[str]") -> str:
+    if match["lone"]:
+        return "\\\\u" + match["lone"]
+    return "\\\\x00" if match["nul"] else match[0]
+
+
 def encode(kind: str, now: float, fields: Optional[Dict[str, Any]] = None) -> bytes:
     """Returns a record as it stands on the stream."""
     record = {"v": VERSION, "type": kind, "ts": round(now, 6)}
     record.update(fields or {})
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return MARK + text.encode("ascii") + b"\n"
+    return MARK + clean(text).encode("ascii") + b"\n"

@@ -15,6 +15,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from nemo_airflow.runner import claims, outputs, ranks, zstd_mark
+from nemo_airflow.runner.error_record import bound_error
 from nemo_airflow.runner.report_server import ReportServer
 from nemo_airflow.runner.resources import Sampler, oom_kills, processes
 from nemo_airflow.runner.stream_tail import KEEP
@@ -207,7 +208,10 @@ class Supervisor:
             self._select(max(wake - time.monotonic(), 0))
 
     def _sample(self, sampler: Sampler) -> None:
-        values = sampler.sample()
+        try:
+            values = sampler.sample()
+        except OSError:  # no file descriptor or no process can be had just now
+            return
         if values:
             self._writer.record("sample", {"values": values})
 
@@ -328,6 +332,8 @@ class Supervisor:
             "told_to_end": self._ending == "cancelled",
         }
         base.update(end)
+        if base["error"] is not None:
+            base["error"] = bound_error(base["error"])
         text = self._writer.finish("end", base)
         temporary = os.path.join(self._folder, f".end.json.{os.getpid()}")
         with open(temporary, "wb") as file:
@@ -338,10 +344,8 @@ class Supervisor:
         return int(base["exit_code"])
 
     def _gather(self) -> Dict[str, int]:
-        try:
-            outputs.gather(self._folder, self._job.get("outputs") or ())
-        except (OSError, ValueError) as error:
-            self._writer.record("warning", {"message": f"not all outputs are kept: {error}"})
+        for complaint in outputs.gather(self._folder, self._job.get("outputs") or ()):
+            self._writer.record("warning", {"message": f"not all outputs are kept: {complaint}"})
         return outputs.measure(self._folder)
 
     def _linger(self) -> None:

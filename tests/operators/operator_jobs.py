@@ -1,5 +1,6 @@
 """What the operator's tests run as jobs."""
 
+import asyncio
 import dataclasses
 import time
 from pathlib import Path
@@ -64,4 +65,17 @@ def count(counter: str) -> None:
 
 
 def one_more(value: int = 0) -> int:
+    return value + 1
+
+
+def batches():
+    yield 1
+
+
+async def async_batches():
+    yield 1
+
+
+async def fetch(value: int) -> int:
+    await asyncio.sleep(0)
     return value + 1

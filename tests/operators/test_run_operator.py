@@ -87,6 +87,12 @@ def test_failed_job_fails_the_task_with_its_own_traceback(defaults, deferrable, 
     assert 'operator_jobs.py", line' in printed
 
 
+def test_coroutine_function_is_awaited(defaults):
+    with new_dag() as dag:
+        NemoRunOperator(task_id="t", config=Config(jobs.fetch, value=1), **defaults)
+    assert run(dag)[1] == {("t", -1): 2}
+
+
 def test_partial_and_script_run_as_well(defaults):
     with new_dag() as dag:
         NemoRunOperator(task_id="partial", config=Partial(jobs.number), **defaults)
@@ -263,6 +269,8 @@ def test_factories_in_overrides_of_a_recipe_are_read_from_its_folder_and_run_fro
         ),
         ({"config": jobs.number}, {}, "Config"),
         ({"config": Config(jobs.number), "job_executor": LocalExecutor(time="soon")}, {}, "time="),
+        ({"config": Config(jobs.number), "outputs": ["{{ '/tmp' }}/*.csv"]}, {}, "'/tmp/*.csv', which leads out"),
+        ({"config": Config(jobs.number), "outputs": "{{ '*.csv' }}"}, {}, "is not a list of patterns"),
         ({"config": Config(jobs.number), "job_executor": "{{ 'nowhere' }}"}, {}, "no executor 'nowhere'"),
         ({"config": "{{ 'nothing' }}"}, {}, "no recipe 'nothing'"),
         (

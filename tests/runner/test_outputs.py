@@ -1,0 +1,62 @@
+"""Patterns of files to keep: no pattern, whatever it is, costs a job its end."""
+
+from pathlib import Path
+
+import pytest
+
+from nemo_airflow.runner import outputs
+
+CODE = """
+import pathlib
+
+def write():
+    for name in ("a.txt", "models/b.pt"):
+        path = pathlib.Path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+"""
+
+
+@pytest.mark.parametrize(
+    "pattern", ["/tmp/x/*.pt", ".", "", "../*.txt", "a/../../*", "~/x", "a/**.txt", "models/[", "\0", "x" * 5000]
+)
+def test_pattern_that_cannot_be_followed_is_a_warning_and_the_others_are_kept(run, folder, pattern):
+    ran = run("write", code=CODE, outputs=(pattern, "*.txt", "**/*.pt"))
+    assert (ran.code, ran.end["state"], ran.end["outputs"]["files"]) == (0, "succeeded", 2)
+    assert {str(path.relative_to(folder / "outputs")) for path in (folder / "outputs").rglob("*.*")} == {
+        "a.txt", "models/b.pt",
+    }  # fmt: skip
+    if pattern not in ("models/[", "x" * 5000, "\0"):  # these are patterns, that match nothing
+        assert [warning.startswith("not all outputs are kept: ") for warning in ran.warnings] == [True]
+
+
+def test_file_that_cannot_be_copied_is_a_warning(run, folder):
+    (folder / "outputs").mkdir()
+    (folder / "outputs" / "models").write_text("in the way")
+    ran = run("write", code=CODE, outputs=("models/*", "*.txt"))
+    assert (ran.end["state"], ran.end["outputs"]["files"]) == ("succeeded", 2)
+    assert "models/*" in ran.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ("*.csv", r"outputs='\*.csv' is not a list of patterns"),
+        (None, "not a list of patterns"),
+        ({"a": 1}, "not a list of patterns"),
+        ([Path("a")], "not a text"),
+        (["/tmp/results/*.csv"], r"'/tmp/results/\*.csv', which leads out .* output_dir\(\)"),
+        (["a", "../b"], "'../b', which leads out"),
+        (["."], "names no file"),
+        ([""], "names no file"),
+        (["a**/b"], "stands for folders"),
+    ],
+)
+def test_pattern_that_cannot_match_is_refused(patterns, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        outputs.check_patterns(patterns)
+
+
+def test_usual_patterns_are_taken():
+    outputs.check_patterns(["*.csv", "./models/*.pt", "**/*.json", "a..b", "...", "a/**/b", "[ab]?", "a b"])
+    outputs.check_patterns(())
