@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.runner.ranks import literal
 
 RANK = ("{runner}", "--rank", "{folder}")
 """What runs the job's config as one process of several, after the interpreter."""
@@ -91,12 +92,17 @@ class Processes(Launcher):
         return ("{python}", "{runner}", "--spawn", str(self.nproc_per_node or processes), "{folder}")
 
 
+_COMMAND = "\0command\0"
+"""Stands for the command while a template is rendered: no shell script has it."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScriptTemplate(Launcher):
     """Starts the processes by a shell script of one's own, a Jinja template.
 
     In the template ``{{ command }}`` runs the config as one process, and ``{{ processes }}`` is how
-    many the back-end gives each machine.
+    many the back-end gives each machine. Where the processes meet, and which machine this is, stands in the
+    environment: ``$MASTER_ADDR``, ``$MASTER_PORT``, ``$NNODES``, ``$NODE_RANK``.
 
     Attributes:
         text: The template.
@@ -121,9 +127,11 @@ class ScriptTemplate(Launcher):
         command = " ".join(["{python}", *(shlex.quote(part) if "{" not in part else part for part in RANK)])
         try:
             template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(self.text)  # noqa: S701 - a shell script
-            script = template.render(command=command, processes=processes, **self.variables)
+            script = template.render(command=_COMMAND, processes=processes, **self.variables)
         except jinja2.TemplateError as error:
             raise ExecutorError(f"the launcher's template cannot be rendered: {error}") from error
+        # The script's own braces, as in ${port}, are the shell's.
+        script = literal(script).replace(_COMMAND, command)
         return (self.shell, "-c", script)
 
 

@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any, Dict, List, Optional, Tuple
 
-from nemo_airflow.runner import report
+from nemo_airflow.runner import report, signals
 from nemo_airflow.runner.error_record import describe_error
 
 EXIT_NO_LAUNCHER = 127
@@ -49,7 +49,7 @@ def _launch(folder: str, job: Dict[str, Any]) -> int:
 def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) -> None:
     os.setpgid(0, 0)
     _die_with_parent()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, *signals.WARNINGS):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, end_by_signal)
     null = os.open(os.devnull, os.O_RDONLY)

@@ -6,12 +6,14 @@ has come to its end: a controller that lost its last seconds in a crash starts w
 It may also start what still runs, on another node: the later start waits then for how the earlier one ends.
 """
 
+import errno
 import json
 import os
 import signal
 import socket
+import sys
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 OWNER = "NEMO_AIRFLOW_OWNER"
 
@@ -55,6 +57,28 @@ def show_alive(folder: str) -> None:
             os.utime(_claim(folder))
         except OSError:  # somebody removes the folder, or the disk is away: the job goes on
             return
+
+
+def keep_end(folder: str, text: bytes, waiting: Callable[[], bool]) -> None:
+    """Writes the end mark, the last that a runner leaves.
+
+    Args:
+        folder: The job's folder.
+        text: How the job ended.
+        waiting: Called again and again while the disk is full; returns whether to go on waiting.
+    """
+    temporary = os.path.join(folder, f".end.json.{os.getpid()}")
+    while True:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(text)
+            os.replace(temporary, os.path.join(folder, "end.json"))
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not waiting():
+                sys.stderr.write(f"the end mark of the job cannot be kept: {error}\n")
+                return
+        time.sleep(_LOOK_EVERY)
 
 
 def _claim(folder: str) -> str:

@@ -7,6 +7,7 @@ how it ended: its node may not be the supervisor's.
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -29,14 +30,26 @@ _FIRST_PORT, _PORTS = 20000, 12000
 """Below the range that systems give out by themselves."""
 
 
+PLACEHOLDERS = ("brace", "python", "runner", "folder", "key", "head", "port", "nodes", "node_rank")
+
+_PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
+
+
+def literal(text: str) -> str:
+    """Returns a part of a launcher's command line that stands for a text as it is: no placeholder is filled in it."""
+    return _PLACEHOLDER.sub(lambda match: "{brace}" + match[1] + "}", text)
+
+
 def command(job: Dict[str, Any], folder: str) -> List[str]:
     """Returns the launcher's command line with its ``{placeholders}`` filled.
 
     ``{head}`` and ``{port}`` are where the processes meet, ``{nodes}`` and ``{node_rank}`` which of
-    how many machines this one is: from the environment that the back-end sets.
+    how many machines this one is: from the environment that the back-end sets. ``{brace}`` is an opening brace:
+    see :func:`literal`.
     """
     port = _FIRST_PORT + zlib.crc32(job["key"].encode()) % _PORTS
     values = {
+        "brace": "{",
         "python": sys.executable,
         "runner": os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py"),
         "folder": folder,
@@ -46,12 +59,7 @@ def command(job: Dict[str, Any], folder: str) -> List[str]:
         "nodes": os.environ.setdefault("NNODES", "1"),
         "node_rank": os.environ.setdefault("NODE_RANK", "0"),
     }
-    filled = []
-    for argument in job["launch"]:
-        for name, value in values.items():
-            argument = argument.replace("{" + name + "}", value)
-        filled.append(argument)
-    return filled
+    return [_PLACEHOLDER.sub(lambda match: values[match[1]], argument) for argument in job["launch"]]
 
 
 def run(folder: str) -> int:
@@ -83,10 +91,7 @@ def forget(folder: str) -> None:
 
 def outcome(folder: str) -> Optional[Dict[str, Any]]:
     """Returns how the processes ended: the first error of the last start, else the first one's result."""
-    ends = []
-    for path in _files(folder):
-        with open(path, encoding="utf-8") as file:
-            ends.append(json.load(file))
+    ends = [end for end in map(_read_end, _files(folder)) if end is not None]
     errors = sorted((end for end in ends if end.get("error")), key=lambda end: (-end["restart"], end["ts"]))
     if errors:
         first = errors[0]
@@ -100,6 +105,16 @@ def outcome(folder: str) -> Optional[Dict[str, Any]]:
         with open(array, encoding="utf-8") as file:
             return dict(json.load(file))
     return next(({"result": end["result"]} for end in ends if end["rank"] == "0" and "result" in end), None)
+
+
+def _read_end(path: str) -> Optional[Dict[str, Any]]:
+    """Returns how a process says that it ended; None where its file was cut by a crash of its machine."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            end = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return end if isinstance(end, dict) and {"rank", "restart", "ts"} <= end.keys() else None
 
 
 def path_of(folder: str, rank: str) -> str:

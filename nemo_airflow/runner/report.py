@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from typing import Any, Dict, Mapping, Optional
 
 _EVENTS = "NEMO_AIRFLOW_EVENTS"
@@ -31,6 +32,7 @@ class Channel:
         self._lock = threading.Lock()
         self._socket: Optional[socket.socket] = None
         self._pid = 0
+        _open.add(self)
 
     def send(self, kind: str, **fields: Any) -> None:
         """Sends one report."""
@@ -57,6 +59,17 @@ class Channel:
             return None
         return connection
 
+
+_open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """Gives a forked process locks of its own: a thread that it does not have may hold those that it inherited."""
+    for channel in _open:
+        channel._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 _channels: Dict[str, Channel] = {}
 _steps: Dict[str, int] = {}

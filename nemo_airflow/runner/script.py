@@ -10,6 +10,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
+_STRICT = {"bash": ["-e", "-o", "pipefail"], "sh": ["-e"]}
+"""Options for the text of a script, by shell."""
+
 
 def run(
     path: str | None = None,
@@ -26,7 +29,8 @@ def run(
 
     Args:
         path: The script, relative to the working directory; with ``m`` the name of a module.
-        inline: The script's text, instead of ``path``.
+        inline: The script's text, instead of ``path``. Where ``entrypoint`` is a bare ``bash`` or ``sh``, the first
+            command that fails ends the script (``-e``, and of ``bash`` ``-o pipefail``); ``bash +e`` goes on.
         args: The script's arguments; no shell looks at them.
         env: Environment variables, besides the job's.
         entrypoint: The program that runs the script, with its options: ``bash``, ``python -u``.
@@ -44,9 +48,12 @@ def run(
     if path is not None and not m and not os.path.isfile(path):
         raise FileNotFoundError(f"no script {path!r} in the working directory {os.getcwd()}: is it in the package?")
     program = shlex.split(entrypoint)
+    if inline is not None and len(program) == 1:
+        program += _STRICT.get(os.path.basename(program[0]), [])
     with _script_file(inline) as written:
         command = [*program, *(["-m"] if m else []), written or str(path), *args]
-        code = _wait_for(command, {**os.environ, **(env or {})})
+        # Lines come as they are printed, and the last ones before a kill are there: Python holds back 8 KiB otherwise.
+        code = _wait_for(command, {"PYTHONUNBUFFERED": "1", **os.environ, **(env or {})})
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 

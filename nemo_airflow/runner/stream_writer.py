@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import stat
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -23,6 +24,9 @@ _CLOCK_EVERY_BYTES = 256 << 10
 
 _HOLD = 1.0
 
+_PATIENCE = 0.2
+"""Seconds between two looks at whether there is room, and whether the job is to end meanwhile."""
+
 
 class StreamWriter:
     """Owns the standard output of the runner.
@@ -31,10 +35,20 @@ class StreamWriter:
         fd: File descriptor to write to.
         now: Clock, in seconds since the epoch.
         folder: The job's folder, where the end of the stream is to be kept as well; else None.
+        waiting: Called again and again while what is to be written finds no room: a full disk, or a reader that
+            has stopped. Returns whether to go on waiting; if not, the rest of the stream is lost.
     """
 
-    def __init__(self, fd: int, now: Callable[[], float] = time.time, folder: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        now: Callable[[], float] = time.time,
+        folder: Optional[str] = None,
+        waiting: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._fd = fd
+        self._waiting = waiting
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         self._now = now
         self._at_line_start = True
         self._clocked = 0.0
@@ -94,15 +108,26 @@ class StreamWriter:
         view = memoryview(data)
         while view and not self._gone:
             try:
-                written = os.write(self._fd, view)
+                # Of a pipe no more is asked than it takes at once: the write would block when its reader stops.
+                written = os.write(self._fd, view if self._is_file else view[: self._room()])
                 self._at += written
                 view = view[written:]
-            except BlockingIOError:
-                time.sleep(0.01)
             except BrokenPipeError:
                 self._gone = True  # nobody reads any more: the job itself goes on
-            except OSError:
-                time.sleep(1)  # a full disk: the job waits with its output rather than lose it
+            except OSError:  # a full disk: the job waits with its output rather than lose it
+                self._wait()
+
+    def _room(self) -> int:
+        """Waits until the reader takes something; returns how many bytes can be written without blocking."""
+        while not select.select([], [self._fd], [], _PATIENCE)[1]:
+            self._gone = not self._waiting()
+            if self._gone:
+                return 0
+        return select.PIPE_BUF
+
+    def _wait(self) -> None:
+        time.sleep(_PATIENCE)
+        self._gone = not self._waiting()
 
 
 def _size(fd: int) -> int:

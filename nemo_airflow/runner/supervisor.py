@@ -14,10 +14,10 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from nemo_airflow.runner import claims, outputs, ranks, zstd_mark
+from nemo_airflow.runner import claims, outputs, ranks, signals, zstd_mark
 from nemo_airflow.runner.error_record import bound_error
 from nemo_airflow.runner.report_server import ReportServer
-from nemo_airflow.runner.resources import Sampler, oom_kills, processes
+from nemo_airflow.runner.resources import Sampler, oom_kills
 from nemo_airflow.runner.stream_tail import KEEP
 from nemo_airflow.runner.stream_writer import StreamWriter
 
@@ -32,6 +32,9 @@ LINGER = "NEMO_AIRFLOW_LINGER"
 """Seconds to wait after the job's end for its outputs to be fetched, where nothing could be read later."""
 
 _TOLD_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_LAST_WORDS = 5.0
+"""Seconds after the grace period in which a full disk, or a reader that has stopped, may take the stream's end."""
 
 _DRAIN = 2.0
 _LAST_KILL = 3.0
@@ -53,7 +56,7 @@ def main(argv: List[str]) -> int:
         sys.stderr.write(f"{folder}/job.json is not a job: {error}\n")
         return EXIT_BAD_JOB
     # Whoever sees the claim may tell this process to end: it hears that once it can say that it did.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_END)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*_TOLD_TO_END, *signals.WARNINGS))
     if not claims.take(folder, _heartbeat(job)):
         return EXIT_ALREADY_CLAIMED
     return Supervisor(folder, job).run()
@@ -74,7 +77,7 @@ class Supervisor:
     def __init__(self, folder: str, job: Dict[str, Any]) -> None:
         self._folder = folder
         self._job = job
-        self._writer = StreamWriter(1, folder=folder if os.environ.get(KEEP) else None)
+        self._writer = StreamWriter(1, folder=folder if os.environ.get(KEEP) else None, waiting=self._keep_watch)
         self._selector = selectors.DefaultSelector()
         self._child = 0
         self._status = 0
@@ -83,6 +86,14 @@ class Supervisor:
         """Why the job is ended early: ``cancelled`` or ``timeout``."""
         self._again_at = 0.0
         self._kill_at = 0.0
+        self._give_up_at = float("inf")
+        """When the job is over its time limit."""
+        self._last_words_until = float("inf")
+        self._beat_at = 0.0
+        self._warned: List[int] = []
+        """Warning signals that are still to be passed on."""
+        self._unhandled: List[int] = []
+        """Warning signals that no process of the job handles."""
         self._signalled = False
         self._oom_kills = oom_kills()
         self._zstd_mark = zstd_mark.take(folder)
@@ -95,11 +106,14 @@ class Supervisor:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in _TOLD_TO_END:
             signal.signal(number, self._on_signal)
+        for number in signals.WARNINGS:
+            signal.signal(number, lambda number, frame: self._warned.append(number))
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD_TO_END)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_TOLD_TO_END, *signals.WARNINGS))
+        self._start_clock()
         self._writer.record("start", self._identity())
         if self._cancel_asked():
-            return self._finish({"state": "cancelled", "exit_code": 128 + signal.SIGTERM, "failure": "cancelled"})
+            return self._finish(self._early_end())
         try:
             self._prepare_folder()
         except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended
@@ -166,6 +180,10 @@ class Supervisor:
             # Never back into the supervisor's code: one process of the two goes on there.
             os._exit(code)
 
+    def _start_clock(self) -> None:
+        limit = self._job.get("time_limit")
+        self._give_up_at = time.monotonic() + float(limit) if limit else float("inf")
+
     # Watching
 
     def _watch(self) -> None:
@@ -181,22 +199,13 @@ class Supervisor:
         next_heartbeat = time.monotonic() + heartbeat
         interval = float(self._job.get("sample_interval") or 0)
         next_sample = time.monotonic() + min(1.0, interval) if interval else float("inf")
-        limit = self._job.get("time_limit")
-        give_up = time.monotonic() + float(limit) if limit else float("inf")
+        self._start_clock()
         while not self._reap():
+            self._keep_watch()
+            self._say_unhandled()
             now = time.monotonic()
-            if now >= give_up:
-                give_up = float("inf")
-                self._end_early("timeout")
-            if self._again_at and now >= self._again_at:
-                self._again_at = 0.0
-                _kill(self._child, signal.SIGTERM)
-            if self._kill_at and now >= self._kill_at:
-                self._kill_at = now + 1
-                self._signal_child(signal.SIGKILL)
             if now >= next_heartbeat:
                 self._writer.record("heartbeat")
-                claims.show_alive(self._folder)
                 next_heartbeat = now + heartbeat
             if now >= next_sample:
                 self._sample(sampler)
@@ -204,8 +213,34 @@ class Supervisor:
             self._server.tick()
             self._writer.tick()
             # At least five times a second, for the batches of reports that wait.
-            wake = min(next_heartbeat, next_sample, give_up, self._kill_at or float("inf"), now + 0.2)
+            wake = min(next_heartbeat, next_sample, self._give_up_at, self._kill_at or float("inf"), now + 0.2)
             self._select(max(wake - time.monotonic(), 0))
+
+    def _keep_watch(self) -> bool:
+        """Does what is due whether or not the stream takes anything; returns whether it is worth waiting for that."""
+        now = time.monotonic()
+        if now >= self._give_up_at:
+            self._give_up_at = float("inf")
+            self._end_early("timeout")
+        if self._child:
+            if self._again_at and now >= self._again_at:
+                self._again_at = 0.0
+                signals.kill(self._child, signal.SIGTERM)
+            if self._kill_at and now >= self._kill_at:
+                self._kill_at = now + 1
+                self._signal_child(signal.SIGKILL)
+            while self._warned:
+                number = self._warned.pop()
+                if not signals.pass_on(self._child, number):
+                    self._unhandled.append(number)
+        if now >= self._beat_at:
+            claims.show_alive(self._folder)
+            self._beat_at = now + _heartbeat(self._job)
+        return now < self._last_words_until
+
+    def _say_unhandled(self) -> None:
+        while self._unhandled:
+            self._writer.record("warning", {"message": signals.explain_unhandled(self._unhandled.pop())})
 
     def _sample(self, sampler: Sampler) -> None:
         try:
@@ -246,6 +281,7 @@ class Supervisor:
             return
         self._ending = why
         self._kill_at = time.monotonic() + float(self._job.get("grace") or 0)
+        self._last_words_until = self._kill_at + _LAST_WORDS
         if not self._job.get("launch"):
             # Python sees a signal that comes just before it blocks in a system call only when that call ends: so
             # once more. To the job's own process, and not to the programs that its clean-up has started by then.
@@ -262,7 +298,7 @@ class Supervisor:
         except (ProcessLookupError, PermissionError):
             # The group is not there yet, or only as a zombie.
             if number == signal.SIGKILL or not self._reap():
-                _kill(self._child, number)
+                signals.kill(self._child, number)
 
     def _sweep(self, output: int) -> None:
         """Ends what the job left running, and takes in the last of its output."""
@@ -270,16 +306,18 @@ class Supervisor:
         while self._open_output and time.monotonic() < deadline:
             self._select(0.05)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if not _group_lives(self._child):
+            if not signals.group_lives(self._child):
                 break
-            _kill_group(self._child, number)
+            signals.kill_group(self._child, number)
             deadline = time.monotonic() + _LAST_KILL
-            while _group_lives(self._child) and time.monotonic() < deadline:
+            while signals.group_lives(self._child) and time.monotonic() < deadline:
                 self._select(0.02)
         deadline = time.monotonic() + _DRAIN
         while self._open_output and time.monotonic() < deadline:
             self._select(0.05)
         _, self._status, usage = os.wait4(self._child, 0)
+        self._child = 0  # the id may be another's from here on
+        self._give_up_at = float("inf")
         if self._job.get("sample_interval"):
             # Of the whole life of the job's processes: a short job has no other sample.
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -299,21 +337,22 @@ class Supervisor:
         }
         finished = "result" in outcome and code == 0
         if self._ending and not finished:
-            exit_code = EXIT_TIMEOUT if self._ending == "timeout" else 128 + signal.SIGTERM
-            end.update(state=self._ending, exit_code=exit_code, failure=self._ending, error=None)
+            end.update(self._early_end())
         elif code == 0:
             end.update(state="succeeded", error=None)
         else:
             end.update(state="failed", failure=outcome.get("failure") or self._failure(by_signal))
             if end["error"] is None:
                 end["error"] = {"type": "", "message": _reason(code, by_signal), "traceback": ""}
-        if end["failure"] == "timeout":
-            end["error"] = {
-                "type": "",
-                "message": "the job ran into its time limit of {:g} s".format(self._job["time_limit"]),
-                "traceback": "",
-            }
         return end
+
+    def _early_end(self) -> Dict[str, Any]:
+        """Returns how a job ended that was told to, or ran into its time limit."""
+        if self._ending == "timeout":
+            message = "the job ran into its time limit of {:g} s".format(self._job["time_limit"])
+            error = {"type": "", "message": message, "traceback": ""}
+            return {"state": "timeout", "exit_code": EXIT_TIMEOUT, "failure": "timeout", "error": error}
+        return {"state": "cancelled", "exit_code": 128 + signal.SIGTERM, "failure": "cancelled", "error": None}
 
     def _failure(self, by_signal: Optional[int]) -> str:
         # The counter is that of the control group, which on a bare machine is everybody's.
@@ -335,10 +374,7 @@ class Supervisor:
         if base["error"] is not None:
             base["error"] = bound_error(base["error"])
         text = self._writer.finish("end", base)
-        temporary = os.path.join(self._folder, f".end.json.{os.getpid()}")
-        with open(temporary, "wb") as file:
-            file.write(text)
-        os.replace(temporary, os.path.join(self._folder, "end.json"))
+        claims.keep_end(self._folder, text, self._keep_watch)
         if base["outputs"]["files"]:
             self._linger()
         return int(base["exit_code"])
@@ -364,6 +400,8 @@ def _refusal(message: str, failure: str) -> Dict[str, Any]:
 def _reason(code: int, by_signal: Optional[int]) -> str:
     if by_signal == signal.SIGKILL:
         return "killed by SIGKILL: out of memory, or from outside"
+    if by_signal in signals.WARNINGS:
+        return f"killed by {signal.Signals(by_signal).name}, for which it has no handler"
     if by_signal:
         return f"killed by {signal.Signals(by_signal).name}"
     return f"ended with exit code {code}"
@@ -374,22 +412,3 @@ def _drain(fd: int) -> None:
         os.read(fd, 4096)
     except BlockingIOError:
         return
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _kill_group(group: int, number: int) -> None:
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def _group_lives(group: int) -> bool:
-    """Returns whether a process of the group other than its ended leader is there."""
-    return any(process.group == group and process.state not in ("Z", "X") for process in processes())

@@ -32,7 +32,7 @@ def start(folder, runner):
         stdout = options.pop("stdout", subprocess.PIPE)
         arguments = options.pop("arguments", {})
         fields = {"grace": 1.0, **options}
-        root = {"_target_": f"jobs:{function}", **arguments}
+        root = {"_target_": function if ":" in function else f"jobs:{function}", **arguments}
         job = Job(key="k", name="n", plan={"version": 1, "root": root}, allow=("jobs.",), package=package, **fields)
         (folder / "job.json").write_text(job.dumps())
         env = {"PATH": os.environ["PATH"], "HOME": str(folder), **(env or {})}
@@ -51,3 +51,13 @@ def run(start, folder):
         return Ran(process.returncode, stream, folder)
 
     return run_job
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 256 KiB of its own; needs the right to mount one, as in the lab."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "nemo-airflow-test", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)

@@ -70,8 +70,9 @@ def keep():
     (output_dir() / "direct.txt").write_text("x")
 
 def leave_a_child():
-    subprocess.Popen(["sleep", "600"])
+    child = subprocess.Popen(["sleep", "600"])
     print("done")
+    print(child.pid)
 
 def wait(seconds):
     try:
@@ -108,8 +109,7 @@ def segfault():
 
 def busy(seconds):
     data = bytearray(50 << 20)
-    end = time.time() + seconds
-    while time.time() < end:
+    while time.process_time() < seconds:
         data[0] ^= 1
 """
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -76,10 +75,9 @@ def test_kept_files_are_announced(run, folder):
 
 
 def test_what_the_job_leaves_running_is_ended(run):
-    begun = time.monotonic()
     ran = run("leave_a_child")
-    assert (ran.code, ran.lines) == (0, ["done"])
-    assert time.monotonic() - begun < 30
+    assert (ran.code, ran.lines[0]) == (0, "done")
+    assert gone(ran.lines[1])
 
 
 def test_cancel_lets_the_job_clean_up(start, folder):
@@ -305,7 +303,8 @@ def test_package_that_is_none_is_refused(run, folder):
 def test_resources_and_environment_are_recorded(run):
     ran = run("busy", arguments={"seconds": 2.5}, sample_interval=1.0, env={"SECRET": "hidden-value"})
     samples = [record["values"] for record in ran.records("sample")]
-    assert max(sample.get("cpu_percent", 0) for sample in samples) > 20
+    assert max(sample.get("cpu_percent", 0) for sample in samples) > 0
+    assert samples[-1]["cpu_seconds"] >= 2.5
     assert max(sample.get("rss_bytes", 0) for sample in samples) > 50 << 20
     assert samples[-1]["peak_rss_bytes"] > 50 << 20
     (environment,) = ran.records("environment")
@@ -314,8 +313,13 @@ def test_resources_and_environment_are_recorded(run):
     assert "hidden-value" not in json.dumps([item.data for item in ran.items if isinstance(item, Record)])
 
 
-def test_heartbeats_come(run):
-    assert len(run("wait", arguments={"seconds": 1.0}, heartbeat=0.2).records("heartbeat")) >= 3
+def test_heartbeats_come_as_long_as_the_job_runs(start, folder):
+    process = start("wait", arguments={"seconds": 600}, heartbeat=0.2)
+    stream = b""
+    for _ in range(3):
+        stream += read_until(process, b'"type":"heartbeat"')
+    process.send_signal(signal.SIGTERM)
+    Ran(process.wait(30), stream + process.stdout.read(), folder)
 
 
 def test_reports_do_nothing_outside_a_job(tmp_path):
