@@ -229,9 +229,14 @@ class Executor(abc.ABC):
             launch=self.launch(),
         )
 
+    @property
+    def processes_per_node(self) -> int:
+        """How many processes a launcher starts on each machine, where it does not say so itself."""
+        return 1
+
     def launch(self) -> tuple[str, ...]:
         """Returns the command that starts the job's processes; empty for a job of one."""
-        return self.launcher.command(1) if self.launcher is not None else ()
+        return self.launcher.command(self.processes_per_node) if self.launcher is not None else ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the executor as plain JSON types, with its ``kind``."""

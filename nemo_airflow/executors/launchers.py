@@ -30,7 +30,7 @@ class Launcher(abc.ABC):
         """Returns the command line, with placeholders.
 
         Args:
-            processes: How many processes the back-end would give each machine.
+            processes: How many processes each machine gets; see :attr:`Executor.processes_per_node`.
         """
 
     def to_json(self) -> dict[str, Any]:
@@ -43,7 +43,8 @@ class Torchrun(Launcher):
     """Starts the processes by ``torchrun``, which lets those of all machines find each other.
 
     Attributes:
-        nproc_per_node: Processes on each machine; as many as the back-end gives when None.
+        nproc_per_node: Processes on each machine. When None, as many as the executor's ``ntasks_per_node`` says;
+            when that is None too, one for each GPU that the executor asks for.
         rdzv_backend: Torch's rendezvous back-end.
         rdzv_port: Port on the first machine; one that follows from the job's key when None.
         max_restarts: How often all processes are started again after one has failed.
@@ -61,7 +62,7 @@ class Torchrun(Launcher):
     def command(self, processes: int) -> tuple[str, ...]:
         """See :meth:`Launcher.command`."""
         return (
-            "{python}", "-m", "torch.distributed.run",
+            *_UNWARNED, "{python}", "-m", "torch.distributed.run",
             "--nnodes={nodes}",
             f"--nproc-per-node={self.nproc_per_node or processes}",
             "--rdzv-id={key}",
@@ -80,7 +81,8 @@ class Processes(Launcher):
     The first that fails ends the others; one that ends well does not.
 
     Attributes:
-        nproc_per_node: Processes on each machine; as many as the back-end gives when None.
+        nproc_per_node: Processes on each machine. When None, as many as the executor's ``ntasks_per_node`` says;
+            when that is None too, one for each GPU that the executor asks for.
     """
 
     kind: ClassVar[str] = "processes"
@@ -91,6 +93,9 @@ class Processes(Launcher):
         """See :meth:`Launcher.command`."""
         return ("{python}", "{runner}", "--spawn", str(self.nproc_per_node or processes), "{folder}")
 
+
+_UNWARNED = ("sh", "-c", 'trap "" USR1 USR2; exec "$@"', "sh")
+"""Runs a command that a warning signal, meant for the processes that it starts, does not kill."""
 
 _COMMAND = "\0command\0"
 """Stands for the command while a template is rendered: no shell script has it."""
@@ -133,6 +138,19 @@ class ScriptTemplate(Launcher):
         # The script's own braces, as in ${port}, are the shell's.
         script = literal(script).replace(_COMMAND, command)
         return (self.shell, "-c", script)
+
+
+def gpus_in(text: str | int | None) -> int:
+    """Returns how many GPUs a request has, in the notations of Slurm and SkyPilot; 0 where it has none.
+
+    Args:
+        text: For example ``8``, ``a100:4``, ``a100:4,v100:2``.
+    """
+    count = 0
+    for part in filter(None, str(text or "").split(",")):
+        number = part.rpartition(":")[2].partition("(")[0]
+        count += int(number) if number.isdigit() else 1
+    return count
 
 
 _KINDS: Mapping[str, type[Launcher]] = {cls.kind: cls for cls in (Torchrun, Processes, ScriptTemplate)}

@@ -64,7 +64,7 @@ def command(job: Dict[str, Any], folder: str) -> List[str]:
 
 def run(folder: str) -> int:
     """Runs the job's config as one process of several; returns the exit code."""
-    from nemo_airflow.runner import child, report
+    from nemo_airflow.runner import child, report, signals
 
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
         job = json.load(file)
@@ -72,6 +72,8 @@ def run(folder: str) -> int:
         if slurm_name in os.environ:
             os.environ.setdefault(name, os.environ[slurm_name])
     signal.signal(signal.SIGTERM, child.end_by_signal)
+    for number in signals.WARNINGS:  # a launcher ignores them, and what it starts inherits that
+        signal.signal(number, signal.SIG_DFL)
     child.set_path(os.path.join(folder, "work"), (job.get("env") or {}).get("PYTHONPATH", ""))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     channel = _RankChannel(folder, report.Channel(os.environ.get("NEMO_AIRFLOW_EVENTS", "")))

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict
+from typing import Any, Dict, List
+
+from nemo_airflow.runner import signals
 
 _GRACE = 5.0
 _DRAIN = 2.0
@@ -22,6 +24,8 @@ def run(count: int, folder: str) -> int:
         folder: The job's folder.
     """
     processes = [_start(rank, count, folder) for rank in range(count)]
+    for number in signals.WARNINGS:
+        signal.signal(number, lambda number, frame: _pass_on(processes, number))
     selector = selectors.DefaultSelector()
     for rank, process in enumerate(processes):
         selector.register(process.stdout, selectors.EVENT_READ, _Prefixer(rank))  # type: ignore[arg-type]
@@ -48,6 +52,12 @@ def run(count: int, folder: str) -> int:
             give_up = time.monotonic() + _DRAIN
     # What has not ended by now the supervisor ends, with the whole group.
     return code if code >= 0 else 128 - code
+
+
+def _pass_on(started: "List[subprocess.Popen[bytes]]", number: int) -> None:
+    # All of them: any() would stop at the first that handles it.
+    if not sum(signals.pass_on(process.pid, number) for process in started):
+        os.write(2, f"{signals.explain_unhandled(number)}\n".encode())
 
 
 def _start(local_rank: int, count: int, folder: str) -> "subprocess.Popen[bytes]":

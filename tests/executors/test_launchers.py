@@ -11,7 +11,17 @@ from nemo_airflow import blocking, settings
 from nemo_airflow.config import Config
 from nemo_airflow.config import plan as plans
 from nemo_airflow.exceptions import ExecutorError
-from nemo_airflow.executors import LocalExecutor, Processes, ScriptTemplate, SlurmExecutor, Torchrun
+from nemo_airflow.executors import (
+    DockerExecutor,
+    KubernetesExecutor,
+    LocalExecutor,
+    Processes,
+    RayExecutor,
+    ScriptTemplate,
+    SkypilotExecutor,
+    SlurmExecutor,
+    Torchrun,
+)
 from nemo_airflow.executors.launchers import launcher_from_json
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobState
@@ -82,6 +92,83 @@ def test_template_starts_the_processes(local):
     outcome, lines, _, _ = run(local(launcher), script("echo job"))
     assert outcome.succeeded
     assert lines == ["hello", "job"]
+
+
+def test_braces_of_a_templates_shell_are_its_own(local):
+    text = """
+nodes=7; port=29500
+echo "${nodes} ${port} {key} {brace}port}"
+for python in a b; do echo ${python}; done
+{{ command }}
+"""
+    outcome, lines, _, _ = run(local(ScriptTemplate(text=text)), script("echo job"))
+    assert outcome.succeeded
+    assert lines == ["7 29500 {key} {brace}port}", "a", "b", "job"]
+
+
+def test_template_knows_where_its_processes_meet(local):
+    text = "echo $MASTER_ADDR $NNODES $NODE_RANK; [ $MASTER_PORT -gt 0 ] && {{ command }}"
+    outcome, lines, _, _ = run(local(ScriptTemplate(text=text)), script("echo job"))
+    assert outcome.succeeded
+    assert lines == ["127.0.0.1 1 0", "job"]
+
+
+@pytest.mark.parametrize(
+    ("executor", "processes"),
+    [
+        (SlurmExecutor(nodes=64, gpus_per_node=8, launcher=Torchrun()), 8),
+        (SlurmExecutor(gpus_per_node="a100:4", launcher=Processes()), 4),
+        (SlurmExecutor(gres="gpu:a100:4,shard:2", launcher=Processes()), 4),
+        (SlurmExecutor(gres="shard:2", launcher=Processes()), 1),
+        (SlurmExecutor(ntasks_per_node=2, gpus_per_node=8, launcher=Torchrun()), 2),
+        (SlurmExecutor(gpus_per_node=8, launcher=Torchrun(nproc_per_node=3)), 3),
+        (SlurmExecutor(launcher=Torchrun()), 1),
+        (KubernetesExecutor(container_image="i", gpus=8, launcher=Torchrun()), 8),
+        (KubernetesExecutor(container_image="i", launcher=Processes()), 1),
+        (DockerExecutor(container_image="i", num_gpus=2, launcher=Torchrun()), 2),
+        (DockerExecutor(container_image="i", gpu_ids=["0", "3", "4"], launcher=Processes()), 3),
+        (DockerExecutor(container_image="i", num_gpus=2, ntasks_per_node=5, launcher=Processes()), 5),
+        (DockerExecutor(container_image="i", num_gpus=-1, launcher=Torchrun(nproc_per_node=4)), 4),
+        (SkypilotExecutor(gpus="H100", gpus_per_node=8, launcher=Torchrun()), 8),
+        (SkypilotExecutor(accelerators="A100:4", launcher=Processes()), 4),
+        (SkypilotExecutor(gpus="H100", launcher=Torchrun()), 1),
+        (RayExecutor(entrypoint_num_gpus=4, launcher=Torchrun()), 4),
+        (LocalExecutor(launcher=Processes()), 1),
+    ],
+    ids=str,
+)
+def test_launcher_starts_a_process_for_each_gpu_unless_told_how_many(executor, processes):
+    command = " ".join(executor.launch())
+    assert f"--nproc-per-node={processes} " in command or f"--spawn {processes} " in command, command
+
+
+@pytest.mark.parametrize("executor", [SlurmExecutor(gpus_per_node=8), DockerExecutor(container_image="i", num_gpus=2)])
+def test_job_without_a_launcher_is_one_process_whatever_gpus_it_has(executor):
+    assert executor.launch() == ()
+
+
+def test_all_gpus_of_an_unknown_machine_do_not_say_how_many_processes():
+    with pytest.raises(ExecutorError, match=r"num_gpus=-1 .* ntasks_per_node"):
+        DockerExecutor(container_image="i", num_gpus=-1, launcher=Torchrun()).launch()
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({"gpus_per_node": 8, "launcher": Torchrun()}, ("--ntasks-per-node=1", "--cpus-per-task=8")),
+        ({"gres": "gpu:8", "cpus_per_task": 6, "launcher": Processes()}, ("--ntasks-per-node=1", "--cpus-per-task=48")),
+        ({"cpus_per_task": 2, "launcher": Processes(nproc_per_node=3)}, ("--ntasks-per-node=1", "--cpus-per-task=6")),
+        ({"ntasks_per_node": 8, "gpus_per_node": 8}, ("--ntasks-per-node=8",)),
+        ({"gpus_per_node": 8}, ("--ntasks-per-node=1",)),
+    ],
+)  # fmt: skip
+def test_slurm_gives_one_task_a_node_the_processors_of_all_its_processes(fields, options):
+    executor = SlurmExecutor(nodes=2, **fields)
+    for option in options:
+        assert f"#SBATCH {option}\n" in executor.render(script("true")).files["start.sh"]
+    launched = fields.get("launcher") is not None
+    step = " ".join(executor.launch())
+    assert ("--ntasks=2 --ntasks-per-node=1 " in step) == (launched or "ntasks_per_node" not in fields)
 
 
 def test_template_with_an_unknown_variable_is_refused(local):

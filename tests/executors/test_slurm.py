@@ -167,6 +167,41 @@ def test_options_reach_slurm_unchanged(executor):
     assert "cpus 2" in lines
 
 
+SAVING = """
+import signal, sys, time
+def save(number, frame):
+    print("saved")
+    sys.exit(0)
+signal.signal(signal.SIGUSR1, save)
+print("waiting")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signal", "fields", "rendered"),
+    [
+        ("USR1@300", {}, "B:USR1@300"),
+        ("B:USR1@300", {}, "B:USR1@300"),
+        ("R:USR1@300", {}, "R:USR1@300"),
+        ("USR1@300", {"nodes": 2}, "USR1@300"),
+        ("USR1@300", {"container_image": "an/image"}, "USR1@300"),
+    ],
+)
+def test_warning_of_a_job_without_a_step_is_sent_to_the_runner(signal, fields, rendered):
+    text = SlurmExecutor(signal=signal, **fields).render(script_job("true")).files["start.sh"]
+    assert f"#SBATCH --signal={rendered}\n" in text
+
+
+def test_warning_before_the_time_limit_reaches_the_job_and_its_handler_ends_it(executor):
+    # The job has 4 minutes of Slurm's. It looks each half minute, and warns up to half a minute early.
+    executor = dataclasses.replace(executor, time="2", signal="USR1@180")
+    _, handle = submit(executor, script_job(f"python3 - <<'END'\n{SAVING}END\n"))
+    outcome, lines, _ = follow(executor, handle, timeout=200)
+    assert outcome.succeeded, outcome
+    assert lines == ["waiting", "saved"]
+
+
 def test_lines_of_several_processes_are_not_torn(executor):
     executor = dataclasses.replace(executor, nodes=2, ntasks_per_node=2)
     text = "for i in $(seq 500); do printf '<%s %03d %0*d>\\n' $RANK $i $((i % 300 + 1)) 0; done"

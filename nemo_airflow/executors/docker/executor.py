@@ -58,7 +58,7 @@ class DockerExecutor(Executor):
         gpu_ids: Which GPUs it sees, by index or UUID.
         shm_size: Size of ``/dev/shm``, in bytes or as Docker writes it.
         ulimits: Limits as ``name:soft:hard`` or ``name:both``: ``memlock:-1``.
-        ntasks_per_node: Processes of the job.
+        ntasks_per_node: Processes of the job. When None, one; with a launcher one for each GPU.
         network: Network to join: a name, ``host`` or ``none``.
         ipc_mode: IPC namespace: ``host``, ``private`` ...
         volumes: Volumes and folders of the daemon's machine, as ``source:target`` or ``source:target:mode``.
@@ -98,7 +98,7 @@ class DockerExecutor(Executor):
     gpu_ids: Sequence[str] = ()
     shm_size: str | int | None = None
     ulimits: Sequence[str] = ()
-    ntasks_per_node: int = 1
+    ntasks_per_node: int | None = None
     network: str | None = None
     ipc_mode: str | None = None
     volumes: Sequence[str] = ()
@@ -120,7 +120,7 @@ class DockerExecutor(Executor):
             raise ExecutorError(f"pull={self.pull!r} of DockerExecutor has to be one of {', '.join(_PULL)}")
         if self.num_gpus is not None and self.gpu_ids:
             raise ExecutorError("DockerExecutor takes num_gpus or gpu_ids, not both")
-        if self.ntasks_per_node < 1:
+        if self.ntasks_per_node is not None and self.ntasks_per_node < 1:
             raise ExecutorError(f"ntasks_per_node={self.ntasks_per_node}: a job has at least one process")
 
     def render(self, job: Job) -> Request:
@@ -142,10 +142,26 @@ class DockerExecutor(Executor):
             key=job.key, kind=self.kind, payload=payload, files={"job.json": own.dumps()}, package=job.package
         )
 
+    @property
+    def processes_per_node(self) -> int:
+        """See :attr:`Executor.processes_per_node`.
+
+        Raises:
+            ExecutorError: There are to be as many as the machine has GPUs, and how many that is nobody says.
+        """
+        if self.ntasks_per_node is not None or self.launcher is None:
+            return self.ntasks_per_node or 1
+        if self.num_gpus == -1 and getattr(self.launcher, "nproc_per_node", 1) is None:
+            raise ExecutorError(
+                "num_gpus=-1 does not say how many processes to start: give ntasks_per_node, or the launcher's "
+                "nproc_per_node"
+            )
+        return max(self.num_gpus or len(self.gpu_ids), 1)
+
     def launch(self) -> tuple[str, ...]:
         """Returns the command that starts the job's processes; empty for a job of one."""
-        launcher = self.launcher or (Processes() if self.ntasks_per_node > 1 else None)
-        return launcher.command(self.ntasks_per_node) if launcher else ()
+        launcher = self.launcher or (Processes() if self.processes_per_node > 1 else None)
+        return launcher.command(self.processes_per_node) if launcher else ()
 
     def _container(self, job: Job) -> dict[str, Any]:
         labels = {**self.labels, **{PREFIX + name: str(text) for name, text in job.labels.items()}}

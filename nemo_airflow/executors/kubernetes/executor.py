@@ -119,6 +119,11 @@ class KubernetesExecutor(Executor):
         """See :attr:`Executor.is_group`: each pod has a log and a disk of its own."""
         return self.nodes > 1
 
+    @property
+    def processes_per_node(self) -> int:
+        """See :attr:`Executor.processes_per_node`: one for each GPU of a pod."""
+        return self.gpus or 1
+
     def render(self, job: Job) -> Request:
         """Returns the pods and the Secret; the Secret's content is the runner, ``job.json`` and a small package."""
         job = self.prepare(job)

@@ -62,6 +62,11 @@ class RayExecutor(Executor):
     python: str = "python3"
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def processes_per_node(self) -> int:
+        """See :attr:`Executor.processes_per_node`: one for each whole GPU."""
+        return max(int(self.entrypoint_num_gpus or 1), 1)
+
     def render(self, job: Job) -> Request:
         """Returns the call to submit the job with, and the archives that it names.
 

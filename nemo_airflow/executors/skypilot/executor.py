@@ -13,7 +13,7 @@ from nemo_airflow import settings
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.base import Executor, Request, Session
 from nemo_airflow.executors.bundle import runner_entry
-from nemo_airflow.executors.launchers import Processes
+from nemo_airflow.executors.launchers import Processes, gpus_in
 from nemo_airflow.job import Job
 
 FOLDER = "~/.nemo-airflow"
@@ -47,7 +47,7 @@ class SkypilotExecutor(Executor):
         gpus_per_node: How many of them each machine has.
         accelerators: GPUs or other accelerators as SkyPilot writes them, in place of ``gpus``: ``A100:8``.
         num_nodes: Machines of the job.
-        ntasks_per_node: Processes on each machine.
+        ntasks_per_node: Processes on each machine. When None, one; with a launcher one for each GPU.
         use_spot: Whether to take spot machines.
         job_recovery: What a managed job does after a preemption: ``FAILOVER``, ``EAGER_NEXT_REGION``, or an
             object with ``strategy`` and ``max_restarts_on_errors``.
@@ -84,7 +84,7 @@ class SkypilotExecutor(Executor):
     gpus_per_node: int | None = None
     accelerators: str | Mapping[str, float] | None = None
     num_nodes: int = 1
-    ntasks_per_node: int = 1
+    ntasks_per_node: int | None = None
     use_spot: bool = False
     job_recovery: str | Mapping[str, Any] | None = None
     container_image: str | None = None
@@ -116,7 +116,7 @@ class SkypilotExecutor(Executor):
             raise ExecutorError("a managed job has no cluster_name: SkyPilot makes a cluster for each")
         if self.cluster_name and not _CLUSTER_NAME.fullmatch(self.cluster_name):
             raise ExecutorError(f"cluster_name={self.cluster_name!r}: letters, digits, - _ and ., a letter first")
-        if self.num_nodes < 1 or self.ntasks_per_node < 1:
+        if self.num_nodes < 1 or (self.ntasks_per_node is not None and self.ntasks_per_node < 1):
             raise ExecutorError("a job has at least one machine, and one process on each")
 
     def render(self, job: Job) -> Request:
@@ -143,10 +143,17 @@ class SkypilotExecutor(Executor):
             key=job.key, kind=self.kind, payload=payload, files={"job.json": own.dumps()}, package=job.package
         )
 
+    @property
+    def processes_per_node(self) -> int:
+        """See :attr:`Executor.processes_per_node`: one for each GPU of a machine."""
+        if self.ntasks_per_node is not None or self.launcher is None:
+            return self.ntasks_per_node or 1
+        return (gpus_in(self.accelerators) if self.accelerators else self.gpus_per_node) or 1
+
     def launch(self) -> tuple[str, ...]:
         """Returns the command that starts the processes of one machine; empty for a job of one."""
-        launcher = self.launcher or (Processes() if self.ntasks_per_node > 1 else None)
-        return launcher.command(self.ntasks_per_node) if launcher else ()
+        launcher = self.launcher or (Processes() if self.processes_per_node > 1 else None)
+        return launcher.command(self.processes_per_node) if launcher else ()
 
     def _resources(self) -> dict[str, Any]:
         infra = self.infra or "/".join(filter(None, (self.cloud, self.region, self.zone)))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.base import Executor, Request, Session
-from nemo_airflow.executors.launchers import RANK
+from nemo_airflow.executors.launchers import RANK, gpus_in
 from nemo_airflow.executors.slurm import script
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.job import Job
@@ -27,7 +27,7 @@ class SlurmExecutor(Executor):
         account, partition, qos, reservation, comment, constraint, exclude, nodelist, gres, signal,
             licenses, network, segment, nice: As for ``sbatch``.
         nodes: How many nodes.
-        ntasks_per_node: Processes on each node.
+        ntasks_per_node: Processes on each node. When None, one; with a launcher one for each GPU.
         cpus_per_task, cpus_per_gpu, gpus_per_node, gpus_per_task: Counts.
         mem, mem_per_cpu, mem_per_gpu: Memory as ``sbatch`` takes it, for example ``16G``.
         exclusive: Whether the nodes are shared with nobody; or ``user`` ...
@@ -69,7 +69,7 @@ class SlurmExecutor(Executor):
     segment: int | None = None
     nice: int | None = None
     nodes: int = 1
-    ntasks_per_node: int = 1
+    ntasks_per_node: int | None = None
     cpus_per_task: int | None = None
     cpus_per_gpu: int | None = None
     gpus_per_node: int | str | None = None
@@ -122,6 +122,14 @@ class SlurmExecutor(Executor):
             package=job.package,
         )
 
+    @property
+    def processes_per_node(self) -> int:
+        """See :attr:`Executor.processes_per_node`: one for each GPU of a node, where a launcher starts them."""
+        if self.ntasks_per_node is not None or self.launcher is None:
+            return self.ntasks_per_node or 1
+        of_gres = [part for part in (self.gres or "").split(",") if part.removeprefix("gres/").startswith("gpu")]
+        return gpus_in(self.gpus_per_node) or gpus_in(",".join(of_gres)) or 1
+
     def launch(self) -> tuple[str, ...]:
         """Returns the command that starts the job's processes; empty where the runner itself is the one."""
         if self.array is not None:
@@ -129,7 +137,7 @@ class SlurmExecutor(Executor):
         return self.step()
 
     def _checked_array(self) -> str:
-        if self.nodes * self.ntasks_per_node > 1 or self.launcher is not None or self.heterogeneous:
+        if self.nodes * self.processes_per_node > 1 or self.launcher is not None or self.heterogeneous:
             raise ExecutorError("each task of an array is one process: nodes, ntasks_per_node, launcher, heterogeneous")
         try:
             array.numbers(str(self.array))
@@ -139,18 +147,18 @@ class SlurmExecutor(Executor):
 
     def step(self) -> tuple[str, ...]:
         """Returns the command that starts the processes of one allocation; empty where one needs no such command."""
-        tasks = self.nodes * self.ntasks_per_node
+        tasks = self.nodes * self.processes_per_node
         contained = self.container_image is not None
         if tasks == 1 and not contained and self.launcher is None and not self.heterogeneous:
             return ()
         python = self.python if contained else "{python}"
         if self.launcher is not None:
             # The launcher starts the processes of a node, and Slurm one launcher on each node.
-            command = self.launcher.command(self.ntasks_per_node)
+            command = self.launcher.command(self.processes_per_node)
             step = [f"--ntasks={self.nodes}", "--ntasks-per-node=1"]
         else:
             command = ("{python}", *RANK)
-            step = [f"--ntasks={tasks}", f"--ntasks-per-node={self.ntasks_per_node}"]
+            step = [f"--ntasks={tasks}", f"--ntasks-per-node={self.processes_per_node}"]
         if self.heterogeneous:
             step = [f"--het-group=0-{len(self.heterogeneous)}"]
         # Unbuffered, srun passes on each piece that it reads: of several tasks it would tear the lines apart.

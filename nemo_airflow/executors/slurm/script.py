@@ -131,10 +131,16 @@ def _additional(executor: SlurmExecutor) -> Iterator[str]:
 
 def _own_resources(executor: SlurmExecutor) -> dict[str, Any]:
     values = {name: getattr(executor, name) for name in RESOURCES}
+    values["ntasks_per_node"] = executor.processes_per_node
     if executor.launcher is not None:
         # One task a node, the launcher, with the processors of all its processes.
         values["ntasks_per_node"] = 1
-        values["cpus_per_task"] = (executor.cpus_per_task or 1) * executor.ntasks_per_node
+        processes = getattr(executor.launcher, "nproc_per_node", None) or executor.processes_per_node
+        values["cpus_per_task"] = (executor.cpus_per_task or 1) * processes
+    if executor.signal is not None and not executor.step() and ":" not in executor.signal:
+        # Slurm warns steps only, unless the batch shell is named: it has become the runner, and a job of one process
+        # has no step.
+        values["signal"] = f"B:{executor.signal}"
     return values
 
 
