@@ -5,6 +5,7 @@ import dataclasses
 import subprocess
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from lab.connections import ssh_connection
@@ -273,16 +274,24 @@ def test_array_is_cancelled_with_its_job(executor, lab_ssh):
 
 
 def test_array_goes_on_when_the_job_around_it_is_started_again(executor, lab_ssh):
-    text = "echo first; sleep 25; echo second"
+    gate = Path(f"/tmp/nemo-gate-{uuid.uuid4().hex}")  # the lab's nodes see it as well
+    text = f"echo first; until [ -e {gate} ]; do sleep 0.2; done; echo second"
     session, handle = submit(dataclasses.replace(executor, array="0-1"), script_job(text))
-    wait_until(lambda: b"[1] first" in b"".join(c.data for c in blocking.run(session.read([Cursor(handle)]))), "a task")
+
+    def stream():
+        return b"".join(chunk.data for chunk in blocking.run(session.read([Cursor(handle)])))
+
+    wait_until(lambda: b"[1] first" in stream(), "a task")
     lab_ssh.run(f"scontrol requeue {handle.id}")
+    wait_until(lambda: stream().count(b'"type":"start"') == 2, "the job to start again", seconds=120)
+    gate.touch()
     outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded, outcome
     assert array_lines(lines) == ["[0] first", "[0] second", "[1] first", "[1] second"]
+    gate.unlink()
 
 
-@pytest.mark.timeout(400)  # Slurm waits two minutes before it starts a preempted job again
+@pytest.mark.timeout(400)
 def test_preempted_job_is_started_again_and_its_log_goes_on(executor):
     executor = dataclasses.replace(executor, nodelist="n4", exclusive=True)
     text = "echo begun >>marker; cat marker; echo ---; [ $(wc -l <marker) -gt 1 ] || sleep 300"
