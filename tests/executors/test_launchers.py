@@ -131,6 +131,7 @@ def test_template_knows_where_its_processes_meet(local):
         (DockerExecutor(container_image="i", num_gpus=-1, launcher=Torchrun(nproc_per_node=4)), 4),
         (SkypilotExecutor(gpus="H100", gpus_per_node=8, launcher=Torchrun()), 8),
         (SkypilotExecutor(accelerators="A100:4", launcher=Processes()), 4),
+        (SkypilotExecutor(accelerators={"A100": 4}, launcher=Processes()), 4),
         (SkypilotExecutor(gpus="H100", launcher=Torchrun()), 1),
         (RayExecutor(entrypoint_num_gpus=4, launcher=Torchrun()), 4),
         (LocalExecutor(launcher=Processes()), 1),

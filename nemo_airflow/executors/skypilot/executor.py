@@ -148,7 +148,9 @@ class SkypilotExecutor(Executor):
         """See :attr:`Executor.processes_per_node`: one for each GPU of a machine."""
         if self.ntasks_per_node is not None or self.launcher is None:
             return self.ntasks_per_node or 1
-        return (gpus_in(self.accelerators) if self.accelerators else self.gpus_per_node) or 1
+        if isinstance(self.accelerators, Mapping):
+            return max(int(sum(self.accelerators.values())), 1)
+        return gpus_in(self.accelerators) or self.gpus_per_node or 1
 
     def launch(self) -> tuple[str, ...]:
         """Returns the command that starts the processes of one machine; empty for a job of one."""
