@@ -42,7 +42,10 @@ def _launch(folder: str, job: Dict[str, Any]) -> int:
     try:
         os.execvp(command[0], command)  # noqa: S606 - a list of arguments, and no shell
     except FileNotFoundError:
-        sys.stderr.write(f"the launcher {command[0]!r} is not installed where the job runs\n")
+        sys.stderr.write(
+            f"the launcher {command[0]!r} is not installed where the job runs: add it to the job's image or "
+            "environment, or give the executor another launcher\n"
+        )
         return EXIT_NO_LAUNCHER
 
 
@@ -163,7 +166,7 @@ def _build(job: Dict[str, Any], channel: Any) -> Tuple[Any, Dict[str, Any]]:
     if as_text:
         paths = ", ".join(as_text[:10])
         channel.send(
-            "warning", message=f"a plan cannot hold what the recipe has at {paths}: it is recorded as text there"
+            "warning", message=f"the recorded config has text at {paths}: a plan cannot hold what the recipe has there"
         )
     return target, plan
 

@@ -64,7 +64,9 @@ def _wait_for(command: list[str], env: Mapping[str, str]) -> int:
     try:
         process = subprocess.Popen(command, env=env)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no program {command[0]!r} in the job's environment to run the script") from error
+        raise FileNotFoundError(
+            f"no program {command[0]!r} in the job's environment to run the script: install it, or change entrypoint"
+        ) from error
     try:
         return process.wait()
     except BaseException:

@@ -399,7 +399,7 @@ def _refusal(message: str, failure: str) -> Dict[str, Any]:
 
 def _reason(code: int, by_signal: Optional[int]) -> str:
     if by_signal == signal.SIGKILL:
-        return "killed by SIGKILL: out of memory, or from outside"
+        return "killed by SIGKILL: it ran out of memory (see peak_rss_bytes), or somebody killed it"
     if by_signal in signals.WARNINGS:
         return f"killed by {signal.Signals(by_signal).name}, for which it has no handler"
     if by_signal:
