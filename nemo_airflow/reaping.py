@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.base import Executor, Session
 from nemo_airflow.job import JobHandle
 
 WAITED_FOR = frozenset({
@@ -17,6 +17,9 @@ WAITED_FOR = frozenset({
 
 MIN_AGE = 300.0
 """Seconds after its submission before which a job is let be: its task may be about to change its state."""
+
+
+_BATCH = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +59,29 @@ async def survey(executor: Executor, min_age: float = MIN_AGE) -> list[tuple[Job
     session = executor.connect()
     try:
         jobs = [job for job in await session.survey() if time.time() - job.submitted_at >= min_age]
-        labels = await session.labels(jobs) if jobs else {}
+        return await _labelled(session, jobs)
     finally:
         await session.close()
+
+
+async def survey_folders(executor: Executor, older_than: float) -> list[tuple[JobHandle, Mapping[str, str]]]:
+    """Returns the ended jobs whose folders were not written to for so many seconds, each with where it comes from.
+
+    Raises:
+        BackendUnavailable: The back-end cannot be reached.
+        ExecutorError: It keeps no folders.
+    """
+    session = executor.connect()
+    try:
+        return await _labelled(session, await session.old_folders(older_than))
+    finally:
+        await session.close()
+
+
+async def _labelled(session: Session, jobs: list[JobHandle]) -> list[tuple[JobHandle, Mapping[str, str]]]:
+    labels: dict[str, Mapping[str, str]] = {}
+    for start in range(0, len(jobs), _BATCH):
+        labels |= await session.labels(jobs[start : start + _BATCH])
     return [(job, labels[job.key]) for job in jobs if labels.get(job.key, {}).get("dag_id")]
 
 
@@ -79,5 +102,20 @@ async def end_orphans(executor: Executor, orphans: list[Orphan]) -> None:
     session = executor.connect()
     try:
         await session.cancel([orphan.handle for orphan in orphans])
+    finally:
+        await session.close()
+
+
+async def remove_folders(executor: Executor, orphans: list[Orphan]) -> None:
+    """Deletes the folders of ended jobs that nobody waits for.
+
+    Raises:
+        BackendUnavailable: The back-end cannot be reached.
+        ExecutorError: A folder cannot be deleted, or its job runs.
+    """
+    session = executor.connect()
+    try:
+        for start in range(0, len(orphans), _BATCH):
+            await session.remove([orphan.handle for orphan in orphans[start : start + _BATCH]])
     finally:
         await session.close()

@@ -60,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     reap.add_argument("executor", help=_EXECUTOR_HELP)
     reap.add_argument("--dry-run", action="store_true", help="only show them")
     reap.add_argument("--min-age", type=float, default=300, metavar="SECONDS", help="let younger ones be (%(default)s)")
+    reap.add_argument("--folders", action="store_true", help="delete the folders of ended jobs instead")
+    reap.add_argument(
+        "--older-than",
+        type=float,
+        default=14,
+        metavar="DAYS",
+        help="folders not written to for that long (%(default)s)",
+    )
     reap.set_defaults(run=_reap)
 
     listing = commands.add_parser("list", help="list recipes, executors, packagers and trackers by their names")
@@ -226,7 +234,13 @@ def _list(options: argparse.Namespace) -> int:
 def _reap(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import reap
 
-    return reap.run(options.executor, dry_run=options.dry_run, min_age=options.min_age)
+    return reap.run(
+        options.executor,
+        dry_run=options.dry_run,
+        min_age=options.min_age,
+        folders=options.folders,
+        older_than=options.older_than,
+    )
 
 
 def _demo(options: argparse.Namespace) -> int:

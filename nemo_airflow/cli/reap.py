@@ -1,4 +1,4 @@
-"""Finds and ends the jobs of a back-end that no task of this Airflow waits for."""
+"""Finds and ends the jobs of a back-end that no task of this Airflow waits for; deletes folders of ended jobs."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ import yaml
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
-from nemo_airflow.reaping import end_orphans, orphans_among, survey
+from nemo_airflow.reaping import end_orphans, orphans_among, remove_folders, survey, survey_folders
 from nemo_airflow.registered import named_executor
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
+_DAY = 86400.0
 _NAME = re.compile(r"[\w.-]+")
 
 
-def run(executor: str, *, dry_run: bool, min_age: float) -> int:
-    """Reads an executor and ends its orphans, or only shows them."""
+def run(executor: str, *, dry_run: bool, min_age: float, folders: bool, older_than: float) -> int:
+    """Reads an executor and ends its orphans, or deletes the folders of ended jobs; or only shows them."""
     where = load_executor(executor)
     from airflow.utils.session import create_session
 
-    jobs = asyncio.run(survey(where, min_age))
+    jobs = asyncio.run(survey_folders(where, older_than * _DAY) if folders else survey(where, min_age))
     with create_session() as database:
         orphans = orphans_among(jobs, lambda labels: _state(database, labels))
     for orphan in orphans:
         print(orphan)
     if orphans and not dry_run:
-        asyncio.run(end_orphans(where, orphans))
-    done = "found" if dry_run else "cancelled"
-    print(f"{len(orphans)} {'orphan' if len(orphans) == 1 else 'orphans'} {done}")
+        asyncio.run(remove_folders(where, orphans) if folders else end_orphans(where, orphans))
+    what = ("folder", "deleted") if folders else ("orphan", "cancelled")
+    print(f"{len(orphans)} {what[0] if len(orphans) == 1 else f'{what[0]}s'} {'found' if dry_run else what[1]}")
     return 0
 
 

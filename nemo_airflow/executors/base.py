@@ -152,6 +152,14 @@ class Session(abc.ABC):
     async def survey(self) -> list[JobHandle]:
         """Returns every job of this project that the back-end runs or has queued, whoever submitted it."""
 
+    async def old_folders(self, older_than: float) -> list[JobHandle]:
+        """Returns the ended jobs in whose folders nothing was written for so many seconds.
+
+        Raises:
+            ExecutorError: The back-end keeps no folders of jobs.
+        """
+        raise ExecutorError("this back-end keeps no folders of jobs: what has ended goes by the executor's ttl, if any")
+
     @abc.abstractmethod
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """Returns by key where jobs come from: the labels with which they were submitted."""

@@ -96,6 +96,12 @@ class JobFolder:
         """Returns the labels with which the job was submitted."""
         return dict((_read_json(self.path / "job.json") or {}).get("labels") or {})
 
+    def written_at(self) -> float:
+        """Returns when a file at the top of the folder was last written; infinity where the folder is no job's."""
+        if not (self.path / "job.json").is_file():
+            return float("inf")
+        return max(path.lstat().st_mtime for path in (self.path, *self.path.iterdir()))
+
     def mark_cancelled(self) -> None:
         """Says that the job is to be cancelled, also to a runner that has yet to start."""
         (self.path / "cancel").touch()

@@ -144,6 +144,10 @@ class LocalSession(Session):
         """See :meth:`Session.survey`."""
         return await _in_thread(self._survey)
 
+    async def old_folders(self, older_than: float) -> list[JobHandle]:
+        """See :meth:`Session.old_folders`."""
+        return await _in_thread(self._old_folders, older_than)
+
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """See :meth:`Session.labels`."""
         return await _in_thread(lambda: {handle.key: self._folder(handle.key).labels() for handle in handles})
@@ -239,6 +243,12 @@ class LocalSession(Session):
         handles = [handle for path in folders if (handle := self._handle(JobFolder(path)))]
         return [handle for handle in handles if self._status(handle).state is JobState.RUNNING]
 
+    def _old_folders(self, older_than: float) -> list[JobHandle]:
+        folders = [JobFolder(path) for path in self._root.glob("[!.]*")]
+        before = time.time() - older_than
+        handles = [handle for each in folders if each.written_at() <= before and (handle := self._handle(each))]
+        return [handle for handle in handles if self._status(handle).state.is_final]
+
     def _cancel_all(self, handles: Sequence[JobHandle]) -> None:
         for handle in handles:
             self._cancel(handle)
@@ -260,7 +270,12 @@ class LocalSession(Session):
         for handle in handles:
             if self._status(handle).state in (JobState.RUNNING, JobState.PENDING):
                 raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
-            self._folder(handle.key).remove()
+            try:
+                self._folder(handle.key).remove()
+            except OSError as error:
+                raise ExecutorError(
+                    f"cannot remove {error.filename or self._root / handle.key}: {error.strerror}"
+                ) from error
 
 
 class _Children:

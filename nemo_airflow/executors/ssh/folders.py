@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,9 @@ START = "start.sh"
 NO_RUNNER, NO_PACKAGE = "no runner", "no package"
 
 _GZIP = "tar.gz"
+
+_KEY = re.compile(r"[a-z0-9-]+")
+"""A job's key: what else is among the jobs is not ours, and has no place in a script."""
 
 _READ_LIMIT = 4 << 20
 """Bytes that are read of one job at a time: another job's lines are not to wait for long."""
@@ -207,6 +211,25 @@ def marked_cancelled(root: str, keys: Iterable[str]) -> str:
 def remove(root: str, keys: Iterable[str]) -> str:
     """Returns a script that deletes the folders of jobs."""
     return f"{enter(root)}\nfor key in {' '.join(keys)}; do rm -rf jobs/$key; done"
+
+
+def list_old(root: str, minutes: int) -> str:
+    """Returns a script that prints ``job KEY`` for each job, and ``young KEY`` for those written to since then."""
+    return f"""{enter(root)}
+cd jobs 2>/dev/null || exit 0
+find . -mindepth 2 -maxdepth 2 -name job.json -type f -printf 'job %h\\n'
+find . -mindepth 1 -maxdepth 2 -mmin -{minutes} -printf 'young %p\\n' | cut -d/ -f1,2
+"""
+
+
+def parse_old(text: str) -> list[str]:
+    """Reads what the script of :func:`list_old` has printed: returns the keys of jobs that are not young."""
+    found: dict[str, set[str]] = {"job": set(), "young": set()}
+    for line in text.splitlines():
+        word, _, path = line.partition(" ./")
+        if word in found:
+            found[word].add(path)
+    return sorted(key for key in found["job"] - found["young"] if _KEY.fullmatch(key))
 
 
 def discard(root: str, key: str) -> str:

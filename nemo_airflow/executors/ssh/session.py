@@ -6,6 +6,7 @@ import abc
 import asyncio
 import io
 import json
+import math
 import os
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from nemo_airflow.executors.ssh.shell import Answer, Pipe, Shell
 from nemo_airflow.job import Archive, FailureKind, JobHandle, JobState
 
 _BLOCK = 1 << 20
+_BATCH = 200  # jobs that one script asks for
 _NO_ROOM = ("no space left", "quota exceeded", "disk quota")
 
 
@@ -71,6 +73,17 @@ class RemoteSession(Session):
         """See :meth:`Session.labels`."""
         answer = await self.shell.run(folders.read_jobs(self._root, [handle.key for handle in handles]))
         return {key: json.loads(job)["labels"] for key, _, job in parse_marks(answer.text)}
+
+    async def old_folders(self, older_than: float) -> list[JobHandle]:
+        """See :meth:`Session.old_folders`."""
+        answer = await self.shell.run(folders.list_old(self._root, max(0, math.ceil(older_than / 60))))
+        old: list[JobHandle] = []
+        keys = folders.parse_old(answer.text)
+        for start in range(0, len(keys), _BATCH):
+            handles = await self.find(keys[start : start + _BATCH])
+            states = await self.poll(list(handles.values()))
+            old += [handles[key] for key, status in states.items() if status.state.is_final]
+        return old
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.remove`."""
