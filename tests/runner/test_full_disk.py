@@ -61,6 +61,7 @@ def test_job_waits_for_a_reader_and_loses_nothing(start, folder):
     assert sum(map(len, ran.lines)) == 10_000_000
 
 
+@pytest.mark.lab  # mounts a disk, as the lab does
 def test_job_waits_for_room_on_a_disk_and_loses_nothing(start, folder, small_disk):
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * (200 << 10))

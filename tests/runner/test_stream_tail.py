@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from nemo_airflow.runner.stream_tail import FOLDER, StreamTail
 
 
@@ -29,6 +31,7 @@ def test_the_end_of_a_long_stream_is_kept_and_no_more_than_twice_as_much(tmp_pat
         assert min(len(whole), 100) <= len(data) < 220
 
 
+@pytest.mark.lab  # mounts a disk, as the lab does
 def test_full_disk_stops_neither_the_stream_nor_the_job(small_disk):
     tail = StreamTail(str(small_disk), 0)
     tail.write(b"one ")
