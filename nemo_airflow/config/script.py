@@ -22,7 +22,8 @@ def Script(
 
     Args:
         path: The script, relative to the package's root; with ``m`` the name of a module.
-        inline: The script's text, instead of ``path``.
+        inline: The script's text, instead of ``path``. The first command that fails ends it, where ``entrypoint`` is
+            a bare ``bash`` or ``sh``.
         args: The script's arguments; no shell looks at them.
         env: Environment variables, besides the job's.
         entrypoint: The program that runs the script, with its options: ``bash``, ``python -u``.

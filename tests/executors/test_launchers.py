@@ -136,7 +136,6 @@ def test_template_knows_where_its_processes_meet(local):
         (RayExecutor(entrypoint_num_gpus=4, launcher=Torchrun()), 4),
         (LocalExecutor(launcher=Processes()), 1),
     ],
-    ids=str,
 )
 def test_launcher_starts_a_process_for_each_gpu_unless_told_how_many(executor, processes):
     command = " ".join(executor.launch())

@@ -26,6 +26,8 @@ def runner(tmp_path_factory):
 
 @pytest.fixture
 def start(folder, runner):
+    started = []
+
     def start_job(function, *, code=None, python=sys.executable, package=None, env=None, **options):
         if code is not None:
             (folder / "work" / "jobs.py").write_text(code)
@@ -36,11 +38,17 @@ def start(folder, runner):
         job = Job(key="k", name="n", plan={"version": 1, "root": root}, allow=("jobs.",), package=package, **fields)
         (folder / "job.json").write_text(job.dumps())
         env = {"PATH": os.environ["PATH"], "HOME": str(folder), **(env or {})}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [python, str(runner), str(folder)], stdout=stdout, stderr=subprocess.STDOUT, env=env, cwd=folder
         )
+        started.append(process)
+        return process
 
-    return start_job
+    yield start_job
+    for process in started:  # of a test that failed
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture
