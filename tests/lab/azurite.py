@@ -2,15 +2,17 @@
 
 import fcntl
 import os
-import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lab.backends import HOME, LabError
+
+from nemo_airflow.cli.ports import hold_port, port_of
 
 VERSION = "3.35.0"
 ACCOUNT = "devstoreaccount1"
@@ -27,18 +29,22 @@ def azurite(folder: Path) -> Iterator[str]:
         folder: Where it keeps its blobs.
     """
     program = _installed()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"]
-    process = subprocess.Popen([program, *options, "--skipApiVersionCheck"], stdout=subprocess.DEVNULL)
-    try:
-        _await(port, process)
-        address = f"http://127.0.0.1:{port}/{ACCOUNT}"
-        yield f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={address};"
-    finally:
-        process.terminate()
-        process.wait(30)
+    with hold_port() as holder:
+        port = port_of(holder)
+        options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"]
+        process = subprocess.Popen([program, *options, "--skipApiVersionCheck"], stdout=subprocess.DEVNULL, env=_env())
+        try:
+            _await(port, process)
+            address = f"http://127.0.0.1:{port}/{ACCOUNT}"
+            yield f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={address};"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _env() -> dict[str, str]:
+    """Returns an environment with the Node.js that comes with the tests' packages."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "CI": "true"}
 
 
 def _installed() -> str:
@@ -48,10 +54,8 @@ def _installed() -> str:
     with open(home / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            if shutil.which("npm") is None:
-                raise LabError("npm is not installed: apt-get install nodejs npm")
             command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(home), f"azurite@{VERSION}"]
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CI": "true"})
+            done = subprocess.run(command, capture_output=True, text=True, env=_env())
             if done.returncode:
                 raise LabError(f"azurite cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
     return str(program)
