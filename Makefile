@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # What a machine happens to set must not be what makes the commands below work.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED $(filter AIRFLOW_% MLFLOW_% NEMO_AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help env demo ui test test-lab lab lab-down lint format bench chaos clean
+.PHONY: help env demo ui test test-lab lab lab-down lint format lowest bench chaos clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,14 +38,19 @@ lab: ## bring up Docker, Slurm and Kubernetes on this machine (Debian 12, root)
 lab-down: ## end them; what was built stays for the next time
 	@tests/lab/lab.sh down
 
-lint: $(READY) ## check style and types
+lint: $(READY) ## check style, types, spelling and the links of the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell README.md Makefile pyproject.toml setup-env.sh .ci dags docs nemo_airflow
+	$(BIN)/pytest -q tests/docs/test_links.py
 	$(BIN)/mypy
 
 format: $(READY) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lowest: $(READY) ## run a job with the lowest versions that pyproject.toml allows
+	@tests/package/lowest.sh $(abspath $(BIN)/python) "$$(command -v uv || echo $(abspath $(VENV))/uv/bin/uv)"
 
 bench: $(READY) lab ## measure what a job costs, beside the raw tools and their peers (an hour)
 	$(BIN)/python tests/bench/plans.py
