@@ -18,6 +18,7 @@ from nemo_airflow.config.graph import (
     is_dataclass_instance,
     is_deferred,
     is_named_tuple,
+    literal_of,
     recipe_overrides,
 )
 from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
@@ -99,6 +100,9 @@ class _Encoding:
         return holder[0]
 
     def _composite(self, value: Any, inside: Any, key: Any, path: Path) -> Any:
+        if (held := literal_of(value)) is not value:
+            self._stack.append((held, inside, key, path))
+            return None
         is_config = isinstance(value, fdl.Buildable)
         is_inline = is_config or is_dataclass_instance(value)
         if is_inline or isinstance(value, (list, dict, set)):

@@ -19,7 +19,7 @@ from nemo_airflow.config import checks
 from nemo_airflow.config.annotations import bare
 from nemo_airflow.config.buildable import unchecked
 from nemo_airflow.config.docstrings import parameter_help
-from nemo_airflow.config.graph import is_dataclass_instance, is_deferred, join
+from nemo_airflow.config.graph import is_dataclass_instance, is_deferred, join, literal_of, templates_rendered
 from nemo_airflow.config.leaves import annotation_below
 from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
 
@@ -85,6 +85,10 @@ class _Form:
 
     def add(self, value: Any, path: str, annotation: Any, description: str, depth: int) -> None:
         """Adds the fields of a value, or its one field."""
+        if (held := literal_of(value)) is not value:
+            with templates_rendered():
+                self.add(held, path, annotation, description, depth)
+            return
         if is_deferred(value) or depth > _MAX_DEPTH:
             return
         if is_dataclass_instance(value):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import inspect
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeGuard
 
 import fiddle as fdl
@@ -22,22 +24,48 @@ __all__ = [
     "is_dataclass_instance",
     "is_deferred",
     "is_shareable",
+    "is_template",
     "iter_nodes",
     "join",
+    "literal_of",
     "rebuild",
     "recipe_overrides",
+    "templates_rendered",
 ]
+
+_RENDERED: ContextVar[bool] = ContextVar("nemo_airflow_templates_rendered", default=False)
+
+
+def is_template(value: Any) -> bool:
+    """Returns whether a value is written as a Jinja template: a text that has ``{{`` or ``{%``."""
+    return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
 def is_deferred(value: Any) -> bool:
-    """Returns whether a value is yet to come: a Jinja template, or the output of another task.
+    """Returns whether a value is deferred: a template that was not rendered, or the output of another task.
 
     Outputs of tasks are known by what they can do, so that Airflow need not be imported.
     """
     if isinstance(value, str):
-        return "{{" in value or "{%" in value
+        return is_template(value) and not _RENDERED.get()
     kind: Any = type(value)
     return _is_reference(kind)
+
+
+@contextlib.contextmanager
+def templates_rendered() -> Iterator[None]:
+    """Takes every text for a value: all templates were rendered, and what came out of one may look like one."""
+    token = _RENDERED.set(True)
+    try:
+        yield
+    finally:
+        _RENDERED.reset(token)
+
+
+def literal_of(value: Any) -> Any:
+    """Returns what Airflow's ``literal(...)`` holds, and any other value as it is."""
+    kind: Any = type(value)
+    return value.value if kind.__name__ == "LiteralValue" and _is_reference(kind) else value
 
 
 @functools.lru_cache(maxsize=1024)

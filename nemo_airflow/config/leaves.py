@@ -52,6 +52,23 @@ def map_leaves(config: Any, fn: Callable[[str, Any], Any]) -> Any:
     Raises:
         ParameterTypeError: A new value does not fit, with its path.
     """
+
+    def convert(path: str, leaf: Any, annotation: Any) -> Any:
+        new = fn(path, leaf)
+        if new is leaf or (isinstance(new, str) and isinstance(leaf, str) and new == leaf) or is_deferred(new):
+            return new
+        return fitted(annotation, new, path)
+
+    return convert_leaves(config, convert)
+
+
+def convert_leaves(config: Any, fn: Callable[[str, Any, Any], Any]) -> Any:
+    """Returns a copy with ``fn(path, value, annotation)`` in the place of each leaf; shared values stay shared.
+
+    Args:
+        config: A config, a container, or a leaf itself.
+        fn: Takes a leaf's dotted path, its value and the annotation of its place, and returns the new value.
+    """
     return _Mapping(fn).map(config)
 
 
@@ -89,7 +106,7 @@ def fitted(annotation: Any, value: Any, path: str, read: Callable[[Any, Any], An
 
 
 class _Mapping:
-    def __init__(self, fn: Callable[[str, Any], Any] | None) -> None:
+    def __init__(self, fn: Callable[[str, Any, Any], Any] | None) -> None:
         self._fn = fn
         # With what it is a copy of, so that no id is used twice; of a tuple, whose items are read as the annotation
         # of its place wants them, by the annotation too.
@@ -127,9 +144,4 @@ class _Mapping:
         return id(value), 0 if is_shareable(value) else id(annotation)
 
     def _leaf(self, value: Any, path: Path, annotation: Any) -> Any:
-        if self._fn is None:
-            return value
-        new = self._fn(path_text(path), value)
-        if new is value or (isinstance(new, str) and isinstance(value, str) and new == value) or is_deferred(new):
-            return new
-        return fitted(annotation, new, path_text(path))
+        return value if self._fn is None else self._fn(path_text(path), value, annotation)

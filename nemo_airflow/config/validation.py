@@ -13,8 +13,17 @@ import pydantic
 
 from nemo_airflow.config import checks
 from nemo_airflow.config.buildable import check_argument, check_name, path_below
-from nemo_airflow.config.graph import children, is_dataclass_instance, is_deferred, is_named_tuple, iter_nodes
+from nemo_airflow.config.graph import (
+    children,
+    is_dataclass_instance,
+    is_deferred,
+    is_named_tuple,
+    iter_nodes,
+    literal_of,
+    templates_rendered,
+)
 from nemo_airflow.config.hooks import Instances, hook_of
+from nemo_airflow.config.leaves import iter_leaves, map_leaves
 from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.targets import short_name
 from nemo_airflow.exceptions import ConfigError, MissingParameterError
@@ -37,6 +46,23 @@ def validate(config: Any) -> None:
     _validate(config, called=True)
 
 
+def check_complete(config: Any) -> None:
+    """Checks that a config gives each parameter that its targets require; nothing else is checked.
+
+    Args:
+        config: A config, which may have templates and outputs of other tasks in it.
+
+    Raises:
+        MissingParameterError: A parameter is missing; its path is in the error.
+    """
+    for path, value, _ in iter_nodes(config):
+        if isinstance(value, fdl.Config) or (isinstance(value, fdl.Buildable) and value is config):
+            try:
+                _check_required(value)
+            except MissingParameterError as error:
+                raise _placed(error, path) from None
+
+
 def build(config: Any) -> Any:
     """Validates a config, then builds it here, as Fiddle does.
 
@@ -51,7 +77,7 @@ def build(config: Any) -> Any:
     """
     _validate(config, called=False)
     try:
-        return fdl.build(config)
+        return fdl.build(_without_literals(config))
     except RecursionError as error:
         levels = _levels(config)
         if levels < _SURELY_BUILT:
@@ -61,6 +87,14 @@ def build(config: Any) -> Any:
             "nemo_airflow.runner.plan.build(to_plan(config), allow)"
         )
         raise ConfigError(message) from error
+
+
+def _without_literals(config: Any) -> Any:
+    """Returns a config with the values of its literals; the config itself where it has none."""
+    if all(literal_of(leaf) is leaf for _, leaf in iter_leaves(config)):
+        return config
+    with templates_rendered():
+        return map_leaves(config, lambda _, leaf: literal_of(leaf))
 
 
 _SURELY_BUILT = 50
@@ -116,8 +150,8 @@ def _check_value(value: Any, below: Sequence[tuple[Any, Any]], *, complete: bool
     elif is_dataclass_instance(value) or is_named_tuple(value):
         for name, field in below:
             check_argument(type(value), name, field, "")
-    elif is_deferred(value):
-        raise ConfigError(_not_yet(value))
+    elif is_deferred(value) and literal_of(value) is value:
+        raise ConfigError(_not_rendered(value))
 
 
 def _placed(error: ConfigError, path: Path) -> ConfigError:
@@ -133,8 +167,12 @@ def _check_config(config: Any, *, complete: bool) -> None:
         if isinstance(key, str):
             check_name(target, key, key)
         check_argument(target, key, value, "")
-    if not complete:
-        return
+    if complete:
+        _check_required(config)
+
+
+def _check_required(config: Any) -> None:
+    target = config.__fn_or_cls__
     for position, parameter in enumerate(parameters_of(target).by_name.values()):
         if parameter.is_required and not _is_given(config, parameter, position):
             message = f"{short_name(target)} needs it, and it was not given"
@@ -146,9 +184,12 @@ def _is_given(config: Any, parameter: Parameter, position: int) -> bool:
     return (position if by_position else parameter.name) in config.__arguments__
 
 
-def _not_yet(value: Any) -> str:
+def _not_rendered(value: Any) -> str:
     if isinstance(value, str):
-        return f"the template {value!r} was not rendered: only a config given to an operator may have templates"
+        return (
+            f"the template {value!r} was not rendered: only a config given to an operator may have templates; "
+            "write literal(...) of airflow.sdk around a text that is not a template"
+        )
     kind = type(value).__name__
     return (
         f"this {kind} was not replaced by a value: only a config given to an operator may have outputs of other tasks"

@@ -10,13 +10,17 @@ import abc
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.runner.ranks import literal
 
 RANK = ("{runner}", "--rank", "{folder}")
 """What runs the job's config as one process of several, after the interpreter."""
+
+
+OWN_TEMPLATE = "a template that is not Airflow's"
+"""In the annotation of a field: its text is a template that is rendered later, and stays as it is before."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,8 @@ class ScriptTemplate(Launcher):
     In the template ``{{ command }}`` runs the config as one process, and ``{{ processes }}`` is how
     many the back-end gives each machine. Where the processes meet, and which machine this is, stands in the
     environment: ``$MASTER_ADDR``, ``$MASTER_PORT``, ``$NNODES``, ``$NODE_RANK``.
+    many the back-end gives each machine. Airflow leaves the text as it is; what Airflow's own templates
+    give comes in by ``variables``, as ``variables={"date": "{{ ds }}"}``.
 
     Attributes:
         text: The template.
@@ -117,7 +123,7 @@ class ScriptTemplate(Launcher):
 
     kind: ClassVar[str] = "script_template"
 
-    text: str
+    text: Annotated[str, OWN_TEMPLATE]
     variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shell: str = "bash"
 

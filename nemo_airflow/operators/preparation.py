@@ -72,9 +72,8 @@ def prepare(
         ConfigError: The config, an override or a value of the trigger form is wrong.
     """
     if not isinstance(config, (Config, Partial)):
-        raise ConfigError(_not_a_config(config))
-    # What the author wrote may be imported in the job, and not what an override might bring.
-    allowed = [*plans.targets(plans.to_plan(config, check=False)), *allow_here(allow), *_named_in(overrides)]
+        raise ConfigError(not_a_config(config))
+    allowed = allowed_by_author(config, overrides, allow)
     given: dict[str, Overrides] = {}
     if params_prefix is not None:
         check_conf(context["dag_run"].conf or {}, context["dag"].params)
@@ -121,6 +120,11 @@ def labels_of(context: Context) -> dict[str, str]:
     return labels
 
 
+def allowed_by_author(config: Any, overrides: Overrides, allow: Sequence[str]) -> list[str]:
+    """Returns what the author of a task lets the job import: what they wrote, not what an override might bring."""
+    return [*plans.targets(plans.to_plan(config, check=False)), *allow_here(allow), *_named_in(overrides)]
+
+
 def _named_in(overrides: Overrides) -> tuple[str, ...]:
     """Returns the targets of the configs and functions among an author's own overrides."""
     values = list(overrides.values()) if isinstance(overrides, Mapping) else []
@@ -129,7 +133,8 @@ def _named_in(overrides: Overrides) -> tuple[str, ...]:
     return plans.targets(plans.to_plan(found, check=False))
 
 
-def _not_a_config(value: Any) -> str:
+def not_a_config(value: Any) -> str:
+    """Returns why a value cannot be the config of a task."""
     if callable(value):
         name = getattr(value, "__qualname__", repr(value))
         return f"config={name} is not a config: write Config({name}, ...) with its arguments"

@@ -10,12 +10,15 @@ from datetime import timedelta
 from types import NoneType
 from typing import Any, ClassVar, NoReturn
 
+import jinja2
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow import blocking
+from nemo_airflow.config import Config, build
 from nemo_airflow.config import plan as plans
+from nemo_airflow.config.graph import is_template, templates_rendered
 from nemo_airflow.config.validation import check_root
 from nemo_airflow.exceptions import (
     BackendUnavailable,
@@ -31,10 +34,11 @@ from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, Package
 from nemo_airflow.operators import attempt as attempts
-from nemo_airflow.operators.arguments import by_name, unwrap, wrap
+from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, template_error, unwrap, wrap
 from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import check_outputs, patterns_of
+from nemo_airflow.operators.parse_checks import check_config, check_executor, check_kind
 from nemo_airflow.operators.preparation import Overrides, Prepared, prepare
 from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.registered import named_executor, named_recipe
@@ -45,7 +49,7 @@ from nemo_airflow.triggers.run import NemoRunTrigger
 from nemo_airflow.triggers.task_log import TaskLog
 
 _BACKSTOP = timedelta(seconds=60)
-"""How long after the deadline Airflow itself ends the deferral, should the triggerer not have."""
+"""How long after the deadline Airflow itself ends the deferral, and the runner the job, should the trigger not have."""
 
 _SHOWN_PARAMETERS = 500
 """How many parameters of the config the job's page shows; the tracker has all of them."""
@@ -124,23 +128,53 @@ class NemoRunOperator(BaseOperator):
                 "executor=... is Airflow's own argument, the name of an Airflow executor: "
                 "give the back-end as job_executor=..."
             )
+        config = by_name(config, named_recipe)
+        executor = by_name(job_executor, named_executor) if job_executor is not None else LocalExecutor()
+        # A task of a mapped operator is made when it runs, where an error of the author must not be retried.
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            check_kind("packager", packager, Packager, "GitArchivePackager()")
+            check_kind("tracker", tracker, Tracker, "MLflowTracker()")
+            check_executor(executor)
+            check_config(config, overrides, allow, takes_params=params_prefix is not None)
+            check_root(config)
+            check_outputs(outputs)
         super().__init__(**kwargs)
-        self.config = wrap(by_name(config, named_recipe))
-        self.job_executor = wrap(by_name(job_executor, named_executor) if job_executor is not None else LocalExecutor())
+        self.config = wrap(config)
+        self.job_executor = wrap(executor)
         self.packager = wrap(packager)
         self.tracker = wrap(tracker)
         self.experiment = experiment
         self.overrides = overrides
         self.params_prefix = params_prefix
         self.collector = collector
-        check_root(unwrap(self.config))
-        check_outputs(outputs)
         self.outputs = outputs
         self.env = env
         self.allow = allow
         self.deferrable = deferrable
         self._submitted: tuple[BackEnd, JobHandle] | None = None
         self._without_zstd = False
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Renders as Airflow does, but a text without a template stays as it is, and so does what has to be a text.
+
+        Raises:
+            AirflowFailException: A template cannot be rendered: trying again would not mend it.
+        """
+        if isinstance(content, str) and not is_template(content) and not content.endswith(tuple(self.template_ext)):
+            return content
+        try:
+            containers = [field for field in (self.outputs, self.env) if not isinstance(field, str)]
+            if any(content is field for field in (self.experiment, *containers)):
+                return render_as_text(content, context, seen_oids)
+            return super().render_template(content, context, jinja_env, seen_oids)
+        except jinja2.TemplateError as error:
+            raise AirflowFailException(template_error(content, error)) from None
 
     def execute(self, context: Context) -> Any:
         """Submits the job, or finds the one that an earlier try submitted, and waits for its end."""
@@ -176,20 +210,19 @@ class NemoRunOperator(BaseOperator):
     def _prepare(self, context: Context) -> Prepared:
         if self.overrides is not None and not isinstance(self.overrides, (Mapping, list, tuple)):
             raise ConfigError(f"overrides is {type(self.overrides).__name__}, not a mapping or a list of texts")
-        return prepare(
-            by_name(unwrap(self.config), named_recipe),
-            self._executor(),
-            context,
-            overrides=self.overrides or (),
-            params_prefix=self.params_prefix,
-            allow=self.allow,
-        )
+        with _values_of(self.config):
+            return prepare(
+                by_name(unwrap(self.config), named_recipe),
+                self._executor(),
+                context,
+                overrides=self.overrides or (),
+                params_prefix=self.params_prefix,
+                allow=self.allow,
+            )
 
     def _executor(self) -> Executor:
-        executor = by_name(unwrap(self.job_executor), named_executor)
-        if not isinstance(executor, Executor):
-            from nemo_airflow.config import Config, build
-
+        with _values_of(self.job_executor):
+            executor = by_name(unwrap(self.job_executor), named_executor)
             executor = build(executor) if isinstance(executor, Config) else executor
         if not isinstance(executor, Executor):
             raise ConfigError(f"job_executor is {type(executor).__name__}, not an executor such as LocalExecutor()")
@@ -285,7 +318,9 @@ class NemoRunOperator(BaseOperator):
         }
         if package is None and executor.shares_filesystem:
             airflow_env["PYTHONPATH"] = str(bundle_folder(context))
-        limits = [executor.time_limit, self.execution_timeout.total_seconds() if self.execution_timeout else None]
+        # The trigger holds the deadline; the runner's own limit is for when no triggerer is left.
+        backstop = (self.execution_timeout + _BACKSTOP).total_seconds() if self.execution_timeout else None
+        limits = [executor.time_limit, backstop]
         return prepared.job(
             number,
             package=package,
@@ -374,6 +409,11 @@ def _next_number(prepared: Prepared, back_end: BackEnd, earlier: attempts.Attemp
     while back_end.end(prepared.key(number)):
         number += 1
     return number
+
+
+def _values_of(argument: Any) -> contextlib.AbstractContextManager[None]:
+    """Takes texts for values where the argument was rendered: then no text is a template any more."""
+    return contextlib.nullcontext() if isinstance(argument, Argument) else templates_rendered()
 
 
 @contextlib.contextmanager

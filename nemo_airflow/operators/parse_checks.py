@@ -1,0 +1,124 @@
+"""What is refused while a DAG file is read: arguments of the operator that no run could be made of.
+
+Templates and outputs of other tasks have no value yet, so what depends on them is left to the task itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk.definitions._internal.types import ArgNotSet
+
+from nemo_airflow.config import Config, Partial, build
+from nemo_airflow.config.graph import is_deferred, literal_of
+from nemo_airflow.config.leaves import convert_leaves, copied, iter_leaves
+from nemo_airflow.config.origins import Origin
+from nemo_airflow.config.overrides import change
+from nemo_airflow.config.validation import check_complete
+from nemo_airflow.exceptions import ConfigError
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.operators.arguments import is_own_template
+from nemo_airflow.operators.preparation import Overrides, allowed_by_author, not_a_config
+
+
+def check_kind(name: str, value: Any, kind: type, example: str) -> None:
+    """Checks that an argument is an object of a kind, or None.
+
+    Args:
+        name: The argument's name.
+        value: What was given.
+        kind: What it has to be an instance of.
+        example: Such an object, as an author writes it.
+
+    Raises:
+        ConfigError: It is another object.
+    """
+    if not (value is None or isinstance(value, kind) or is_deferred(value) or isinstance(value, ArgNotSet)):
+        raise ConfigError(
+            f"{name}={value!r} is not a {kind.__name__.lower()}: write {name}={example}, or {name}=None for none"
+        )
+
+
+def check_executor(executor: Any) -> None:
+    """Checks that jobs could be made for an executor.
+
+    Raises:
+        ConfigError: It is no executor, or a config of one with a wrong value.
+        ExecutorError: A field has a wrong value.
+    """
+    if isinstance(executor, ArgNotSet) or _has_deferred(executor):
+        return
+    executor = build(executor) if isinstance(executor, Config) else executor
+    if not isinstance(executor, Executor):
+        raise ConfigError(f"job_executor is {type(executor).__name__}, not an executor such as LocalExecutor()")
+    _ = executor.time_limit
+    executor.launch()
+
+
+def check_config(config: Any, overrides: Any, allow: Sequence[str], *, takes_params: bool) -> None:
+    """Checks that a config is one, that the overrides fit it, and that nothing is missing then.
+
+    Args:
+        config: The operator's config.
+        overrides: The operator's overrides.
+        allow: The operator's allow-list.
+        takes_params: Whether a run's params may give what is missing.
+
+    Raises:
+        ConfigError: Something is wrong; the path is in the error.
+    """
+    if is_deferred(config) or isinstance(config, ArgNotSet):
+        return
+    if not isinstance(config, (Config, Partial)):
+        raise ConfigError(not_a_config(config))
+    known, is_whole = _known_overrides(overrides)
+    if known:
+        config = _changed(config, known, allow)
+    if is_whole and not takes_params and config is not None:
+        check_complete(config)
+
+
+def _known_overrides(overrides: Any) -> tuple[Overrides, bool]:
+    """Returns the overrides in front of the first that is deferred, and whether these are all."""
+    if overrides is None or is_deferred(overrides) or isinstance(overrides, ArgNotSet):
+        return (), overrides is None
+    if not isinstance(overrides, (Mapping, list, tuple)):
+        raise ConfigError(f"overrides is {type(overrides).__name__}, not a mapping or a list of texts")
+    known: list[Any] = []
+    items = list(overrides.items()) if isinstance(overrides, Mapping) else list(overrides)
+    for item in items:
+        if any(is_deferred(leaf) for _, leaf in iter_leaves(item)):
+            break
+        known.append(item)
+    is_whole = len(known) == len(items)
+    return (dict(known) if isinstance(overrides, Mapping) else known), is_whole
+
+
+def _changed(config: Any, overrides: Overrides, allow: Sequence[str]) -> Any:
+    """Returns a config with overrides, or None where they go below what is deferred."""
+    without = convert_leaves(config, lambda _path, leaf, _annotation: None if _is_reference(leaf) else leaf)
+    origin = Origin("the operator's overrides", tuple(allowed_by_author(without, overrides, allow)))
+    try:
+        return change(copied(config), overrides, origin)
+    except ConfigError as error:
+        deferred = [path for path, leaf in iter_leaves(config) if is_deferred(leaf)]
+        if any(error.path.startswith((f"{path}.", f"{path}[")) or error.path == path for path in deferred):
+            return None
+        raise
+
+
+def _is_reference(leaf: Any) -> bool:
+    return not isinstance(leaf, str) and is_deferred(leaf) and literal_of(leaf) is leaf
+
+
+def _has_deferred(value: Any) -> bool:
+    found: list[str] = []
+
+    def look(path: str, leaf: Any, annotation: Any) -> Any:
+        if is_deferred(leaf) and not is_own_template(annotation):
+            found.append(path)
+        return leaf
+
+    convert_leaves(value, look)
+    return bool(found)
