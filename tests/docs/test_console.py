@@ -1,0 +1,244 @@
+"""Every command that the README and the pages show runs as it is shown; what is only looked up says so here."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from nemo_airflow.config import plan as plans
+from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.job import Job, Package
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(bash|console|sh|shell)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+LOOKED_UP = {
+    # beginning of the command: (what its arguments have to be among, why it is not run)
+    "make ": (TARGETS, "minutes to an hour each: .ci/run runs make test, lint, lab, lowest and demo"),
+    "pip install 'nemo-airflow[": (EXTRAS, "it would install from an index what is tried here"),
+}
+
+
+def commands(page):
+    """Returns the commands that a page shows, each with the output that it shows."""
+    found = []
+    for kind, text in BLOCK.findall(page.read_text()):
+        for line in text.splitlines():
+            if kind != "console" and line.strip() and not line.startswith("#"):
+                found.append((line, []))
+            elif kind == "console" and line.startswith("$ "):
+                found.append((line.removeprefix("$ "), []))
+            elif kind == "console":
+                found[-1][1].append(line)
+    return found
+
+
+SHOWN = {page.relative_to(ROOT).as_posix(): found for page in PAGES if (found := commands(page))}
+
+
+def looked_up(command):
+    """Returns what a command that is not run names, and what that has to be among; None for one that is run."""
+    for beginning, (known, _) in LOOKED_UP.items():
+        if command.startswith(beginning):
+            return set(re.split(r"[\],]", command.removeprefix(beginning).split()[0])[0].split(",")), known
+    return None
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_targets_and_extras_that_a_page_names_are_there(page):
+    for command, _ in SHOWN[page]:
+        if (found := looked_up(command)) is not None:
+            assert found[0] <= found[1], command
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder, and a home of its own for what this project keeps."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return tmp_path / "here"
+
+
+def write(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def run(folder, shown, replaced):
+    """Runs the commands of a page in their order; returns what each printed."""
+    printed = []
+    for command, output in shown:
+        if looked_up(command) is not None:
+            continue
+        for name, value in replaced.items():
+            command = command.replace(name, value)
+        done = subprocess.run(["bash", "-euc", command], cwd=folder, capture_output=True, text=True)
+        # As diff does, it says by its exit code that there are differences.
+        assert done.returncode == (1 if command.startswith("nemo-airflow diff ") else 0), (
+            f"{command}\n{done.stdout}{done.stderr}"
+        )
+        missing = [line for line in output if line.strip() not in [text.strip() for text in done.stdout.splitlines()]]
+        assert missing == [], f"{command}\n{done.stdout}"
+        printed.append(done.stdout)
+    return printed
+
+
+TRAINER = """
+class Net:
+    def __init__(self, hidden: int = 8, act: str = "relu"): ...
+class Adam:
+    def __init__(self, lr: float = 0.1): ...
+def train(model: Net, optimizer: Adam, epochs: int = 1): ...
+"""
+
+
+@pytest.fixture
+def two_runs(folder):
+    """Two runs in MLflow, of two commits, with other values and another library."""
+    from nemo_airflow import MLflowTracker
+
+    def commit(text):
+        (folder / "train.py").write_text(text)
+        git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+        for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+            subprocess.run([*git, *arguments], cwd=folder, check=True)
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def track(number, lr, torch, text):
+        plan = {"version": 1, "root": {"_target_": "train:train", "lr": lr}}
+        package = Package(digest=f"{number}" * 64, commit=commit(text))
+        tracker = MLflowTracker(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+        job = Job(key=f"k{number}", name="n", plan=plan, package=package)
+        run = tracker.open(job, experiment="e", parent="p", shares_filesystem=True)
+        tracker.environment(run, {"python": "3.11.7", "host": "n1", "packages": {"torch": torch}})
+        return f"run:{run.run_id}"
+
+    first = track(1, 0.1, "2.3", "one\ntwo\n")
+    return {"run:1f0c3a...": first, "run:77ab21...": track(2, 0.2, "2.4", "one\n2\nthree\n")}
+
+
+def test_the_readmes_commands_run(folder, two_runs):
+    [printed] = run(folder, SHOWN["README.md"], two_runs)
+    assert "lr: 0.1 -> 0.2" in printed
+
+
+def test_the_commands_for_differences_run_and_print_what_is_shown(folder, two_runs):
+    write(
+        folder,
+        {
+            "pkg/__init__.py": "",
+            "pkg/code.py": "class Net:\n    def __init__(self, hidden: int = 8): ...\ndef train(net: Net): ...\n",
+            "pkg/mod.py": "from nemo_airflow import Config\nfrom pkg.code import Net, train\n"
+            "old = Config(train, net=Config(Net, hidden=4))\nconfig = Config(train, net=Config(Net))\n",
+        },
+    )
+    target = "pkg.code:train"
+    digest = ConfigVersions().save(
+        {"version": 1, "root": {"_target_": target, "net": {"_target_": "pkg.code:Net", "hidden": 5}}}
+    )
+    saved = digest or plans.digest(ConfigVersions().load(next(iter(ConfigVersions().list()))))
+    first, graph, _ = run(folder, SHOWN["docs/differences.md"], {**two_runs, "3f2a9c": saved[:6]})
+    assert "hidden: 4 -> 5" in first
+    assert graph is not None
+    assert (folder / "config.svg").read_text().startswith("<svg")
+
+
+def test_the_commands_for_composition_run(folder, monkeypatch):
+    """With an installed distribution that registers ``small``, ``adam`` and ``cluster``."""
+    site = folder.parent / "site"
+    code = "from nemo_airflow import Config, LocalExecutor\nfrom zoo.nets import Adam, Net, train\n"
+    write(
+        site,
+        {
+            "zoo/__init__.py": "",
+            "zoo/nets.py": TRAINER.replace("model: Net", "net: Net"),
+            "zoo/recipes.py": f"{code}\n"
+            "def small(hidden: int = 8) -> Config:\n"
+            "    return Config(train, net=Config(Net, hidden=hidden), optimizer=Config(Adam))\n\n"
+            "def adam(lr: float = 0.5) -> Config:\n    return Config(Adam, lr=lr)\n",
+            "zoo/executors.py": f"{code}cluster = LocalExecutor(grace=7.0)\n",
+            "zoo-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: zoo\nVersion: 1.2\n",
+            "zoo-1.2.dist-info/entry_points.txt": "[nemo_airflow.recipes]\nsmall = zoo.recipes:small\n"
+            "adam = zoo.recipes:adam\n[nemo_airflow.named_executors]\ncluster = zoo.executors:cluster\n",
+        },
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    base = "_target_: zoo.nets.train\nnet: {_target_: zoo.nets.Net}\noptimizer: {_target_: zoo.nets.Adam}\n"
+    write(folder, {"base.yaml": base, "large.yaml": "_base_: base.yaml\nnet: {hidden: 1024}\n"})
+    write(folder, {"cluster.yaml": "epochs: 20\n", "more.yaml": "epochs: 30\n"})
+    listed, plan, rendered = run(folder, SHOWN["docs/composition.md"], {})
+    assert all(name in listed for name in ("small", "adam", "cluster", "zoo 1.2"))
+    assert all(text in plan for text in ("hidden: 1024", "act: tanh", "epochs: 20"))
+    assert '"lr": 0.1' in rendered or '"lr":0.1' in rendered
+    assert '"grace": 7.0' in rendered or '"grace":7.0' in rendered
+
+
+def test_the_commands_for_executors_run(folder, airflow_database):
+    write(
+        folder,
+        {
+            "net.py": TRAINER,
+            "trainer.py": "from nemo_airflow import Config\nfrom net import Adam, Net, train\n"
+            "TRAIN = Config(train, model=Config(Net), optimizer=Config(Adam))\n",
+            "cluster.yaml": f"kind: local\nroot: {folder.parent / 'jobs'}\n",
+        },
+    )
+    rendered, shown, cancelled = run(folder, SHOWN["docs/executors.md"], {})
+    assert '"hidden": 64' in rendered or '"hidden":64' in rendered
+    assert shown == "0 orphans found\n"
+    assert cancelled == "0 orphans cancelled\n"
+
+
+def test_the_commands_for_the_store_run(folder, monkeypatch):
+    from nemo_airflow.packaging.store import open_store
+    from nemo_airflow.packaging.store.trees import put_tree
+
+    monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(folder.parent / "store"))
+    write(folder, {"run/model.bin": "weights"})
+    digest = put_tree(open_store(os.environ["NEMO_AIRFLOW_STORE"]), folder / "run")
+    listed, *_ = run(folder, SHOWN["docs/store.md"], {"3f2a9c": digest[:6]})
+    assert digest[:6] in listed
+    assert (folder / "outputs/model.bin").read_text() == "weights"
+
+
+def test_the_commands_of_the_runner_report_from_a_job(folder, airflow_database):
+    from airflow.sdk import DAG
+    from dag_database import register
+    from mlflow import MlflowClient
+
+    from nemo_airflow import LocalExecutor, NemoRunOperator, Script
+
+    script = "\n".join(["echo weights > model.bin", *(command for command, _ in SHOWN["docs/runner.md"])])
+    with DAG("runner_commands", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        executor = LocalExecutor(root=str(folder.parent / "jobs"))
+        env = {"PATH": os.environ["PATH"]}
+        NemoRunOperator(task_id="t", config=Script(inline=f"set -e\n{script}"), job_executor=executor, env=env)
+    register(dag)
+    [task] = dag.test().get_task_instances()
+    assert task.state == "success"
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    [experiment] = client.search_experiments(filter_string="name = 'runner_commands'")
+    [run] = [run for run in client.search_runs([experiment.experiment_id]) if "loss" in run.data.metrics]
+    assert [(metric.value, metric.step) for metric in client.get_metric_history(run.info.run_id, "loss")] == [
+        (0.25, 100)
+    ]
+    assert run.data.tags["dataset"] == "v2"
+    assert "model.bin" in [file.path for file in client.list_artifacts(run.info.run_id)]
+
+
+def test_every_page_with_commands_is_run_here():
+    pages = ("differences", "composition", "executors", "runner", "store")
+    with_commands = {page for page, shown in SHOWN.items() if any(looked_up(command) is None for command, _ in shown)}
+    assert with_commands == {"README.md", *(f"docs/{page}.md" for page in pages)}
