@@ -227,7 +227,7 @@ def _encode(result: Any, channel: Any) -> str:
         return "null"
     if replaced:
         places = ", ".join(replaced[:10])
-        channel.send("warning", message=f"JSON has no such number, so null is kept in the return value: {places}")
+        channel.send("warning", message=f"JSON has no such number: null stands in the return value where {places}")
     if len(text) > RESULT_LIMIT:
         message = (
             f"the return value is not kept: {len(text)} bytes of JSON are more than {RESULT_LIMIT}; "

@@ -54,6 +54,10 @@ def gather(folder: str, patterns: "Iterable[str]") -> List[str]:
     for pattern in patterns:
         try:
             check_pattern(pattern)
+        except ValueError as error:
+            complaints.append(str(error))
+            continue
+        try:
             _gather_matches(Path(folder, "work"), Path(folder, FOLDER), pattern)
         except Exception as error:  # noqa: BLE001 - whatever a pattern does to pathlib: the job itself is done
             complaints.append(f"{pattern}: {str(error) or type(error).__name__}")
