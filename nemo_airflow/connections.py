@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,23 @@ def redact(text: str) -> str:
     from airflow.sdk.log import redact as airflow_redact  # type: ignore[attr-defined] # as Airflow's own providers do
 
     return str(airflow_redact(text))
+
+
+def find_secrets(text: str) -> list[tuple[int, int]]:
+    """Returns where :func:`redact` finds secrets in the text, as the start and the end of each."""
+    if not _inside_airflow():
+        return []
+    from airflow.sdk.log import redact as airflow_redact  # type: ignore[attr-defined] # as Airflow's own providers do
+
+    found: list[tuple[int, int]] = []
+
+    def note(match: re.Match[str]) -> str:
+        found.append(match.span())
+        return "***"
+
+    # The masker hands its replacement on to re.sub, which takes a function too.
+    masked = airflow_redact(text, replacement=note)  # type: ignore[arg-type]
+    return found if found or masked == text else [(0, len(text))]
 
 
 def _inside_airflow() -> bool:

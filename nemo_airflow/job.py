@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 import json
 import typing
 from collections.abc import Mapping
@@ -150,6 +151,14 @@ class Package(_Plain):
         return cls(**{**data, "parts": tuple(data.get("parts") or ())})
 
 
+def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the JSON form of a package for all to see: a patch may hold secrets, so its SHA-256 stands for it."""
+    shown = dict(package)
+    if patch := shown.pop("patch", ""):
+        shown["patch_digest"] = hashlib.sha256(str(patch).encode("utf-8", "surrogateescape")).hexdigest()
+    return shown
+
+
 BASE_DIGITS = 16
 """How much of the base's digest is in the name of an archive of changes."""
 
@@ -181,6 +190,8 @@ class Job(_Plain):
         heartbeat: Seconds between heartbeat records.
         sample_interval: Seconds between resource samples; 0 turns them off.
         labels: Where the job comes from (``dag_id``, ``run_id``, ``task_id`` ...).
+        secrets: Where secrets stand, which the runner masks in all that the job writes: for each the keys from this
+            form down to a text, then the start and the end in it.
         version: Version of this form.
     """
 
@@ -197,6 +208,7 @@ class Job(_Plain):
     heartbeat: float = 30.0
     sample_interval: float = 10.0
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secrets: tuple[tuple[Any, ...], ...] = ()
     version: int = JOB_VERSION
 
     @classmethod
@@ -206,6 +218,7 @@ class Job(_Plain):
         fields["allow"] = tuple(fields.get("allow") or ())
         fields["launch"] = tuple(fields.get("launch") or ())
         fields["outputs"] = tuple(fields.get("outputs") or ())
+        fields["secrets"] = tuple(tuple(place) for place in fields.get("secrets") or ())
         if fields.get("package") is not None:
             fields["package"] = Package.from_json(fields["package"])
         return cls(**fields)

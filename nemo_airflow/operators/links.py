@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.execution_time.xcom import XCom
 
+from nemo_airflow.web_address import web_address
+
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
@@ -17,10 +19,5 @@ class MLflowRunLink(BaseOperatorLink):
     name = "MLflow run"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Returns the address that the operator pushed, or an empty string."""
-        return _pushed(ti_key, self.xcom_key)
-
-
-def _pushed(ti_key: Any, key: str) -> str:
-    value = XCom.get_value(ti_key=ti_key, key=key)
-    return value if isinstance(value, str) else ""
+        """Returns the address that the operator pushed, or an empty string; only ``http`` and ``https`` are links."""
+        return web_address(XCom.get_value(ti_key=ti_key, key=self.xcom_key))

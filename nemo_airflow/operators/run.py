@@ -20,6 +20,7 @@ from nemo_airflow.config import Config, build
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.graph import is_template, templates_rendered
 from nemo_airflow.config.validation import check_root
+from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import (
     BackendUnavailable,
     ConfigError,
@@ -32,7 +33,8 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.local import LocalExecutor
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
-from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, Package
+from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, Package, without_patch
+from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, template_error, unwrap, wrap
 from nemo_airflow.operators.back_end import BackEnd
@@ -47,6 +49,7 @@ from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.run import TrackedRun, load_collector, open_run
 from nemo_airflow.triggers.run import NemoRunTrigger
 from nemo_airflow.triggers.task_log import TaskLog
+from nemo_airflow.web_address import web_address
 
 _BACKSTOP = timedelta(seconds=60)
 """How long after the deadline Airflow itself ends the deferral, and the runner the job, should the trigger not have."""
@@ -262,7 +265,7 @@ class NemoRunOperator(BaseOperator):
             job = self._job(prepared, attempt.number, package, run.ref.env, context)
         handle = self._submit(back_end, job)
         if run is not None:
-            run = run.submitted(handle, executor.render(job).to_text())
+            run = run.submitted(handle, redact(executor.render(masked_job(job)).to_text()))
         self._announce(context, prepared, handle, run, package)
         return handle, run, False
 
@@ -271,7 +274,7 @@ class NemoRunOperator(BaseOperator):
         from nemo_airflow.config.versions import ConfigVersions
 
         try:
-            ConfigVersions().save(prepared.plan)
+            ConfigVersions().save(masked_plan(prepared.plan))
         except SettingsError as error:
             self.log.warning("%s", error)
 
@@ -290,7 +293,7 @@ class NemoRunOperator(BaseOperator):
         load_collector(self.collector)
         return open_run(
             tracker,
-            job,
+            masked_job(job),
             experiment=self.experiment or prepared.labels["dag_id"],
             shares_filesystem=executor.shares_filesystem,
             collector=self.collector,
@@ -321,13 +324,14 @@ class NemoRunOperator(BaseOperator):
         # The trigger holds the deadline; the runner's own limit is for when no triggerer is left.
         backstop = (self.execution_timeout + _BACKSTOP).total_seconds() if self.execution_timeout else None
         limits = [executor.time_limit, backstop]
-        return prepared.job(
+        job = prepared.job(
             number,
             package=package,
-            env={**airflow_env, **env, **(self.env or {})},
+            env={**executor.env, **airflow_env, **env, **(self.env or {})},
             time_limit=min((limit for limit in limits if limit), default=None),
             outputs=patterns_of(self.outputs),
         )
+        return mark_secrets(job)
 
     def _announce(
         self, context: Context, prepared: Prepared, handle: JobHandle, run: TrackedRun | None, package: Package | None
@@ -335,16 +339,17 @@ class NemoRunOperator(BaseOperator):
         """Pushes what a page or a later task wants to know, before the task waits."""
         ti = context["ti"]
         ref = run.ref if run is not None else None
+        plan = masked_plan(prepared.plan)
         record = {
             "key": handle.key,
             "handle": handle.to_json(),
-            "plan_digest": plans.digest(prepared.plan),
-            "config": dict(itertools.islice(plans.flatten(prepared.plan).items(), _SHOWN_PARAMETERS)),
-            "package": package.to_json() if package else None,
+            "plan_digest": plans.digest(plan),
+            "config": dict(itertools.islice(plans.flatten(plan).items(), _SHOWN_PARAMETERS)),
+            "package": without_patch(package.to_json()) if package else None,
             "run": {**ref.to_json(), "env": {}} if ref else None,
         }
         ti.xcom_push(key="nemo_job", value=record)
-        ti.xcom_push(key=MLflowRunLink().xcom_key, value=ref.url if ref else "")
+        ti.xcom_push(key=MLflowRunLink().xcom_key, value=web_address(ref.url) if ref else "")
 
     def _wait(
         self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, *, attached: bool
@@ -367,7 +372,7 @@ class NemoRunOperator(BaseOperator):
         self, executor: Executor, handle: JobHandle, run: TrackedRun | None, deadline: float | None, *, attached: bool
     ) -> NoReturn:
         trigger = NemoRunTrigger(
-            executor=executor.to_json(),
+            executor=masked_executor(executor),
             handle=handle.to_json(),
             run=run.to_json() if run else None,
             deadline=deadline,

@@ -16,10 +16,10 @@ from typing import Any, Dict, List, Optional
 
 from nemo_airflow.runner import claims, outputs, ranks, signals, zstd_mark
 from nemo_airflow.runner.error_record import bound_error
+from nemo_airflow.runner.masking import open_writer
 from nemo_airflow.runner.report_server import ReportServer
 from nemo_airflow.runner.resources import Sampler, oom_kills
 from nemo_airflow.runner.stream_tail import KEEP
-from nemo_airflow.runner.stream_writer import StreamWriter
 
 VERSION = "1"
 EXIT_ALREADY_CLAIMED = 75
@@ -77,7 +77,7 @@ class Supervisor:
     def __init__(self, folder: str, job: Dict[str, Any]) -> None:
         self._folder = folder
         self._job = job
-        self._writer = StreamWriter(1, folder=folder if os.environ.get(KEEP) else None, waiting=self._keep_watch)
+        self._writer = open_writer(job, 1, folder=folder if os.environ.get(KEEP) else None, waiting=self._keep_watch)
         self._selector = selectors.DefaultSelector()
         self._child = 0
         self._status = 0

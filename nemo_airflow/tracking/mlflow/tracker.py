@@ -71,8 +71,8 @@ class MLflowTracker(Tracker):
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the tracker as plain JSON types; the connection by its id only."""
-        return {"kind": self.kind, **dataclasses.asdict(self)}
+        """Returns the tracker as plain JSON types; the connection by its id only, and tags without secrets."""
+        return {"kind": self.kind, **dataclasses.asdict(self), "tags": self._masked_tags}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MLflowTracker:
@@ -193,6 +193,10 @@ class MLflowTracker(Tracker):
         if now != status:
             store.set_status(ref.parent_id, status, _now())
 
+    @property
+    def _masked_tags(self) -> dict[str, str]:
+        return {name: redact(str(value)) for name, value in self.tags.items()}
+
     def _store(self, ref: RunRef) -> Store:
         # The run's own address: another process's environment may lead elsewhere.
         uri, credentials = address.resolve(self.tracking_uri, self.conn_id)
@@ -206,7 +210,7 @@ class MLflowTracker(Tracker):
             if name in job.labels
         }
         tags = {
-            **self.tags,
+            **self._masked_tags,
             **labels,
             "nemo_airflow.parent": parent,
             "mlflow.source.type": "JOB",
@@ -219,7 +223,7 @@ class MLflowTracker(Tracker):
 
     def _tags(self, job: Job, parent_id: str) -> dict[str, str]:
         return {
-            **fields.clean_tags(self.tags),
+            **fields.clean_tags(self._masked_tags),
             **fields.tags_of_job(job),
             **({fields.PARENT: parent_id} if parent_id else {}),
         }

@@ -1,0 +1,164 @@
+"""Replaces the values of a job's secrets in all that the job writes and reports, before it leaves the runner.
+
+Airflow knows its secrets in the worker only, where templates are rendered. So the worker marks which texts of
+``job.json`` are secrets, and nobody after the runner has to know them.
+"""
+
+import json
+import re
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+
+from nemo_airflow.runner.grammar import is_reserved
+from nemo_airflow.runner.stream_writer import StreamWriter
+
+MASK = "***"
+
+_OWN = ("start", "clock", "heartbeat", "sample")
+"""Records in which nothing is the user's."""
+
+
+def map_texts(value: Any, change: Callable[[str], str], keys: bool = True) -> Any:
+    """Returns a JSON value with its texts changed.
+
+    Args:
+        value: The value; it is not changed itself.
+        change: Returns what stands for a text.
+        keys: Whether the keys of objects are changed too, and texts below any key. Not in a plan, where keys and the
+            texts of its grammar tell what is built.
+    """
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return [map_texts(item, change, keys) for item in value]
+    if isinstance(value, dict):
+        fields = {}
+        for key, item in value.items():
+            kept = not keys and _is_grammar(key, item)
+            fields[change(key) if keys and isinstance(key, str) else key] = (
+                item if kept else map_texts(item, change, keys)
+            )
+        return fields
+    return value
+
+
+def _is_grammar(key: Any, item: Any) -> bool:
+    return isinstance(item, str) and is_reserved(key) and key != "_path_"
+
+
+class Masker:
+    """Replaces the secrets of one job.
+
+    Args:
+        job: The job, from ``job.json``.
+    """
+
+    def __init__(self, job: Dict[str, Any]) -> None:
+        forms: Set[str] = set()
+        for text in _secrets(job):
+            forms.update(_forms(text))
+        # The longest first: one secret may begin as another does.
+        found = sorted(forms, key=lambda text: (-len(text), text))
+        self._texts = re.compile("|".join(map(re.escape, found)))
+        self._secrets = [text.encode("utf-8", "surrogatepass") for text in found]
+        self._bytes = re.compile(b"|".join(map(re.escape, self._secrets)))
+        self._first = {secret[0] for secret in self._secrets}
+        self._longest = max(map(len, self._secrets), default=0)
+        self._held = b""
+
+    def __bool__(self) -> bool:
+        return bool(self._secrets)
+
+    def feed(self, data: bytes) -> bytes:
+        """Returns what can be passed on of the job's output: a piece that may be the start of a secret is held."""
+        buffer = self._held + data
+        pieces: List[bytes] = []
+        at, hold = 0, self._hold_from(buffer, 0)
+        while True:
+            match = self._bytes.search(buffer, at)
+            if match is None or match.start() >= hold:
+                pieces.append(buffer[at:hold])
+                self._held = buffer[hold:]
+                return b"".join(pieces)
+            pieces += (buffer[at : match.start()], MASK.encode())
+            at = match.end()
+            if at > hold:
+                hold = self._hold_from(buffer, at)
+
+    def finish(self) -> bytes:
+        """Returns what is still held."""
+        held, self._held = self._held, b""
+        return self._bytes.sub(MASK.encode(), held)
+
+    def fields(self, kind: str, fields: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+        """Returns the fields of a record without secrets."""
+        if not fields or kind in _OWN:
+            return fields
+        if kind == "end":  # how a job ended is told in words that may be somebody's password
+            return {**fields, **{name: self._value(fields.get(name)) for name in ("result", "error")}}
+        return {name: self._value(value, keys=kind != "config") for name, value in fields.items()}
+
+    def _value(self, value: Any, keys: bool = True) -> Any:
+        try:
+            return map_texts(value, lambda text: self._texts.sub(MASK, text), keys)
+        except RecursionError:
+            return MASK
+
+    def _hold_from(self, buffer: bytes, at: int) -> int:
+        """Returns where the longest end of the buffer begins that is the start of a secret; its length if none is."""
+        for start in range(max(at, len(buffer) - self._longest + 1), len(buffer)):
+            if buffer[start] in self._first:
+                end = buffer[start:]
+                if any(len(secret) > len(end) and secret.startswith(end) for secret in self._secrets):
+                    return start
+        return len(buffer)
+
+
+class MaskingWriter(StreamWriter):
+    """A stream without the secrets of its job.
+
+    Args:
+        masker: Replaces them.
+        fd: File descriptor to write to.
+        options: As for :class:`StreamWriter`.
+    """
+
+    def __init__(self, masker: Masker, fd: int, **options: Any) -> None:
+        super().__init__(fd, **options)
+        self._masker = masker
+
+    def output(self, data: bytes) -> None:
+        """Passes on what the job wrote."""
+        super().output(self._masker.feed(data))
+
+    def record(self, kind: str, fields: Optional[Dict[str, Any]] = None) -> None:
+        """Writes a record."""
+        super().record(kind, self._masker.fields(kind, fields))
+
+    def finish(self, kind: str, fields: Dict[str, Any]) -> bytes:
+        """Writes what is held and the last record, and returns its JSON."""
+        super().output(self._masker.finish())
+        return super().finish(kind, self._masker.fields(kind, fields) or {})
+
+
+def open_writer(job: Dict[str, Any], fd: int, **options: Any) -> StreamWriter:
+    """Returns the writer of a job's stream; the options are those of :class:`StreamWriter`."""
+    masker = Masker(job)
+    return MaskingWriter(masker, fd, **options) if masker else StreamWriter(fd, **options)
+
+
+def _secrets(job: Dict[str, Any]) -> Iterator[str]:
+    for *path, start, end in job.get("secrets") or ():
+        value: Any = job
+        for key in path:
+            value = value[key]
+        if text := value[start:end]:
+            yield text
+
+
+def _forms(text: str) -> Tuple[str, ...]:
+    """Returns a secret as it is printed: itself, in Python's quotes, in JSON, in an address."""
+    from urllib.parse import quote
+
+    safe = text.encode("utf-8", "surrogatepass")
+    return (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1],
+            quote(safe), quote(safe, safe=""))  # fmt: skip
