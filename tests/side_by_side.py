@@ -18,6 +18,7 @@ GROUPS = {
     "kubernetes": ("lab_kubeconfig",),
     "ray": ("lab_ray", "ray_address"),
     "airflow": ("airflow_server", "airflow"),
+    "plugin": ("plugin_airflow",),
     "skypilot": ("sky_server",),
     "ssh": ("lab_ssh",),
     "docker": ("lab_docker",),

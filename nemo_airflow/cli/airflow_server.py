@@ -39,6 +39,7 @@ class AirflowServer:
         port: Port of its page; a free one when None.
         env: Further environment variables of its processes.
         open_to_all: Whether its page asks for no log-in; for tests.
+        path: Path below which it is served, as behind a proxy, for example ``/airflow``.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class AirflowServer:
         port: int | None = None,
         env: Mapping[str, str] | None = None,
         open_to_all: bool = False,
+        path: str = "",
     ) -> None:
         self.home = home.absolute()
         self._held = [hold_port() for _ in range(2 if port is not None else 3)]
         self.port = port if port is not None else port_of(self._held[2])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}{path}"
         self._mark = secrets.token_hex(8)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._client = httpx.Client(base_url=self.url, timeout=30.0)

@@ -30,7 +30,7 @@ _TEXT = 46
 
 _UNPRINTABLE = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-_STYLE = """
+STYLE = """
 .nemo { color-scheme: light dark; --ink: #1f2937; --soft: #6b7280; --card: #ffffff; --edge: #9ca3af; --head: #eef2f7;
   --page: #f8fafc; --added: #dcfce7; --removed: #fee2e2; --changed: #fef3c7; --shared: #2563eb; }
 @media (prefers-color-scheme: dark) { .nemo { --ink: #e5e7eb; --soft: #9ca3af; --card: #1f2530; --edge: #6b7280;
@@ -205,7 +205,7 @@ class _Picture:
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="nemo" role="img" viewBox="0 0 {width:.0f} {height:.0f}" '
             f'width="{width:.0f}" height="{height:.0f}">',
-            f"<title>{_escape(self._root.title)}</title><style>{_STYLE}</style>",
+            f"<title>{_escape(self._root.title)}</title><style>{STYLE}</style>",
             f'<rect class="page" width="{width:.0f}" height="{height:.0f}"/>',
         ]
         parts += [line for card in cards for line in self._lines(card)]

@@ -8,6 +8,9 @@ from airflow.sdk.plugins_manager import AirflowPlugin
 
 PREFIX = "/nemo-airflow"
 
+_PAGE = "nemo-airflow/job"
+"""Address of the page. Relative: Airflow's own page has a ``<base>``, so that it may be served below any path."""
+
 
 class _LazyApp:
     """Builds the FastAPI app when the API server asks for it; every worker loads plugins as well."""
@@ -28,7 +31,7 @@ class NemoAirflowPlugin(AirflowPlugin):
     external_views: list[dict[str, Any]] = [  # noqa: RUF012 - as Airflow declares it
         {
             "name": "Job",
-            "href": f"{PREFIX}/job?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}",
+            "href": f"{_PAGE}?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}",
             "destination": "task_instance",
             "url_route": "nemo_job",
         }

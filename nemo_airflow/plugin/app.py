@@ -6,7 +6,9 @@ open to everybody unless they ask for a user themselves.
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +21,10 @@ from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 
+from nemo_airflow.config.picture import STYLE
+from nemo_airflow.job import without_patch
 from nemo_airflow.plugin import comparison
+from nemo_airflow.web_address import web_address
 
 JOB_KEY = "nemo_job"
 
@@ -74,7 +79,8 @@ def _page(
             other=other,
             changes=comparison.changes(other, record) if other is not None and record is not None else [],
             picture=comparison.picture(other, record) if record is not None else "",
-        )
+        ),
+        headers={"Content-Security-Policy": _policy(), "X-Content-Type-Options": "nosniff"},
     )
 
 
@@ -90,7 +96,11 @@ def _find(session: Any, dag_id: str, run_id: str, task_id: str, map_index: int) 
     query = XComModel.get_many(key=JOB_KEY, dag_ids=dag_id, run_id=run_id, task_ids=task_id, map_indexes=map_index)
     row = session.scalars(query.limit(1)).first()
     record = XComModel.deserialize_value(row) if row is not None else None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    if isinstance(package := record.get("package"), dict):  # records of earlier releases have the patch itself
+        record["package"] = without_patch(package)
+    return record
 
 
 def _earlier(session: Any, dag_id: str, run_id: str, task_id: str, map_index: int) -> list[str]:
@@ -111,8 +121,28 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["when"] = _when
-    return environment.from_string(Path(__file__).with_name("job.html.jinja2").read_text(encoding="utf-8"))
+    environment.filters.update(when=_when, web_address=web_address)
+    environment.globals.update(style=_file("job.css"), script=_file("job.js"))
+    return environment.from_string(_file("job.html.jinja2"))
+
+
+@functools.cache
+def _policy() -> str:
+    """Returns the page's Content-Security-Policy: its own script and styles, named by their digests, and no others."""
+    styles = " ".join(_digest(text) for text in (_file("job.css"), STYLE))
+    return (
+        f"default-src 'none'; script-src {_digest(_file('job.js'))}; style-src {styles}; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@functools.cache
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _when(timestamp: float) -> str:

@@ -1,0 +1,48 @@
+"""A real Airflow below a path, with users who may see different things."""
+
+import json
+import os
+
+import pytest
+from plugin_server import HERE, end_of, repository, token
+
+from nemo_airflow.cli.airflow_server import AirflowServer
+
+
+@pytest.fixture(scope="package")
+def plugin_airflow(tmp_path_factory):
+    home = tmp_path_factory.mktemp("plugin-server")
+    env = {
+        "AIRFLOW__CORE__AUTH_MANAGER": "one_dag_refused.OneDagRefused",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ann:admin,vera:viewer,uma:user,otto:viewer",
+        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+        "PLUGIN_TEST_GO": str(home / "go"),
+    }
+    server = AirflowServer(home, repository(home / "dags"), env=env, path="/airflow")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="package")
+def server(plugin_airflow):
+    return plugin_airflow
+
+
+@pytest.fixture(scope="package")
+def tokens(server):
+    """A token of each user, by name."""
+    passwords = json.loads((server.airflow_home / "simple_auth_manager_passwords.json.generated").read_text())
+    return {name: token(server, name, password) for name, password in passwords.items()}
+
+
+@pytest.fixture(scope="package")
+def runs(server):
+    """A run each of the DAGs with a job to look at, by the DAG's id."""
+    started = {}
+    for dag_id in ("shown", "private", "hostile"):
+        started[dag_id] = server.trigger(dag_id)
+        assert end_of(server, dag_id, started[dag_id]) == "success"
+    return started

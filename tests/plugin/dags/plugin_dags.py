@@ -1,0 +1,50 @@
+"""DAGs whose jobs these tests look at."""
+
+import datetime
+import os
+
+from airflow.sdk import DAG
+from plugin_jobs import fail_with, tell_everything, train
+
+from nemo_airflow import Config, GitArchivePackager, LocalExecutor, MLflowTracker, NemoRunOperator
+
+START = datetime.datetime(2026, 1, 1)
+SECRET = "{{ conn.hf.password }}"
+EXECUTOR = LocalExecutor(grace=1)
+
+for name in ("shown", "private"):
+    with DAG(name, schedule=None, start_date=START, params={"rate": 0.1}):
+        NemoRunOperator(
+            task_id="train",
+            config=Config(train, rate="{{ params.rate }}"),
+            job_executor=EXECUTOR,
+            packager=GitArchivePackager(uncommitted="include"),
+            tracker=MLflowTracker(ui_url="https://mlflow.example"),
+            deferrable=False,
+        )
+
+with DAG("hostile", schedule=None, start_date=START):
+    NemoRunOperator(
+        task_id="train",
+        config=Config(train),
+        job_executor=EXECUTOR,
+        tracker=MLflowTracker(ui_url="javascript:alert(1)//"),
+        deferrable=False,
+    )
+
+with DAG("secrets", schedule=None, start_date=START):
+    executor = LocalExecutor(env={"FROM_EXECUTOR": SECRET}, grace=1)
+    NemoRunOperator(
+        task_id="tell",
+        config=Config(
+            tell_everything,
+            token=SECRET,
+            header=f"Bearer {SECRET}",
+            parts={"all": [SECRET]},
+            wait_for=os.environ["PLUGIN_TEST_GO"],
+        ),
+        job_executor=executor,
+        tracker=MLflowTracker(tags={"tagged": SECRET}),
+        env={"HF_TOKEN": SECRET},
+    )
+    NemoRunOperator(task_id="fail", config=Config(fail_with, token=SECRET), job_executor=executor)

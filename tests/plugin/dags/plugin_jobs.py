@@ -1,0 +1,40 @@
+"""What the jobs of these tests run."""
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from nemo_airflow.runner.report import log_metric, output_dir, set_tag
+
+
+def train(rate: float = 0.1):
+    log_metric("loss", rate)
+
+
+def tell_everything(token, header, parts, wait_for):
+    """Writes a secret in every way that leaves a job, but into its own files."""
+    import os
+
+    while not Path(wait_for).exists():
+        time.sleep(0.05)
+    assert header == f"Bearer {token}"
+    assert os.environ["HF_TOKEN"] == os.environ["FROM_EXECUTOR"] == parts["all"][0] == token
+    print("the token is", token)
+    print(repr({"token": token}), json.dumps([token]), quote(token))
+    for piece in token:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+        time.sleep(0.01)
+    print(" <- slowly")
+    print(token[:4], "is only its beginning")
+    set_tag("spoken", f"token={token}")
+    log_metric(f"of {token[:3]}", 1)
+    (output_dir() / "digest.txt").write_text(hashlib.sha256(token.encode()).hexdigest())
+    return {"token": token, "digest": hashlib.sha256(token.encode()).hexdigest()}
+
+
+def fail_with(token):
+    raise RuntimeError(f"401 Unauthorized for {token}")
