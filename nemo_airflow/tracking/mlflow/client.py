@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ class ClientStore:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        with self._errors():
+        with self._errors(), _opening_alone(uri):
             self._client = MlflowClient(tracking_uri=uri)
 
     def experiment(self, name: str) -> str | None:
@@ -139,6 +141,19 @@ class ClientStore:
             raise TrackingError(
                 f"the MLflow store {shown(self.uri)} cannot be opened: {error}", transient=True
             ) from error
+
+
+@contextlib.contextmanager
+def _opening_alone(uri: str) -> Iterator[None]:
+    """Lets one process of this machine open a sqlite database: two that make its tables at once break it for good."""
+    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    # Where the folder cannot be written, no tables can be made in it either.
+    if not uri.startswith("sqlite:///") or not os.access(database.parent, os.W_OK):
+        yield
+        return
+    with database.with_name(f".{database.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _pages(search: Callable[..., Any]) -> Iterator[Any]:
