@@ -13,7 +13,7 @@ _EXPORTS = {
     "Partial": "nemo_airflow.config.buildable",
     "Recipe": "nemo_airflow.config.recipe",
     "Script": "nemo_airflow.config.script",
-    "autoconvert": "nemo_airflow.config.autoconvert",
+    "autoconvert": "nemo_airflow.config.conversion",
     "FormField": "nemo_airflow.config.form",
     "apply_overrides": "nemo_airflow.config.overrides",
     "compose": "nemo_airflow.config.composition",
@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nemo_airflow.config.autoconvert import autoconvert
+    from nemo_airflow.config.conversion import autoconvert
     from nemo_airflow.config.buildable import Config, Partial
     from nemo_airflow.config.composition import compose
     from nemo_airflow.config.differences import diff

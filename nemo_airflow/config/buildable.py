@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 # What Fiddle notes as the place where a value was set is then the user's line, not one that the value came through.
 for _file in (
-    *(f"nemo_airflow/config/{name}.py" for name in ("buildable", "overrides", "recipe", "autoconvert", "decoding")),
+    *(f"nemo_airflow/config/{name}.py" for name in ("buildable", "overrides", "recipe", "conversion", "decoding")),
     *(f"fiddle/_src/{name}.py" for name in ("tagging", "selectors", "arg_factory")),
 ):
     fiddle_history.add_exclude_location(os.path.normpath(_file))

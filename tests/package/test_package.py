@@ -37,6 +37,34 @@ def test_import_brings_only_what_is_used(code, allowed):
     assert [name for name in HEAVY if name in loaded and name not in allowed] == []
 
 
+PUBLIC_NAMES = """
+import importlib, pkgutil, types
+import nemo_airflow
+
+packages = ["nemo_airflow", *(found.name for found in pkgutil.walk_packages(nemo_airflow.__path__, "nemo_airflow.")
+    if found.ispkg)]
+for package in packages:
+    module = importlib.import_module(package)
+    names = getattr(module, "__all__", [])
+    for name in names:  # twice: the first import of a name may import a module of that name, which then hides it
+        for _ in range(2):
+            scope = {}
+            exec(f"from {package} import {name}", scope)
+            if isinstance(scope[name], types.ModuleType):
+                print(f"{package}.{name} is a module")
+                break
+    if hasattr(module, "__getattr__"):
+        modules = {found.name for found in pkgutil.iter_modules(module.__path__)}
+        for name in modules & set(names):
+            print(f"{package}.{name} is the name of a module too")
+"""
+
+
+def test_every_public_name_is_what_it_says_in_a_fresh_interpreter_and_no_module():
+    done = subprocess.run([sys.executable, "-c", PUBLIC_NAMES], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
 def test_dag_files_import_no_library_of_their_jobs():
     loaded = modules_after("import retrain_digits, sweep_digits", cwd=DAGS)
     assert not loaded & {"sklearn", "numpy", "mlflow", "joblib"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import nemo_airflow
 from nemo_airflow import Config, Recipe, params_from
 from nemo_airflow.config import apply_overrides, validate
 from nemo_airflow.config import plan as plans
@@ -132,9 +133,9 @@ def zoo(tmp_path_factory):
 @pytest.fixture
 def resolve(zoo, tmp_path):
     """Runs a config as a job does, and returns how it ended, the resolved config by path, and the warnings."""
-    runner = shipping.install_runner(tmp_path / "runner") / shipping.ENTRY
+    shipped = shipping.install_runner(tmp_path / "runner") / shipping.ENTRY
 
-    def resolve(config, allow=()):
+    def resolve(config, allow=(), *, runner=shipped, flags=("-E", "-S")):
         folder = tmp_path / "job"
         (folder / "work").mkdir(parents=True)
         for name in ("zoo.py", "libs.py"):
@@ -142,8 +143,8 @@ def resolve(zoo, tmp_path):
         plan = plans.to_plan(config)
         job = Job(key="k", name="n", plan=plan, allow=(*plans.targets(plan), *allow), sample_interval=0)
         (folder / "job.json").write_text(job.dumps())
-        # Isolated, and without the site's packages: neither Fiddle nor pydantic is there.
-        done = subprocess.run([sys.executable, "-E", "-S", str(runner), str(folder)], capture_output=True, timeout=60)
+        # Isolated, and by default without the site's packages: neither Fiddle nor pydantic is there.
+        done = subprocess.run([sys.executable, *flags, str(runner), str(folder)], capture_output=True, timeout=60)
         records = [item for item in StreamReader().feed(done.stdout) if isinstance(item, Record)]
         end = json.loads((folder / "end.json").read_text())
         configs = [record.data["plan"] for record in records if record.type == "config"]
@@ -280,8 +281,17 @@ def test_a_factory_that_only_the_job_may_know_is_left_to_it(zoo, tmp_path):
     assert in_image.__recipe_overrides__ == ["a=Anything(lr=1)", "b=shop:Nothing()"]
 
 
-def test_autoconvert_makes_a_config_of_a_plain_function(zoo, resolve):
-    end, config, _ = resolve(recipe(zoo, "plain", ["optim.lr=0.75"], hidden=3))
+@pytest.mark.parametrize(
+    "image",
+    [
+        {},
+        {"flags": ["-E"]},
+        {"flags": ["-E"], "runner": Path(nemo_airflow.__file__).parent / "runner" / "__main__.py"},
+    ],
+    ids=["nothing_installed", "provider_installed", "runner_of_the_provider"],
+)
+def test_autoconvert_makes_a_config_of_a_plain_function_whatever_the_image_has(zoo, resolve, image):
+    end, config, _ = resolve(recipe(zoo, "plain", ["optim.lr=0.75"], hidden=3), **image)
     assert end["state"] == "succeeded", end
     assert (end["result"]["hidden"], end["result"]["below"], end["result"]["lr"]) == (3, 6, 0.75)
     assert config["net.below.hidden"] == "6"
