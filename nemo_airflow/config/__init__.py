@@ -57,9 +57,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nemo_airflow.config.conversion import autoconvert
     from nemo_airflow.config.buildable import Config, Partial
     from nemo_airflow.config.composition import compose
+    from nemo_airflow.config.conversion import autoconvert
     from nemo_airflow.config.differences import diff
     from nemo_airflow.config.form import FormField, form_fields
     from nemo_airflow.config.leaves import iter_leaves, map_leaves

@@ -16,6 +16,8 @@ import types
 from collections.abc import Callable
 from typing import Any, Optional, Tuple
 
+from nemo_airflow.runner.configs import named, positional
+
 _CALL = "__nemo_airflow_call__"
 
 _PLAIN = frozenset(
@@ -59,10 +61,7 @@ class Converted:
         made = self._rewritten(*args, **kwargs)
         if not self._as_partial or getattr(made, "__fn_or_cls__", None) is None:
             return made
-        arguments = made.__arguments__
-        by_position = [arguments[key] for key in sorted(key for key in arguments if isinstance(key, int))]
-        by_name = {key: value for key, value in arguments.items() if isinstance(key, str)}
-        return self._make_partial(made.__fn_or_cls__, *by_position, **by_name)
+        return self._make_partial(made.__fn_or_cls__, *positional(made), **named(made))
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)

@@ -105,40 +105,58 @@ def unchecked(kind: str, target: Any, arguments: Mapping[Key, Any]) -> Config:
 
 
 def ordered(config: Config) -> Iterator[Tuple[Key, Any]]:
-    """Yields the arguments in the order of the target's parameters, those by position first."""
+    """Yields the arguments in the order of the target's parameters, those of ``*args`` in their place."""
     given = config.__arguments__
-    for key in sorted(key for key in given if isinstance(key, int)):
-        yield key, given[key]
     names = list(parameters_of(config.__fn_or_cls__))
-    for name in sorted((key for key in given if isinstance(key, str)), key=lambda key: _place(names, key)):
-        yield name, given[name]
+    star = _star(config.__fn_or_cls__)
+
+    def place(key: Key) -> Tuple[int, int]:
+        if isinstance(key, int):
+            return (key, 0) if star is None or key < star else (star, key)
+        return (names.index(key) if key in names else len(names), 0)
+
+    for key in sorted(given, key=place):
+        yield key, given[key]
 
 
-def positional(config: Config) -> List[Any]:
-    """Returns the arguments that are given by position, for the call.
+def positional_keys(config: Config) -> List[Key]:
+    """Returns the keys of the arguments that the call gives by position, in order.
+
+    A parameter that has a name is given by position where a later argument has none.
+
+    Args:
+        config: A config, also one of Fiddle.
 
     Raises:
         TypeError: One before another is missing.
     """
     given = config.__arguments__
     last = max((key for key in given if isinstance(key, int)), default=-1)
-    values = []
+    keys: List[Key] = []
     for position, parameter in enumerate(parameters_of(config.__fn_or_cls__).values()):
         if position > last or parameter.kind in _VARIADIC:
             break
         key: Key = position if position in given else parameter.name
         if key not in given:
-            raise TypeError(f"{short_name(config.__fn_or_cls__)} needs {parameter.name!r} before what comes behind it")
-        values.append(given[key])
-    return values + [given[key] for key in sorted(k for k in given if isinstance(k, int) and k >= len(values))]
+            raise TypeError(
+                f"{short_name(config.__fn_or_cls__)}: {parameter.name!r} is not set, but a later argument is given by "
+                f"position: set {parameter.name!r} too"
+            )
+        keys.append(key)
+    return keys + sorted(key for key in given if isinstance(key, int) and key >= len(keys))
+
+
+def positional(config: Config) -> List[Any]:
+    """Returns the arguments that the call gives by position. Raises as :func:`positional_keys` does."""
+    return [config.__arguments__[key] for key in positional_keys(config)]
 
 
 def named(config: Config) -> Dict[str, Any]:
-    """Returns the arguments that are given by name, for the call that has :func:`positional` too."""
-    given = config.__arguments__
-    last = max((key for key in given if isinstance(key, int)), default=-1)
-    taken = list(parameters_of(config.__fn_or_cls__))[: last + 1]
-    return {key: value for key, value in given.items() if isinstance(key, str) and key not in taken}
+    """Returns the arguments that the call gives by name: all but :func:`positional`."""
+    by_position = positional_keys(config)
+    return {
+        key: value for key, value in config.__arguments__.items() if isinstance(key, str) and key not in by_position
+    }
 
 
 def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
@@ -187,16 +205,24 @@ def short_name(target: Any) -> str:
 def _by_key(target: Any, args: Tuple[Any, ...]) -> Dict[Key, Any]:
     keyed: Dict[Key, Any] = {}
     parameters = list(parameters_of(target).values())
-    star = next((i for i, p in enumerate(parameters) if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    star = _star(target)
     for position, value in enumerate(args):
         parameter: Optional[inspect.Parameter] = parameters[position] if position < len(parameters) else None
-        if parameter is not None and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and star is None:
+        if star is not None and position >= star:
+            keyed[position] = value
+        elif parameter is not None and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             keyed[parameter.name] = value
-        elif star is not None or (parameter is not None and parameter.kind is inspect.Parameter.POSITIONAL_ONLY):
+        elif parameter is not None and parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             keyed[position] = value
         else:
             raise TypeError(f"{short_name(target)} does not take {len(args)} positional arguments")
     return keyed
+
+
+def _star(target: Any) -> Optional[int]:
+    """Returns the position of a target's ``*args``, or None."""
+    kinds = [parameter.kind for parameter in parameters_of(target).values()]
+    return kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else None
 
 
 def _read_parameters(target: Any) -> Mapping[str, inspect.Parameter]:
@@ -207,7 +233,3 @@ def _read_parameters(target: Any) -> Mapping[str, inspect.Parameter]:
 
 
 _parameters = functools.lru_cache(maxsize=4096)(_read_parameters)
-
-
-def _place(names: List[str], key: str) -> int:
-    return names.index(key) if key in names else len(names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 import math
 import re
 import types
@@ -183,15 +184,23 @@ class _Writer:
         if config.kind != "config":
             node["_partial_" if config.kind == "partial" else "_arg_factory_"] = True
         written = {key: child for (key, _), child in zip(configs.ordered(config), below)}
-        if by_position := [written[key] for key in written if isinstance(key, int)]:
-            node["_args_"] = by_position
-        for parameter in configs.parameters_of(config.__fn_or_cls__):
-            if parameter in written or name == RECORD:
+        by_position = configs.positional_keys(config)
+        args = [written[key] for key in by_position]
+        defaults: Dict[str, Any] = {}
+        for position, (parameter, details) in enumerate(configs.parameters_of(config.__fn_or_cls__).items()):
+            if position < len(by_position) or parameter in written or name == RECORD:
                 continue
-            default = configs.default_of(config.__fn_or_cls__, parameter)
-            if (text := _default(default)) is not None:
-                node[parameter] = text[0]
-        node.update((key, child) for key, child in written.items() if isinstance(key, str))
+            default = _default(configs.default_of(config.__fn_or_cls__, parameter))
+            if default is None:
+                continue
+            if details.kind is not inspect.Parameter.POSITIONAL_ONLY:
+                defaults[parameter] = default[0]
+            elif position == len(args):
+                args.append(default[0])
+        if args:
+            node["_args_"] = args
+        node.update(defaults)
+        node.update((key, child) for key, child in written.items() if isinstance(key, str) and key not in by_position)
         return node
 
     def _leaf(self, value: Any, path: Path) -> Any:
@@ -247,8 +256,6 @@ def name_of(target: Any) -> Optional[str]:
 
 
 def _default(default: Any) -> Optional[Tuple[Any]]:
-    import inspect
-
     if default is inspect.Parameter.empty or isinstance(default, (type, types.FunctionType, types.BuiltinFunctionType)):
         return None
     if type(default) in (list, tuple, dict, set, frozenset):

@@ -5,6 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tempfile
 import textwrap
 from decimal import Decimal
 from pathlib import Path
@@ -119,6 +120,36 @@ def nothing():
 
 def typo():
     return Partial(train, nett=1)
+
+
+def star(a=0, *rest, k=1):
+    return [a, list(rest), k]
+
+
+def before(a=0, b=2, /, *, k=1):
+    return [a, b, k]
+
+
+def made(how: str) -> Partial:
+    return {
+        "star": lambda: Partial(star, 1, 2, 3, k=5),
+        "star_alone": lambda: Partial(star, k=5),
+        "before": lambda: Partial(before, 7),
+        "before_alone": lambda: Partial(before, k=3),
+    }[how]()
+
+
+@autoconvert(partial=True)
+def converted_star():
+    return star(1, 2, 3, k=5)
+
+
+def both(first, second):
+    return [first, second]
+
+
+def of_both(second, how: str = "star"):
+    return Partial(both, Config(star, 1, 2, 3, k=5), second)
 '''
 
 
@@ -131,16 +162,15 @@ def zoo(tmp_path_factory):
 
 
 @pytest.fixture
-def resolve(zoo, tmp_path):
-    """Runs a config as a job does, and returns how it ended, the resolved config by path, and the warnings."""
+def run_plan(zoo, tmp_path):
+    """Runs a plan as a job does, and returns how it ended, the records of its config, and the warnings."""
     shipped = shipping.install_runner(tmp_path / "runner") / shipping.ENTRY
 
-    def resolve(config, allow=(), *, runner=shipped, flags=("-E", "-S")):
-        folder = tmp_path / "job"
-        (folder / "work").mkdir(parents=True)
+    def run_plan(plan, allow=(), *, runner=shipped, flags=("-E", "-S")):
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        (folder / "work").mkdir()
         for name in ("zoo.py", "libs.py"):
             (folder / "work" / name).write_text((zoo / name).read_text())
-        plan = plans.to_plan(config)
         job = Job(key="k", name="n", plan=plan, allow=(*plans.targets(plan), *allow), sample_interval=0)
         (folder / "job.json").write_text(job.dumps())
         # Isolated, and by default without the site's packages: neither Fiddle nor pydantic is there.
@@ -149,6 +179,17 @@ def resolve(zoo, tmp_path):
         end = json.loads((folder / "end.json").read_text())
         configs = [record.data["plan"] for record in records if record.type == "config"]
         warnings = [record.data["message"] for record in records if record.type == "warning"]
+        return end, configs, warnings
+
+    return run_plan
+
+
+@pytest.fixture
+def resolve(run_plan):
+    """Runs a config as a job does, and returns how it ended, the resolved config by path, and the warnings."""
+
+    def resolve(config, allow=(), **image):
+        end, configs, warnings = run_plan(plans.to_plan(config), allow, **image)
         return end, plans.flatten(configs[0]) if configs else {}, warnings
 
     return resolve
@@ -305,6 +346,36 @@ def test_a_config_among_the_arguments_is_handed_on_as_one_even_deep(zoo, resolve
     assert config["net" + ".below" * 40 + ".hidden"] == "5"
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "result"),
+    [
+        ("made star", [], [1, [2, 3], 5]),
+        ("made star", ["a=9"], [9, [2, 3], 5]),
+        ("made star", ["k=9"], [1, [2, 3], 9]),
+        ("made star_alone", [], [0, [], 5]),
+        ("made before", [], [7, 2, 1]),
+        ("made before_alone", [], [0, 2, 3]),
+        ("converted_star", [], [1, [2, 3], 5]),
+    ],
+)
+def test_arguments_by_position_and_by_name_reach_the_call_and_its_record(zoo, run_plan, name, overrides, result):
+    name, _, how = name.partition(" ")
+    config = recipe(zoo, name, overrides, **({"how": how} if how else {}))
+    end, (resolved,), _ = run_plan(plans.to_plan(config))
+    assert end["state"] == "succeeded", end
+    assert end["result"] == result
+    again, _, _ = run_plan(resolved)  # what was recorded makes the same call
+    assert again["result"] == result
+
+
+def test_arguments_beside_a_recipe_reach_their_call(zoo, resolve):
+    star = Config(Recipe("zoo:star", source=zoo).__fn_or_cls__, 4, 5, 6, k=7)
+    end, config, _ = resolve(recipe(zoo, "of_both", second=star))
+    assert end["state"] == "succeeded", end
+    assert end["result"] == [[1, [2, 3], 5], [4, [5, 6], 7]]
+    assert [config[f"second.{key}"] for key in ("0", "1", "2", "k")] == ["4", "5", "6", "7"]
+
+
 def test_what_a_plan_cannot_hold_is_run_and_recorded_as_text(zoo, resolve):
     end, config, warnings = resolve(recipe(zoo, "strange"))
     assert end["state"] == "succeeded", end
@@ -384,6 +455,10 @@ def test_a_recipe_of_fiddles_own_configs(tmp_path, monkeypatch):
 
             @auto_config.auto_config
             def auto(): return Net(4)
+
+            def star(a, *rest, k=1): return [a, list(rest), k]
+
+            def starred(): return fdl.Config(star, 1, 2, 3, k=5)
             """
         )
     )
@@ -398,6 +473,9 @@ def test_a_recipe_of_fiddles_own_configs(tmp_path, monkeypatch):
     assert (net.hidden, net.parts[0].hidden, net.parts[1]().hidden) == (2, 7, 4)
     assert plan["root"]["parts"][0] == {"_target_": "fiddled:Net", "hidden": 7, "parts": {"_tuple_": []}}
     assert built("auto", "hidden=6")[0].hidden == 6
+    starred, plan, _ = built("starred")
+    assert starred == [1, [2, 3], 5]
+    assert plan["root"] == {"_target_": "fiddled:star", "_args_": [1, 2, 3], "k": 5}
 
 
 @pytest.mark.parametrize(
