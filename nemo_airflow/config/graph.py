@@ -152,24 +152,49 @@ def _ranks(signature: inspect.Signature) -> tuple[dict[Any, tuple[int, int]], in
     return found[1]
 
 
-def rebuild(value: Any, values: Sequence[Any]) -> Any:
-    """Returns a copy of a value with other values below it, in the order of :func:`children`."""
+def rebuild(value: Any, values: Sequence[Any], *, same: bool = False) -> Any:
+    """Returns a copy of a value with other values below it, in the order of :func:`children`.
+
+    Args:
+        value: A config, a container, or a dataclass's instance.
+        values: The new values.
+        same: Whether these are only copies of the old ones. A dataclass's instance is then copied as it is;
+            else its class is called with the new values, ``__post_init__`` with it.
+    """
     if isinstance(value, fdl.Buildable):
         _, metadata = value.__flatten__()
         return value.__unflatten__(values, metadata)
-    if isinstance(value, dict):
-        pairs = zip(value, values, strict=True)
-        if type(value) is dict:
-            return dict(pairs)
-        other = copy.copy(value)
-        other.update(pairs)
-        return other
+    if type(value) in _PLAIN_CONTAINERS:
+        return dict(zip(value, values, strict=True)) if isinstance(value, dict) else type(value)(values)
     if is_named_tuple(value):
         return type(value)(*values)
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (tuple, frozenset)):
         return type(value)(values)
-    names = [field.name for field in dataclasses.fields(value) if field.init]
-    return dataclasses.replace(value, **dict(zip(names, values, strict=True)))
+    if isinstance(value, (dict, list, set)):
+        return _refilled(copy.copy(value), values)
+    named = {name: new for (name, _), new in zip(children(value) or (), values, strict=True)}
+    if not same:
+        return dataclasses.replace(value, **named)
+    other = copy.copy(value)
+    for name, new in named.items():
+        object.__setattr__(other, name, new)  # it may be frozen
+    return other
+
+
+_PLAIN_CONTAINERS = frozenset((dict, list, set, tuple, frozenset))
+
+
+def _refilled(container: Any, values: Sequence[Any]) -> Any:
+    """Returns a container of some subclass, which may have a constructor and attributes of its own, with new values."""
+    if isinstance(container, dict):
+        for key, new in zip(list(container), values, strict=True):
+            container[key] = new
+    elif isinstance(container, list):
+        container[:] = values
+    else:
+        container.clear()
+        container.update(values)
+    return container
 
 
 def is_named_tuple(value: Any) -> TypeGuard[Any]:

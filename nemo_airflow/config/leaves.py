@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -105,29 +106,46 @@ def fitted(annotation: Any, value: Any, path: str, read: Callable[[Any, Any], An
         raise ParameterTypeError(error.misfit.message, path_below(path, error.misfit.keys)) from None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Made:
+    """What was made of a value.
+
+    Attributes:
+        value: The copy.
+        changed: Whether a leaf in it is another than before.
+    """
+
+    value: Any
+    changed: bool
+
+
 class _Mapping:
     def __init__(self, fn: Callable[[str, Any, Any], Any] | None) -> None:
         self._fn = fn
-        # With what it is a copy of, so that no id is used twice; of a tuple, whose items are read as the annotation
-        # of its place wants them, by the annotation too.
-        self._copies: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
+        # By the id of the original, which is kept alive since ids are used again. A tuple also by its annotation:
+        # its items are converted for each place.
+        self._copies: dict[tuple[int, int], tuple[_Made, Any, Any]] = {}
 
     def map(self, root: Any) -> Any:
         """Returns the copy; children first, without recursion."""
         above: set[int] = set()
-        made: list[Any] = []
+        made: list[_Made] = []
         stack: list[tuple[Any, Path, Any, Sequence[tuple[Any, Any]] | None]] = [(root, (), Any, None)]
         while stack:
             value, path, annotation, below = stack.pop()
             if below is not None:
                 start = len(made) - len(below)
-                made[start:] = [rebuild(value, made[start:])]
+                changed = any(part.changed for part in made[start:])
+                copy = _Made(rebuild(value, [part.value for part in made[start:]], same=not changed), changed)
+                made[start:] = [copy]
                 above.discard(id(value))
-                self._copies[self._key(value, annotation)] = (made[-1], value, annotation)
+                self._copies[self._key(value, annotation)] = (copy, value, annotation)
                 continue
             below = children(value)
             if below is None:
-                made.append(self._leaf(value, path, annotation))
+                new = self._leaf(value, path, annotation)
+                same = new is value or (isinstance(new, str) and isinstance(value, str) and new == value)
+                made.append(_Made(new, not same))
             elif (known := self._copies.get(self._key(value, annotation))) is not None:
                 made.append(known[0])
             elif id(value) in above:
@@ -138,7 +156,7 @@ class _Mapping:
                 stack.extend(
                     [(child, (path, key), annotation_below(value, key, annotation), None) for key, child in below][::-1]
                 )
-        return made[0]
+        return made[0].value
 
     def _key(self, value: Any, annotation: Any) -> tuple[int, int]:
         return id(value), 0 if is_shareable(value) else id(annotation)

@@ -1,5 +1,6 @@
 """Visiting and replacing the leaves of configs."""
 
+import collections
 import dataclasses
 import datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from config_targets import Color, Data, Model, Optimizer, Point, collect, constrained, identity, train
 
 from nemo_airflow import Config
-from nemo_airflow.config import iter_leaves, map_leaves
+from nemo_airflow.config import apply_overrides, iter_leaves, map_leaves
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError
 
 
@@ -119,3 +120,88 @@ def test_value_that_holds_itself_is_refused():
     for visit in (lambda: list(iter_leaves(loop)), lambda: map_leaves(loop, lambda _, leaf: leaf)):
         with pytest.raises(ConfigError, match="0: the value holds itself"):
             visit()
+
+
+@dataclasses.dataclass
+class Doubling:
+    lr: float
+    layers: list[int] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        self.lr *= 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seeded:
+    layers: list[int]
+    seed: dataclasses.InitVar[int]
+    start: int = dataclasses.field(init=False, default=0)
+
+    def __post_init__(self, seed):
+        object.__setattr__(self, "start", seed)
+
+
+COPIES = {
+    "map_leaves": lambda config: map_leaves(config, lambda _, leaf: leaf),
+    "apply_overrides": lambda config: apply_overrides(config, ["tail=1"]),
+    "apply_no_overrides": lambda config: apply_overrides(config, []),
+}
+
+
+@pytest.mark.parametrize("copy_of", COPIES.values(), ids=COPIES)
+def test_a_copy_calls_no_post_init_of_a_dataclass_again(copy_of):
+    config = Config(collect, item=[Doubling(0.1, [1]), Seeded([2], seed=7)])
+    for _ in range(3):
+        config = copy_of(config)
+    doubling, seeded = config.item
+    assert (doubling.lr, doubling.layers) == (0.2, [1])
+    assert (seeded.layers, seeded.start) == ([2], 7)
+    other = copy_of(config)
+    assert other.item[0].layers is not doubling.layers
+
+
+class Named(list):
+    def __init__(self, name, *items):
+        super().__init__(items)
+        self.name = name
+
+
+class Upper(dict):
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+
+def upper():
+    made = Upper("n")
+    made["a"] = 1
+    return made
+
+
+SUBCLASSES = {
+    "counter": collections.Counter("aab"),
+    "defaultdict": collections.defaultdict(list, {"a": [1]}),
+    "ordered": collections.OrderedDict(b=1, a=2),
+    "list": Named("n", 1, 2),
+    "dict": upper(),
+}
+
+
+@pytest.mark.parametrize("copy_of", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("value", SUBCLASSES.values(), ids=SUBCLASSES)
+def test_a_copy_has_containers_of_any_kind_as_they_were(value, copy_of):
+    done = copy_of(Config(collect, item=value)).item
+    assert (type(done), done, vars(done) if hasattr(done, "__dict__") else None) == (
+        type(value),
+        value,
+        vars(value) if hasattr(value, "__dict__") else None,
+    )
+    assert getattr(done, "default_factory", None) is getattr(value, "default_factory", None)
+    assert list(done) == list(value)
+    assert done is not value
+
+
+def test_a_counter_whose_leaves_are_replaced_has_the_new_counts():
+    counts = collections.Counter("aab")
+    assert map_leaves(counts, lambda _, count: count + 1) == collections.Counter(a=3, b=2)
+    assert counts == collections.Counter("aab")
