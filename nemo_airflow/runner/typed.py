@@ -9,13 +9,13 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
-import functools
 import inspect
 import typing
 from collections.abc import Mapping
 from typing import Any, Dict, List, Tuple, Union
 
 from nemo_airflow.runner.configs import Config, short_name
+from nemo_airflow.runner.hints import hints_of, read_hints
 
 _CONTAINERS: Mapping[Any, Any] = {
     list: list,
@@ -209,26 +209,8 @@ def _misfit(annotation: Any, text: str) -> Misfit:
     return Misfit(f"expected {shown.replace('typing.', '')}, got {text!r}")
 
 
-@functools.lru_cache(maxsize=1024)
-def _hints_of(target: Any) -> Dict[str, Any]:
-    sources = [target]
-    if isinstance(target, type):
-        sources = [target] if dataclasses.is_dataclass(target) else [getattr(target, "__init__", target)]
-    hints: Dict[str, Any] = {}
-    for source in sources:
-        hints.update(_resolved(source))
-    return hints
-
-
-def _resolved(source: Any) -> Dict[str, Any]:
+def _hints(target: Any) -> Mapping[str, Any]:
     try:
-        return typing.get_type_hints(source, include_extras=True)
-    except Exception:  # noqa: BLE001 - an annotation is any expression, and evaluating it may raise anything
-        return {}
-
-
-def _hints(target: Any) -> Dict[str, Any]:
-    try:
-        return _hints_of(target)
+        return hints_of(target)
     except TypeError:  # a target that cannot be hashed
-        return {}
+        return read_hints(target)

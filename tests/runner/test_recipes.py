@@ -35,10 +35,13 @@ import dataclasses
 import enum
 import functools
 from pathlib import Path
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import libs
 from nemo_airflow import Config, Partial, autoconvert
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Act(enum.Enum):
@@ -139,6 +142,40 @@ def made(how: str) -> Partial:
     }[how]()
 
 
+@dataclasses.dataclass
+class Inputs:
+    data: Path | None = None
+    model: torch.nn.Module | None = None
+    name: str = ""
+
+
+@dataclasses.dataclass
+class MoreInputs(Inputs):
+    more: Path | None = None
+
+
+def read(data: Path | None = None, name: str = "", model: torch.nn.Module | None = None, more: Path | None = None):
+    return [str(type(value).__name__) for value in (data, name, more, model)]
+
+
+def read_inputs(inputs: MoreInputs):
+    return read(inputs.data, inputs.name, inputs.model, inputs.more)
+
+
+def reading() -> Partial:
+    return Partial(read)
+
+
+def reading_inputs() -> Partial:
+    return Partial(read_inputs, Config(MoreInputs))
+
+
+def reading_model() -> Partial:
+    import models
+
+    return Partial(read_inputs, Config(models.Inputs))
+
+
 @autoconvert(partial=True)
 def converted_star():
     return star(1, 2, 3, k=5)
@@ -152,12 +189,27 @@ def of_both(second, how: str = "star"):
     return Partial(both, Config(star, 1, 2, 3, k=5), second)
 '''
 
+MODELS = """
+from pathlib import Path
+from typing import Any, Optional
+
+import pydantic
+
+
+class Inputs(pydantic.BaseModel):
+    name: str = ""
+    data: Optional[Path] = None
+    more: Optional[Path] = None
+    model: Any = None
+"""
+
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo")
     (folder / "zoo.py").write_text(ZOO)
     (folder / "libs.py").write_text("class DType: pass\nbf16 = DType()\n")
+    (folder / "models.py").write_text(MODELS)
     return folder
 
 
@@ -169,7 +221,7 @@ def run_plan(zoo, tmp_path):
     def run_plan(plan, allow=(), *, runner=shipped, flags=("-E", "-S")):
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         (folder / "work").mkdir()
-        for name in ("zoo.py", "libs.py"):
+        for name in ("zoo.py", "libs.py", "models.py"):
             (folder / "work" / name).write_text((zoo / name).read_text())
         job = Job(key="k", name="n", plan=plan, allow=(*plans.targets(plan), *allow), sample_interval=0)
         (folder / "job.json").write_text(job.dumps())
@@ -255,6 +307,21 @@ def test_no_file_is_read_for_a_recipe_by_whoever_may_not_and_none_in_a_job(zoo):
         recipe(zoo, "small", ["data=@secret.yaml"])
     with pytest.raises(PlanError, match="a job reads no files"):
         changes.apply({"data": 1}, "data=@secret.yaml", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "below", "image"),
+    [
+        ("reading", "", {}),
+        ("reading_inputs", "inputs.", {}),
+        ("reading_model", "inputs.", {"flags": ["-E"]}),  # which has pydantic
+    ],
+)
+def test_an_annotation_that_the_job_cannot_resolve_leaves_the_others_typed(zoo, resolve, name, below, image):
+    texts = [f"{below}{text}" for text in ("data=/x", "name=3", "more=/y", "model=5")]
+    end, _, _ = resolve(recipe(zoo, name, texts), **image)
+    assert end["state"] == "succeeded", end
+    assert end["result"] == ["PosixPath", "str", "PosixPath", "int"]
 
 
 @pytest.mark.parametrize("override", ["optim=zoo:fast_optim()", "optim=zoo:converted_optim(lr=8.0)"])

@@ -1,0 +1,92 @@
+"""Annotations of a target in the job, each resolved on its own: one that cannot be is left out."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dataclasses
+import functools
+import sys
+import typing
+from typing import Any, Dict
+
+_UNION = "__nemo_airflow_union__"
+
+
+def read_hints(target: Any) -> Dict[str, Any]:
+    """Returns the annotations of a target's parameters by name, and of its result as ``return``.
+
+    Annotations written as texts are resolved. One that cannot be, such as a name that is imported for type
+    checkers only, is not in the result.
+    """
+    if not isinstance(target, type):
+        return _resolved(target)
+    constructor: Any = target.__init__ if target.__init__ is not object.__init__ else target.__new__  # type: ignore[misc]
+    hints = _resolved(constructor)
+    if _has_fields(target):  # whose generated constructor knows neither their module nor, in a model, their types
+        for base in reversed(target.__mro__):
+            hints.update(_resolved(base))
+    return hints
+
+
+hints_of = functools.lru_cache(maxsize=1024)(read_hints)
+"""As :func:`read_hints`, read once for each target that can be hashed."""
+
+
+def _has_fields(target: type) -> bool:
+    is_record = (
+        dataclasses.is_dataclass(target) or hasattr(target, "model_fields") or hasattr(target, "__attrs_attrs__")
+    )
+    return is_record or (issubclass(target, tuple) and hasattr(target, "_fields"))
+
+
+def _resolved(source: Any) -> Dict[str, Any]:
+    try:
+        own = _own_annotations(source)
+        hints = typing.get_type_hints(source, include_extras=True) if own else {}
+        return {name: hints[name] for name in own if name in hints}
+    except Exception:  # noqa: BLE001 - an annotation is any expression, and evaluating it may raise anything
+        return _one_by_one(source)
+
+
+def _own_annotations(source: Any) -> Dict[str, Any]:
+    """Returns the annotations of a function, or those in the body of a class without those of its bases."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(source, format=annotationlib.Format.FORWARDREF)
+    if isinstance(source, type):
+        # Not inspect.get_annotations, which is of Python 3.10.
+        return dict(source.__dict__.get("__annotations__") or {})  # noqa: RUF063
+    return dict(getattr(source, "__annotations__", None) or {})
+
+
+def _one_by_one(source: Any) -> Dict[str, Any]:
+    module = sys.modules.get(getattr(source, "__module__", "") or "")
+    names = {**vars(builtins), **(vars(module) if module else {}), **getattr(source, "__globals__", {})}
+    scope = dict(vars(source)) if isinstance(source, type) else {}
+    names[_UNION] = typing.Union
+    hints: Dict[str, Any] = {}
+    for name, annotation in _own_annotations(source).items():
+        try:
+            holder = type("_Holder", (), {"__annotations__": {name: _with_unions(annotation)}})
+            hints[name] = typing.get_type_hints(holder, names, scope, include_extras=True)[name]
+        except Exception:  # noqa: BLE001, S112 - as above
+            continue
+    return hints
+
+
+def _with_unions(annotation: Any) -> Any:
+    """Returns the text of an annotation with ``X | Y`` in a form that Python 3.9 can evaluate."""
+    if sys.version_info >= (3, 10) or not isinstance(annotation, str) or "|" not in annotation:
+        return annotation
+    return ast.unparse(ast.fix_missing_locations(_Unions().visit(ast.parse(annotation, mode="eval"))))
+
+
+class _Unions(ast.NodeTransformer):
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.BitOr):
+            return node
+        members = ast.Tuple([node.left, node.right], ast.Load())
+        return ast.copy_location(ast.Subscript(ast.Name(_UNION, ast.Load()), members, ast.Load()), node)
