@@ -10,6 +10,8 @@ from __future__ import annotations
 import collections.abc
 import contextlib
 import dataclasses
+import datetime
+import decimal
 import enum
 import functools
 import re
@@ -46,6 +48,7 @@ MEMBERS_BY_NAME = "members_by_name"
 """Key of the context in which a lenient adapter takes an Enum's member by its name too."""
 
 _SETTINGS = pydantic.ConfigDict(arbitrary_types_allowed=True)
+_NUMBERS = (int, float, complex, decimal.Decimal, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 _NATIVE = (list, dict, set, frozenset)
 _CONTAINER_MODULES = ("builtins", "collections", "collections.abc")
 _TEXTS = (str, bytes, bytearray)
@@ -115,7 +118,10 @@ class _Place:
         is_enum = isinstance(kind, type) and issubclass(kind, enum.Enum)
         if is_enum and info.context and isinstance(value, str) and value in kind.__members__:
             return kind.__members__[value]
-        return handler(value)
+        out = handler(value)
+        if type(value) is bool and type(out) in _NUMBERS:  # which pydantic makes of it
+            raise PydanticCustomError("type", "a bool is no number")
+        return out
 
 
 class _Opening:

@@ -16,6 +16,7 @@ import pydantic
 
 from nemo_airflow.config.adapters import MEMBERS_BY_NAME, adapter
 from nemo_airflow.config.annotations import UNIONS, class_of, element, plain
+from nemo_airflow.config.literals import literal_from_text
 from nemo_airflow.config.misfits import Misfit, MisfitError, broken_constraint, check, fitting_types, said
 
 __all__ = [
@@ -59,7 +60,15 @@ def read_value(annotation: Any, value: Any) -> Any:
     """
     if check(annotation, value) is None:
         return value
-    return read_text(annotation, value) if isinstance(value, str) else read_lenient(annotation, value)
+    if not isinstance(value, str):
+        return read_lenient(annotation, value)
+    try:
+        return read_text(annotation, value)
+    except MisfitError as error:
+        if value.startswith(("[", "{", "(")) and not _literals(value):
+            hint = ", the text of a value that cannot be read: use the other task's output itself, or '| tojson'"
+            raise MisfitError(Misfit((), f"{error.misfit.message}{hint}")) from None
+        raise
 
 
 def read_text(annotation: Any, text: str) -> Any:
@@ -126,7 +135,8 @@ def _from_plain(annotation: Any, value: Any) -> Any:
     for member in members:
         with contextlib.suppress(Exception):  # it is not of this member, or of a type that pydantic does not know
             if isinstance(member, type) and issubclass(member, enum.Enum):
-                return member.__members__.get(str(value)) or member(value)
+                members = member.__members__
+                return members[str(value)] if str(value) in members else member(value)
             return _json_adapter(member).validate_json(json.dumps(value), strict=True)
     return value
 
@@ -146,8 +156,6 @@ def json_schema(annotation: Any) -> dict[str, Any] | None:
 
 def _literals(text: str) -> Sequence[Any]:
     """Returns what a text means as a literal, if anything, apart from the text itself."""
-    from nemo_airflow.config.yaml_text import literal_from_text
-
     try:
         return [literal_from_text(text)]
     except ValueError:

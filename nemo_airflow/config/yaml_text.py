@@ -6,7 +6,6 @@ would grow without bounds is refused with its line.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pathlib
@@ -116,30 +115,6 @@ def plan_from_values(values: Any) -> dict[str, Any]:
     with plan_errors():
         check(plan)
     return plan
-
-
-def literal_from_text(text: str) -> Any:
-    """Returns what a text means as a literal: ``3``, ``true``, ``null``, ``[1, 2]``, ``{a: 1}``.
-
-    Raises:
-        ValueError: It is no literal, but a text.
-    """
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        pass
-    if text == "None":
-        return None
-    if text[:1] in ("[", "{"):
-        return _Events(text).read()
-    value = _scalar(text)
-    if value == text or (value is None and not text):
-        raise ValueError(f"{text!r} is a text")
-    return value
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(name)
 
 
 def _read(source: str | os.PathLike[str]) -> Any:

@@ -202,3 +202,23 @@ def apply(fn: collections.abc.Callable[..., Any], times: int = 2, extra: Any = N
 
 def collect(item: Any = None, tail: Any = None) -> tuple[Any, Any]:
     return item, tail
+
+
+def tagged(
+    tags: frozenset[str] = frozenset("abcde"), colors: frozenset[Color] = frozenset((Color.RED, Color.BLUE))
+) -> None:
+    return None
+
+
+class Level(enum.IntEnum):
+    OFF = 0
+    ON = 1
+
+
+class Quality(str, enum.Enum):  # noqa: UP042 - as most code writes it
+    NONE = ""
+    BEST = "best"
+
+
+def leveled(level: Level = Level.ON, quality: Quality = Quality.BEST) -> None:
+    return None

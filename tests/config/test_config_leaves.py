@@ -3,10 +3,13 @@
 import collections
 import dataclasses
 import datetime
+import typing
 from pathlib import Path
 
 import pytest
 from config_targets import Color, Data, Model, Optimizer, Point, collect, constrained, identity, train
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nemo_airflow import Config
 from nemo_airflow.config import apply_overrides, iter_leaves, map_leaves
@@ -205,3 +208,75 @@ def test_a_counter_whose_leaves_are_replaced_has_the_new_counts():
     counts = collections.Counter("aab")
     assert map_leaves(counts, lambda _, count: count + 1) == collections.Counter(a=3, b=2)
     assert counts == collections.Counter("aab")
+
+
+def of_values(
+    extra: dict[str, typing.Any] | None = None,
+    options: list[int | None] | None = None,
+    pairs: list[tuple[int, int]] | None = None,
+    pair: tuple[int, int] | None = None,
+    seeds: set[int] | None = None,
+) -> None:
+    return None
+
+
+RESULT = {"lr": 0.1, "name": None, "layers": (1, 2), "text": "a\nb", "inf": float("-inf"), "set": {1}, "raw": b"\0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("extra", RESULT),
+        ("extra", {"a": {"b": ["it's", 'say "x"', "\\", "é\u2028", ""]}}),
+        ("options", [1, None]),
+        ("pairs", [(1, 2)]),
+        ("pair", (1, 2)),
+        ("seeds", {3}),
+    ],
+)
+def test_a_rendered_text_of_a_value_is_that_value(name, value):
+    done = map_leaves(Config(of_values, **{name: "{{ up }}"}), rendered(up=str(value)))
+    assert repr(getattr(done, name)) == repr(value)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(SCALARS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+@settings(max_examples=200, deadline=None)
+def test_a_text_of_any_plain_value_is_that_value_or_refused(value):
+    config = Config(of_values, extra="{{ up }}")
+    done = map_leaves(config, rendered(up=str({"value": value}))).extra
+    assert repr(done) == repr({"value": value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"day": datetime.date(2026, 1, 2)},
+        {"path": Path("/x")},
+        {"object": object()},
+        {"color": Color.RED},
+        {"counts": collections.Counter("a")},
+        {"nested": [{"object": object()}]},
+    ],
+)
+def test_a_rendered_text_that_no_value_can_be_read_from_is_refused(value):
+    with pytest.raises(ParameterTypeError, match=r"extra: expected .*, the text of a value that cannot be read: use"):
+        map_leaves(Config(of_values, extra="{{ up }}"), rendered(up=str(value)))
+
+
+def test_a_rendered_text_written_by_hand_is_read_as_an_override_is():
+    texts = {
+        "{a: b, c: [x, 1, null]}": {"a": "b", "c": ["x", 1, None]},
+        '{"a": true}': {"a": True},
+        "{a: (1,)}": {"a": (1,)},
+    }
+    for text, value in texts.items():
+        assert map_leaves(Config(of_values, extra="{{ up }}"), rendered(up=text)).extra == value
+        assert apply_overrides(Config(of_values), [f"extra={text}"]).extra == value

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from config_targets import Color, Data, Experiment, Model, Optimizer, collect, double, identity, positional, train
+from config_targets import (
+    Color,
+    Data,
+    Experiment,
+    Level,
+    Model,
+    Optimizer,
+    Quality,
+    collect,
+    double,
+    identity,
+    positional,
+    train,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,3 +200,20 @@ def test_nothing_is_imported_unless_allowed():
 def test_values_are_checked_with_their_paths():
     text = "- _target_: config_targets.train\n  model: {_target_: config_targets.Model, hidden: '3'}\n"
     assert error_of(lambda: from_yaml(text, ALLOW), ParameterTypeError) == "0.model.hidden: expected int, got '3'"
+
+
+@pytest.mark.parametrize(
+    ("text", "member"),
+    [
+        ("level: OFF", Level.OFF),
+        ("level: ON", Level.ON),
+        ("level: 0", Level.OFF),
+        ("quality: NONE", Quality.NONE),
+        ("quality: ''", Quality.NONE),
+        ("quality: BEST", Quality.BEST),
+    ],
+)
+def test_a_member_of_an_enum_is_read_by_its_name_whatever_its_value(text, member):
+    config = from_yaml(f"_target_: config_targets.leveled\n{text}\n", allow=["config_targets."])
+    (found,) = config.__arguments__.values()
+    assert found is member
