@@ -19,7 +19,14 @@ from nemo_airflow.config import checks
 from nemo_airflow.config.annotations import bare
 from nemo_airflow.config.buildable import unchecked
 from nemo_airflow.config.docstrings import parameter_help
-from nemo_airflow.config.graph import is_dataclass_instance, is_deferred, join, literal_of, templates_rendered
+from nemo_airflow.config.graph import (
+    children,
+    is_dataclass_instance,
+    is_deferred,
+    join,
+    literal_of,
+    templates_rendered,
+)
 from nemo_airflow.config.leaves import annotation_below
 from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
 
@@ -114,14 +121,13 @@ class _Form:
         self._mark(config)
         texts = parameter_help(config.__fn_or_cls__)
         parameters = parameters_of(config.__fn_or_cls__)
-        listed = [parameters.by_name[name] for name in parameters.names]
-        values = {parameter: _value(config, parameter) for parameter in listed}
-        # What is not known and not asked for either, as of a factory that is no plain container, has no field.
-        named = {
-            parameter.name: value
-            for parameter, value in values.items()
-            if value is not NO_DEFAULT or parameter.is_required
-        }
+        named: dict[str, Any] = {}
+        for name in parameters.names:
+            parameter = parameters.by_name[name]
+            value = _value(config, parameter)
+            # What is not known and not asked for either, as of a factory that is no plain container, has no field.
+            if value is not NO_DEFAULT or parameter.is_required:
+                named[name] = value
         named.update((key, value) for key, value in config.__arguments__.items() if isinstance(key, str))
         for name, value in named.items():
             annotation = annotation_below(config, name, Any)
@@ -158,7 +164,9 @@ def _is_plain(value: Any) -> bool:
 def _json(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.name
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (set, frozenset)):  # in an order that is the same in every process
+        return [_json(item) for _, item in children(value) or ()]
+    if isinstance(value, (list, tuple)):
         return [_json(item) for item in value]
     return to_jsonable_python(value)
 
@@ -171,7 +179,18 @@ def _schema(annotation: Any, value: Any) -> dict[str, Any] | None:
         return None
     if schema.get("format") == "date-time" and isinstance(value, datetime.datetime) and value.tzinfo is None:
         del schema["format"]  # which wants a time zone
+    if _has_several_lines(value):
+        if schema.get("type") == "array":
+            return None  # the form has a line for each item
+        if "enum" not in schema:
+            schema["format"] = "multiline"  # another input drops the line breaks
     return _nullable(schema) if value is None else schema
+
+
+def _has_several_lines(value: Any) -> bool:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(_has_several_lines(item) for item in value)
+    return isinstance(value, str) and ("\n" in value or "\r" in value)
 
 
 def _annotated(annotation: Any) -> dict[str, Any] | None:

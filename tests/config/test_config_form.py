@@ -1,6 +1,7 @@
 """Configs as trigger forms: fields, Airflow's params, and a run's params as overrides."""
 
 import datetime
+import os
 import subprocess
 import sys
 import typing
@@ -23,7 +24,7 @@ from config_targets import (
     train,
 )
 
-from nemo_airflow import Config, Partial
+from nemo_airflow import Config, Partial, Recipe
 from nemo_airflow.config import apply_overrides, form_fields, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.exceptions import ConfigError, OverrideError
@@ -190,3 +191,87 @@ def test_reading_a_runs_params_needs_no_airflow():
         "assert overrides_from({'p.a': 1}, 'p') == {'a': 1}; assert 'airflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+class Frozen:
+    def __init__(self, layers: dict[str, int] = {}, width: int = 3):  # noqa: B006
+        raise NotImplementedError
+
+
+def with_mutable_defaults(
+    layers: list[int] = [64, 64],  # noqa: B006
+    lr: float = 1e-3,
+    limits: dict[str, int] = {"a": 1},  # noqa: B006
+    seeds: set[int] = {1},  # noqa: B006
+    data: Data = Data(),  # noqa: B008
+    array: typing.Any = bytearray(b"1"),  # noqa: B008
+    net: Frozen | None = None,
+) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            Config(with_mutable_defaults),
+            {"layers": [64, 64], "lr": 1e-3, "limits.a": 1, "seeds": [1], "data.seed": None},
+        ),
+        (Config(with_mutable_defaults, layers=[1]), {"layers": [1], "lr": 1e-3}),
+        (Config(with_mutable_defaults, net=Config(Frozen)), {"layers": [64, 64], "net.width": 3}),
+    ],
+)
+def test_a_default_that_can_be_changed_has_its_field(config, expected):
+    fields = form_fields(config)
+    assert {name: fields[name].default for name in expected} == expected
+    assert "array" not in fields
+    assert ParamsDict(params_from(config)).validate()["layers"] == expected["layers"]
+
+
+@pytest.mark.parametrize("make", [Config, Recipe], ids=["config", "recipe"])
+def test_a_default_of_code_that_is_not_here_that_can_be_changed_has_its_field(tmp_path, monkeypatch, make):
+    (tmp_path / "zoo_of_lists.py").write_text(
+        "import torchlike\n\ndef small(layers: list[int] = [64, 64], names: dict = {}, lr: float = 0.1): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    fields = form_fields(make("zoo_of_lists:small"))
+    assert (fields["layers"].default, fields["lr"].default) == ([64, 64], 0.1)
+
+
+SET_OF_TEXTS = """
+from config_targets import tagged
+from nemo_airflow import Config
+from nemo_airflow.config import form_fields
+print([field.default for field in form_fields(Config(tagged)).values()])
+"""
+
+
+def test_a_set_has_the_same_order_in_the_form_in_every_process():
+    found = set()
+    for seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", SET_OF_TEXTS]
+        found.add(subprocess.run(command, check=True, cwd=Path(__file__).parent, env=env, capture_output=True).stdout)
+    assert found == {b"[['a', 'b', 'c', 'd', 'e'], ['BLUE', 'RED']]\n"}
+
+
+def of_prompts(
+    prompt: str = "line 1\nline 2",
+    note: str | None = "a\r\nb",
+    short: str = "x",
+    turns: list[str] = ("a\nb", "c"),
+    how: typing.Literal["a\nb", "c"] = "a\nb",
+) -> None:
+    return None
+
+
+def test_a_text_of_several_lines_keeps_them_in_the_form():
+    fields = form_fields(Config(of_prompts))
+    assert fields["prompt"].schema == {"type": "string", "format": "multiline"}
+    assert fields["note"].schema == {"type": ["null", "string"], "format": "multiline"}
+    assert fields["short"].schema == {"type": "string"}
+    assert fields["how"].schema == {"type": "string", "enum": ["a\nb", "c"]}
+    assert "turns" not in fields  # there a line is an item
+    values = ParamsDict(params_from(Config(of_prompts))).validate()
+    assert apply_overrides(Config(of_prompts), overrides_from(values, "")).prompt == "line 1\nline 2"
+    assert form_fields(Config(of_prompts, short="a\nb"))["short"].schema["format"] == "multiline"
