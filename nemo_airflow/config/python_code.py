@@ -75,15 +75,26 @@ class _Writer:
         if node.form in outline.CONTAINERS:
             items = [f"{self._value(key)}: {text}" if node.form == "dict" else text for key, text in below]
             return _joined(outline.opening(node), items, outline.closing(node))
-        items = [f"{key}={text}" if isinstance(key, str) else text for key, text in below]
-        if any(isinstance(key, str) and keyword.iskeyword(key) for key, _ in below):
+        positions = self._positions(node)
+        given = below[positions:]
+        items = [text for _, text in below[:positions]]
+        if any(keyword.iskeyword(key) for key, _ in given):
             # A parameter of **kwargs may have any name.
-            items = [text for key, text in below if not isinstance(key, str)]
-            named = [f"{key!r}: {text}" for key, text in below if isinstance(key, str)]
-            items.append(_joined("**{", named, "}"))
+            items.append(_joined("**{", [f"{key!r}: {text}" for key, text in given], "}"))
+        else:
+            items += [f"{key}={text}" for key, text in given]
         if node.form == "instance":
             return _joined(f"{self._imported(node.target)}(", items, ")")
         return _joined(f"{self._kind(node)}(", [self._target(node), *items], ")")
+
+    def _positions(self, node: Node) -> int:
+        """Returns how many arguments have to be given by position: all up to the last that has no name."""
+        keys = [key for key, _ in node.edges]
+        last = max((index for index, key in enumerate(keys) if isinstance(key, int)), default=-1)
+        if last >= 0 and keys[last] != last:
+            message = "an argument before those given by position is not set: set it too, so that code can be written"
+            raise ConfigError(message, node.path)
+        return last + 1
 
     def _kind(self, node: Node) -> str:
         if node.form == "arg_factory":

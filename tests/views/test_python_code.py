@@ -38,6 +38,8 @@ def Partial(x: object = None, **more: object): ...
 
 def call(a: object = None, /, b: object = None, **more: object): ...
 
+def star(a: object = 0, *rest: object, k: object = 1, **more: object): ...
+
 def recipe(x: int = 1, overrides: str = ""):
     return Config(call, x)
 """
@@ -98,6 +100,21 @@ def test_every_kind_of_config_comes_back(code):
     assert_comes_back(config)
     made = again(to_python(config))
     assert made.__arguments__[0].__arguments__[0] is made.__arguments__[0].b
+
+
+def test_arguments_by_position_and_by_name_come_back(code):
+    for config in (
+        Config(code.star, 1, 2, 3, k=5),
+        Config(code.star, 1, k=5),
+        Config(code.star, 1, 2, 3, **{"k": 5, "class": 6, "b": 7}),
+        Partial(code.star, [1], Config(code.star, 2, 3)),
+    ):
+        assert_comes_back(config)
+    assert "Config(star, 1, 2, 3, k=5)" in to_python(Config(code.star, 1, 2, 3, k=5))
+    gap = Config(code.star, 1, 2)
+    del gap.a
+    with pytest.raises(ConfigError, match="an argument before those given by position is not set"):
+        to_python(gap)
 
 
 def test_a_recipe_comes_back_with_its_overrides(code):
