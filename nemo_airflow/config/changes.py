@@ -16,8 +16,9 @@ from nemo_airflow.config.graph import children, is_dataclass_instance, iter_node
 from nemo_airflow.config.leaves import annotation_below, copied, fitted
 from nemo_airflow.config.origins import ChangeLocation, remove_argument, set_argument
 from nemo_airflow.config.parameters import NO_DEFAULT, parameters_of
+from nemo_airflow.config.representation import value_text
 from nemo_airflow.config.targets import short_name
-from nemo_airflow.config.values import Values, as_call, holds_code
+from nemo_airflow.config.values import Values, as_call, as_whole, holds_code
 from nemo_airflow.exceptions import OverrideError, ParameterTypeError
 from nemo_airflow.runner.override_errors import OverrideSyntaxError, excerpt
 from nemo_airflow.runner.override_nodes import Items, Pairs, value_of
@@ -106,13 +107,13 @@ class Change:
             node = self._as_config(node)
         if recipe_overrides(node) is not None and self._is_resolved_later(node, number):
             return node
-        key = self._key(node, number, path)
+        key = self._key(node, number, path, annotation)
         below = join(path, key)
         is_last = number == len(self._keys) - 1
         if is_last and self._given is REMOVED:
             return self._without(node, key, below)
-        child = self._child(node, key, below, needed=not is_last)
         inner = annotation_below(node, key, annotation)
+        child = self._child(node, key, number, below, inner)
         new = self._set(child, number + 1, below, inner, node if isinstance(node, fdl.Buildable) else holder)
         if isinstance(node, fdl.Buildable):
             # What a config below was changed in, its own history tells.
@@ -152,7 +153,7 @@ class Change:
             return tuple(item for index, item in enumerate(node) if index != key)
         raise OverrideError(f"nothing can be removed from a {type(node).__name__}", self._path)
 
-    def _key(self, node: Any, number: int, path: str) -> Any:
+    def _key(self, node: Any, number: int, path: str, annotation: Any) -> Any:
         """Returns the key of a node that a part of the path means."""
         key = self._keys[number]
         if isinstance(node, fdl.Buildable):
@@ -166,7 +167,8 @@ class Change:
         pairs = None if isinstance(node, (set, frozenset)) else children(node)
         if pairs is None:
             what = "None" if node is None else f"of type {type(node).__name__}"
-            raise OverrideError(f"{path or 'the root'} is {what}, so there is nothing below it", self._path)
+            hint = self._as_whole(annotation, path, number) if node is None else ""
+            raise OverrideError(f"{path or 'the root'} is {what}, so there is nothing below it{hint}", self._path)
         names = [name for name, _ in pairs]
         if isinstance(node, (list, tuple)) and (position := _index(key)) is not None:
             if -len(names) <= position < len(names):
@@ -212,18 +214,26 @@ class Change:
             hint = as_call(annotation, value) if error.path == path else ""
             raise ParameterTypeError(f"{error.message}{hint}", error.path) from None
 
-    def _child(self, node: Any, key: Any, path: str, *, needed: bool) -> Any:
+    def _child(self, node: Any, key: Any, number: int, path: str, annotation: Any) -> Any:
         if not isinstance(node, fdl.Buildable):
             return dict(children(node) or ())[key]
         if key in node.__arguments__:
             return node.__arguments__[key]
         parameter = parameters_of(node.__fn_or_cls__).find(key)
         default = NO_DEFAULT if parameter is None or parameter.is_variadic else parameter.known_default()
-        if default is NO_DEFAULT and not needed:
+        if default is not NO_DEFAULT:
+            return copied(default)  # a copy: it is the target's own default
+        if number == len(self._keys) - 1:
             return None
-        if default is NO_DEFAULT:
-            raise OverrideError(f"{path} has no value yet, so there is nothing below it", self._path)
-        return copied(default)  # a copy: it is the target's own default
+        hint = self._as_whole(annotation, path, number + 1)
+        raise OverrideError(f"{path} has no value yet, so there is nothing below it{hint}", self._path)
+
+    def _as_whole(self, annotation: Any, path: str, number: int) -> str:
+        """Returns how the value at a path is written so that it has what is given, to be added to an error."""
+        if self._operator != "=" or self._given is REMOVED or not path:
+            return ""
+        text = self._override.raw if self._override is not None else value_text(self._given)
+        return as_whole(annotation, path, self._keys[number:], text)
 
     def _as_config(self, instance: Any) -> Any:
         """Returns a dataclass's instance as a config, in all places that hold it."""

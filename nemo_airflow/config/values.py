@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import contextlib
 import functools
 import typing
@@ -301,6 +302,45 @@ def as_call(annotation: Any, value: Any) -> str:
             if all(key in parameters_of(kind).names for key in value):
                 return f"; write {kind.__name__}({', '.join(f'{key}=...' for key in value)})"
     return ""
+
+
+def as_whole(annotation: Any, path: str, keys: Sequence[str | int], text: str) -> str:
+    """Returns how a value is written that holds another at the keys, to be added to an error.
+
+    Args:
+        annotation: The annotation of the place.
+        path: The place.
+        keys: The keys below it, one at least.
+        text: The value at their end, as it was written.
+
+    Returns:
+        The hint; empty where the annotation does not say what is below the place.
+    """
+    whole = text
+    wanted = [annotation]
+    for key in keys[:-1]:
+        wanted.append(_below(wanted[-1], key)[1])
+    for kind, key in reversed(list(zip(wanted, keys, strict=True))):
+        form, _ = _below(kind, key)
+        if not form:
+            return ""
+        whole = form.format(key=key, value=whole)
+    return f"; write {path}={whole}"
+
+
+def _below(annotation: Any, key: str | int) -> tuple[str, Any]:
+    """Returns how a value is written that has a key, and the annotation of what is at the key."""
+    members = typing.get_args(annotation) if typing.get_origin(annotation) in checks.UNIONS else (annotation,)
+    for member in members:
+        kind = typing.get_origin(member) or member
+        if not isinstance(kind, type):
+            continue
+        if issubclass(kind, dict | collections.abc.Mapping):
+            return "{{{key}: {value}}}", checks.element(member, key, {})
+        with contextlib.suppress(ConfigError):  # it has no signature
+            if kind.__module__ != "builtins" and isinstance(key, str) and key in (found := parameters_of(kind)).names:
+                return f"{kind.__name__}({{key}}={{value}})", found.by_name[key].annotation
+    return "", Any
 
 
 def _targets_in(root: Any) -> Iterable[str]:

@@ -56,7 +56,9 @@ class _Change:
         inner = typed.element_of(annotation, key)
         old = node[key] if not isinstance(node, dict) or key in node else _MISSING
         if old is _MISSING and not last:
-            raise self._error(f"{below} has no value yet, so there is nothing below it")
+            raise self._error(
+                f"{below} has no value yet, so there is nothing below it; set it as a whole with {below}=..."
+            )
         new = self.at(old, number + 1, below, inner)
         if isinstance(node, (list, dict)):
             node[key] = new
@@ -76,7 +78,9 @@ class _Change:
             default = configs.default_of(node.__fn_or_cls__, str(key))
             old = _MISSING if default is inspect.Parameter.empty else _copied(default)
         if old is _MISSING and not last:
-            raise self._error(f"{below} has no value yet, so there is nothing below it")
+            raise self._error(
+                f"{below} has no value yet, so there is nothing below it; set it as a whole with {below}=..."
+            )
         node.__arguments__[key] = self.at(old, number + 1, below, typed.annotation_of(node.__fn_or_cls__, key))
         return node
 
@@ -102,7 +106,9 @@ class _Change:
             if index is None or not -len(node) <= index < len(node):
                 raise self._error(f"there is no item {key!r}{where}, which has {len(node)}")
             return index % len(node)
-        raise self._error(f"{path or 'the root'} is {type(node).__name__}, so there is nothing below it")
+        what = "None" if node is None else f"of type {type(node).__name__}"
+        hint = f"; set it as a whole with {path}=..." if path else ""
+        raise self._error(f"{path or 'the root'} is {what}, so there is nothing below it{hint}")
 
     def _changed(self, old: Any, path: str, annotation: Any) -> Any:
         operator = self._override.operator

@@ -2,6 +2,8 @@
 
 import copy
 import datetime
+import decimal
+import typing
 from pathlib import Path
 
 import pytest
@@ -200,6 +202,63 @@ def test_path_below_a_value_that_is_missing_is_refused():
     assert "model has no value yet" in error_of(lambda: apply_overrides(Config(train), ["model.hidden=1"]))
     assert error_of(lambda: apply_overrides(Config(train), {3: 1})) == "the path 3 is not a text"
     assert "not of the form" in error_of(lambda: apply_overrides(Config(train), [3]))
+
+
+def of_nothing(
+    extra: dict[str, int] | None = None,
+    nested: dict[str, dict[str, int]] | None = None,
+    optimizer: Optimizer | None = None,
+    model: Model | None = None,
+    anything: typing.Any = None,
+) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("override", "whole"),
+    [
+        ("extra.a=1", "extra={a: 1}"),
+        ("nested.a.b=1", "nested={a: {b: 1}}"),
+        ("optimizer.lr=0.1", "optimizer=Optimizer(lr=0.1)"),
+        ("model.hidden=3", "model=Model(hidden=3)"),
+    ],
+)
+def test_path_below_none_is_refused_with_what_makes_it(override, whole):
+    config = Config(of_nothing)
+    message = error_of(lambda: apply_overrides(config, [override]))
+    assert message.endswith(f"is None, so there is nothing below it; write {whole}")
+    made = apply_overrides(config, [whole], allow=["config_targets."])
+    path, _, value = override.partition("=")
+    assert str(value_at(made, path)) == value
+
+
+def test_path_below_none_of_no_known_type_is_refused():
+    for override in ("anything.a=1", "optimizer.rate=1", "extra.a+=1"):
+        assert error_of(lambda text=override: apply_overrides(Config(of_nothing), [text])).endswith("nothing below it")
+    message = error_of(lambda: apply_overrides(Config(train), ["model.hidden=1"]))
+    assert message.endswith("model has no value yet, so there is nothing below it; write model=Model(hidden=1)")
+
+
+def of_numbers(
+    i: int = 0, fl: float = 0.0, numbers: list[int] | None = None, maybe: int | None = None,
+    amount: decimal.Decimal = decimal.Decimal(0), wait: datetime.timedelta = datetime.timedelta(0), flag: bool = False,
+) -> None:  # fmt: skip
+    return None
+
+
+@pytest.mark.parametrize("name", ["i", "fl", "maybe", "amount", "wait"])
+@pytest.mark.parametrize(
+    "given", [lambda name: [f"{name}=true"], lambda name: {name: True}, lambda name: {name: "true"}]
+)
+def test_a_truth_value_is_no_number(name, given):
+    assert f"{name}: expected" in error_of(lambda: apply_overrides(Config(of_numbers), given(name)), ParameterTypeError)
+
+
+def test_a_truth_value_in_a_list_is_no_number_and_elsewhere_what_it_says():
+    error = error_of(lambda: apply_overrides(Config(of_numbers), ["numbers=[1, true]"]), ParameterTypeError)
+    assert error == "numbers.1: expected int, got True"
+    assert apply_overrides(Config(of_numbers), ["flag=true"]).flag is True
+    assert apply_overrides(Config(of_numbers), ["i=1", "fl=1"]) == Config(of_numbers, i=1, fl=1.0)
 
 
 @pytest.mark.parametrize(

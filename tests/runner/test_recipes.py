@@ -289,7 +289,7 @@ def test_overrides_of_what_it_returns_are_typed_in_the_job(zoo, resolve):
         ("net.hiden=3", "Net has no parameter 'hiden'; did you mean 'hidden'?"),
         ("optim.lr=fast", "optim.lr: expected float, got 'fast'"),
         ("net.act=TANH", "net.act: expected one of RELU, GELU, got 'TANH'"),
-        ("net.below.hidden=1", "net.below is NoneType, so there is nothing below it"),
+        ("net.below.hidden=1", "net.below is None, so there is nothing below it; set it as a whole with"),
         ("steps.9=1", "there is no item '9' at steps, which has 2"),
         ("net.below=os:system(hidden=1)", "target 'os:system' is not allowed here"),
         ("optim.lr+=[1]", "+= is not for a value of type float and a value of type list"),
