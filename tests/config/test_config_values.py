@@ -34,6 +34,7 @@ from config_targets import (
 from nemo_airflow import Config, Partial, Script
 from nemo_airflow.config import build, validate
 from nemo_airflow.config.checks import check
+from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.exceptions import (
     ConfigError,
     MissingParameterError,
@@ -127,8 +128,12 @@ def test_wrong_value_is_refused_when_set_with_its_parameter(make, message):
         lambda: Config(use_experiment, experiment=Experiment(name="a")),
     ],
 )
-def test_fitting_value_is_accepted(make):
-    make()
+def test_fitting_value_is_accepted_and_kept_as_it_is(make):
+    config = make()
+    assert config.__arguments__
+    for name, value in config.__arguments__.items():
+        assert getattr(config, name) is value
+        assert check(parameters_of(config.__fn_or_cls__).find(name).annotation, value) is None
 
 
 def test_assignment_is_checked_as_the_constructor_is():
@@ -195,7 +200,7 @@ class Broken:
         (3, [1, "a"], []),
     ],
 )
-def test_annotation(annotation, good, bad):
+def test_each_annotation_takes_what_fits_it_and_refuses_what_does_not(annotation, good, bad):
     for value in good:
         assert check(annotation, value) is None, value
     for value in bad:

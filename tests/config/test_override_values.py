@@ -252,9 +252,15 @@ JSON = st.recursive(
 @settings(max_examples=400, deadline=None)
 def test_any_value_of_a_runs_conf_is_taken_or_refused_by_us(path, value):
     config = Config(train, model=Config(Model, hidden=3), optimizer=Config(Optimizer), names={"x": [1]})
-    with contextlib.suppress(ConfigError):
+    refusal = ""
+    try:
         changed = apply_overrides(config, {path: value}, allow=ALLOW, origin="the run's conf")
-        plans.to_plan(changed, check=False)
+        plan = plans.to_plan(changed, check=False)
+    except ConfigError as error:
+        refusal = str(error)
+    else:
+        assert plans.dumps(plans.loads(plans.dumps(plan))) == plans.dumps(plan)
+    assert "\n" not in refusal.partition("\n    ")[0]  # one line, and perhaps the text with a caret below it
 
 
 PLAIN = st.recursive(

@@ -98,7 +98,7 @@ def test_path_operator_and_value_are_told_apart(text, path, operator, value):
         ),
     ],
 )
-def test_value_is_read(text, value):
+def test_text_of_a_value_means_the_value_that_it_reads_as(text, value):
     found = parse_override(f"a={text}")
     assert repr(found.value) == repr(value)
     assert found.raw == text
@@ -284,7 +284,7 @@ def test_values_of_other_types_are_written_as_texts_that_annotations_turn_back()
         ("~=", [1, True], True, [1]),
     ],
 )
-def test_operators(operator, old, new, result):
+def test_operator_combines_the_old_value_with_the_given_one(operator, old, new, result):
     found = combine(operator, old, new)
     assert found == result
     assert type(found) is type(result)

@@ -223,7 +223,7 @@ def test_later_start_on_another_machine_goes_by_the_signs_of_life(start, folder)
     assert second.returncode == 0
 
 
-def test_errors_are_named(run, folder):
+def test_end_names_the_kind_of_a_failure_with_its_cause_and_signal(run, folder):
     ran = run("memory")
     assert ran.end["failure"] == "out_of_memory"
     (folder / "claim").unlink()
