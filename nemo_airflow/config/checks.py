@@ -135,8 +135,8 @@ def _from_plain(annotation: Any, value: Any) -> Any:
     for member in members:
         with contextlib.suppress(Exception):  # it is not of this member, or of a type that pydantic does not know
             if isinstance(member, type) and issubclass(member, enum.Enum):
-                members = member.__members__
-                return members[str(value)] if str(value) in members else member(value)
+                named = member.__members__
+                return named[str(value)] if str(value) in named else member(value)
             return _json_adapter(member).validate_json(json.dumps(value), strict=True)
     return value
 

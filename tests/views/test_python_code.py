@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fiddle as fdl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_airflow import Config, Partial, Recipe
@@ -145,6 +145,7 @@ def test_the_code_of_a_deep_config_is_shallow(code):
         lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner, inner),
     )
 )
+@settings(deadline=None)
 def test_any_value_comes_back(code, value):
     try:
         plans.to_plan(Config(code.call, value))
