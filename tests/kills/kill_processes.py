@@ -166,6 +166,9 @@ def _import_all() -> None:
         "nemo_airflow.executors.ray.session", "nemo_airflow.executors.slurm.session",
         "nemo_airflow.executors.ssh.processes", "nemo_airflow.executors.local", "nemo_airflow.hooks.packaging",
         "nemo_airflow.config.versions", "nemo_airflow.packaging.store.trees",
+        "docker", "kubernetes_asyncio.client", "kubernetes_asyncio.config", "kubernetes_asyncio.stream", "asyncssh",
+        "airflow.configuration", "airflow.utils.helpers", "airflow.sdk.log",
+        "mlflow.store.artifact.artifact_repository_registry",
     ):  # fmt: skip
         importlib.import_module(name)
     # The first use of an MLflow store in a process takes seconds: here it is the last.
