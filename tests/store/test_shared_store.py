@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,13 +50,11 @@ def azure(tmp_path_factory):
 def gcs():
     from gcp_storage_emulator.server import create_server
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     # Buckets with folders are asked about over gRPC, which this server does not speak.
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
-    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
     server.start()
+    port = server._api._httpd.server_port  # the one that the system gave it
     extra = {"endpoint_url": f"http://127.0.0.1:{port}", "is_anonymous": True, "project": "lab"}
     os.environ["AIRFLOW_CONN_STORE_GCS"] = json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
     yield "gs://store_gcs@bucket"
