@@ -114,7 +114,8 @@ class Package(_Plain):
         size: Bytes of the archive file, or of both.
         commit: Full id of the git commit that it was made from, or empty.
         dirty: Whether uncommitted changes are in it.
-        patch: Those changes as a unified diff, or empty.
+        patch: Those changes as a unified diff, or empty. Bytes that are not UTF-8 are surrogates in it, as
+            ``surrogateescape`` makes them.
         origin: The repository's remote address without credentials, or empty.
         base: Digest of the package that is unpacked before the changes, or empty where there is one archive.
         base_size: Bytes of that package's archive.

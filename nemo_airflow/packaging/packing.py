@@ -133,7 +133,8 @@ def pack(content: Content, store: PackageStore, notes: Notes, formats: Sequence[
     if len(patch) > PATCH_LIMIT:
         with store.write(digest, "patch") as file:
             file.write(patch)
-    text = patch.decode("utf-8", "backslashreplace") if len(patch) <= PATCH_LIMIT else ""
+    # A patch is bytes: of a file in another encoding than UTF-8 those that are no text are kept as surrogates.
+    text = patch.decode("utf-8", "surrogateescape") if len(patch) <= PATCH_LIMIT else ""
     return Package(
         digest, package.format, package.size, content.commit, content.dirty, text, content.origin,
         package.base, package.base_size, tuple(part.to_json() for part in content.parts),

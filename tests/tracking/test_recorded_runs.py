@@ -50,7 +50,10 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tracked(tracker: MLflowTracker, name: str, plan: Any = PLAN, **package: Any) -> RunRef:
-    content = {"digest": hashlib.sha256(f"{package}".encode()).hexdigest(), **package}  # other code, another digest
+    content = {
+        "digest": hashlib.sha256(f"{package}".encode("utf-8", "surrogateescape")).hexdigest(),
+        **package,
+    }  # other code, another digest
     ref = open_run(tracker, make_job(name, plan=plan, package=make_package(**content)))
     tracker.environment(ref, {**ENVIRONMENT, **({"packages": {"torch": "2.4", "new": "1"}} if "2" in name else {})})
     return ref
@@ -66,10 +69,14 @@ def code_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line.strip() for line in lines[begin:] if line.startswith("  ")]
 
 
-def test_a_run_is_read_back(tracker: MLflowTracker) -> None:
-    ref = tracked(tracker, "read back", dirty=True, patch="--- a\n+++ b\n")
+@pytest.mark.parametrize(
+    ("name", "patch"),
+    [("read back", "--- a\n+++ b\n"), ("read back bytes", "-caf\udce9 one\r\n+caf\udce9 other\r\n")],
+)
+def test_a_run_is_read_back(tracker: MLflowTracker, name: str, patch: str) -> None:
+    ref = tracked(tracker, name, dirty=True, patch=patch)
     run = recorded_run(ref.run_id, tracker.tracking_uri)
-    assert (run.plan, run.commit, run.dirty, run.patch) == (PLAN, "c" * 40, True, "--- a\n+++ b\n")
+    assert (run.plan, run.commit, run.dirty, run.patch) == (PLAN, "c" * 40, True, patch)
     assert run.environment["packages"]["torch"] == "2.3"
     with pytest.raises(TrackingError, match=r"has no nemo_airflow/plan\.json"):
         recorded_run(ref.parent_id, tracker.tracking_uri)

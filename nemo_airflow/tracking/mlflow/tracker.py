@@ -237,9 +237,11 @@ class MLflowTracker(Tracker):
 
     def _describe(self, store: Store, run: Run, job: Job) -> None:
         """Records what is known before the job runs. The run is there already, so a failure here only costs this."""
-        patch = {"nemo_airflow/patch.diff": redact(job.package.patch)} if job.package and job.package.patch else {}
+        files: dict[str, str | bytes] = {**_plan_files(job.plan)}
+        if job.package and job.package.patch:
+            files["nemo_airflow/patch.diff"] = redact(job.package.patch).encode("utf-8", "surrogateescape")
         try:
-            _upload(store, run, {**_plan_files(job.plan), **patch})
+            _upload(store, run, files)
             # Last: a run that has them is described. Of a recipe only the job knows them, and they are written once.
             if not has_recipes(job.plan):
                 _write_params(store, run, fields.params_of(job.plan))
@@ -262,12 +264,12 @@ def _plan_files(plan: Mapping[str, Any]) -> dict[str, str]:
     return {"nemo_airflow/plan.json": redact(_json(plan))}
 
 
-def _upload(store: Store, run: Run, texts: Mapping[str, str]) -> None:
+def _upload(store: Store, run: Run, texts: Mapping[str, str | bytes]) -> None:
     with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as folder:
         files: dict[str, Path] = {}
         for path, text in texts.items():
             files[path] = Path(folder, Path(path).name)
-            files[path].write_text(text, encoding="utf-8", errors="backslashreplace")
+            files[path].write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
         store.upload(run, files)
 
 
