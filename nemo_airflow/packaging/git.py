@@ -146,7 +146,13 @@ class GitArchivePackager(ContentPackager):
             raise PackagingError(f"ref={self.ref!r} is no commit, branch or tag of {repository}") from error
 
     def _included(self, repository: Repository) -> set[str]:
-        return set(matching(repository, self.include, self._subpath)) if self.include else set()
+        found = set(matching(repository, self.include, self._subpath)) if self.include else set()
+        if self.include and not found:
+            raise PackagingError(
+                f"include={list(self.include)!r} matches no file of {repository} that git does not track: "
+                "make these files first, or correct the patterns; they are relative to the repository's top"
+            )
+        return found
 
     def _judge(self, repository: Repository, name: str, files: Sequence[str]) -> None:
         choice = getattr(self, name)
@@ -159,7 +165,12 @@ class GitArchivePackager(ContentPackager):
             _log.warning("%s files of %s are not in the package: %s", name, repository, listed(files))
 
     def _changed(self, repository: Repository, changed: Sequence[Changed]) -> Sequence[Changed]:
-        """Returns the changes, after refusing those within submodules, which are shipped as committed."""
+        """Returns the changes, after refusing unmerged files and changes within submodules, shipped as committed."""
+        if unmerged := [change.path for change in changed if change.unmerged]:
+            raise UncommittedChangesError(
+                f"{repository} has unmerged files, with the marks of a conflict in them: {listed(unmerged)}; "
+                "resolve them, then 'git add' and commit them"
+            )
         inside = [change.path for change in changed if change.submodule[2:].strip(".")]
         if inside and self.include_submodules:
             raise UncommittedChangesError(

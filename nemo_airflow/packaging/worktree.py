@@ -31,11 +31,13 @@ class Changed(NamedTuple):
         path: Path from the working tree's top.
         mode: What git says of it now; all zeros when it is gone.
         submodule: ``N...``, or for a submodule ``S`` and which of commit, files and untracked files are other.
+        unmerged: Whether a merge of it waits to be resolved.
     """
 
     path: str
     mode: str
     submodule: str
+    unmerged: bool = False
 
 
 class Status(NamedTuple):
@@ -89,7 +91,7 @@ def _status(repository: Repository, looking: Repository, subpath: str = "") -> S
             changed.append(Changed(path, mode, submodule))
         elif line.startswith("u "):
             _, _, submodule, _, _, _, mode, _, _, _, path = line.split(" ", 10)
-            changed.append(Changed(path, mode, submodule))
+            changed.append(Changed(path, mode, submodule, unmerged=True))
     if commit in ("", "(initial)"):
         raise NotARepositoryError(f"{repository} has no commit yet: commit first")
     # Of a folder in the place of a tracked file git says nothing here.

@@ -1,6 +1,7 @@
 """What of a repository is shipped: attributes, LFS files, submodules, more files, odd names."""
 
 import hashlib
+import json
 import os
 import shutil
 import tarfile
@@ -11,6 +12,7 @@ from packaging_cases import commit_files, lay, run_git, tree
 
 from nemo_airflow import GitArchivePackager
 from nemo_airflow.exceptions import PackagingError, UncommittedChangesError
+from nemo_airflow.job import Package
 from nemo_airflow.packaging import PackageStore
 
 
@@ -207,6 +209,40 @@ def test_included_patterns_bring_files_that_git_does_not_track(repository, store
     assert contents(packager.package(store))["build/a.so"] == b"built again"
     with pytest.raises(UncommittedChangesError, match=r"untracked files: data/other$|untracked files: data/other;"):
         GitArchivePackager(path=str(repository), include=["build/*.so", "*.csv"]).package(store)
+
+
+def test_patterns_that_match_nothing_are_refused(repository, store):
+    lay(repository, {"build/a.so": "built"})
+    with pytest.raises(
+        PackagingError, match=r"include=\['bulid/\*\.so'\] matches no file of .*/code that git does not"
+    ):
+        GitArchivePackager(path=str(repository), include=["bulid/*.so"], untracked="ignore").package(store)
+
+
+def test_a_file_with_the_marks_of_a_conflict_is_not_shipped(repository, store, contents):
+    commit_files(repository, {"train.py": "ours\n"})
+    run_git(repository, "checkout", "-q", "-b", "theirs", "HEAD~1")
+    commit_files(repository, {"train.py": "theirs\n"})
+    with pytest.raises(AssertionError):
+        run_git(repository, "merge", "main")
+    with pytest.raises(
+        UncommittedChangesError, match=r"/code has unmerged files, .*: train\.py; resolve them, then 'git"
+    ):
+        GitArchivePackager(path=str(repository), uncommitted="include").package(store)
+    packager = GitArchivePackager(path=str(repository), uncommitted="ignore")
+    assert contents(packager.package(store))["train.py"] == b"theirs\n"
+
+
+@pytest.mark.parametrize("name", ["plain.txt", os.fsdecode(b"caf\xe9.txt")])
+def test_the_patch_of_a_file_that_is_not_utf_8_applies(repository, store, tmp_path, name):
+    commit_files(repository, {name: b"caf\xe9 one\r\n"})
+    lay(repository, {name: b"caf\xe9 two\r\n"})
+    package = GitArchivePackager(path=str(repository), uncommitted="include").package(store)
+    package = Package.from_json(json.loads(json.dumps(package.to_json())))
+    run_git(tmp_path, "clone", "-q", str(repository), "clone")
+    (tmp_path / "p.diff").write_bytes(package.patch.encode("utf-8", "surrogateescape"))
+    run_git(tmp_path / "clone", "apply", str(tmp_path / "p.diff"))
+    assert (tmp_path / "clone" / name).read_bytes() == b"caf\xe9 two\r\n"
 
 
 def test_repository_within_the_repository_is_refused_with_advice(repository, store):
