@@ -14,6 +14,7 @@ from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import allowed as allow_here
 from nemo_airflow.config.allow import load_code, own_packages
 from nemo_airflow.config.composition import errors_in, lay
+from nemo_airflow.config.leaves import copied
 from nemo_airflow.config.merging import ABSENT
 from nemo_airflow.config.origins import Origin
 from nemo_airflow.config.overrides import change
@@ -53,7 +54,7 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
     is_file = as_file(name) is not None
     is_code = ":" in name and not is_file
     if is_code:
-        config = load_config(name)
+        config = copied(load_config(name))  # the module keeps its own
     elif is_file or name.partition("(")[0] in recipes:
         with errors_in(name):
             config = lay(ABSENT, name, origin)
