@@ -111,11 +111,15 @@ def targets(plan: Mapping[str, Any]) -> tuple[str, ...]:
         return runner.targets_in(plan)
 
 
-def flatten(plan: Mapping[str, Any]) -> dict[str, str]:
+def flatten(plan: Mapping[str, Any], *, as_str: bool = False) -> dict[str, str]:
     """Returns a plan as texts by dotted path, as a tracker keeps parameters.
 
     A target stands at the path of its config, that of the root at ``_target_``; what is shared is
     written once, and is ``same as PATH`` elsewhere.
+
+    Args:
+        plan: The plan.
+        as_str: Whether values are spelled as Python's ``str()`` does it (``True``, ``None``), not as in JSON.
 
     Raises:
         PlanError: It is no valid plan.
@@ -135,7 +139,7 @@ def flatten(plan: Mapping[str, Any]) -> dict[str, str]:
             if kind == "same":
                 later.append((path, node["_same_"]))
                 flat[path] = ""
-            elif (text := _leaf_text(node, kind)) is not None:
+            elif (text := (_str_text if as_str else _leaf_text)(node, kind)) is not None:
                 flat[path or ("_target_" if kind == "target" else "_value_")] = text
     flat.update((path, f"same as {first.get(name, '?')}") for path, name in later)
     return flat
@@ -173,6 +177,21 @@ def _leaf_text(node: Any, kind: str) -> str | None:
         return str(node[kind])
     below = node if kind in ("list", "map") else node.get(kind)
     return None if below or kind == "shared" else ("{}" if kind in ("map", "_dict_") else "[]")
+
+
+def _str_text(node: Any, kind: str) -> str | None:
+    if kind == "value":
+        return str(node)
+    if kind in grammar.SCALARS:
+        return str(grammar.SCALARS[kind](node[kind]))
+    if kind == "_enum_":  # of the class too, as an enum has it that says nothing else
+        return str(node[kind]).partition(":")[2]
+    if kind in _EMPTY and not node[kind]:
+        return _EMPTY[kind]
+    return _leaf_text(node, kind)
+
+
+_EMPTY = {"_tuple_": "()", "_set_": "set()", "_frozenset_": "frozenset()"}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from nemo_airflow.tracking.mlflow.fields import batches, clean_name, clean_path, clean_tags, cut
@@ -40,7 +42,13 @@ def test_a_cleaned_name_passes_mlflows_own_check(name: str) -> None:
 
 def test_a_good_name_stays_and_different_names_stay_different() -> None:
     assert clean_name("model.layers.0/w_b-1 x:y") == "model.layers.0/w_b-1 x:y"
-    names = ["a+b", "a-b", "a*b", "x" * 300, "x" * 301]
+    names = ["a+b", "a-b", "a*b", "a:2b:b", "a:3a:2b:b", "x" * 300, "x" * 301]
+    assert len({clean_name(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("letters", ["a2b:+", "./2e:"])
+def test_no_two_short_names_become_one(letters: str) -> None:
+    names = ["".join(name) for length in range(1, 7) for name in itertools.product(letters, repeat=length)]
     assert len({clean_name(name) for name in names}) == len(names)
 
 

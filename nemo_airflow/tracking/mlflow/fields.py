@@ -38,11 +38,18 @@ _TAG_LENGTH = 5000
 _ERROR_LENGTH = 500
 
 
+_COLON_OR_REFUSED = re.compile(r":(?=[0-9a-f]+(?::|[^\w/.\- :]))|[^\w/.\- :]")
+_COLON_OR_NO_PATH = re.compile(r":(?=[0-9a-f]+(?::|[^\w\- :]))|[^\w\- :]")
+
+
 def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the plan's leaves as parameters."""
+    """Returns the plan's leaves as parameters, spelled as MLflow's own clients do it.
+
+    User code that logs one of them under the same name then agrees with what is there.
+    """
     from nemo_airflow.config.plan import flatten
 
-    return {clean_name(path): cut(redact(text), _PARAM_LENGTH) for path, text in flatten(plan).items()}
+    return {clean_name(path): cut(redact(text), _PARAM_LENGTH) for path, text in flatten(plan, as_str=True).items()}
 
 
 def tags_of_job(job: Job) -> dict[str, str]:
@@ -118,11 +125,12 @@ def clean_name(name: str) -> str:
 
     MLflow allows letters, digits and ``/_-. :``, in 250 characters, and refuses what is not a
     plain relative path. A character that it refuses becomes its code point between colons:
-    ``a+b`` is ``a:2b:b``.
+    ``a+b`` is ``a:2b:b``, and a colon that would look like the first of such a pair is escaped itself,
+    so that different names stay different.
     """
-    clean = re.sub(r"[^\w/.\- :]", _escape, name) or "_"
+    clean = _COLON_OR_REFUSED.sub(_escape, name) or "_"
     if posixpath.normpath(clean) != clean or clean.startswith(("/", "..")) or clean == ".":
-        clean = re.sub(r"[/.]", _escape, clean)
+        clean = _COLON_OR_NO_PATH.sub(_escape, name)
     if len(clean) <= _NAME_LENGTH:
         return clean
     suffix = f"-{_digest(name)}"
