@@ -107,7 +107,9 @@ class DoublingStore:
         self.dies_before_the_mark = False
 
     def run(self, run_id: str) -> Run:
-        latest = {point.name: round(point.timestamp * 1000) for point in sorted(self.points, key=lambda p: p.timestamp)}
+        # As MLflow does, the newest is that of the highest step, and only of one step that of the latest time.
+        by_step = sorted(self.points, key=lambda point: (point.step, point.timestamp))
+        latest = {point.name: round(point.timestamp * 1000) for point in by_step}
         return Run(run_id, "1", "RUNNING", "", self.tags, {}, latest)
 
     def history(self, run_id: str, metric: str) -> list[Metric]:

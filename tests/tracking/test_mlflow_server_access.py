@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ import httpx
 import pytest
 from tracking_cases import Server, make_job, open_run
 
+from nemo_airflow.cli.ports import hold_port, port_of
 from nemo_airflow.connections import ConnectionInfo
 from nemo_airflow.exceptions import SettingsError, TrackingError
 from nemo_airflow.tracking.mlflow import MLflowTracker
@@ -109,11 +109,10 @@ def test_a_wrong_login_is_named(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_server_that_is_down_is_a_transient_error_in_one_line() -> None:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{found.getsockname()[1]}"
-    with pytest.raises(TrackingError, match=f"the MLflow server {uri} cannot be reached") as raised:
-        open_run(MLflowTracker(tracking_uri=uri), make_job("down"))
+    with hold_port() as nobody:
+        uri = f"http://127.0.0.1:{port_of(nobody)}"
+        with pytest.raises(TrackingError, match=f"the MLflow server {uri} cannot be reached") as raised:
+            open_run(MLflowTracker(tracking_uri=uri), make_job("down"))
     assert raised.value.transient
     assert "\n" not in str(raised.value)
 

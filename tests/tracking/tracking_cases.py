@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from nemo_airflow.cli.ports import hold_port, port_of
 from nemo_airflow.job import Job, Package
 from nemo_airflow.tracking.base import RunRef
 from nemo_airflow.tracking.mlflow import MLflowTracker
@@ -30,13 +30,12 @@ PLAN = {
 
 
 class Server:
-    """An MLflow server that can be killed and started again on the same port and database."""
+    """An MLflow server that can be killed and started again on the same port, which it keeps, and database."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        self._holder = hold_port()
+        self.port = port_of(self._holder)
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -60,6 +59,10 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+    def close(self) -> None:
+        self.kill()
+        self._holder.close()
 
     def _answers(self) -> bool:
         assert self.process is not None
