@@ -73,6 +73,7 @@ def _login(credentials: Credentials) -> dict[str, str]:
         "MLFLOW_TRACKING_TOKEN": "" if credentials.username else credentials.token,
         "MLFLOW_TRACKING_INSECURE_TLS": "" if verify else "true",
         "MLFLOW_TRACKING_SERVER_CERT_PATH": verify if isinstance(verify, str) else "",
+        "MLFLOW_TRACKING_CLIENT_CERT_PATH": credentials.client_cert,
     }
     return {name: value for name, value in login.items() if value}
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
+from nemo_airflow import tls
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors.outputs import file_of
 from nemo_airflow.executors.ray.address import Endpoint
@@ -26,6 +27,7 @@ DOWNLOAD_LIMIT = 3600
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _BLOCK = 1 << 20
 _TOO_MANY = 429
+_VERIFY_SETTING = "REQUESTS_CA_BUNDLE, or the extra field 'verify' of its connection, to the file of the authority"
 _NOT_FOUND = 404
 _NO_FILE = "A file is not found at"
 _NO_AGENT = "Agent for node id"
@@ -57,7 +59,7 @@ class RayApi:
             "base_url": endpoint.url,
             "headers": {"User-Agent": "nemo-airflow", **endpoint.headers},
             "cookies": dict(endpoint.cookies),
-            "verify": endpoint.verify,
+            "verify": tls.client_context(endpoint.verify),
             "timeout": _TIMEOUT,
         }
         self._client = httpx.AsyncClient(**self._options, limits=httpx.Limits(max_connections=32))
@@ -239,6 +241,8 @@ class RayApi:
         try:
             yield
         except httpx.HTTPError as error:
+            if problem := tls.certificate_problem(error, _VERIFY_SETTING, "a proxy that shows one"):
+                raise ExecutorError(f"Ray at {self.url} cannot be used: {problem}") from error
             raise BackendUnavailable(
                 f"Ray at {self.url} cannot be reached: {str(error) or type(error).__name__}"
             ) from error

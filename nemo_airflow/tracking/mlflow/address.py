@@ -30,7 +30,8 @@ def resolve(tracking_uri: str | None, conn_id: str | None) -> tuple[str, Credent
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
     bare, username, password = without_login(uri)
     if username:
-        return _usable(bare), Credentials(username, password, verify=_verify_from_environment())
+        verify, client_cert = _verify_from_environment(), _client_cert_from_environment()
+        return _usable(bare), Credentials(username, password, verify=verify, client_cert=client_cert)
     return _usable(bare), _from_environment()
 
 
@@ -40,7 +41,7 @@ def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
     The host is a name, or a whole address (``https://mlflow.example/base``). The protocol is the
     schema's or the type's, if one of these is ``http`` or ``https``. A token is the extra field
     ``token``, or a password without a login. The extra field ``verify`` is false, or the file of
-    an authority to trust.
+    an authority to trust; ``client_cert`` is the file of the client's own certificate and key.
 
     Raises:
         SettingsError: The connection has no host.
@@ -61,13 +62,15 @@ def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
     if path := str(connection.extra.get("path") or ""):
         uri = f"{uri.rstrip('/')}/{path.strip('/')}"
     token = str(connection.extra.get("token") or "")
+    verify = _verify(connection.extra.get("verify", True))
+    if verify is True:  # checked, by the authority that the environment names
+        verify = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
+    client_cert = str(connection.extra.get("client_cert") or "") or _client_cert_from_environment()
     if not connection.login and not username:
         token = token or connection.password
-        return uri, Credentials(token=token, verify=_verify(connection.extra.get("verify", True)))
+        return uri, Credentials(token=token, verify=verify, client_cert=client_cert)
     login = connection.login or username
-    return uri, Credentials(
-        login, connection.password or password, verify=_verify(connection.extra.get("verify", True))
-    )
+    return uri, Credentials(login, connection.password or password, verify=verify, client_cert=client_cert)
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
@@ -163,7 +166,12 @@ def _from_environment() -> Credentials:
         password=os.environ.get("MLFLOW_TRACKING_PASSWORD", ""),
         token=os.environ.get("MLFLOW_TRACKING_TOKEN", ""),
         verify=_verify_from_environment(),
+        client_cert=_client_cert_from_environment(),
     )
+
+
+def _client_cert_from_environment() -> str:
+    return os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH", "")
 
 
 def _verify_from_environment() -> bool | str:

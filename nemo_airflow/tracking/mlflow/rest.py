@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import httpx
 
+from nemo_airflow import tls
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow.store import (
@@ -35,6 +36,12 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 _UPLOAD_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 _UPLOADS_AT_ONCE = 4
+
+_VERIFY_SETTING = (
+    "MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE, or the extra field 'verify' of its connection, "
+    "to the file of the authority, in the worker and in the triggerer"
+)
+_CLIENT_CERT_SETTING = "MLFLOW_TRACKING_CLIENT_CERT_PATH, or the extra field 'client_cert' of its connection"
 
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -54,7 +61,11 @@ class RestStore:
         )
         auth = httpx.BasicAuth(credentials.username, credentials.password) if credentials.username else None
         self._client = httpx.Client(
-            auth=auth, headers=headers, timeout=_TIMEOUT, verify=credentials.verify, follow_redirects=False
+            auth=auth,
+            headers=headers,
+            timeout=_TIMEOUT,
+            verify=tls.client_context(credentials.verify, credentials.client_cert),
+            follow_redirects=False,
         )
 
     def experiment(self, name: str) -> str | None:
@@ -218,6 +229,8 @@ class RestStore:
         try:
             response = self._client.request(method, url, **kwargs)
         except (httpx.TransportError, httpx.InvalidURL) as error:
+            if problem := tls.certificate_problem(error, _VERIFY_SETTING, _CLIENT_CERT_SETTING):
+                raise TrackingError(f"the MLflow server {self.uri} cannot be used: {problem}") from error
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             raise TrackingError(f"the MLflow server {self.uri} cannot be reached ({what})", transient=True) from error
         if response.is_success:

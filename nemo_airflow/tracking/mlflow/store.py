@@ -35,17 +35,19 @@ class Credentials:
         password: Never shown.
         token: A bearer token, used when there is no user name. Never shown.
         verify: Whether the server's certificate is checked, or the file of the authority to trust.
+        client_cert: PEM file with the client's own certificate and key, or empty.
     """
 
     username: str = ""
     password: str = dataclasses.field(default="", repr=False)
     token: str = dataclasses.field(default="", repr=False)
     verify: bool | str = True
+    client_cert: str = ""
 
     @property
     def given(self) -> bool:
         """Whether there is anything to log in with."""
-        return bool(self.username or self.token)
+        return bool(self.username or self.token or self.client_cert)
 
 
 @dataclasses.dataclass(frozen=True)
