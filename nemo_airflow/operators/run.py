@@ -262,7 +262,7 @@ class NemoRunOperator(BaseOperator):
         job = self._job(prepared, attempt.number, package, {}, context)
         run = self._open_run(prepared, job, executor)
         if run is not None and run.ref is not None:
-            job = self._job(prepared, attempt.number, package, run.ref.env, context)
+            job = self._job(prepared, attempt.number, package, run.env_beside(self.env or {}), context)
         handle = self._submit(back_end, job)
         if run is not None:
             run = run.submitted(handle, redact(executor.render(masked_job(job)).to_text()))

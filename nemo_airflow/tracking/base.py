@@ -41,8 +41,8 @@ class RunRef:
         run_id: This job's run.
         parent_id: The run of the whole DAG run, or empty.
         url: A page to look at, or empty.
-        env: Variables that let user code in the job log into the same run; empty where the job
-            cannot reach the store.
+        env: Variables by which runs of user code in the job come below this one; empty where the
+            job cannot reach the store.
     """
 
     uri: str
@@ -67,6 +67,10 @@ class Tracker(abc.ABC):
 
     A tracker never loses a job: callers go on without it when a method raises
     :class:`~nemo_airflow.exceptions.TrackingError`.
+
+    Records (parameters, tags, points, the end) and files are kept apart, because they often go to different
+    places, of which one may be away. A method that records something returns what else of it is to be kept as
+    files: texts by their path in the run. The caller hands these to :meth:`documents`.
     """
 
     kind: ClassVar[str]
@@ -91,16 +95,16 @@ class Tracker(abc.ABC):
         """
 
     @abc.abstractmethod
-    def started(self, ref: RunRef, handle: JobHandle, script: str) -> None:
-        """Records where the job runs, and the very script or manifest that was sent."""
+    def started(self, ref: RunRef, handle: JobHandle, script: str) -> Mapping[str, str]:
+        """Records where the job runs. Its document is the very script or manifest that was sent."""
 
     @abc.abstractmethod
-    def config(self, ref: RunRef, plan: Mapping[str, Any]) -> None:
-        """Records the config as the job resolved it: parameters and the plan."""
+    def config(self, ref: RunRef, plan: Mapping[str, Any]) -> Mapping[str, str]:
+        """Records the config as the job resolved it, as parameters. Its document is the plan."""
 
     @abc.abstractmethod
-    def environment(self, ref: RunRef, environment: Mapping[str, Any]) -> None:
-        """Records the environment that the job found: Python, packages, devices, host."""
+    def environment(self, ref: RunRef, environment: Mapping[str, Any]) -> Mapping[str, str]:
+        """Records the environment that the job found: Python, packages, devices, host. Its document has all of it."""
 
     @abc.abstractmethod
     def tag(self, ref: RunRef, tags: Mapping[str, str]) -> None:
@@ -119,12 +123,16 @@ class Tracker(abc.ABC):
         """Returns the highest mark recorded for the run, 0 when there is none."""
 
     @abc.abstractmethod
+    def documents(self, ref: RunRef, texts: Mapping[str, str]) -> None:
+        """Keeps texts as files, by their path in the run; one that is there is replaced."""
+
+    @abc.abstractmethod
     def artifacts(self, ref: RunRef, folder: Path) -> None:
         """Keeps every file under a folder, with its relative path."""
 
     @abc.abstractmethod
-    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> None:
-        """Records how the job ended; a run that already ended is left as it is."""
+    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> Mapping[str, str]:
+        """Records how the job ended; a run that already ended is left as it is. Its document is the error."""
 
     def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
         """Ends the parent run: a job ended, and no other is known to follow.

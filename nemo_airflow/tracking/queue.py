@@ -1,8 +1,9 @@
 """Hands what a job reports to a tracker, without ever holding up who follows the job.
 
 The follower runs on an event loop, and a tracker blocks. So what it says goes into a queue, which
-a small pool of threads empties, a batch at a time. While the tracking server is away the queue
-fills; what no longer fits is dropped, and counted. The job never notices.
+threads empty, a batch at a time. Records and files go by lanes of their own: a store of files that is
+slow, away or refuses holds up no record. While the tracking server is away the queue fills; what no
+longer fits is dropped, and counted. The job never notices.
 """
 
 from __future__ import annotations
@@ -10,11 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
-import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +20,15 @@ from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import JobHandle, JobStatus
 from nemo_airflow.tracking.base import Metric, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
+from nemo_airflow.tracking.lane import Lane
 
 BATCH = 1000
 """Points handed to the tracker at once."""
 
-_THREADS = 4
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 60.0
-_LONGEST_PAUSE_AT_THE_END = 2.0
+LIMIT = 20_000
+"""Points that are kept while the server is away."""
 
-_Call = tuple[str, Callable[[], None]]
+_Call = tuple[str, Callable[[], "Mapping[str, str] | None"]]
 
 
 class TrackerQueue:
@@ -43,24 +40,51 @@ class TrackerQueue:
         warn: Called on the event loop with what people should know, in one line.
         interval: Seconds between batches.
         limit: How many points are kept while the server is away.
+        points: Points that wait already, in place of none; ``limit`` is theirs then.
     """
 
     def __init__(
-        self, tracker: Tracker, ref: RunRef, *, warn: Callable[[str], None], interval: float = 2.0, limit: int = 20_000
+        self,
+        tracker: Tracker,
+        ref: RunRef,
+        *,
+        warn: Callable[[str], None],
+        interval: float = 2.0,
+        limit: int = LIMIT,
+        points: PointBuffer | None = None,
     ) -> None:
         self._tracker = tracker
         self._ref = ref
         self._warn = warn
-        self._interval = interval
-        self._points = PointBuffer(limit)
+        self._points = PointBuffer(limit) if points is None else points
         self._calls: deque[_Call] = deque()
         self._last_calls: deque[_Call] = deque()
-        self._refused: deque[str] = deque()
+        self._file_calls: deque[_Call] = deque()
+        self._refused: deque[tuple[str, str]] = deque()
         self._mark_known = False
-        self._failures = 0
         self._warned: set[str] = set()
         self._ending = asyncio.Event()
-        self._delivery: asyncio.Task[None] | None = None
+        self._records = Lane(
+            "records",
+            send=self._send_records,
+            waits=lambda: bool(self._records_left()),
+            interval=interval,
+            ending=self._ending,
+            failed=lambda error: self._warn_once("away", f"tracking is delayed, the job goes on: {error}"),
+            recovered=self._say_back,
+            done=self._end_round,
+        )
+        self._files = Lane(
+            "files",
+            send=lambda: self._make(self._file_calls, files=True),
+            waits=lambda: bool(self._file_calls),
+            interval=interval,
+            ending=self._ending,
+            failed=self._say_files_wait,
+            recovered=self._say_files_kept,
+            done=self._end_round,
+        )
+        self._records.begin()
 
     @property
     def acknowledged(self) -> int:
@@ -91,7 +115,7 @@ class TrackerQueue:
                 "dropped",
                 f"{self._ref.uri} is away for long: the oldest points are dropped, system samples first",
             )
-        self._begin()
+        self._records.begin()
 
     def put_config(self, plan: Mapping[str, Any]) -> None:
         """Takes the resolved config."""
@@ -111,10 +135,11 @@ class TrackerQueue:
 
     def put_artifacts(self, folder: Path) -> None:
         """Takes a folder of files; it must stay until :meth:`drain` has returned."""
-        self._put("the artifacts", lambda: self._tracker.artifacts(self._ref, folder), last=True)
+        self._file_calls.append(("the artifacts", lambda: self._tracker.artifacts(self._ref, folder)))
+        self._files.begin()
 
     def put_ended(self, status: JobStatus, *, error: str = "") -> None:
-        """Takes how the job ended. Like the artifacts, it is recorded after all that is put before or after it."""
+        """Takes how the job ended. It is recorded after all other records, put before or after it; not after files."""
         self._put("the job's end", lambda: self._tracker.ended(self._ref, status, error=error), last=True)
 
     def put_parent_closed(self, *, succeeded: bool) -> None:
@@ -133,9 +158,10 @@ class TrackerQueue:
             Whether everything was recorded. If not, there was a warning that says what is missing.
         """
         self._ending.set()
-        if self._delivery is not None:
-            await asyncio.wait([self._delivery], timeout=within)
-        left = self._left()
+        end = asyncio.get_running_loop().time() + within
+        await self._records.drain(within)
+        await self._files.drain(end - asyncio.get_running_loop().time())
+        left = [*self._records_left(), *(what for what, _ in self._file_calls)]
         if left:
             self._warn(f"{self._ref.uri} did not take in time, for run {self._ref.run_id}: {', '.join(left)}")
             await self._give_up()
@@ -145,50 +171,12 @@ class TrackerQueue:
             )
         return not left and not self._points.dropped and not self._warned & {"refused"}
 
-    def _put(self, what: str, call: Callable[[], None], *, last: bool = False) -> None:
+    def _put(self, what: str, call: Callable[[], Mapping[str, str] | None], *, last: bool = False) -> None:
         (self._last_calls if last else self._calls).append((what, call))
-        self._begin()
+        self._records.begin()
 
-    def _begin(self) -> None:
-        if self._delivery is None or self._delivery.done():
-            self._delivery = asyncio.get_running_loop().create_task(
-                self._deliver(), name=f"nemo-tracking-{self._ref.run_id}"
-            )
-
-    async def _deliver(self) -> None:
-        """Runs while there is something to record."""
-        loop = asyncio.get_running_loop()
-        while self._left():
-            await self._pause()
-            try:
-                await loop.run_in_executor(_pool(os.getpid()), self._send)
-            except TrackingError as error:
-                self._failures += 1
-                self._warn_once("away", f"tracking is delayed, the job goes on: {error}")
-            else:
-                if self._failures:
-                    self._warned.discard("away")
-                    self._warn(f"the tracking server {self._ref.uri} is back")
-                self._failures = 0
-            while self._refused:
-                self._warned.add("refused")
-                self._warn(self._refused.popleft())
-
-    async def _pause(self) -> None:
-        """Waits before the next batch; shorter, but for the pauses after a failure, when the job has ended."""
-        if not self._failures:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), self._interval)
-            return
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 10)) * random.uniform(0.7, 1.0)  # noqa: S311 - only spreads the load
-        if not self._ending.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), pause)
-        else:
-            await asyncio.sleep(min(pause, _LONGEST_PAUSE_AT_THE_END))
-
-    def _send(self) -> None:
-        """Records what there is. Runs in a thread of the pool; there is never more than one for a queue."""
+    def _send_records(self) -> None:
+        """Records what there is. Runs in a thread; there is never more than one for a queue."""
         self._make(self._calls)
         if len(self._points) and not self._mark_known:
             self._points.acknowledge(self._tracker_mark())
@@ -203,46 +191,72 @@ class TrackerQueue:
                 self._points.acknowledge(batch.mark)
         self._make(self._last_calls)
 
-    def _make(self, calls: deque[_Call]) -> None:
+    def _make(self, calls: deque[_Call], *, files: bool = False) -> None:
         while calls:
-            self._attempt(*calls[0])
+            what, call = calls[0]
+            texts = self._attempt(what, call, files=files)
             with contextlib.suppress(IndexError):  # given up meanwhile
                 calls.popleft()
+            if texts:
+                keep = functools.partial(self._tracker.documents, self._ref, texts)
+                self._file_calls.append((f"the document of {what.removeprefix('the ')}", keep))
 
     def _tracker_mark(self) -> int:
         marks: list[int] = []
         self._attempt("the mark", lambda: marks.append(self._tracker.mark(self._ref)))
         return marks[0] if marks else 0
 
-    def _attempt(self, what: str, call: Callable[[], None]) -> None:
+    def _attempt(
+        self, what: str, call: Callable[[], Mapping[str, str] | None], *, files: bool = False
+    ) -> Mapping[str, str] | None:
         """Makes a call to the tracker. One that a retry would not mend is given up."""
         try:
-            call()
+            return call()
         except Exception as error:  # whatever is wrong with a tracker, a job is followed to its end
             if isinstance(error, TrackingError) and error.transient:
                 raise
-            self._refused.append(
-                f"{what} of run {self._ref.run_id} could not be recorded: {str(error) or type(error).__name__}"
-            )
+            text = str(error) or type(error).__name__
+            if files:
+                # What a store of files refuses it refuses for each file: the reason is said once.
+                code = error.code if isinstance(error, TrackingError) else ""
+                line = f"not all files of run {self._ref.run_id} are kept, its other records are: {what}: {text}"
+                self._refused.append((f"files: {code or text}", line))
+            else:
+                line = f"{what} of run {self._ref.run_id} could not be recorded: {text}"
+                self._refused.append((line, line))
+            return None
 
-    def _left(self) -> list[str]:
+    def _end_round(self) -> None:
+        while self._refused:
+            about, line = self._refused.popleft()
+            self._warned.add("refused")
+            self._warn_once(about, line)
+        self._files.begin()
+
+    def _say_back(self) -> None:
+        self._warned.discard("away")
+        self._warn(f"the tracking server {self._ref.uri} is back")
+
+    def _say_files_wait(self, error: TrackingError) -> None:
+        if not self._records.is_failing:  # else it is said already
+            self._warn_once("files wait", f"the files of run {self._ref.run_id} are not kept yet: {error}")
+
+    def _say_files_kept(self) -> None:
+        if "files wait" in self._warned:
+            self._warned.discard("files wait")
+            self._warn(f"the files of run {self._ref.run_id} can be kept again")
+
+    def _records_left(self) -> list[str]:
         points = len(self._points)
         return [*([f"{points} points"] if points else []), *(what for what, _ in (*self._calls, *self._last_calls))]
 
     async def _give_up(self) -> None:
-        self._calls.clear()
-        self._last_calls.clear()
-        if self._delivery is not None:
-            self._delivery.cancel()
-            await asyncio.wait([self._delivery])
+        for calls in (self._calls, self._last_calls, self._file_calls):
+            calls.clear()
+        await self._records.stop()
+        await self._files.stop()
 
     def _warn_once(self, about: str, line: str) -> None:
         if about not in self._warned:
             self._warned.add(about)
             self._warn(line)
-
-
-@functools.cache
-def _pool(pid: int) -> ThreadPoolExecutor:
-    """Returns this process's threads; a fork has none of its parent's."""
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix=f"nemo-tracking-{pid}")

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import importlib
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,20 @@ from typing import Any
 from nemo_airflow.exceptions import ConfigError, NemoAirflowError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import Record
+from nemo_airflow.tracking import reserved
 from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, keep
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, Metric, RunRef, Tracker
-from nemo_airflow.tracking.queue import TrackerQueue
+from nemo_airflow.tracking.buffer import PointBuffer
+from nemo_airflow.tracking.queue import LIMIT, TrackerQueue
 from nemo_airflow.tracking.registry import tracker_from_json
 
 _DRAIN = 120.0
 """Seconds for which a task waits at most for its tracker after the job's end; large outputs are uploaded then."""
 
 _OPEN_AGAIN = 15.0
-_HELD_RECORDS = 10_000
+"""Seconds between two tries to open a run whose tracker is away, and for the last ones after the job's end."""
+
+_LAST_PAUSE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,13 @@ class TrackedRun:
             self.job, experiment=self.experiment, parent=parent, shares_filesystem=self.shares_filesystem
         )
         return dataclasses.replace(self, ref=ref)
+
+    def env_beside(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Returns the variables of an open run that fit those which a user gives the job."""
+        env = dict(self.ref.env) if self.ref else {}
+        if "MLFLOW_EXPERIMENT_NAME" in given:  # MLflow refuses a name and the id of another experiment
+            env.pop("MLFLOW_EXPERIMENT_ID", None)
+        return env
 
     def submitted(self, handle: JobHandle, script: str) -> TrackedRun:
         """Returns the run with where its job was submitted to."""
@@ -111,14 +121,29 @@ class RunSink:
     Args:
         run: The run; it is opened here where it is not.
         warn: Called with what people should know, in one line.
+        open_again: Seconds between two tries to open the run, and for the last ones after the job's end.
+        drain: Seconds for which ``finish`` waits for the tracker at most.
     """
 
-    def __init__(self, run: TrackedRun, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: TrackedRun,
+        warn: Callable[[str], None],
+        *,
+        open_again: float | None = None,
+        drain: float | None = None,
+    ) -> None:
         self._run = run
         self._warn = warn
+        self._open_again = _OPEN_AGAIN if open_again is None else open_again
+        self._drain = _DRAIN if drain is None else drain
         self._queue: TrackerQueue | None = None
-        self._held: deque[Record] = deque(maxlen=_HELD_RECORDS)
+        self._points = PointBuffer(LIMIT)
+        self._held = _Held()
         self._opening: asyncio.Task[None] | None = None
+        self._ending = asyncio.Event()
+        self._refusal: NemoAirflowError | None = None
+        self._refused_tags: set[str] = set()
         self._started_at: float | None = None
 
     def record(self, record: Record) -> None:
@@ -128,7 +153,7 @@ class RunSink:
         if self._queue is not None:
             self._put(self._queue, record)
             return
-        self._held.append(record)
+        self._hold(record)
         if self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
 
@@ -136,11 +161,14 @@ class RunSink:
         """Records how the job ended, and keeps its log and outputs; waits a bounded time for the tracker."""
         if self._queue is None and self._run.ref is not None:
             self._open_queue(self._run)
-        if self._opening is not None and self._queue is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._opening, _OPEN_AGAIN)
+        self._ending.set()
         if self._queue is None:
-            self._warn("the tracking server was away until the end: this run is not recorded")
+            if self._opening is None or self._opening.done():  # it had no record, or was refused: that may have changed
+                self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._opening, self._open_again)
+        if self._queue is None:
+            self._warn(f"this run is not recorded: {self._refusal or 'the tracker did not answer'}")
             return False
         kept = folder / "kept"
         await asyncio.to_thread(self._gather, folder, kept)
@@ -150,16 +178,19 @@ class RunSink:
         self._queue.put_artifacts(kept)
         self._queue.put_ended(status, error=error)
         self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED)
-        return await self._queue.drain(_DRAIN)
+        return await self._queue.drain(self._drain)
 
     def _gather(self, folder: Path, kept: Path) -> None:
         try:
             collector = load_collector(self._run.collector)
             keep(collector, self._run.job, folder / "outputs", kept)
-        except ConfigError as error:
-            self._warn(f"{error}; all outputs are kept")
+        except Exception as error:  # noqa: BLE001 - a collector is user code, and the job has ended well without it
+            reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            self._warn(f"the collector {self._run.collector!r} failed, so all outputs are kept: {reason}")
             keep(CollectEverything(), self._run.job, folder / "outputs", kept)
-        log = kept / "nemo_airflow" / "log.txt"
+        if name := reserved.move_aside(kept):
+            self._warn(f"outputs of the job named {reserved.RECORD!r}, as the record of its run, are kept as {name!r}")
+        log = kept / reserved.RECORD / "log.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         (folder / "log.txt").rename(log)
 
@@ -179,48 +210,97 @@ class RunSink:
         while True:
             try:
                 run = await asyncio.to_thread(self._run.open)
-            except TrackingError:
-                await asyncio.sleep(_OPEN_AGAIN)
-                continue
-            except NemoAirflowError as error:  # waiting would not mend it
-                self._warn(f"this run is not tracked: {error}")
+            except NemoAirflowError as error:
+                known = self._refusal is not None and str(self._refusal) == str(error)
+                self._refusal = error
+                if isinstance(error, TrackingError) and error.transient:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._ending.wait(), self._open_again)
+                    if self._ending.is_set():
+                        await asyncio.sleep(min(_LAST_PAUSE, self._open_again))
+                    continue
+                if not known:  # waiting would not mend it
+                    self._warn(f"this run is not tracked, once more it is tried at the job's end: {error}")
                 return
+            dropped = self._points.dropped
             self._warn(
-                "the tracking server can be reached again: the run is recorded from here on, with all that came before"
+                f"run {run.ref.run_id if run.ref else ''} is open now, and is recorded from here on, with "
+                + (f"what came before but the {dropped} oldest points" if dropped else "all that came before")
             )
             self._open_queue(run)
             return
 
     def _open_queue(self, run: TrackedRun) -> None:
         assert run.ref is not None  # noqa: S101 - for the type checker: callers have looked
-        self._queue = TrackerQueue(run.tracker, run.ref, warn=self._warn)
+        self._queue = TrackerQueue(run.tracker, run.ref, warn=self._warn, points=self._points)
         if run.handle is not None:
             self._queue.put_started(run.handle, run.script)
-        while self._held:
-            self._put(self._queue, self._held.popleft())
+        held, self._held = self._held, _Held()
+        if held.config is not None:
+            self._queue.put_config(held.config)
+        if held.environment is not None:
+            self._queue.put_environment(held.environment)
+        if held.tags:
+            self._queue.put_tags(held.tags)
 
     def _put(self, queue: TrackerQueue, record: Record) -> None:
-        data = record.data
-        if record.type == "metrics":
-            queue.put_metrics(
-                [Metric(str(name), float(value), int(step), float(ts)) for name, value, step, ts in data["points"]],
-                record.end,
-            )
-        elif record.type == "sample":
-            since = self._started_at if self._started_at is not None else record.timestamp
-            step = max(round(record.timestamp - since), 0)  # seconds of the job's life: the same when it is read again
-            points = [
-                Metric(f"system/{name}", float(value), step, record.timestamp) for name, value in data["values"].items()
-            ]
+        if (points := self._points_of(record)) is not None:
             queue.put_metrics(points, record.end)
         elif record.type == "config":
-            queue.put_config(data["plan"])
+            queue.put_config(record.data["plan"])
         elif record.type == "environment":
-            queue.put_environment({name: value for name, value in data.items() if name not in ("v", "type", "ts")})
+            queue.put_environment(_environment_of(record))
+        elif record.type == "tags" and (tags := self._own_tags(record.data["tags"])):
+            queue.put_tags(tags)
+
+    def _hold(self, record: Record) -> None:
+        """Keeps a record until the run is open. Only points can be dropped, and these are counted."""
+        if (points := self._points_of(record)) is not None:
+            self._points.put(points, record.end)
+        elif record.type == "config":
+            self._held.config = record.data["plan"]
+        elif record.type == "environment":
+            self._held.environment = _environment_of(record)
         elif record.type == "tags":
-            queue.put_tags(data["tags"])
-        elif record.type == "start":
+            self._held.tags |= self._own_tags(record.data["tags"])
+
+    def _points_of(self, record: Record) -> list[Metric] | None:
+        """Returns the points of a record; None where it is not one of points."""
+        if record.type == "metrics":
+            points = record.data["points"]
+            return [Metric(str(name), float(value), int(step), float(ts)) for name, value, step, ts in points]
+        if record.type == "sample":
+            since = self._started_at if self._started_at is not None else record.timestamp
+            step = max(round(record.timestamp - since), 0)  # seconds of the job's life: the same when it is read again
+            values = record.data["values"]
+            return [Metric(f"system/{name}", float(value), step, record.timestamp) for name, value in values.items()]
+        if record.type == "start":
             self._started_at = record.timestamp
+        return None
+
+    def _own_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the tags that are the job's to set; the others are named in one warning."""
+        allowed, refused = reserved.split_tags(tags)
+        if fresh := sorted(set(refused) - self._refused_tags):
+            self._refused_tags |= set(fresh)
+            self._warn(
+                f"the job may not set the tags {', '.join(fresh)}, by which its run is found and judged: "
+                "they are left as they are, choose other names"
+            )
+        return allowed
+
+
+@dataclasses.dataclass
+class _Held:
+    """The records that a job has once, and its tags, while its run is not open: the newest of each."""
+
+    config: Mapping[str, Any] | None = None
+    environment: Mapping[str, Any] | None = None
+    tags: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _environment_of(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in record.data.items() if name not in ("v", "type", "ts")}
 
 
 def open_run(

@@ -3,7 +3,6 @@
 import datetime
 import itertools
 import json
-import socket
 from pathlib import Path
 
 import operator_jobs as jobs
@@ -13,6 +12,7 @@ from dag_database import register
 from mlflow import MlflowClient
 
 from nemo_airflow import Config, LocalExecutor, MLflowTracker, NemoRunOperator, Recipe
+from nemo_airflow.cli.ports import hold_port, port_of
 from nemo_airflow.config import plan as plans
 from nemo_airflow.packaging.store import open_store
 from nemo_airflow.packaging.store.trees import get_tree
@@ -76,12 +76,12 @@ def test_what_a_recipe_resolved_to_is_the_runs_config_and_outputs_are_in_the_sha
     assert (tmp_path / "again" / "model.txt").read_text() == "big"
 
 
-def test_a_tracker_that_is_down_does_not_lose_the_job(tmp_path):
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        port = nobody.getsockname()[1]
+def test_a_tracker_that_is_down_does_not_lose_the_job(tmp_path, monkeypatch):
+    monkeypatch.setattr("nemo_airflow.tracking.run._OPEN_AGAIN", 0.5)
     marker = tmp_path / "ran"
     config = Config(jobs.fail_until, marker=str(marker), runs=1)
-    _, states = run(tmp_path, MLflowTracker(tracking_uri=f"http://127.0.0.1:{port}"), config)
+    with hold_port() as nobody:
+        tracker = MLflowTracker(tracking_uri=f"http://127.0.0.1:{port_of(nobody)}")
+        _, states = run(tmp_path, tracker, config)
     assert states == {"t": "success"}
     assert marker.read_text() == "x"

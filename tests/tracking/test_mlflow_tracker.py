@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,6 +79,31 @@ def test_tasks_of_one_dag_run_have_one_parent(tracker: MLflowTracker, client: Ml
     assert client.get_run(refs[0].parent_id).info.run_name == 'retrain it\'s "quoted" 100%'
 
 
+def test_a_parent_ends_with_the_last_of_its_jobs(tracker: MLflowTracker, client: MlflowClient) -> None:
+    first, last = (open_run(tracker, make_job(f"parallel-{n}"), parent="parallel jobs") for n in range(2))
+    tracker.ended(first, JobStatus(JobState.SUCCEEDED))
+    tracker.close_parent(first, succeeded=True)
+    assert client.get_run(first.parent_id).info.status == "RUNNING"
+    tracker.ended(last, JobStatus(JobState.SUCCEEDED))
+    tracker.close_parent(last, succeeded=True)
+    parent = client.get_run(first.parent_id).info
+    assert parent.status == "FINISHED"
+    assert parent.end_time >= client.get_run(last.run_id).info.end_time
+
+
+def test_a_parent_stays_failed_while_other_jobs_succeed_and_ends_with_the_last(
+    tracker: MLflowTracker, client: MlflowClient
+) -> None:
+    failed, last = (open_run(tracker, make_job(f"one-fails-{n}"), parent="one fails") for n in range(2))
+    tracker.ended(failed, JobStatus(JobState.FAILED))
+    tracker.close_parent(failed, succeeded=False)
+    tracker.ended(last, JobStatus(JobState.SUCCEEDED))
+    tracker.close_parent(last, succeeded=True)
+    parent = client.get_run(failed.parent_id).info
+    assert parent.status == "FAILED"
+    assert parent.end_time >= client.get_run(last.run_id).info.end_time
+
+
 def test_a_try_that_is_attached_again_goes_on_with_its_run(
     tracker: MLflowTracker, job: Job, opened: RunRef, client: MlflowClient
 ) -> None:
@@ -110,7 +134,7 @@ def test_a_parameter_that_is_resolved_otherwise_is_a_warning(
 ) -> None:
     resolved = {"version": 1, "root": {**PLAN["root"], "lr": 0.2, "added": True}}  # type: ignore[dict-item]
     with caplog.at_level(logging.WARNING):
-        tracker.config(opened, resolved)
+        tracker.documents(opened, tracker.config(opened, resolved))
     assert "another one of: lr" in caplog.text
     run = client.get_run(opened.run_id)
     assert run.data.params["lr"] == "0.1"
@@ -122,14 +146,14 @@ def test_a_parameter_that_is_resolved_otherwise_is_a_warning(
 def test_where_and_in_what_the_job_ran_is_recorded(
     tracker: MLflowTracker, opened: RunRef, client: MlflowClient, artifact: Callable[[str], str]
 ) -> None:
-    tracker.started(opened, JobHandle("key", "slurm", "4711", "cluster-a"), "#!/bin/sh\ntrue\n")
+    script = tracker.started(opened, JobHandle("key", "slurm", "4711", "cluster-a"), "#!/bin/sh\ntrue\n")
     environment = {
         "python": "3.11.7",
         "host": "n1",
         "packages": {"numpy": "2.1", "attrs": "24"},
         "gpus": [{"name": "H100"}],
     }
-    tracker.environment(opened, environment)
+    tracker.documents(opened, {**script, **tracker.environment(opened, environment)})
     tracker.tag(opened, {"dataset": "digits", "odd+name": "1", "empty": ""})
     tags = client.get_run(opened.run_id).data.tags
     assert (tags["nemo_airflow.backend"], tags["nemo_airflow.job_id"], tags["nemo_airflow.cluster"]) == (
@@ -168,7 +192,8 @@ def test_the_error_is_a_tag_and_its_traceback_an_artifact(
     tracker: MLflowTracker, opened: RunRef, client: MlflowClient, artifact: Callable[[str], str]
 ) -> None:
     error = "ValueError: no\n\nTraceback ...\n" + "x" * 1000
-    tracker.ended(opened, JobStatus(JobState.FAILED, 1, FailureKind.USER_ERROR, "ValueError: no"), error=error)
+    status = JobStatus(JobState.FAILED, 1, FailureKind.USER_ERROR, "ValueError: no")
+    tracker.documents(opened, tracker.ended(opened, status, error=error))
     assert client.get_run(opened.run_id).data.tags["nemo_airflow.error"] == error[:500]
     assert artifact("nemo_airflow/traceback.txt") == error
 
@@ -188,18 +213,6 @@ def test_files_are_kept_with_their_paths_and_links_are_not(
     assert (kept / "model.bin").read_bytes() == b"\0\1"
     assert (kept / "deep" / "er" / "naïve :23:1 100:25:.txt").read_text() == "text"
     assert not (kept / "link").exists()
-
-
-def test_user_code_in_the_job_logs_into_the_same_run(
-    tracker: MLflowTracker, opened: RunRef, client: MlflowClient
-) -> None:
-    code = "import mlflow\nwith mlflow.start_run(): mlflow.log_metric('from_user', 3)"
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, **opened.env}, check=True, capture_output=True)
-    run = client.get_run(opened.run_id)
-    assert run.data.metrics == {"from_user": 3}
-    assert run.info.status == "FINISHED"  # as MLflow has it, which cannot know how the job ends
-    tracker.ended(opened, JobStatus(JobState.FAILED, 1))
-    assert client.get_run(opened.run_id).info.status == "FAILED"
 
 
 def test_the_job_is_told_of_its_run_where_it_can_reach_the_store(tracker: MLflowTracker, uri: str) -> None:

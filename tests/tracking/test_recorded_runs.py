@@ -55,7 +55,8 @@ def tracked(tracker: MLflowTracker, name: str, plan: Any = PLAN, **package: Any)
         **package,
     }  # other code, another digest
     ref = open_run(tracker, make_job(name, plan=plan, package=make_package(**content)))
-    tracker.environment(ref, {**ENVIRONMENT, **({"packages": {"torch": "2.4", "new": "1"}} if "2" in name else {})})
+    other = {"packages": {"torch": "2.4", "new": "1"}} if "2" in name else {}
+    tracker.documents(ref, tracker.environment(ref, {**ENVIRONMENT, **other}))
     return ref
 
 

@@ -42,7 +42,7 @@ def one_to_kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.kill()
+        server.close()
 
 
 @pytest.fixture
@@ -168,17 +168,18 @@ class Stubborn(MLflowTracker):
         assert self.go_on.wait(60)
         self.seen.append("tags")
 
-    def config(self, ref: RunRef, plan: Mapping[str, object]) -> None:
+    def config(self, ref: RunRef, plan: Mapping[str, object]) -> Mapping[str, str]:
         raise TrackingError("the server refuses")
 
     def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
         self.seen.append("metrics")
 
-    def environment(self, ref: RunRef, environment: Mapping[str, object]) -> None:
+    def environment(self, ref: RunRef, environment: Mapping[str, object]) -> Mapping[str, str]:
         raise ZeroDivisionError
 
-    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> None:
+    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> Mapping[str, str]:
         self.seen.append("ended")
+        return {}
 
 
 async def test_the_event_loop_goes_on_while_the_tracker_waits(warnings: list[str]) -> None:

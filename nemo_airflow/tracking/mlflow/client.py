@@ -20,7 +20,13 @@ from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow.address import shown
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
-from nemo_airflow.tracking.mlflow.store import TRANSIENT_CODES, Run, read_from_repository, upload_to_repository
+from nemo_airflow.tracking.mlflow.store import (
+    TRANSIENT_CODES,
+    Run,
+    read_from_repository,
+    search_filter,
+    upload_to_repository,
+)
 
 
 class ClientStore:
@@ -55,10 +61,10 @@ class ClientStore:
         with self._errors():
             return _run(self._client.create_run(experiment_id, start_time=start_ms, tags=dict(tags), run_name=name))
 
-    def search(self, experiment_id: str, tag: str, value: str) -> list[Run]:
+    def search(self, experiment_id: str, tag: str, value: str, *, running: bool = False) -> list[Run]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
-            return [_run(run) for run in self._client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'")]
+            return [_run(run) for run in self._client.search_runs([experiment_id], search_filter(tag, value, running))]
 
     def tag_values(self, tag: str) -> set[str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""

@@ -27,6 +27,7 @@ from nemo_airflow.tracking.mlflow.store import (
     Credentials,
     Run,
     read_from_repository,
+    search_filter,
     upload_to_repository,
 )
 
@@ -90,11 +91,11 @@ class RestStore:
         body = {"experiment_id": experiment_id, "run_name": name, "start_time": start_ms, "tags": _pairs(tags)}
         return _run(self._post("runs/create", body)["run"])
 
-    def search(self, experiment_id: str, tag: str, value: str) -> list[Run]:
+    def search(self, experiment_id: str, tag: str, value: str, *, running: bool = False) -> list[Run]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         body = {
             "experiment_ids": [experiment_id],
-            "filter": f"tags.`{tag}` = '{value}'",
+            "filter": search_filter(tag, value, running),
             "run_view_type": "ACTIVE_ONLY",
             "max_results": 1000,
         }
@@ -170,9 +171,11 @@ class RestStore:
         base = self._artifact_base(where)
         with concurrent.futures.ThreadPoolExecutor(_UPLOADS_AT_ONCE, thread_name_prefix="nemo-upload") as pool:
             puts = [pool.submit(self._put, f"{base}/{quote(path)}", file) for path, file in files.items()]
-        # All are tried: one file that is refused must not cost the others.
-        for put in puts:
-            put.result()
+        # All are tried: one file that is refused must not cost the others, of which some may need another try.
+        errors = [error for put in puts if (error := put.exception()) is not None]
+        errors.sort(key=lambda error: not (isinstance(error, TrackingError) and error.transient))
+        if errors:
+            raise errors[0]
         return None
 
     def read(self, run: Run, path: str) -> bytes | None:

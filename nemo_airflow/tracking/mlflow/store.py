@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from nemo_airflow.exceptions import MissingExtraError, TrackingError
 from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.mlflow import artifact_errors
 
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -95,8 +96,8 @@ class Store(Protocol):
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
         """Makes a run."""
 
-    def search(self, experiment_id: str, tag: str, value: str) -> list[Run]:
-        """Returns the runs, deleted ones left out, that have the tag."""
+    def search(self, experiment_id: str, tag: str, value: str, *, running: bool = False) -> list[Run]:
+        """Returns at most 1,000 runs that have the tag, without deleted ones; only running ones where asked to."""
 
     def tag_values(self, tag: str) -> set[str]:
         """Returns the values that a tag has in any run, deleted runs and experiments left out."""
@@ -133,6 +134,9 @@ class Store(Protocol):
         """Returns a small artifact by its path in the run, or None when the run has none of that path."""
 
 
+_REFUSALS = 3
+"""Files that an artifact store may refuse, before it has taken one, until the others are not tried."""
+
 _lock = threading.Lock()
 
 
@@ -161,22 +165,51 @@ def _open_store(uri: str, credentials: Credentials, pid: int) -> Store:  # a for
         raise MissingExtraError(f"MLflowTracker(tracking_uri={uri!r})", "mlflow") from error
 
 
+def search_filter(tag: str, value: str, running: bool) -> str:
+    """Returns MLflow's filter for the runs that have a tag."""
+    return f"tags.`{tag}` = '{value}'" + (" AND attributes.status = 'RUNNING'" if running else "")
+
+
 def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str) -> None:
-    """Keeps files in the artifact store that the run names: a folder, S3, Google Cloud Storage ..."""
+    """Keeps files in the artifact store that the run names: a folder, S3, Google Cloud Storage ...
+
+    Raises:
+        TrackingError: Some files were refused, and the others were tried; or no store of that kind can be used.
+    """
     try:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     except ImportError as error:
         raise MissingExtraError(f"Keeping artifacts in {run.artifact_uri}", "mlflow") from error
     try:
         repository = get_artifact_repository(run.artifact_uri, tracking_uri=tracking_uri)
-        with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
-            for path, file in files.items():
-                folder, _, name = path.rpartition("/")
+    except Exception as error:  # nothing was sent yet: no store of that scheme, or its package is missing
+        raise _refused(run, error, transient=False) from error
+    refused: Exception | None = None
+    kept = failures = 0
+    with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
+        for path, file in files.items():
+            folder, _, name = path.rpartition("/")
+            try:
                 if name != file.name:  # a repository takes the file's own name
                     file = Path(shutil.copyfile(file, Path(scratch, name)))
                 repository.log_artifact(str(file), folder or None)
-    except Exception as error:  # each artifact store raises the errors of its own client library
-        raise TrackingError(f"cannot keep artifacts in {run.artifact_uri}: {error}", transient=True) from error
+                kept += 1
+            except Exception as error:  # each artifact store raises the errors of its own client library
+                if not artifact_errors.is_permanent(error):
+                    raise _refused(run, error, transient=True) from error
+                refused, failures = refused or error, failures + 1
+                if not kept and failures >= _REFUSALS:
+                    break
+    if refused is not None:
+        raise _refused(run, refused, transient=False) from refused
+
+
+def _refused(run: Run, error: Exception, *, transient: bool) -> TrackingError:
+    return TrackingError(
+        f"cannot keep artifacts in {run.artifact_uri}: {artifact_errors.describe(error)}",
+        transient=transient,
+        code=artifact_errors.code_of(error),
+    )
 
 
 def read_from_repository(run: Run, path: str, tracking_uri: str) -> bytes | None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import tenacity
 
 from nemo_airflow import settings
 from nemo_airflow.connections import redact
-from nemo_airflow.exceptions import SettingsError, TrackingError
+from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.runner.plan import has_recipes
 from nemo_airflow.tracking.artifacts import files_under
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 _OPEN_LIMIT = 20.0
 """Seconds for which opening a run is tried: a task waits for it before it submits its job."""
+
+_DESCRIBE_LIMIT = 20.0
+"""Seconds for which a task waits for the artifact store before it submits its job."""
 
 _STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.CANCELLED: "KILLED"}
 
@@ -45,7 +49,7 @@ class MLflowTracker(Tracker):
         experiment: Name of the experiment, in place of the one that the operator gives.
         tags: Further tags for every run.
         log_system_metrics: Whether the samples of CPU, memory and GPUs are kept.
-        share: Whether the job is told of its run, so that ``mlflow`` in user code logs into it.
+        share: Whether the job is told of its run, so that runs of ``mlflow`` in user code are below it.
             None: when the job can reach the store, which is a server that needs no login, or a
             file on a disk that the job sees.
         ui_url: Address of an MLflow page that shows this store, for links. None:
@@ -108,31 +112,25 @@ class MLflowTracker(Tracker):
             run_id=run.run_id,
             parent_id=above.run_id if above else "",
             url=address.run_page(self.ui_url or settings.mlflow_page() or uri, experiment_id, run.run_id),
-            env={
-                "MLFLOW_TRACKING_URI": uri if uri.startswith("sqlite:") else address.shown(uri),
-                "MLFLOW_RUN_ID": run.run_id,
-            }
-            if share
-            else {},
+            env=_env(uri, experiment_id, run.run_id) if share else {},
         )
         if not run.params.keys() - {runs.STANDS_FOR}:
             self._describe(store, run, job)
         return ref
 
-    def started(self, ref: RunRef, handle: JobHandle, script: str) -> None:
+    def started(self, ref: RunRef, handle: JobHandle, script: str) -> Mapping[str, str]:
         """See :meth:`Tracker.started`."""
         store = self._store(ref)
         _persist(lambda: store.log(ref.run_id, tags=fields.tags_of_handle(handle)))
-        _upload(store, store.run(ref.run_id), {"nemo_airflow/job_script.txt": redact(script)})
+        return {"nemo_airflow/job_script.txt": redact(script)}
 
-    def config(self, ref: RunRef, plan: Mapping[str, Any]) -> None:
+    def config(self, ref: RunRef, plan: Mapping[str, Any]) -> Mapping[str, str]:
         """See :meth:`Tracker.config`. A parameter that has another value already keeps it."""
         store = self._store(ref)
-        run = store.run(ref.run_id)
-        _write_params(store, run, fields.params_of(plan))
-        _upload(store, run, _plan_files(plan))
+        _write_params(store, store.run(ref.run_id), fields.params_of(plan))
+        return _plan_files(plan)
 
-    def environment(self, ref: RunRef, environment: Mapping[str, Any]) -> None:
+    def environment(self, ref: RunRef, environment: Mapping[str, Any]) -> Mapping[str, str]:
         """See :meth:`Tracker.environment`."""
         store = self._store(ref)
         if tags := fields.tags_of_environment(environment):
@@ -140,7 +138,7 @@ class MLflowTracker(Tracker):
         files = {"nemo_airflow/environment.json": redact(_json(environment))}
         if requirements := fields.requirements_of(environment):
             files["nemo_airflow/requirements.txt"] = requirements
-        _upload(store, store.run(ref.run_id), files)
+        return files
 
     def tag(self, ref: RunRef, tags: Mapping[str, str]) -> None:
         """See :meth:`Tracker.tag`."""
@@ -161,37 +159,46 @@ class MLflowTracker(Tracker):
         points.forget(store, ref.run_id)
         return points.read_mark(store.run(ref.run_id).tags.get(fields.MARK))
 
+    def documents(self, ref: RunRef, texts: Mapping[str, str]) -> None:
+        """See :meth:`Tracker.documents`."""
+        store = self._store(ref)
+        _upload(store, store.run(ref.run_id), texts)
+
     def artifacts(self, ref: RunRef, folder: Path) -> None:
         """See :meth:`Tracker.artifacts`. Links are left out: they may lead outside the folder."""
         if files := {fields.clean_path(path.as_posix()): folder / path for path in files_under(folder)}:
             store = self._store(ref)
             store.upload(store.run(ref.run_id), files)
 
-    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> None:
+    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> Mapping[str, str]:
         """See :meth:`Tracker.ended`."""
         store = self._store(ref)
         run = store.run(ref.run_id)
         if run.tags.get(fields.STATE):
-            return
-        if error:
-            _upload(store, run, {"nemo_airflow/traceback.txt": redact(error)})
+            return {}
         # The status, though user code in the job may have ended the run already: it cannot know how the job ended.
         store.set_status(ref.run_id, _STATUS.get(status.state, "FAILED"), _now())
         store.log(ref.run_id, tags=fields.tags_of_end(status, error))
         points.forget(store, ref.run_id)
         runs.delete_ghosts(store, run)
+        if ref.env:
+            # Those that user code began below the job's: it cannot end them where it was killed.
+            for below in store.search(ref.experiment_id, fields.PARENT, ref.run_id, running=True):
+                store.set_status(below.run_id, _STATUS.get(status.state, "FAILED"), _now())
+        return {"nemo_airflow/traceback.txt": redact(error)} if error else {}
 
     def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
         """See :meth:`Tracker.close_parent`."""
         if not ref.parent_id:
             return
         store = self._store(ref)
-        status = "FINISHED" if succeeded else "FAILED"
-        now = store.run(ref.parent_id).status
-        if succeeded and now == "FAILED":  # by another task, which has not been tried again: that would have opened it
-            return
-        if now != status:
-            store.set_status(ref.parent_id, status, _now())
+        if not succeeded:
+            store.set_status(ref.parent_id, "FAILED", _now())
+        elif store.run(ref.parent_id).status == "FAILED":
+            # By another task, which has not been tried again: that would have opened it.
+            store.set_status(ref.parent_id, "FAILED", _now())
+        elif not store.search(ref.experiment_id, fields.PARENT, ref.parent_id, running=True):
+            store.set_status(ref.parent_id, "FINISHED", _now())
 
     @property
     def _masked_tags(self) -> dict[str, str]:
@@ -241,12 +248,53 @@ class MLflowTracker(Tracker):
         if job.package and job.package.patch:
             files["nemo_airflow/patch.diff"] = redact(job.package.patch).encode("utf-8", "surrogateescape")
         try:
-            _upload(store, run, files)
+            _within(_DESCRIBE_LIMIT, lambda: _upload(store, run, files))
+        except NemoAirflowError as error:
+            what = "plan and patch" if len(files) > 1 else "plan"
+            _log.warning("the %s of run %s could not be kept as files: %s", what, run.run_id, error)
+        try:
             # Last: a run that has them is described. Of a recipe only the job knows them, and they are written once.
             if not has_recipes(job.plan):
                 _write_params(store, run, fields.params_of(job.plan))
         except TrackingError as error:
             _log.warning("the config of run %s is not recorded yet: %s", run.run_id, error)
+
+
+def _env(uri: str, experiment_id: str, run_id: str) -> dict[str, str]:
+    """Returns what makes the runs of user code children of the job's run, in its experiment.
+
+    Not MLFLOW_RUN_ID: with it the first run that user code starts is the job's own. MLflow refuses that after
+    ``set_experiment``, gives the job's run the other one's name, and makes no later run a child of it.
+    """
+    return {
+        "MLFLOW_TRACKING_URI": uri if uri.startswith("sqlite:") else address.shown(uri),
+        "MLFLOW_EXPERIMENT_ID": experiment_id,
+        "MLFLOW_RUN_CONTEXT": json.dumps({fields.PARENT: run_id}),
+        "NEMO_AIRFLOW_RUN_ID": run_id,
+    }
+
+
+def _within(seconds: float, call: Callable[[], None]) -> None:
+    """Makes a call that may hang, as MLflow's clients of artifact stores do.
+
+    Raises:
+        TrackingError: It did not return in time. It goes on, and does not keep the process from ending.
+    """
+    errors: list[Exception] = []
+
+    def make() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=make, name="nemo-tracking-describe", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TrackingError(f"the artifact store did not answer within {seconds:.0f} s", transient=True)
+    if errors:
+        raise errors[0]
 
 
 def _write_params(store: Store, run: Run, params: Mapping[str, str]) -> None:

@@ -1,0 +1,287 @@
+"""What a sink records of a job while a store of files refuses, hangs or is away, and what a job may not overwrite."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from tracking_cases import PLAN, Server, wait_until
+
+from nemo_airflow.cli.ports import hold_port, port_of
+from nemo_airflow.job import Job, JobState, JobStatus
+from nemo_airflow.stream import Record
+from nemo_airflow.tracking.artifacts import ArtifactCollector
+from nemo_airflow.tracking.base import RunRef
+from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.tracking.run import RunSink, TrackedRun
+
+START = 1_700_000_000.0
+SUCCEEDED = JobStatus(JobState.SUCCEEDED, 0)
+
+
+def records(count: int = 3) -> list[Record]:
+    """The stream of a small job."""
+    head: list[tuple[str, dict[str, object]]] = [
+        ("start", {}),
+        ("config", {"plan": {"version": 1, "root": {**PLAN["root"], "resolved": 1}}}),  # type: ignore[dict-item]
+        ("environment", {"python": "3.11.7", "host": "n1"}),
+        ("tags", {"tags": {"dataset": "digits"}}),
+    ]
+    points = [("metrics", {"points": [["loss", 1.0 / (step + 1), step, START + step]]}) for step in range(count)]
+    return [
+        Record(kind, data, timestamp=START + number, end=100 * (number + 1))
+        for number, (kind, data) in enumerate([*head, *points])
+    ]
+
+
+def outcome(folder: Path, outputs: dict[str, str]) -> Path:
+    """Returns a folder as a follower hands it over."""
+    (folder / "outputs").mkdir(parents=True)
+    for name, text in outputs.items():
+        (folder / "outputs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "outputs" / name).write_text(text)
+    (folder / "log.txt").write_text("a line\n")
+    return folder
+
+
+def follow(
+    run: TrackedRun,
+    folder: Path,
+    stream: Iterable[Record] = (),
+    *,
+    drain: float = 60,
+    open_again: float = 60,
+    before_the_end: Callable[[], None] = lambda: None,
+) -> tuple[bool, list[str]]:
+    """Passes a stream to a sink as a follower does; returns whether everything was kept, and the warnings."""
+    warnings: list[str] = []
+
+    async def all_of_it() -> bool:
+        sink = RunSink(run, warnings.append, open_again=open_again, drain=drain)
+        for record in stream or records():
+            sink.record(record)
+        await asyncio.to_thread(before_the_end)
+        return await sink.finish(SUCCEEDED, folder, "", collected=True)
+
+    return asyncio.run(all_of_it()), warnings
+
+
+def records_of(uri: str, run: TrackedRun) -> tuple[str, dict[str, str], dict[str, float], dict[str, str]]:
+    assert run.ref is not None
+    found = MlflowClient(uri).get_run(run.ref.run_id)
+    return found.info.status, found.data.params, found.data.metrics, found.data.tags
+
+
+def assert_recorded(uri: str, run: TrackedRun) -> None:
+    status, params, metrics, tags = records_of(uri, run)
+    assert status == "FINISHED"
+    assert {"lr": "0.1", "resolved": "1"}.items() <= params.items()
+    assert metrics == {"loss": pytest.approx(1 / 3)}
+    assert {"dataset": "digits", "nemo_airflow.host": "n1", "nemo_airflow.state": "succeeded"}.items() <= tags.items()
+
+
+REFUSING = {
+    "a-plain-file": "file://{folder}/plain/below",
+    "a-name-too-long": "file://{folder}/" + "n" * 300,
+    "no-such-scheme": "nosuch://somewhere/x",
+    "no-library-of-hdfs": "hdfs://namenode/x",
+    "no-login-to-s3": "s3://no-such-bucket/x",
+}
+
+
+@pytest.mark.parametrize("location", REFUSING.values(), ids=REFUSING)
+def test_a_store_that_refuses_files_costs_the_files_alone(
+    location: str, database: str, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "plain").write_text("no folder")
+    MlflowClient(database).create_experiment(job.key, location.format(folder=tmp_path))
+    run = TrackedRun(MLflowTracker(tracking_uri=database), job, job.key, shares_filesystem=False).open()
+    # Were the refusal taken for an outage, this would wait longer than the test may last.
+    kept, warnings = follow(run, outcome(tmp_path / "job", {"model.txt": "weights"}), drain=3600)
+    assert not kept
+    assert_recorded(database, run)
+    assert len(warnings) == 1, warnings
+    assert warnings[0].startswith(f"not all files of run {run.ref and run.ref.run_id} are kept, its other records are")
+
+
+def test_one_file_that_is_refused_costs_no_other(database: str, job: Job, tmp_path: Path) -> None:
+    root = tmp_path / "artifacts"
+    MlflowClient(database).create_experiment(job.key, root.as_uri())
+    run = TrackedRun(MLflowTracker(tracking_uri=database), job, job.key, shares_filesystem=False).open()
+    assert run.ref is not None
+    (root / run.ref.run_id / "artifacts" / "blocked").write_text("a file where a folder should be")
+    outputs = {"a.txt": "1", "blocked/b.txt": "2", "z.txt": "3"}
+    kept, warnings = follow(run, outcome(tmp_path / "job", outputs))
+    assert not kept
+    files = {file.path for file in MlflowClient(database).list_artifacts(run.ref.run_id)}
+    assert {"a.txt", "z.txt", "nemo_airflow"} <= files
+    assert len(warnings) == 1
+    assert "blocked" in warnings[0]
+
+
+class HangingTracker(MLflowTracker):
+    """MLflow whose store of files does not answer until it is told to."""
+
+    go_on = threading.Event()
+    asked = threading.Event()
+
+    def documents(self, ref: RunRef, texts: object) -> None:
+        self.asked.set()
+        assert self.go_on.wait(60)
+
+    def artifacts(self, ref: RunRef, folder: Path) -> None:
+        self.documents(ref, {})
+
+
+def test_a_store_of_files_that_hangs_holds_up_no_record(database: str, job: Job, tmp_path: Path) -> None:
+    tracker = HangingTracker(tracking_uri=database)
+    run = TrackedRun(tracker, job, "hanging", shares_filesystem=False).open()
+    try:
+        kept, warnings = follow(
+            run,
+            outcome(tmp_path / "job", {"model.txt": "weights"}),
+            drain=15,
+            before_the_end=lambda: wait_until(tracker.asked.is_set, 30),
+        )
+    finally:
+        tracker.go_on.set()
+    assert not kept
+    assert_recorded(database, run)
+    (warning,) = warnings
+    assert "did not take in time" in warning
+    assert warning.endswith("the artifacts")
+    assert "the job's end" not in warning
+
+
+def test_a_store_of_files_that_is_away_is_asked_again_and_costs_no_record(
+    database: str, job: Job, tmp_path: Path
+) -> None:
+    with hold_port() as nobody:
+        MlflowClient(database).create_experiment(job.key, f"ftp://127.0.0.1:{port_of(nobody)}/away")
+        run = TrackedRun(MLflowTracker(tracking_uri=database), job, job.key, shares_filesystem=False).open()
+        kept, warnings = follow(run, outcome(tmp_path / "job", {"model.txt": "weights"}), drain=20)
+    assert not kept
+    assert_recorded(database, run)
+    assert len(warnings) == 2, warnings
+    assert "files of run" in warnings[0]
+    assert "not kept yet" in warnings[0]
+    assert "Connection refused" in warnings[0]
+    assert "did not take in time" in warnings[1]
+
+
+@pytest.fixture
+def late_server(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Server]:
+    server = Server(tmp_path_factory.mktemp("late-server"))
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def test_a_tracker_away_at_the_start_gets_all_but_the_oldest_points(
+    late_server: Server, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nemo_airflow.tracking.run.LIMIT", 1000)
+    run = TrackedRun(MLflowTracker(tracking_uri=late_server.uri), job, "late", shares_filesystem=False)
+    kept, warnings = follow(
+        run,
+        outcome(tmp_path / "job", {}),
+        records(2500),
+        drain=200,
+        before_the_end=late_server.start,
+    )
+    assert not kept
+    client = MlflowClient(late_server.uri)
+    (found,) = client.search_runs(
+        [client.get_experiment_by_name("late").experiment_id], "tags.`nemo_airflow.state` = 'succeeded'"
+    )
+    assert {"lr": "0.1", "resolved": "1"}.items() <= found.data.params.items()
+    assert found.data.tags["nemo_airflow.host"] == "n1"
+    assert found.data.tags["dataset"] == "digits"
+    steps = {point.step for point in client.get_metric_history(found.info.run_id, "loss")}
+    dropped = 2500 - len(steps)
+    assert steps == set(range(dropped, 2500))
+    assert f"with what came before but the {dropped} oldest points" in warnings[0]
+    assert f"{dropped} points of run {found.info.run_id} were dropped" in warnings[-1]
+
+
+def test_a_tracker_that_refuses_is_named_with_its_reason_and_asked_once_more_at_the_end(
+    database: str, job: Job, tmp_path: Path
+) -> None:
+    client = MlflowClient(database)
+    experiment = client.create_experiment("deleted meanwhile", (tmp_path / "artifacts").as_uri())
+    client.delete_experiment(experiment)
+    run = TrackedRun(MLflowTracker(tracking_uri=database), job, "deleted meanwhile", shares_filesystem=False)
+    kept, warnings = follow(run, outcome(tmp_path / "one", {}))
+    assert not kept
+    assert all("experiment 'deleted meanwhile' was deleted" in line for line in warnings)
+    assert warnings[-1].startswith("this run is not recorded: ")
+    assert not [line for line in warnings if "away" in line]
+
+    kept, warnings = follow(
+        run, outcome(tmp_path / "two", {}), before_the_end=lambda: client.restore_experiment(experiment)
+    )
+    assert kept or [line for line in warnings if "was deleted" in line]
+    assert client.search_runs([experiment], "tags.`nemo_airflow.state` = 'succeeded'")
+
+
+def test_a_job_cannot_overwrite_the_tags_and_files_of_its_record(database: str, job: Job, tmp_path: Path) -> None:
+    run = TrackedRun(MLflowTracker(tracking_uri=database), job, "reserved", shares_filesystem=False).open()
+    before = records_of(database, run)[3]
+    forbidden = {
+        "nemo_airflow.state": "x",
+        "nemo_airflow.key": "x",
+        "nemo_airflow.mark": "999999",
+        "mlflow.parentRunId": "0" * 32,
+    }
+    tags = Record("tags", {"tags": {**forbidden, "mine": "1"}}, timestamp=START, end=10_000)
+    outputs = {"nemo_airflow/plan.json": "not the plan", "nemo_airflow/log.txt": "not the log", "model.txt": "w"}
+    kept, warnings = follow(run, outcome(tmp_path / "job", outputs), [*records(), tags, tags])
+    assert kept
+    status, _, metrics, after = records_of(database, run)
+    assert (status, after["nemo_airflow.state"], after["mine"]) == ("FINISHED", "succeeded", "1")
+    assert {name: after[name] for name in ("nemo_airflow.key", "mlflow.parentRunId")} == {
+        name: before[name] for name in ("nemo_airflow.key", "mlflow.parentRunId")
+    }
+    assert metrics
+    (about_tags,) = (line for line in warnings if "may not set the tags" in line)
+    assert all(name in about_tags for name in forbidden)
+    (about_files,) = (line for line in warnings if "outputs" in line)
+    assert "'job_nemo_airflow'" in about_files
+    assert run.ref is not None
+    folder = Path(MlflowClient(database).download_artifacts(run.ref.run_id, "", str(tmp_path)))
+    assert '"resolved": 1' in (folder / "nemo_airflow" / "plan.json").read_text()
+    assert (folder / "nemo_airflow" / "log.txt").read_text() == "a line\n"
+    assert (folder / "job_nemo_airflow" / "plan.json").read_text() == "not the plan"
+    assert (folder / "model.txt").read_text() == "w"
+
+
+class Escaping(ArtifactCollector):
+    def collect(self, job: Job, folder: Path) -> Iterable[Path]:
+        raise ZeroDivisionError
+
+
+def test_outputs_that_are_in_the_way_or_a_collector_that_fails_cost_no_job(
+    database: str, job: Job, tmp_path: Path
+) -> None:
+    collector = f"{__name__}:Escaping"
+    run = TrackedRun(
+        MLflowTracker(tracking_uri=database), job, "in the way", shares_filesystem=False, collector=collector
+    )
+    run = run.open()
+    kept, warnings = follow(run, outcome(tmp_path / "job", {"nemo_airflow": "a file of that name"}))
+    assert kept
+    assert_recorded(database, run)
+    assert [line for line in warnings if "ZeroDivisionError" in line]
+    assert run.ref is not None
+    folder = Path(MlflowClient(database).download_artifacts(run.ref.run_id, "", str(tmp_path)))
+    assert (folder / "job_nemo_airflow").read_text() == "a file of that name"
+    shutil.rmtree(folder / "nemo_airflow")
