@@ -40,6 +40,9 @@ _TRIES_UNSAID = 3
 _COLLECT_FOR = 600.0
 """Seconds for which a back-end that is away is asked again for a job's outputs."""
 
+_NAMED = 10
+"""Outputs that are left out which the warning names."""
+
 _PIECE = 16 << 10
 """Bytes of the stream that are taken apart at once: of the shortest lines, some ten milliseconds of work."""
 
@@ -279,6 +282,7 @@ class Follower:
         return not isinstance(outputs, Mapping) or bool(outputs.get("files", 1))
 
     async def _collect(self, into: Path) -> None:
+        left_out: list[str] = []
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(BackendUnavailable),
             wait=wait_exponential(max=30),
@@ -287,7 +291,11 @@ class Follower:
         ):
             with attempt:
                 await asyncio.to_thread(_empty, into)
-                await Monitor.shared(self._executor).session.collect(self._handle, into)
+                left_out.clear()
+                await Monitor.shared(self._executor).session.collect(self._handle, into, left_out.append)
+        if left_out:
+            more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+            self._warn(f"these outputs cannot be kept, all others are: {'; '.join(left_out[:_NAMED])}{more}")
 
     async def _attempt(self, what: str, call: Any) -> bool:
         """Does what comes after the job's end, which must not change how it ended; returns whether it was done."""

@@ -11,13 +11,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.launchers import Launcher
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
+
+LeaveOut: TypeAlias = Callable[[str], None]
+"""Takes the name of an output that cannot be kept, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +128,15 @@ class Session(abc.ABC):
         """Ends the jobs. Done again, or for a job that has ended, it changes nothing."""
 
     @abc.abstractmethod
-    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
-        """Copies the outputs of an ended job into a folder; returns their paths relative to it."""
+    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+        """Copies the outputs of an ended job into a folder; returns their paths relative to it.
+
+        Args:
+            handle: The job.
+            into: The folder.
+            leave_out: Called, from any thread, with the name of each output that cannot be kept, and why: a link that
+                leads nowhere or out of the job's outputs, a pipe ... All others are kept.
+        """
 
     async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
         """Returns how a job of several machines has ended, of which the first has ended so; None while others run.

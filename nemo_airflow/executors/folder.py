@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.clean import LONGEST_MESSAGE, clean_text, clean_value, shorten_text
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.processes import ProcessRef
 from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
 
@@ -118,32 +118,47 @@ class JobFolder:
         """Deletes the folder."""
         shutil.rmtree(self.path, ignore_errors=False)
 
-    def copy_outputs(self, into: Path) -> list[Path]:
+    def copy_outputs(self, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """Copies ``outputs/``, where the runner has gathered all that is kept; see ``Session.collect``."""
         root = self.path / "outputs"
         copied = []
         for source in _files_under(root):
             relative = source.relative_to(root)
+            if reason := _why_not(source, root):
+                if leave_out is not None:
+                    leave_out(f"{relative} {reason}")
+                continue
             target = into / relative
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(source, target)
+            if source.is_dir():
+                target.symlink_to(os.path.relpath(source.resolve(), source.parent.resolve()))
+            else:
+                _link_or_copy(source, target)
             copied.append(relative)
         return sorted(copied)
 
 
 def _files_under(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
+    """Yields what is under a folder, apart from folders; links to folders too."""
+    for folder, folders, names in os.walk(root):
         for name in names:
-            yield _inside(Path(folder, name), root)
+            yield Path(folder, name)
+        for name in folders:
+            if os.path.islink(os.path.join(folder, name)):
+                yield Path(folder, name)
 
 
-def _inside(file: Path, root: Path) -> Path:
-    """Refuses a link that leaves the job's folder: a job must not publish other files of its machine."""
-    if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
-        raise ExecutorError(
-            f"output {file.name} links to {file.resolve()}, which is outside the job's folder: copy it instead"
-        )
-    return file
+def _why_not(file: Path, root: Path) -> str:
+    """Returns why an output cannot be kept, or an empty string: a job must not publish other files of its machine."""
+    if file.is_symlink():
+        target = os.readlink(file)
+        if not os.path.exists(file):
+            return f"links to {target}, which is not there"
+        if not file.resolve().is_relative_to(root.resolve()):
+            return f"links to {target}, which is outside the job's outputs"
+    elif not file.is_file():
+        return "is neither a file, a folder nor a link"
+    return ""
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

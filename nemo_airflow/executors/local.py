@@ -25,7 +25,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 from nemo_airflow import settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, processes, shipping
-from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, Executor, LeaveOut, Request, Session
 from nemo_airflow.executors.folder import JobFolder
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus
 from nemo_airflow.packaging.archive import writes_zstd
@@ -136,9 +136,9 @@ class LocalSession(Session):
         """See :meth:`Session.cancel`."""
         await _in_thread(self._cancel_all, handles)
 
-    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Session.collect`."""
-        return await _in_thread(self._folder(handle.key).copy_outputs, into)
+        return await _in_thread(self._folder(handle.key).copy_outputs, into, leave_out)
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Session.survey`."""

@@ -9,55 +9,80 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.executors.base import LeaveOut
 
 
-def extract_outputs(archive: IO[bytes], into: Path) -> list[Path]:
+def extract_outputs(archive: IO[bytes], into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
     """Unpacks a tar archive whose members are relative to the job's output folder.
+
+    What leads outside, links to nothing or is neither file, folder nor link is left out: the other outputs of a job
+    are not to be lost for one link.
 
     Args:
         archive: The archive, read once from its start to its end.
         into: Folder to unpack into; made when it is not there.
+        leave_out: Called with the name of each member that is left out, and why.
 
     Returns:
         The paths of the files, relative to ``into``, sorted.
 
     Raises:
-        ExecutorError: A member, or a link among them, leads outside, or is neither file, folder nor link.
         BackendUnavailable: The archive ends too early.
     """
     into.mkdir(parents=True, exist_ok=True)
-    files = []
+    names = []
+    left_out: dict[str, str] = {}
     try:
         with tarfile.open(fileobj=archive, mode="r|", bufsize=1 << 20) as tar:
             for member in tar:
                 name = posixpath.normpath(member.name)
                 if name == ".":
                     continue
-                _check(member, name)
+                reason = _why_not(member, name)
+                if not reason and member.islnk() and not (into / posixpath.normpath(member.linkname)).is_file():
+                    reason = f"is a hard link to {member.linkname}, which is not among the outputs"
+                if reason:
+                    left_out[name] = reason
+                    continue
                 member.name = name
-                tar.extract(member, into, filter="data")
+                try:
+                    tar.extract(member, into, filter="data")
+                except tarfile.FilterError as error:
+                    left_out[name] = f"leads out of the job's outputs: {error}"
+                    continue
                 if not member.isdir():
-                    files.append(Path(name))
-    except tarfile.FilterError as error:
-        raise ExecutorError(f"an output leads out of the job's folder: {error}") from error
+                    names.append(name)
     except tarfile.ReadError as error:
         raise BackendUnavailable(f"the outputs did not arrive whole: {error}") from error
-    return sorted(files)
+    kept = [name for name in names if _is_there(into / name, name, left_out)]
+    for name, reason in left_out.items():
+        if leave_out is not None:
+            leave_out(f"{name} {reason}")
+    return sorted(map(Path, kept))
 
 
-def _check(member: tarfile.TarInfo, name: str) -> None:
+def _why_not(member: tarfile.TarInfo, name: str) -> str:
+    """Returns why a member of the archive cannot be kept, or an empty string."""
     if not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
-        raise ExecutorError(f"output {name} is neither a file, a folder nor a link: it cannot be kept")
-    if name.startswith(("/", "../")):
-        raise ExecutorError(f"output {name} leads out of the job's folder")
+        return "is neither a file, a folder nor a link"
+    if name.startswith(("/", "../")) or name == "..":
+        return "leads out of the job's outputs"
     if member.issym() or member.islnk():
         base = posixpath.dirname(name) if member.issym() else ""
         target = posixpath.normpath(posixpath.join(base, member.linkname))
         if target.startswith(("/", "../")) or target == "..":
-            raise ExecutorError(
-                f"output {name} links to {member.linkname}, which is outside the job's folder: copy it instead"
-            )
+            return f"links to {member.linkname}, which is outside the job's outputs"
+    return ""
+
+
+def _is_there(path: Path, name: str, left_out: dict[str, str]) -> bool:
+    """Returns whether an unpacked file is there; a link to nothing is removed."""
+    if path.exists():
+        return True
+    left_out[name] = f"links to {path.readlink()}, which is not there"
+    path.unlink()
+    return False
 
 
 def file_of(pieces: Iterator[bytes]) -> IO[bytes]:

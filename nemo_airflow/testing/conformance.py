@@ -16,6 +16,7 @@ import asyncio
 import dataclasses
 import inspect
 import multiprocessing
+import os
 import resource
 import signal
 import time
@@ -29,7 +30,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
-from nemo_airflow.executors.base import Cursor, Executor, Session
+from nemo_airflow.executors.base import Cursor, Executor, LeaveOut, Session
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus, Package
 from nemo_airflow.monitor import Monitor
@@ -118,7 +119,7 @@ class ExecutorConformance:
         follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append)
         return Finished(handle, blocking.run(follower.run(), self.timeout), lines, warnings)
 
-    def collect(self, session: Session, handle: JobHandle, into: Path) -> list[Path]:
+    def collect(self, session: Session, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """Collects a job's outputs; a back-end that cannot answer now is asked again, as whoever follows a job does."""
         patiently = Retrying(
             retry=retry_if_exception_type(BackendUnavailable),
@@ -126,7 +127,7 @@ class ExecutorConformance:
             stop=stop_after_attempt(5),
             reraise=True,
         )
-        return patiently(lambda: blocking.run(session.collect(handle, into), self.timeout))
+        return patiently(lambda: blocking.run(session.collect(handle, into, leave_out), self.timeout))
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Waits until something has come about."""
@@ -264,13 +265,18 @@ class ExecutorConformance:
         assert (tmp_path / "small" / "1999").read_text() == "1999"
         assert grown < _LARGE * 2 / 3, "a large file is not to be held in memory"
 
-    def test_output_that_links_outside_is_refused(
+    def test_output_that_links_nowhere_or_outside_is_left_out_and_all_others_are_kept(
         self, run: Callable[..., Finished], session: Session, tmp_path: Path
     ) -> None:
-        finished = run("link_outside")
-        with pytest.raises(ExecutorError, match="passwd"):
-            self.collect(session, finished.handle, tmp_path)
-        assert not (tmp_path / "passwd").exists()
+        finished = run("write_outputs_and_links")
+        left_out: list[str] = []
+        collected = self.collect(session, finished.handle, tmp_path, left_out.append)
+        assert {"model.bin", "ckpt/1/weights", "latest.bin"} <= {str(path) for path in collected}
+        assert (tmp_path / "latest.bin").read_text() == (tmp_path / "model.bin").read_text() == "model"
+        assert (tmp_path / "ckpt" / "last" / "weights").read_text() == "weights"
+        assert sorted(text.split()[0] for text in left_out) == ["loop", "nowhere", "passwd", "pipe", "up"]
+        assert not any(os.path.lexists(tmp_path / name) for name in ("loop", "nowhere", "passwd", "pipe", "up"))
+        assert any("/etc/passwd" in text for text in left_out)
 
     # Ending early
 

@@ -110,9 +110,19 @@ def allocate(limit: int, size: int) -> None:
     bytearray(size)
 
 
-def link_outside() -> None:
-    """Makes an output that is a link to a file of the machine."""
-    os.symlink("/etc/passwd", Path(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"]) / "passwd")
+def write_outputs_and_links() -> None:
+    """Writes outputs, links among them, and what cannot be kept: links to nothing and outside, a pipe."""
+    folder = Path(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"])
+    (folder / "ckpt" / "1").mkdir(parents=True)
+    (folder / "ckpt" / "1" / "weights").write_text("weights")
+    (folder / "model.bin").write_text("model")
+    os.symlink("model.bin", folder / "latest.bin")
+    os.symlink("1", folder / "ckpt" / "last")
+    os.symlink("no such file", folder / "nowhere")
+    os.symlink("loop", folder / "loop")
+    os.symlink("/etc/passwd", folder / "passwd")
+    os.symlink("../job.json", folder / "up")
+    os.mkfifo(folder / "pipe")
 
 
 def mark_and_wait(marker: str, seconds: float) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from nemo_airflow.exceptions import ExecutorError
-from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, LeaveOut, Request, Session
 from nemo_airflow.executors.docker import submission
 from nemo_airflow.executors.docker.api import Access, Docker, in_thread
 from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
@@ -192,13 +192,13 @@ class DockerSession(Session):
         self._docker.put(container["Id"], _cancel_mark())
         self._docker.signal(container["Id"], "SIGTERM")
 
-    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Session.collect`."""
-        return await in_thread(self._collect, handle, into)
+        return await in_thread(self._collect, handle, into, leave_out)
 
-    def _collect(self, handle: JobHandle, into: Path) -> list[Path]:
+    def _collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None) -> list[Path]:
         with self._docker.archive(handle.key, f"{FOLDER}/outputs/.") as pieces:
-            return [] if pieces is None else extract_outputs(file_of(pieces), into)
+            return [] if pieces is None else extract_outputs(file_of(pieces), into, leave_out)
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.remove`."""

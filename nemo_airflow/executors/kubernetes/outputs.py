@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster
 from nemo_airflow.executors.kubernetes.logs import PodLog
@@ -33,7 +34,7 @@ class Outputs:
         self._cluster = cluster
         self._pods = pods
 
-    async def collect(self, pods: Iterable[JsonObject], into: Path) -> list[Path]:
+    async def collect(self, pods: Iterable[JsonObject], into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """Copies the outputs of a job's pods into a folder, those of other pods than the first below ``node-<rank>``.
 
         Returns:
@@ -49,7 +50,7 @@ class Outputs:
             rank = label(pod, manifest.RANK)
             below = Path(f"node-{rank}") if rank != "0" else Path()
             async with at_once:
-                return [below / path for path in await self._of(pod, into / below)]
+                return [below / path for path in await self._of(pod, into / below, leave_out)]
 
         # At once, since none waits for ever; and all to their end, since the folder may be emptied after an error.
         answers = await asyncio.gather(*map(of, pods), return_exceptions=True)
@@ -61,7 +62,7 @@ class Outputs:
             raise ExecutorError("; ".join(map(str, errors)))
         return sorted(path for answer in answers if isinstance(answer, list) for path in answer)
 
-    async def _of(self, pod: JsonObject, into: Path) -> list[Path]:
+    async def _of(self, pod: JsonObject, into: Path, leave_out: LeaveOut | None) -> list[Path]:
         name = name_of(pod)
         pod, end, over = await self._await_end(pod)
         if (end is not None and not end.get("outputs", {}).get("files")) or (over and not has_started(pod)):
@@ -72,7 +73,7 @@ class Outputs:
             )
         if end is None or over:
             raise ExecutorError(f"the outputs of pod {name} are gone: it ended before anybody fetched them")
-        return await fetch_outputs(self._cluster, name, python_of(pod), into)
+        return await fetch_outputs(self._cluster, name, python_of(pod), into, leave_out)
 
     async def _await_end(self, pod: JsonObject) -> tuple[JsonObject, JsonObject | None, bool]:
         """Returns the pod, its runner's last record, and whether nothing of it runs any more.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nemo_airflow.exceptions import ExecutorError
-from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, LeaveOut, Request, Session
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
@@ -299,12 +299,12 @@ class KubernetesSession(Session):
                 return status
         return pod_status(pod, time.time())
 
-    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Session.collect`, and :meth:`Outputs.collect`."""
         pods = (await self._pods.of([handle.key])).get(handle.key)
         if pods is None or not _is_of(handle, pods):
             raise ExecutorError(f"the outputs of job {handle.key} are gone: somebody has deleted its pod")
-        return await Outputs(self._cluster, self._pods).collect(pods, into)
+        return await Outputs(self._cluster, self._pods).collect(pods, into, leave_out)
 
     async def release(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Session.release`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster
@@ -46,18 +47,20 @@ async def send_file(cluster: Cluster, pod: str, python: str, source: Path, targe
             continue
 
 
-async def fetch_outputs(cluster: Cluster, pod: str, python: str, into: Path) -> list[Path]:
+async def fetch_outputs(
+    cluster: Cluster, pod: str, python: str, into: Path, leave_out: LeaveOut | None = None
+) -> list[Path]:
     """Fetches the outputs of a job whose runner waits for that; returns their paths relative to the folder.
 
     Raises:
         BackendUnavailable: The transfer broke off; it can be made again.
-        ExecutorError: An output leads out of the job's folder, or the pod has ended.
+        ExecutorError: The pod has ended.
     """
     command = [python, "-c", manifest.program("collect"), manifest.BASE, runner_entry()]
     doing = f"fetch the outputs of pod {pod}"
     async with cluster.execute(pod, manifest.CONTAINER, command, doing) as socket:
         inflow = _Inflow()
-        extraction = asyncio.create_task(asyncio.to_thread(extract_outputs, cast(IO[bytes], inflow), into))
+        extraction = asyncio.create_task(asyncio.to_thread(extract_outputs, cast(IO[bytes], inflow), into, leave_out))
         filling = asyncio.create_task(inflow.fill(_output(socket, doing)))
         try:
             # The archive says itself where it ends; the command waits until it is told that all has come.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
-from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, LeaveOut, Request, Session
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ray import address, packages
 from nemo_airflow.executors.ray.api import JobExists, NoAgent, RayApi
@@ -95,7 +95,7 @@ class RaySession(Session):
         await asyncio.gather(*(self._with_slot(api.stop(handle.key)) for handle in handles))
         self._cancelled.update(handle.key for handle in handles)
 
-    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Session.collect`."""
         api, _, _ = await self._connect()
         folder = f"nemo-airflow/{handle.key}"
@@ -107,7 +107,7 @@ class RaySession(Session):
                     f"Ray at {api.url} has forgotten job {handle.key}, and with it where its outputs are"
                 )
             node = details.get("driver_node_id")
-            if node and (files := await self._download(node, f"{folder}/outputs.tar", into)) is not None:
+            if node and (files := await self._download(node, f"{folder}/outputs.tar", into, leave_out)) is not None:
                 return files
             if (await self._status(details)).state.is_final:
                 break
@@ -217,12 +217,12 @@ class RaySession(Session):
     def _unknown(self, handle: JobHandle) -> JobStatus:
         return JobStatus(JobState.UNKNOWN, reason=f"Ray at {handle.cluster or self._dashboard} does not know the job")
 
-    async def _download(self, node: str, path: str, into: Path) -> list[Path] | None:
+    async def _download(self, node: str, path: str, into: Path, leave_out: LeaveOut | None) -> list[Path] | None:
         """Unpacks the outputs of a job; returns None when there are none."""
         api, _, nodes = await self._connect()
         try:
             files: list[Path] | None = await asyncio.to_thread(
-                api.download, node, path, lambda tar: extract_outputs(tar, into)
+                api.download, node, path, lambda tar: extract_outputs(tar, into, leave_out)
             )
         except NoAgent as error:
             if await nodes.has(node):

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
-from nemo_airflow.executors.base import Chunk, Cursor, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, LeaveOut, Request, Session
 from nemo_airflow.executors.bundle import write_bundle
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.skypilot import api, log
@@ -124,7 +124,7 @@ class SkypilotSession(Session):
         # Machines that were made for the job alone may be gone by now, and it with them.
         return first if status.state is JobState.UNKNOWN or first.state is not JobState.SUCCEEDED else status
 
-    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Session.collect`."""
         while True:
             # Status before log: what a job has written is there when its end is known.
@@ -134,7 +134,7 @@ class SkypilotSession(Session):
             job = await self._runs(jobs) or jobs[0]
             archive = log.outputs(await api.in_thread(api.log, job))
             if archive is not None:
-                return await asyncio.to_thread(extract_outputs, io.BytesIO(archive), into)
+                return await asyncio.to_thread(extract_outputs, io.BytesIO(archive), into, leave_out)
             if _is_final(job):
                 return []
             await asyncio.sleep(_OUTPUTS_PAUSE)

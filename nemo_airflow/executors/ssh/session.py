@@ -15,7 +15,7 @@ from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, shipping
-from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, Executor, LeaveOut, Request, Session
 from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ssh import folders
@@ -64,10 +64,10 @@ class RemoteSession(Session):
         answer = await self.shell.run(folders.read(self._root, cursors))
         return folders.parse_read(answer.out, cursors)
 
-    async def collect(self, handle: JobHandle, into: Path) -> list[Path]:
+    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Session.collect`."""
         async with self.shell.receive(folders.send_outputs(self._root, handle.key)) as stream:
-            return await _extract(stream, into)
+            return await _extract(stream, into, leave_out)
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """See :meth:`Session.labels`."""
@@ -163,10 +163,10 @@ async def _blocks(file: io.BufferedIOBase) -> AsyncIterator[bytes]:
         yield block
 
 
-async def _extract(stream: Pipe, into: Path) -> list[Path]:
+async def _extract(stream: Pipe, into: Path, leave_out: LeaveOut | None) -> list[Path]:
     """Unpacks an archive while it comes: the unpacking blocks, so it has a thread and a pipe."""
     read_end, write_end = os.pipe()
-    unpacking = asyncio.create_task(asyncio.to_thread(_unpack, read_end, into))
+    unpacking = asyncio.create_task(asyncio.to_thread(_unpack, read_end, into, leave_out))
     try:
         while block := await stream.read(_BLOCK):
             await asyncio.to_thread(_write_all, write_end, block)
@@ -178,9 +178,9 @@ async def _extract(stream: Pipe, into: Path) -> list[Path]:
     return files
 
 
-def _unpack(descriptor: int, into: Path) -> list[Path]:
+def _unpack(descriptor: int, into: Path, leave_out: LeaveOut | None) -> list[Path]:
     with os.fdopen(descriptor, "rb") as archive:
-        files = extract_outputs(archive, into)
+        files = extract_outputs(archive, into, leave_out)
         while archive.read(_BLOCK):  # padding after the archive's end
             continue
         return files

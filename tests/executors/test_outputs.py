@@ -1,0 +1,75 @@
+"""Which outputs of a job are kept, and what is said of those that cannot be."""
+
+import io
+import os
+import tarfile
+import uuid
+
+from nemo_airflow import blocking
+from nemo_airflow.executors import LocalExecutor
+from nemo_airflow.executors.outputs import extract_outputs
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import Job
+
+
+class Sink:
+    def record(self, record):
+        pass
+
+    async def finish(self, status, folder, error, *, collected):
+        assert collected
+        self.files = {str(path.relative_to(folder / "outputs")) for path in (folder / "outputs").rglob("*")}
+        return True
+
+
+def test_outputs_that_cannot_be_kept_are_named_in_one_warning_and_all_others_are_kept(tmp_path):
+    text = (
+        'cd "$NEMO_AIRFLOW_OUTPUT_DIR"; echo 1 >model.bin; ln -s gone latest; for i in $(seq 20); do mkfifo p$i; done'
+    )
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    job = Job(key=f"o{uuid.uuid4().hex}", name="script", plan={"version": 1, "root": root})
+    executor = LocalExecutor(root=str(tmp_path))
+    handle = blocking.run(executor.connect().submit(executor.render(job)))
+    warnings, sink = [], Sink()
+    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=warnings.append, sink=sink).run(), 60)
+    assert outcome.succeeded
+    assert sink.files == {"model.bin"}
+    [warning] = warnings
+    assert "p1 is neither a file" in warning or "latest links to gone" in warning
+    assert "and 11 more" in warning
+
+
+def archive_of(*members):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, kind, target in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            data = b"data" if kind == tarfile.REGTYPE else b""
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    file.seek(0)
+    return file
+
+
+def test_no_member_of_an_archive_leads_outside(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    members = [
+        ("kept", tarfile.REGTYPE, ""),
+        ("../escaped", tarfile.REGTYPE, ""),
+        (f"{outside}/absolute", tarfile.REGTYPE, ""),
+        ("folder", tarfile.SYMTYPE, str(outside)),
+        ("hard", tarfile.LNKTYPE, "../outside/x"),
+        ("lost", tarfile.LNKTYPE, "never sent"),
+        ("chain", tarfile.SYMTYPE, "sub/up"),
+        ("sub/up", tarfile.SYMTYPE, "../.."),
+        ("again", tarfile.LNKTYPE, "kept"),
+        ("device", tarfile.CHRTYPE, ""),
+    ]
+    left_out = []
+    files = extract_outputs(archive_of(*members), tmp_path / "into", left_out.append)
+    assert {str(path) for path in files} == {"kept", "again"}
+    assert len(left_out) == 8
+    assert os.listdir(outside) == []
+    assert sorted(os.listdir(tmp_path)) == ["into", "outside"]
