@@ -15,6 +15,7 @@
     ├── StoreError                   the store of packages and outputs refused something, or what it has is damaged
     │   └── StoreUnavailable         a transport error: try again
     ├── ExecutorError                a back-end refused something
+    │   ├── ExecutorArgumentError    an executor was given what it cannot take; a ConfigError too
     │   ├── BackendUnavailable       a transport error: try again, the job's state is not known
     │   └── SubmitError              the back-end refused the job
     ├── JobFailed                    the job ran and did not succeed; carries its failure kind and traceback
@@ -99,6 +100,10 @@ class StoreUnavailable(StoreError):
 
 class ExecutorError(NemoAirflowError):
     """A back-end refused something, or was used wrongly."""
+
+
+class ExecutorArgumentError(ExecutorError, ConfigError):
+    """An executor was given an argument that it cannot take. Another try would be given the same."""
 
 
 class BackendUnavailable(ExecutorError):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_airflow.exceptions import ConfigError, ExecutorError, NemoAirflowError, TargetNotImportableError
+from nemo_airflow.exceptions import ConfigError, ExecutorArgumentError, NemoAirflowError, TargetNotImportableError
 from nemo_airflow.runner.similar import nearest
 
 if TYPE_CHECKING:
@@ -146,11 +146,11 @@ def named_executor(name: str) -> Executor:
     """Returns the executor that is registered under a name.
 
     Raises:
-        ExecutorError: There is none (the nearest names are in the message), or it is no executor.
+        ExecutorArgumentError: There is none (the nearest names are in the message), or it is no executor.
     """
     from nemo_airflow.executors.base import Executor
 
-    entry = _find(EXECUTORS, name, "executor", ExecutorError)
+    entry = _find(EXECUTORS, name, "executor", ExecutorArgumentError)
     try:
         found = entry.load()
         if callable(found):
@@ -159,13 +159,13 @@ def named_executor(name: str) -> Executor:
             from nemo_airflow.config import Config, build
 
             found = build(found) if isinstance(found, Config) else found
-    except ExecutorError:
+    except ExecutorArgumentError:
         raise
     except Exception as error:  # the code of other people's modules
         text = " ".join(str(error).split())
-        raise ExecutorError(f"the executor {name!r} ({entry.value}) cannot be made: {text}") from error
+        raise ExecutorArgumentError(f"the executor {name!r} ({entry.value}) cannot be made: {text}") from error
     if not isinstance(found, Executor):
-        raise ExecutorError(f"the executor {name!r} ({entry.value}) is {type(found).__name__}, not an Executor")
+        raise ExecutorArgumentError(f"the executor {name!r} ({entry.value}) is {type(found).__name__}, not an Executor")
     return found
 
 

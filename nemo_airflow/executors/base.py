@@ -15,7 +15,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorArgumentError
+from nemo_airflow.executors import fields
 from nemo_airflow.executors.launchers import Launcher
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 
@@ -210,6 +211,16 @@ class Executor(abc.ABC):
     grace: float = 30.0
     launcher: Launcher | None = None
 
+    def __post_init__(self) -> None:
+        """Converts and checks the fields by their annotations; a class of one's own that has this method calls it.
+
+        Raises:
+            ExecutorArgumentError: A field has a value that is none for it.
+        """
+        fields.fit_fields(self)
+        if not fields.is_deferred(self.time):
+            parse_time(self.time)
+
     @property
     def reads_zstd(self) -> bool:
         """Whether it is known, without asking anybody, that a job can unpack ``tar.zst``."""
@@ -280,7 +291,7 @@ def parse_time(time: str | float | None) -> float | None:
         Seconds, or None.
 
     Raises:
-        ExecutorError: The text is none of these, or the limit is not positive.
+        ExecutorArgumentError: The text is none of these, or the limit is not positive.
     """
     if time is None:
         return None
@@ -289,7 +300,7 @@ def parse_time(time: str | float | None) -> float | None:
     else:
         seconds = _parse_time_text(str(time))
     if not seconds > 0:
-        raise ExecutorError(f"time={time!r} is not a positive time limit")
+        raise ExecutorArgumentError(f"time={time!r} is not a positive time limit")
     return seconds
 
 
@@ -301,7 +312,7 @@ def _parse_time_text(text: str) -> float:
     except ValueError:
         parts, whole_days = [], 0
     if not 1 <= len(parts) <= 3 or min(parts) < 0:
-        raise ExecutorError(
+        raise ExecutorArgumentError(
             f"time={text!r} is not a time limit: give seconds as a number, or text as MM, HH:MM:SS or D-HH:MM:SS"
         )
     if dash:  # D-HH, D-HH:MM, D-HH:MM:SS

@@ -22,10 +22,11 @@ from nemo_airflow.config.graph import is_template, templates_rendered
 from nemo_airflow.config.validation import check_root
 from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import (
-    BackendUnavailable,
     ConfigError,
     JobFailed,
+    MissingExtraError,
     NemoAirflowError,
+    PackagingError,
     SettingsError,
     SubmitError,
 )
@@ -423,14 +424,12 @@ def _values_of(argument: Any) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Fails the task for good where the author is at fault: trying again would not mend it."""
+    """Fails the task for good where the author is at fault; all else is left to the task's retries and retry policy."""
     try:
         yield
-    except BackendUnavailable:
-        raise
     except SubmitError as error:
-        if error.kind == FailureKind.QUOTA:  # there may be room the next time
+        if error.kind != FailureKind.USER_ERROR:
             raise
         raise AirflowFailException(str(error)) from None
-    except NemoAirflowError as error:
+    except (ConfigError, PackagingError, MissingExtraError) as error:
         raise AirflowFailException(str(error)) from None

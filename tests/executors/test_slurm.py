@@ -88,9 +88,21 @@ def test_script_is_what_a_person_would_write():
     ],
 )
 def test_what_sbatch_could_not_take_is_refused(field, value):
-    executor = SlurmExecutor(**{"container_image": "an/image", field: value})
     with pytest.raises(ExecutorError, match="nods" if field == "heterogeneous" else "[a-z_]+"):
-        executor.render(script_job("true"))
+        SlurmExecutor(**{"container_image": "an/image", field: value}).render(script_job("true"))
+
+
+def test_name_that_a_shell_would_run_is_looked_up_as_it_is(executor):
+    executor = dataclasses.replace(executor, job_name_prefix="it's $(touch pwned) `touch pwned`; ")
+    job = script_job("sleep 600")
+    session, handle = submit(executor, job)
+    # As when the answer of sbatch was lost: only by its name is the job found again.
+    folder = f"'slurm tests'/jobs/{job.key}"
+    assert blocking.run(session.shell.run(f"rm {folder}/jobid")).code == 0
+    assert blocking.run(session.submit(executor.render(job))).id == handle.id
+    blocking.run(session.cancel([handle]))
+    assert follow(executor, handle)[0].status.state is JobState.CANCELLED
+    assert blocking.run(session.shell.run(f"ls pwned {folder}/pwned")).code != 0
 
 
 def test_task_of_an_array_is_one_process():

@@ -1,11 +1,26 @@
 """Which failures the retry policy tries again after."""
 
+import re
+
 import pytest
 from airflow.sdk.definitions.retry_policy import RetryAction
+from airflow.sdk.exceptions import AirflowFailException
 
-from nemo_airflow.exceptions import BackendUnavailable, ConfigError, ExecutorError, JobFailed, SubmitError
+from nemo_airflow.exceptions import (
+    BackendUnavailable,
+    ConfigError,
+    ExecutorArgumentError,
+    ExecutorError,
+    JobFailed,
+    MissingExtraError,
+    PackagingError,
+    SettingsError,
+    StoreUnavailable,
+    SubmitError,
+)
 from nemo_airflow.job import FailureKind
 from nemo_airflow.operators import FailureKindRetryPolicy
+from nemo_airflow.operators.run import _plain_errors
 
 WORTH = {FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST}
 
@@ -34,6 +49,43 @@ def test_errors_that_are_no_jobs():
     assert action(policy, ExecutorError("refused")) is RetryAction.FAIL
     assert action(policy, ConfigError("wrong")) is RetryAction.DEFAULT
     assert action(policy, KeyError("x")) is RetryAction.DEFAULT
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackendUnavailable("away"),
+        StoreUnavailable("away"),
+        SettingsError("the secrets back-end did not answer"),
+        ExecutorError("the login was refused"),
+        *(SubmitError("no", kind) for kind in FailureKind if kind is not FailureKind.USER_ERROR),
+    ],
+    ids=repr,
+)
+def test_submission_that_another_try_may_mend_is_left_to_the_retries_and_their_policy(error):
+    with pytest.raises(type(error)) as caught, _plain_errors():
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("wrong"),
+        PackagingError("not committed"),
+        ExecutorArgumentError("nodes: expected int"),
+        SubmitError("no such partition", FailureKind.USER_ERROR),
+        MissingExtraError("DockerExecutor", "docker"),
+    ],
+    ids=repr,
+)
+def test_fault_of_the_author_fails_the_task_for_good(error):
+    with pytest.raises(AirflowFailException, match=re.escape(str(error))), _plain_errors():
+        raise error
+
+
+def test_policy_is_asked_of_a_kind_that_only_a_newer_version_knows():
+    assert action(FailureKindRetryPolicy(), JobFailed("it broke", "cosmic_ray")) is RetryAction.FAIL
 
 
 def test_unknown_kind_is_refused():

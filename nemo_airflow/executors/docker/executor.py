@@ -7,10 +7,11 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from nemo_airflow.exceptions import ExecutorError, MissingExtraError
+from nemo_airflow.exceptions import ExecutorArgumentError, MissingExtraError
 from nemo_airflow.executors.base import Executor, Request, Session
 from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.docker.api import Access
+from nemo_airflow.executors.fields import is_deferred, known_mapping, refuse
 from nemo_airflow.executors.launchers import Processes
 from nemo_airflow.job import Job
 from nemo_airflow.runner.stream_tail import KEEP
@@ -28,6 +29,18 @@ FOLDER = f"{BASE}/job"
 
 _PULL = ("missing", "always", "never")
 _NANO = 1_000_000_000
+
+_REFUSED = {
+    "cmd": "it starts the job's runner; give your own command as the config",
+    "entrypoint": "use entrypoint",
+    "env": "use env, of the executor or of the operator",
+    "labels": "use labels",
+    "tty": "the job's stream could not be read",
+    "image": "use container_image",
+    "hostconfig.autoremove": "the job's end and outputs would go with the container; use ttl",
+    "hostconfig.restartpolicy": "the daemon would run the job a second time; use the task's retries",
+}
+"""What must stay as it is, in lower case as the daemon compares, and what to use instead."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,19 +128,34 @@ class DockerExecutor(Executor):
     additional_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses what no container could be made of."""
-        if self.pull not in _PULL:
-            raise ExecutorError(f"pull={self.pull!r} of DockerExecutor has to be one of {', '.join(_PULL)}")
+        """Refuses what no container could be made of, and what would undo that a job runs once and is followed."""
+        super().__post_init__()
+        names = {name.lower(): name for name in known_mapping(self.additional_kwargs)}
+        host = {name.lower(): value for name, value in self._host_kwargs().items()}
+        names |= {f"hostconfig.{name}": name for name in host}
+        log = known_mapping(host.get("logconfig")).get("Type", "json-file")
+        if log != "json-file" and not is_deferred(log):
+            raise ExecutorArgumentError(
+                f"DockerExecutor: additional_kwargs cannot have hostconfig.logconfig of type {log}: "
+                "the job's stream is read from a json-file"
+            )
+        refuse("DockerExecutor", names, _REFUSED, "additional_kwargs")
+        if not is_deferred(self.pull) and self.pull not in _PULL:
+            raise ExecutorArgumentError(f"pull={self.pull!r} of DockerExecutor has to be one of {', '.join(_PULL)}")
         if self.num_gpus is not None and self.gpu_ids:
-            raise ExecutorError("DockerExecutor takes num_gpus or gpu_ids, not both")
-        if self.ntasks_per_node is not None and self.ntasks_per_node < 1:
-            raise ExecutorError(f"ntasks_per_node={self.ntasks_per_node}: a job has at least one process")
+            raise ExecutorArgumentError("DockerExecutor takes num_gpus or gpu_ids, not both")
+        if isinstance(self.ntasks_per_node, int) and self.ntasks_per_node < 1:
+            raise ExecutorArgumentError(f"ntasks_per_node={self.ntasks_per_node}: a job has at least one process")
+
+    def _host_kwargs(self) -> Mapping[str, Any]:
+        given = known_mapping(self.additional_kwargs).items()
+        return known_mapping(next((value for name, value in given if name.lower() == "hostconfig"), None))
 
     def render(self, job: Job) -> Request:
         """Returns the call that creates the container, and the files to be put into it.
 
         Raises:
-            ExecutorError: A size, limit or volume is not written as Docker takes it.
+            ExecutorArgumentError: A size, limit or volume is not written as Docker takes it.
             MissingExtraError: Docker's client is not installed.
         """
         own = self.prepare(job)
@@ -237,7 +265,9 @@ def _bytes(name: str, size: str | int | None) -> int | None:
     try:
         return int(parse_bytes(size))
     except DockerException as error:
-        raise ExecutorError(f"{name}={size!r} of DockerExecutor is no size: write bytes, or 512m, 8g") from error
+        raise ExecutorArgumentError(
+            f"{name}={size!r} of DockerExecutor is no size: write bytes, or 512m, 8g"
+        ) from error
 
 
 def _ulimit(text: str) -> dict[str, Any]:
@@ -246,7 +276,7 @@ def _ulimit(text: str) -> dict[str, Any]:
     try:
         return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
     except ValueError as error:
-        raise ExecutorError(
+        raise ExecutorArgumentError(
             f"ulimit {text!r} of DockerExecutor: write name:soft:hard or name:both, as memlock:-1"
         ) from error
 

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.fields import is_deferred, known_mapping
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.job import Job
 
@@ -107,12 +108,18 @@ class KubernetesExecutor(Executor):
     ttl: float | None = 86400.0
 
     def __post_init__(self) -> None:
-        """Refuses what no pod could be made of."""
-        if self.nodes < 1:
-            raise ExecutorError(f"nodes={self.nodes}: a job has at least one pod")
-        for name, reference in self.secret_env.items():
+        """Refuses what no pod could be made of, and what would undo that a job runs once and is followed."""
+        super().__post_init__()
+        manifest.check_template(self)
+        if not is_deferred(self.nodes) and self.nodes < 1:
+            raise ExecutorArgumentError(f"nodes={self.nodes}: a job has at least one pod")
+        for name, reference in known_mapping(self.secret_env).items():
+            if is_deferred(reference):
+                continue
             if isinstance(reference, str) or len(reference) != 2:
-                raise ExecutorError(f"secret_env[{name!r}] has to be (name of the secret, its key), not {reference!r}")
+                raise ExecutorArgumentError(
+                    f"secret_env[{name!r}] has to be (name of the secret, its key), not {reference!r}"
+                )
 
     @property
     def is_group(self) -> bool:

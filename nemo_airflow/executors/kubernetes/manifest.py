@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.bundle import runner_entry
+from nemo_airflow.executors.fields import known_mapping, refuse
 from nemo_airflow.job import Job, JsonObject
 
 if TYPE_CHECKING:
@@ -72,6 +73,39 @@ _MERGE_KEYS = {
 def program(name: str) -> str:
     """Returns the text of a program that runs in the pod."""
     return resources.files("nemo_airflow.executors.kubernetes.in_pod").joinpath(f"{name}.py").read_text("utf-8")
+
+
+_REFUSED = {
+    "metadata.name": "the pod's name is the job's key, which has the job run once",
+    "metadata.generateName": "the pod's name is the job's key, which has the job run once",
+    "metadata.namespace": "use namespace",
+    "spec.restartPolicy": "the node would run the job a second time; use the task's retries",
+    "spec.containers.job.command": "it starts the job's runner; give your own command as the config",
+    "spec.containers.job.args": "the command starts the job's runner; give your own command as the config",
+    "spec.containers.job.image": "use container_image",
+}
+"""What of a pod's manifest must stay as it is, and what to use instead."""
+
+_OURS = ("nemo-airflow.", "nemo-airflow/", MANAGED_BY)
+
+
+def check_template(executor: KubernetesExecutor) -> None:
+    """Refuses a template that undoes what a job's being started once, and its stream, rest on.
+
+    Raises:
+        ExecutorArgumentError: It does.
+    """
+    template = known_mapping(executor.pod_template)
+    metadata, spec = known_mapping(template.get("metadata")), known_mapping(template.get("spec"))
+    containers = [item for item in spec.get("containers") or () if isinstance(item, Mapping)]
+    given = [f"metadata.{name}" for name in metadata] + [f"spec.{name}" for name in spec]
+    given += [f"spec.containers.job.{name}" for item in containers if item.get("name") == CONTAINER for name in item]
+    refuse("KubernetesExecutor", given, _REFUSED, "pod_template")
+    metadatas = (metadata.get("labels"), metadata.get("annotations"), executor.annotations)
+    named = [name for names in metadatas for name in known_mapping(names)]
+    for name in named:
+        if str(name).startswith(_OURS):
+            raise ExecutorArgumentError(f"KubernetesExecutor: the label or annotation {name} is set by the executor")
 
 
 def pod_name(key: str, rank: int, nodes: int) -> str:
@@ -269,7 +303,7 @@ def _merge_items(below: Sequence[Any], above: Sequence[Any], key: str, field: st
     merged = {item[key]: item for item in below}
     for item in above:
         if not isinstance(item, Mapping) or key not in item:
-            raise ExecutorError(
+            raise ExecutorArgumentError(
                 f"pod_template: every item of {field} needs a {key!r}, so that it can be merged: {item!r}"
             )
         merged[item[key]] = merge(merged.get(item[key]), item)

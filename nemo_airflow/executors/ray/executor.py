@@ -10,8 +10,9 @@ import shlex
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.fields import is_deferred, known_mapping
 from nemo_airflow.executors.ray import packages
 from nemo_airflow.executors.ray.address import ENVIRONMENT
 from nemo_airflow.job import Job
@@ -26,6 +27,21 @@ _ENDING = 15.0
 """Seconds, besides the grace period, that the runner needs to end a job and to keep its outputs."""
 
 _RESOURCES = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory", "entrypoint_resources")
+
+_IN_PLACE = {
+    "pip": "Path(__file__).with_name({path!r}).read_text().splitlines()",
+    "uv": "Path(__file__).with_name({path!r}).read_text().splitlines()",
+    "conda": "yaml.safe_load(Path(__file__).with_name({path!r}).read_text())",
+}
+
+
+def _requirements_file(name: str, value: Any) -> str | None:
+    """Returns the path that a part of a runtime environment is, or None; a conda environment may be named too."""
+    if isinstance(value, Mapping) and name != "conda":
+        value = value.get("packages")
+    if not isinstance(value, str) or is_deferred(value):
+        return None
+    return value if name != "conda" or value.endswith((".yml", ".yaml")) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,17 +78,33 @@ class RayExecutor(Executor):
     python: str = "python3"
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuses what of ``runtime_env`` means files of this machine: Ray's REST API does not read them."""
+        super().__post_init__()
+        environment = known_mapping(self.runtime_env)
+        if "working_dir" in environment:
+            raise ExecutorArgumentError(
+                "RayExecutor: runtime_env cannot have working_dir: the job's package takes its place"
+            )
+        for module in environment.get("py_modules") or ():
+            if not is_deferred(module) and "://" not in str(module):
+                raise ExecutorArgumentError(
+                    f"RayExecutor: py_modules of runtime_env has {module!r}, which is no URI: put it into the package"
+                )
+        for name in ("pip", "uv", "conda"):
+            if (path := _requirements_file(name, environment.get(name))) is not None:
+                raise ExecutorArgumentError(
+                    f"RayExecutor: runtime_env[{name!r}] is the file {path!r}, which the cluster does not have: "
+                    f"give what is in it, as {_IN_PLACE[name].format(path=path)}"
+                )
+
     @property
     def processes_per_node(self) -> int:
         """See :attr:`Executor.processes_per_node`: one for each whole GPU."""
         return max(int(self.entrypoint_num_gpus or 1), 1)
 
     def render(self, job: Job) -> Request:
-        """Returns the call to submit the job with, and the archives that it names.
-
-        Raises:
-            ExecutorError: ``runtime_env`` sets what the job's package stands for.
-        """
+        """Returns the call to submit the job with, and the archives that it names."""
         own = self.prepare(job)
         files = {"job.json": own.dumps()}
         code, own_files = packages.code_name(job.package), packages.files_name(job.key, files)
@@ -93,13 +125,7 @@ class RayExecutor(Executor):
         return Request(key=job.key, kind=self.kind, payload=payload, files=files, package=job.package)
 
     def _environment(self, key: str, code: str, own_files: str) -> dict[str, Any]:
-        if "working_dir" in self.runtime_env:
-            raise ExecutorError("runtime_env of RayExecutor has a working_dir: the job's package takes its place")
         modules = list(self.runtime_env.get("py_modules") or ())
-        if local := [module for module in modules if "://" not in str(module)]:
-            raise ExecutorError(
-                f"py_modules of RayExecutor's runtime_env has {local[0]!r}, which is no URI: put it into the package"
-            )
         return {
             **self.runtime_env,
             "working_dir": f"gcs://{code}",

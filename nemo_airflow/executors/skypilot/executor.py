@@ -10,9 +10,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from nemo_airflow import settings
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.base import Executor, Request, Session
 from nemo_airflow.executors.bundle import runner_entry
+from nemo_airflow.executors.fields import is_deferred
 from nemo_airflow.executors.launchers import Processes, gpus_in
 from nemo_airflow.job import Job
 
@@ -107,17 +108,21 @@ class SkypilotExecutor(Executor):
 
     def __post_init__(self) -> None:
         """Refuses what SkyPilot has no word for."""
+        super().__post_init__()
         for one, other in (("infra", "cloud"), ("gpus", "accelerators"), ("container_image", "image_id")):
             if getattr(self, one) and getattr(self, other):
-                raise ExecutorError(f"SkypilotExecutor takes {one} or {other}, not both")
+                raise ExecutorArgumentError(f"SkypilotExecutor takes {one} or {other}, not both")
         if (self.region and not self.cloud) or (self.zone and not self.region):
-            raise ExecutorError("SkypilotExecutor takes region only with cloud, and zone only with region")
+            raise ExecutorArgumentError("SkypilotExecutor takes region only with cloud, and zone only with region")
         if self.managed and self.cluster_name:
-            raise ExecutorError("a managed job has no cluster_name: SkyPilot makes a cluster for each")
-        if self.cluster_name and not _CLUSTER_NAME.fullmatch(self.cluster_name):
-            raise ExecutorError(f"cluster_name={self.cluster_name!r}: letters, digits, - _ and ., a letter first")
-        if self.num_nodes < 1 or (self.ntasks_per_node is not None and self.ntasks_per_node < 1):
-            raise ExecutorError("a job has at least one machine, and one process on each")
+            raise ExecutorArgumentError("a managed job has no cluster_name: SkyPilot makes a cluster for each")
+        if self.cluster_name and not is_deferred(self.cluster_name) and not _CLUSTER_NAME.fullmatch(self.cluster_name):
+            raise ExecutorArgumentError(
+                f"cluster_name={self.cluster_name!r}: letters, digits, - _ and ., a letter first"
+            )
+        counts = [count for count in (self.num_nodes, self.ntasks_per_node) if isinstance(count, int)]
+        if any(count < 1 for count in counts):
+            raise ExecutorArgumentError("a job has at least one machine, and one process on each")
 
     def render(self, job: Job) -> Request:
         """Returns SkyPilot's task, and how it is launched."""

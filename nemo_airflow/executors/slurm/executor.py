@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.base import Executor, Request, Session
 from nemo_airflow.executors.launchers import RANK, gpus_in
 from nemo_airflow.executors.slurm import script
@@ -91,6 +91,11 @@ class SlurmExecutor(Executor):
     additional_parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     job_name_prefix: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuses options that would undo that a job is submitted once and followed."""
+        super().__post_init__()
+        script.check_options(self)
+
     @property
     def zstd_mark(self) -> str:
         """See :attr:`Executor.zstd_mark`: the interpreter, the lines before it, and which nodes it may be on."""
@@ -101,7 +106,7 @@ class SlurmExecutor(Executor):
         """Returns the job script, and the other files of the job's folder.
 
         Raises:
-            ExecutorError: A parameter is not one that ``sbatch`` could take.
+            ExecutorArgumentError: A parameter is not one that ``sbatch`` could take.
         """
         job = self.prepare(job)
         return Request(
@@ -138,11 +143,13 @@ class SlurmExecutor(Executor):
 
     def _checked_array(self) -> str:
         if self.nodes * self.processes_per_node > 1 or self.launcher is not None or self.heterogeneous:
-            raise ExecutorError("each task of an array is one process: nodes, ntasks_per_node, launcher, heterogeneous")
+            raise ExecutorArgumentError(
+                "each task of an array is one process: nodes, ntasks_per_node, launcher, heterogeneous"
+            )
         try:
             array.numbers(str(self.array))
         except ValueError as error:
-            raise ExecutorError(f"array: {error}") from None
+            raise ExecutorArgumentError(f"array: {error}") from None
         return str(self.array)
 
     def step(self) -> tuple[str, ...]:
@@ -185,7 +192,9 @@ class SlurmExecutor(Executor):
             gpus = ("--nv",) if self.gpus_per_node or self.gpus_per_task or self.gres else ()
             inside = ("apptainer", "exec", *gpus, *binds, "--pwd", "{folder}/work", self.container_image)
             return (*extra, *inside, *command)
-        raise ExecutorError(f"container_runtime={self.container_runtime!r} is not known: it is 'pyxis' or 'apptainer'")
+        raise ExecutorArgumentError(
+            f"container_runtime={self.container_runtime!r} is not known: it is 'pyxis' or 'apptainer'"
+        )
 
     def connection_key(self) -> Hashable:
         """One session for all jobs under one folder of one cluster."""

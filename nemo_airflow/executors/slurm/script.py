@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorArgumentError
+from nemo_airflow.executors.fields import is_deferred, known_mapping, refuse
 from nemo_airflow.executors.launchers import RANK
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.job import Job
@@ -34,16 +35,69 @@ _SLACK = 60.0
 """Seconds that Slurm's limit leaves the runner to end the job by itself, and to say so."""
 
 
+_STREAM = "the job's stream is read from its own log"
+_ONCE = "it would undo that a job is submitted once"
+
+_REFUSED = {
+    "array": "use the executor's own array",
+    "output": _STREAM, "error": _STREAM, "open-mode": _STREAM,
+    "job-name": "use job_name_prefix", "dependency": "use dependencies and dependency_type",
+    "chdir": "the job's folder is found from there", "time": "use time", "requeue": "use requeue",
+    "no-requeue": "use requeue", "clusters": "use an ssh_conn_id whose login node is of that cluster",
+    "parsable": _ONCE, "quiet": _ONCE, "wait": _ONCE, "test-only": _ONCE, "wrap": _ONCE, "uid": _ONCE, "gid": _ONCE,
+    "help": _ONCE, "usage": _ONCE, "version": _ONCE,
+    "export": "the runner needs its variables; use env", "export-file": "the runner needs its variables; use env",
+}  # fmt: skip
+"""Options of sbatch that must stay as they are, and what to use instead."""
+
+_REFUSED_OF_SRUN = {
+    **dict.fromkeys(("-o", "--output", "-e", "--error"), _STREAM),
+    **dict.fromkeys(("--jobid", "--test-only", "-Z", "--no-allocate"), "the processes run in the job's allocation"),
+}
+
+_LONGEST_PREFIX = 100
+
+
+def check_options(executor: SlurmExecutor) -> None:
+    """Refuses options that undo what a job's being submitted once, and its stream, rest on.
+
+    Raises:
+        ExecutorArgumentError: One does, or is not written as an option.
+    """
+    for name in known_mapping(executor.additional_parameters):
+        if is_deferred(name):
+            continue
+        if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_-]*", name):
+            raise ExecutorArgumentError(
+                f"SlurmExecutor: additional_parameters has {name!r}: write an option's name without dashes before it"
+            )
+        # sbatch takes the beginning of an option for the whole.
+        full = name.replace("_", "-")
+        meant = next((option for option in _REFUSED if option.startswith(full)), full)
+        refuse("SlurmExecutor", [meant], _REFUSED, "additional_parameters")
+    arguments = () if isinstance(executor.srun_args, str) else executor.srun_args
+    given = [argument.partition("=")[0] for argument in map(str, arguments)]
+    refuse("SlurmExecutor", given, _REFUSED_OF_SRUN, "srun_args")
+    prefix = executor.job_name_prefix
+    if is_deferred(prefix):
+        return
+    if len(prefix) > _LONGEST_PREFIX or prefix != prefix.lstrip() or re.search(r"[,\x00-\x1f\x7f]", prefix):
+        raise ExecutorArgumentError(
+            f"SlurmExecutor: job_name_prefix={prefix!r}: at most {_LONGEST_PREFIX} characters, no comma, "
+            "no line break, no space at the start: squeue could not find the job by its name"
+        )
+
+
 def render(executor: SlurmExecutor, job: Job) -> str:
     """Returns the job script.
 
     Raises:
-        ExecutorError: A parameter cannot stand in one, or is not one.
+        ExecutorArgumentError: A parameter cannot stand in one, or is not one.
     """
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in _options(executor, job))]
     for number, group in enumerate(executor.heterogeneous, 1):
         if unknown := sorted(group.keys() - set(RESOURCES)):
-            raise ExecutorError(f"heterogeneous has the unknown parameter {', '.join(unknown)}")
+            raise ExecutorArgumentError(f"heterogeneous has the unknown parameter {', '.join(unknown)}")
         # A name of its own: components of one name would wait for each other.
         name = f"--job-name={executor.job_name_prefix}{job.key}-group{number}"
         lines += ["#SBATCH hetjob", f"#SBATCH {name}", *(f"#SBATCH {option}" for option in _resources(group))]
@@ -124,9 +178,7 @@ def _limits(executor: SlurmExecutor, job: Job) -> Iterator[str]:
 
 def _additional(executor: SlurmExecutor) -> Iterator[str]:
     for name, value in executor.additional_parameters.items():
-        if name.replace("_", "-") == "array":
-            raise ExecutorError("additional_parameters has array: give it as the executor's own parameter")
-        yield f"--{_checked(name)}" if value is True else _option(name.replace("_", "-"), value)
+        yield f"--{name.replace('_', '-')}" if value is True else _option(name.replace("_", "-"), value)
 
 
 def _own_resources(executor: SlurmExecutor) -> dict[str, Any]:
@@ -146,10 +198,12 @@ def _own_resources(executor: SlurmExecutor) -> dict[str, Any]:
 
 def _dependencies(executor: SlurmExecutor) -> Iterator[str]:
     if executor.dependency_type not in DEPENDENCY_TYPES:
-        raise ExecutorError(f"dependency_type={executor.dependency_type!r} is not one of {', '.join(DEPENDENCY_TYPES)}")
+        raise ExecutorArgumentError(
+            f"dependency_type={executor.dependency_type!r} is not one of {', '.join(DEPENDENCY_TYPES)}"
+        )
     for job_id in executor.dependencies:
         if not str(job_id).replace("_", "").replace("+", "").isdigit():
-            raise ExecutorError(f"dependencies has {job_id!r}, which is not the id of a Slurm job")
+            raise ExecutorArgumentError(f"dependencies has {job_id!r}, which is not the id of a Slurm job")
         yield f"{executor.dependency_type}:{job_id}"
 
 
@@ -176,5 +230,5 @@ def _quoted(text: str) -> str:
 
 def _checked(text: str) -> str:
     if any(ord(character) < 32 for character in text):
-        raise ExecutorError(f"{text!r} has a line break or control character: no option of sbatch can have one")
+        raise ExecutorArgumentError(f"{text!r} has a line break or control character: no option of sbatch can have one")
     return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shlex
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -136,13 +137,13 @@ if mkdir submitting 2>/dev/null; then
     id=${{id%%;*}}; note
   else
     if grep -Eqi '{"|".join(states.UNREACHABLE)}' error; then
-      sleep 1; lookup {name}
+      sleep 1; lookup {shlex.quote(name)}
       [ -z "$id" ] || {{ note; exit 0; }}
     fi
     cat error >&2; rmdir submitting; exit {_REFUSED}
   fi
 else
-  lookup {name}
+  lookup {shlex.quote(name)}
   [ -z "$id" ] || {{ note; exit 0; }}
   age=$(($(date +%s) - $(stat -c %Y submitting)))
   [ $age -lt {_SUBMITTING} ] || {{ mv submitting dead.$$ && rmdir dead.$$; }}
@@ -323,8 +324,8 @@ fi"""
             lines.append(f"scancel --signal=TERM --batch {' '.join(entry.id for _, entry in running)}")
         for key, entry in running:
             # Left on the host: whoever asked for it may be gone before the grace is over.
-            wait = f"sleep $(($(cat jobs/{key}/grace) + 15)); scancel --name={entry.name} {entry.id}"
-            lines.append(f"setsid sh -c '{wait}' >/dev/null 2>&1 </dev/null &")
+            wait = f"sleep $(($(cat jobs/{key}/grace) + 15)); scancel --name={shlex.quote(entry.name)} {entry.id}"
+            lines.append(f"setsid sh -c {shlex.quote(wait)} >/dev/null 2>&1 </dev/null &")
         answer = await self.shell.run("\n".join([*lines, "true"]))
         if answer.err and states.is_transient(answer.err):
             raise BackendUnavailable(f"scancel behind {self._conn_id!r} did not get through: {answer.reason}")
