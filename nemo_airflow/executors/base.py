@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-from nemo_airflow.exceptions import ExecutorArgumentError
+from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import fields
 from nemo_airflow.executors.launchers import Launcher
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
@@ -228,12 +228,12 @@ class Executor(abc.ABC):
 
     @property
     def is_group(self) -> bool:
-        """Whether a job has several machines, and its stream is that of the first alone: its end, and its outputs."""
+        """Whether a job runs on several machines, of which only the first writes the stream."""
         return False
 
     @property
     def zstd_mark(self) -> str:
-        """Names what unpacks its packages, where jobs leave word on whether that reads ``tar.zst``; empty elsewhere."""
+        """Name of the file in which jobs note whether they can unpack ``tar.zst``; empty where they note nothing."""
         return ""
 
     @abc.abstractmethod

@@ -47,10 +47,10 @@ class FailureKindRetryPolicy(RetryPolicy):
         if isinstance(exception, (JobFailed, SubmitError)):
             kind = FailureKind.parse(exception.kind)
             if kind in self.kinds:
-                return RetryDecision.retry(delay, f"the job failed ({kind}), which is worth another try")
-            return RetryDecision.fail(f"the job failed ({kind}), which another try would not mend")
+                return RetryDecision.retry(delay, f"the job failed ({kind}): retryable")
+            return RetryDecision.fail(f"the job failed ({kind}): not retryable")
         if isinstance(exception, ExecutorError):
-            return RetryDecision.fail("the back-end refused, and would again")
+            return RetryDecision.fail("the back-end refused the request: not retryable")
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:

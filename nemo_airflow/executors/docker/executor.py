@@ -180,7 +180,7 @@ class DockerExecutor(Executor):
         if self.ntasks_per_node is not None or self.launcher is None:
             return self.ntasks_per_node or 1
         if self.num_gpus == -1 and getattr(self.launcher, "nproc_per_node", 1) is None:
-            raise ExecutorError(
+            raise ExecutorArgumentError(
                 "num_gpus=-1 does not say how many processes to start: give ntasks_per_node, or the launcher's "
                 "nproc_per_node"
             )

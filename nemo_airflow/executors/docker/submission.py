@@ -44,7 +44,10 @@ def submit(docker: Docker, request: Request) -> JsonObject:
             return known
         if (own := _create(docker, request)) is not None and (known := _start(docker, request, own)) is not None:
             return known
-    raise BackendUnavailable(f"container {request.key} is removed on {docker.url} whenever it is made: who does that?")
+    raise BackendUnavailable(
+        f"container {request.key} was removed from {docker.url} {_ATTEMPTS} times before it could be started: "
+        "look for another program that clears away containers there"
+    )
 
 
 def _started(docker: Docker, request: Request) -> JsonObject | None:

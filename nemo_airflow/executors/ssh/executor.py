@@ -19,7 +19,7 @@ class SSHExecutor(Executor):
         ssh_conn_id: Id of an Airflow connection of type ``ssh``. Host keys are checked.
         root: Folder on the host for packages and jobs; ``~`` is the user's home.
         python: The job's interpreter there, Python 3.9 or newer.
-        setup_lines: Shell lines to run before it: ``module load``, ``source .../activate`` ...
+        setup_lines: Shell lines to run before it, by bash where the host has it: ``source .../activate`` ...
     """
 
     kind: ClassVar[str] = "ssh"
@@ -42,7 +42,7 @@ class SSHExecutor(Executor):
         return Request(
             key=job.key,
             kind=self.kind,
-            payload={"host": self.ssh_conn_id, "folder": f"{self.root}/jobs/{job.key}", "run": f"sh {folders.START}"},
+            payload={"host": self.ssh_conn_id, "folder": f"{self.root}/jobs/{job.key}", "run": f"bash {folders.START}"},
             files={"job.json": job.dumps(), folders.START: script},
             package=job.package,
         )

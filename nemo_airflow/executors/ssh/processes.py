@@ -86,7 +86,7 @@ true""")
         # Twice is once: the second runner finds the claim of the first, and goes.
         answer = await self.shell.run(f"""{folders.enter(self._root)}
 cd jobs/{request.key} || exit 21
-setsid sh {folders.START} >>log 2>&1 </dev/null &
+setsid "$(command -v bash || echo sh)" {folders.START} >>log 2>&1 </dev/null &
 waited=0
 while [ ! -f claim ]; do
   kill -0 $! 2>/dev/null || [ -f claim ] || {{ tail -n 1 log >&2; exit 22; }}
