@@ -43,12 +43,21 @@ class _Checked:
 
             fn_or_cls = target_from_source(fn_or_cls)
         target_name(fn_or_cls)
+        kwargs = by_parameter(fn_or_cls, kwargs, "")
         _check_names(fn_or_cls, args, kwargs)
         super().__init__(fn_or_cls, *args, **kwargs)  # type: ignore[call-arg]  # Fiddle's, beside us in the bases
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_name(self.__fn_or_cls__, name, "")
-        super().__setattr__(name, value)
+        super().__setattr__(parameters_of(self.__fn_or_cls__).name_of(name), value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name[:2] != "__":
+            name = parameters_of(self.__fn_or_cls__).name_of(name)
+        return super().__getattr__(name)  # type: ignore[misc]  # Fiddle's, beside us in the bases
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(parameters_of(self.__fn_or_cls__).name_of(name))
 
     def _arguments_set_value(self, key: int | str, value: Any) -> None:
         check_argument(self.__fn_or_cls__, key, value, short_name(self.__fn_or_cls__))
@@ -220,6 +229,24 @@ def positional(target: Any, position: int, count: int, path: str) -> tuple[Param
         raise UnknownParameterError(f"{message}; valid: {', '.join(parameters.names)}", path)
     named = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     return parameter, parameter.name if named else position
+
+
+def by_parameter(target: Any, arguments: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Returns named arguments by the names of the target's parameters, which may have others too.
+
+    Raises:
+        UnknownParameterError: Two names are of one parameter.
+    """
+    parameters = parameters_of(target)
+    if not parameters.other_names:
+        return dict(arguments)
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        own = parameters.name_of(name)
+        if own in found:
+            raise UnknownParameterError(f"{short_name(target)} is given {own!r} twice, also as {name!r}", path)
+        found[own] = value
+    return found
 
 
 def check_name(target: Any, name: str, path: str) -> None:

@@ -162,7 +162,7 @@ class Change:
             if position is not None and position in node.__arguments__:
                 return position
             if isinstance(key, str) and parameters.find(key) is not None:
-                return key
+                return parameters.name_of(key)
             raise self._unknown(f"{short_name(node.__fn_or_cls__)} has no parameter", number, parameters.names, path)
         pairs = None if isinstance(node, (set, frozenset)) else children(node)
         if pairs is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.buildable import KINDS, Blank, blank, check_name, positional
+from nemo_airflow.config.buildable import KINDS, Blank, blank, by_parameter, check_name, positional
 from nemo_airflow.config.leaves import fitted
 from nemo_airflow.config.origins import caller
 from nemo_airflow.config.parameters import Parameter, Parameters, parameters_of
@@ -56,6 +56,8 @@ class _ConfigBuilder(runner.Builder):
         known = self._known.get((kind, id(target))) or self._learn(kind, target)
         first = self._positional(known, args, path) if args else None
         fitting = known.fitting
+        if known.parameters.other_names:
+            kwargs = by_parameter(known.target, kwargs, path_text(path))
         for name, value in kwargs.items():
             if type(value) not in fitting.get(name, ()):
                 kwargs[name] = self._argument(known, name, value, path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import fiddle as fdl
 
-from nemo_airflow.config.buildable import KINDS, Config, Partial, check_name, positional, unchecked
+from nemo_airflow.config.buildable import KINDS, Config, Partial, by_parameter, check_name, positional, unchecked
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.plan import plan_errors
@@ -227,7 +227,7 @@ def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fit: Fit,
     for position, value in enumerate(args):
         _, key = positional(target, position, len(args), path)
         arguments[key] = value
-    for name, value in kwargs.items():
+    for name, value in by_parameter(target, kwargs, path).items():
         check_name(target, name, join(path, name))
         if name in arguments:
             message = f"{short_name(target)} is given {name!r} twice, by position and by name"

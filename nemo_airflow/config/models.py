@@ -42,6 +42,17 @@ def model_fields(target: Any) -> Mapping[str, ModelField]:
     return _attrs(attrs, target) if attrs is not None and attrs.has(target) else {}
 
 
+def other_names(target: Any) -> Mapping[str, str]:
+    """Returns the names of fields that a pydantic model takes too where its constructor shows their aliases."""
+    settings = getattr(target, "model_config", None) or {}
+    if not isinstance(target, type) or not issubclass(target, pydantic.BaseModel):
+        return {}
+    if not (settings.get("populate_by_name") or settings.get("validate_by_name")):
+        return {}
+    aliases = {name: field.validation_alias or field.alias for name, field in target.model_fields.items()}
+    return {name: alias for name, alias in aliases.items() if isinstance(alias, str) and alias != name}
+
+
 def _pydantics(fields: Mapping[str, Any]) -> dict[str, ModelField]:
     found: dict[str, ModelField] = {}
     for name, field in fields.items():

@@ -15,7 +15,7 @@ import typing_extensions
 from nemo_airflow.config import checks
 from nemo_airflow.config.annotations import UNPACK, substituted, typed_dict_fields
 from nemo_airflow.config.hints import hints_of
-from nemo_airflow.config.models import ModelField, is_undefined, model_fields
+from nemo_airflow.config.models import ModelField, is_undefined, model_fields, other_names
 from nemo_airflow.exceptions import ConfigError
 
 NO_DEFAULT = inspect.Parameter.empty
@@ -91,14 +91,20 @@ class Parameters:
 
     Attributes:
         by_name: The parameters, the variadic ones among them.
+        other_names: Names that stand for a parameter too, as a pydantic field's own beside its alias.
     """
 
     by_name: Mapping[str, Parameter]
+    other_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def name_of(self, name: str) -> str:
+        """Returns the parameter's name that a name stands for; the name itself where it stands for no other."""
+        return self.other_names.get(name, name)
 
     def find(self, key: int | str) -> Parameter | None:
         """Returns the parameter that takes an argument of that name or position."""
         if isinstance(key, str):
-            found = self._named.get(key)
+            found = self._named.get(self.name_of(key))
             return found if found is not None else self._of_kind(inspect.Parameter.VAR_KEYWORD)
         listed = list(self.by_name.values())
         if key < len(listed) and listed[key].kind in _POSITIONAL:
@@ -159,7 +165,8 @@ def _parameters(target: Any) -> Parameters:
         default = NO_DEFAULT if factory is not None or is_undefined(parameter.default) else parameter.default
         annotation = _widened(substituted(hint, own), default)
         found[name] = Parameter(name, parameter.kind, annotation, default, factory)
-    return Parameters(found)
+    others = {name: alias for name, alias in other_names(target).items() if alias in found and name not in found}
+    return Parameters(found, others)
 
 
 def _named(hint: Any) -> dict[str, Parameter] | None:

@@ -123,3 +123,12 @@ class Fields:
     when: dt.datetime | None = None
     names: frozenset[str] = frozenset({"x"})
     folder: pathlib.Path = pathlib.Path("a/b")
+
+
+class Aliased(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(populate_by_name=True)
+    lr: float = pydantic.Field(0.1, alias="learning_rate")
+
+
+class OnlyAliased(pydantic.BaseModel):
+    lr: float = pydantic.Field(0.1, alias="learning_rate")

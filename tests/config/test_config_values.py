@@ -23,6 +23,7 @@ from config_targets import (
     Optimizer,
     constrained,
     double,
+    identity,
     make_int,
     make_model,
     positional,
@@ -30,9 +31,11 @@ from config_targets import (
     unresolvable,
     use_experiment,
 )
+from model_targets import Aliased, OnlyAliased
 
 from nemo_airflow import Config, Partial, Script
-from nemo_airflow.config import build, validate
+from nemo_airflow.config import apply_overrides, build, validate
+from nemo_airflow.config import plan as plans
 from nemo_airflow.config.checks import check
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.exceptions import (
@@ -389,3 +392,26 @@ def test_repr_has_no_addresses_and_writes_shared_parts_once():
 )
 def test_script_needs_exactly_one_of_path_and_inline(make):
     assert "Script needs" in error_of(make, ConfigError)
+
+
+def test_a_field_of_a_model_is_taken_by_its_alias_and_by_its_name_where_the_model_does():
+    config = Config(Aliased, lr=0.3)
+    assert config == Config(Aliased, learning_rate=0.3)
+    assert (config.lr, build(config).lr) == (0.3, 0.3)
+    config.lr = 0.4
+    assert config.learning_rate == 0.4
+    changed = apply_overrides(Config(identity, config), ["value.lr=0.5", "value.learning_rate*=2"])
+    assert build(changed).lr == 1.0
+    made = apply_overrides(Config(identity), ["value=model_targets:Aliased(lr=0.6)"], allow=["model_targets."]).value
+    assert made == Config(Aliased, lr=0.6)
+    assert plans.from_plan({"version": 1, "root": plan_of_aliased("lr")}, ["model_targets."]) == Config(Aliased, lr=2.0)
+    del config.lr
+    assert config == Config(Aliased)
+    assert "given 'learning_rate' twice" in error_of(
+        lambda: Config(Aliased, lr=1.0, learning_rate=2.0), UnknownParameterError
+    )
+    assert "has no parameter 'lr'" in error_of(lambda: Config(OnlyAliased, lr=0.3), UnknownParameterError)
+
+
+def plan_of_aliased(name):
+    return {"_target_": "model_targets:Aliased", name: 2.0}
