@@ -1,4 +1,4 @@
-"""Annotations as pydantic's adapters, in which a config or a value that is yet to come fits at each place.
+"""Annotations as pydantic's adapters, in which a config or a deferred value fits at each place.
 
 A strict adapter asks pydantic first, and us only about what pydantic refuses, so that a list of a
 million numbers costs what pydantic takes for it. A lenient one, which converts, asks us first, so
@@ -88,7 +88,7 @@ def _is_known(kind: type) -> bool:
 
 
 class _Place:
-    """A place in an annotation: lets in a config of the right result, and what is yet to come."""
+    """A place in an annotation: lets in a config of the right result, and deferred values."""
 
     def __init__(self, annotation: Any, *, ours_first: bool) -> None:
         self._annotation = annotation

@@ -26,7 +26,7 @@ from nemo_airflow.runner.similar import nearest
 
 T = TypeVar("T")
 
-# What Fiddle notes as the place where a value was set is then the user's line, not one that the value came through.
+# Fiddle's history skips these files, so that it names the user's line as the place where a value was set.
 for _file in (
     *(f"nemo_airflow/config/{name}.py" for name in ("buildable", "overrides", "recipe", "conversion", "decoding")),
     *(f"fiddle/_src/{name}.py" for name in ("tagging", "selectors", "arg_factory")),
@@ -260,7 +260,9 @@ def check_name(target: Any, name: str, path: str) -> None:
         message = f"{short_name(target)} has no parameter {name!r}{nearest(name, parameters.names)}"
         raise UnknownParameterError(message, path)
     if is_reserved(name):
-        raise UnknownParameterError(f"a parameter of {short_name(target)} is named {name!r}, which plans reserve", path)
+        raise UnknownParameterError(
+            f"a parameter of {short_name(target)} is named {name!r}, which plans reserve: rename it", path
+        )
 
 
 def check_argument(target: Any, key: int | str, value: Any, path: str) -> None:

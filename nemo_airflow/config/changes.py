@@ -151,7 +151,9 @@ class Change:
             return node
         if type(node) is tuple:
             return tuple(item for index, item in enumerate(node) if index != key)
-        raise OverrideError(f"nothing can be removed from a {type(node).__name__}", self._path)
+        raise OverrideError(
+            f"nothing can be removed from a {type(node).__name__}: set the whole value with =", self._path
+        )
 
     def _key(self, node: Any, number: int, path: str, annotation: Any) -> Any:
         """Returns the key of a node that a part of the path means."""

@@ -77,7 +77,7 @@ def compose(
         with errors_in(f"layer {number}{_shown(layer)}"):
             composed = lay(composed, layer, origin)
     if not isinstance(composed, fdl.Buildable):
-        raise ConfigError(f"the layers make up a {type(composed).__name__}, and no config: name a _target_")
+        raise ConfigError(f"the layers make up a {type(composed).__name__}, not a config: add a _target_")
     if check and not any(is_deferred(value) for _, value, _ in iter_nodes(composed)):
         validate(composed)
     return composed
@@ -175,7 +175,7 @@ def _lay_named(root: Any, text: str, origin: Origin) -> Any:
     if (file := as_file(name)) is not None:
         return apply_file(root, file, origin)
     if "=" in name.partition("(")[0]:
-        raise ConfigError(f"{text!r} is one override: a layer is a list of them")
+        raise ConfigError(f"{text!r} is a single override: give a list of overrides as a layer")
     with _once(name, f"the recipe {name} is among its own bases"):
         return merge(root, load_named(name, origin), origin, f"the recipe {name}")
 

@@ -150,7 +150,7 @@ class _Comparison:
         if old.is_shared or new.is_shared:
             self._pairs.append((old, new, path))
             if id(old) in self._seen[0] and id(new) in self._seen[1]:
-                # Both were compared where they stand first, if with each other, or else one place now leads elsewhere.
+                # Both were compared at their first places. If not with each other, this place now shares another value.
                 if not is_same and (id(old), id(new)) not in self._matched:
                     self._add("changed", path, parent, f"same as {old.path}", f"same as {new.path}")
                 return

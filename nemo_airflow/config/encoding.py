@@ -34,7 +34,7 @@ _LARGEST = 10**4000
 """Python's own reader of JSON refuses integers of more than 4,300 digits."""
 
 _MOST_REPEATS = 200_000
-"""How often tuples of tuples may be written again because they are in several places: they are no objects there."""
+"""Most nested tuples that are written repeatedly: tuples have no identity in a plan."""
 
 
 def encode(config: Any, *, defaults: bool) -> Any:
@@ -96,7 +96,9 @@ class _Encoding:
             try:
                 nodes.sort(key=lambda node: json.dumps(node, sort_keys=True, separators=(",", ":")))
             except RecursionError:
-                raise PlanError("a member of this set nests too deep to be put in order", path_text(path)) from None
+                raise PlanError(
+                    "a member of this set is nested too deep to be sorted: use a list", path_text(path)
+                ) from None
         return holder[0]
 
     def _composite(self, value: Any, inside: Any, key: Any, path: Path) -> Any:
@@ -132,7 +134,10 @@ class _Encoding:
         elif any(isinstance(item, tuple) for item in value):
             self._repeats += 1
         if self._repeats > _MOST_REPEATS:
-            raise PlanError("tuples in several places are written out in each, and these are too many", path_text(path))
+            raise PlanError(
+                "too many tuples in several places, each of which a plan repeats: use lists, which it shares",
+                path_text(path),
+            )
 
     def _name_shared(self) -> None:
         """Numbers what is in several places, in the order of the parameters."""
@@ -329,7 +334,9 @@ def _scalar(value: Any, path: Path) -> Any:
         return _text(value, path)
     if isinstance(value, int):
         if not -_LARGEST < value < _LARGEST:
-            raise PlanError("an integer of thousands of digits, which no reader of JSON would take", path_text(path))
+            raise PlanError(
+                "an integer of more than 4,000 digits, which JSON readers refuse: pass it as a text", path_text(path)
+            )
         return int(value)
     if isinstance(value, float):
         return (
@@ -349,7 +356,7 @@ def _text(value: str, path: Path) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise PlanError("the text is not valid Unicode", path_text(path)) from error
+        raise PlanError("the text is not valid Unicode: pass it as bytes", path_text(path)) from error
     return text
 
 
@@ -362,7 +369,7 @@ def _name(target: Any, path: Path) -> str:
 
 def _member(value: enum.Enum, path: Path) -> str:
     if value.name not in type(value).__members__:
-        raise PlanError("a combination of flags has no name that a plan could hold", path_text(path))
+        raise PlanError("a combination of flags has no name for a plan: pass its members in a list", path_text(path))
     return str(value.name)
 
 

@@ -131,7 +131,7 @@ def call(
     """
     is_config_class = isinstance(target, type) and issubclass(target, Config)
     if not callable(target) or (is_config_class and target.__record__ is None):
-        raise OverrideError(f"{short_name(target)} is no function or class that a job could call", path)
+        raise OverrideError(f"{short_name(target)} is not a function or class, so a job cannot call it", path)
     arguments = bound(target, args, kwargs, fit, path)
     if kind != "config" or not (is_factory or makes_configs(target)):
         return unchecked(target, arguments, KINDS[kind])

@@ -176,7 +176,7 @@ def _of_kind(old: Any, flags: Mapping[str, Any], path: str) -> Any:
     if "_partial_" not in flags:
         return old
     if not isinstance(flags["_partial_"], bool):
-        raise OverrideError("_partial_ is true or false", path)
+        raise OverrideError("_partial_ must be true or false", path)
     return _converted(old, Partial if flags["_partial_"] else Config, path)
 
 

@@ -16,7 +16,7 @@ _OUR_OWN = f"{Path(__file__).parents[1]}{os.sep}"
 
 @dataclasses.dataclass
 class Granted:
-    """What registered recipes that a change names have brought with them: who registers one permits that too.
+    """Targets and configs that registered recipes added to a change; they need no allow entry.
 
     Attributes:
         names: Targets that the job calls.

@@ -36,7 +36,7 @@ def to_python(config_or_plan: Any, name: str = "config", *, by_name: bool = Fals
         ConfigError: The config cannot be written as a plan, or the name is no variable's.
     """
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise ConfigError(f"name={name!r} is no name of a variable")
+        raise ConfigError(f"name={name!r} is not a valid name of a variable")
     is_config = not (by_name or outline.is_plan(config_or_plan))
     root = outline.of_config(config_or_plan) if is_config else outline.of(config_or_plan)
     return _Writer(root, name, by_name=by_name).write()

@@ -101,7 +101,7 @@ class Recipe(Config[T]):
         **arguments: Any,
     ) -> None:
         if isinstance(overrides, str):
-            raise OverrideError(f"overrides={overrides!r} is one text: give a list of them")
+            raise OverrideError(f"overrides={overrides!r} is a single text: give a list of overrides")
         super().__init__(_factory(factory, source, in_image=in_image), **arguments)
         if overrides:
             _apply(self, overrides)

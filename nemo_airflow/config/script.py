@@ -36,6 +36,6 @@ def Script(
     if (path is None) == (inline is None):
         raise ConfigError("a Script needs exactly one of path and inline")
     if m and path is None:
-        raise ConfigError("m=True runs a module: a Script needs path for it, not inline")
+        raise ConfigError("m=True runs a module: the Script needs its name as path, not inline")
     given: dict[str, Any] = {"path": path, "inline": inline, "args": args, "env": env, "entrypoint": entrypoint, "m": m}
     return Partial(script.run, **{name: value for name, value in given.items() if value not in (None, ())})

@@ -32,7 +32,7 @@ def target_name(target: Any) -> str:
     module = getattr(target, "__module__", None)
     qualname = getattr(target, "__qualname__", None)
     if qualname is None or isinstance(target, types.GenericAlias) or not callable(target):
-        raise TargetNotImportableError(f"{_kind(target)} is no function or class that a job could import by name")
+        raise TargetNotImportableError(f"{_kind(target)} is not a function or class that a job can import by name")
     if isinstance(target, types.BuiltinMethodType) and module is None:
         module = getattr(target.__self__, "__module__", None)
     shown = f"{module}.{qualname}"
@@ -54,7 +54,7 @@ def target_name(target: Any) -> str:
 
 
 def source_name(target: Any) -> str:
-    """Returns the name of what was read from a source and stands for a target, or an empty text for a target itself."""
+    """Returns ``pkg.mod:name`` of a stand-in that was read from a source, or an empty text for a real object."""
     own = getattr(target, "__dict__", {})
     return str(own.get("__nemo_source__", ""))
 

@@ -31,7 +31,7 @@ from nemo_airflow.runner.grammar import Path, path_text
 
 
 def validate(config: Any) -> None:
-    """Checks all that a job would do with a config: names, types, what is missing, what is yet to come.
+    """Checks all that a job would do with a config: names, types, what is missing, what is deferred.
 
     Then calls the ``validate()`` methods of the classes in it that define one, the inner ones
     first, and has pydantic's models validate what they are given. A ``Partial`` at the root has to

@@ -164,7 +164,7 @@ class Values:
             raise OverrideError(f"{unknown[0]} has no meaning beside _target_", path)
         flags = {flag: _plain(given.get(flag, False)) for flag in ("_partial_", "_arg_factory_")}
         if any(not isinstance(value, bool) for value in flags.values()) or all(flags.values()):
-            raise OverrideError("_partial_ and _arg_factory_ are true or false, and one of them is true at most", path)
+            raise OverrideError("_partial_ and _arg_factory_ must be true or false, and not both true", path)
         kind = "partial" if flags["_partial_"] else "arg_factory" if flags["_arg_factory_"] else "config"
         named = {text_of(key, path): item for key, item in given.items() if key not in TARGET_KEYS}
         name = text_of(given["_target_"], path)
@@ -258,7 +258,7 @@ def argument_nodes(given: Mapping[Any, Any], path: str) -> Sequence[Any]:
     if isinstance(items, nodes.Items):
         return items.items
     if not isinstance(items, (list, tuple)):
-        raise OverrideError("_args_ is a list of positional arguments", path)
+        raise OverrideError("_args_ must be a list of positional arguments", path)
     return items
 
 

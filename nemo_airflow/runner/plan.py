@@ -10,7 +10,7 @@ import functools
 import importlib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from nemo_airflow.runner.contents import Contents, check
 from nemo_airflow.runner.grammar import SCALARS, TARGET_KEYS, Path, PlanError, children, kind_of, part, path_text
@@ -212,16 +212,14 @@ class Builder:
 
     def _root(self, plan: Mapping[str, Any]) -> Any:
         values: List[Any] = []
-        # Nodes to be built; or, once what is below them has been, those with their kind, what they call, what is
-        # below them, and where in that the values belong that were built.
-        stack: List[Tuple[Any, Path, Any]] = [(plan["root"], (), None)]
+        stack: List[Tuple[Any, Path, Optional[_Frame]]] = [(plan["root"], (), None)]
         while stack:
             node, path, opened = stack.pop()
             if opened is not None:
-                kind, target, below, holes = opened
-                start = len(values) - len(holes)
+                kind, target, below = opened.kind, opened.target, opened.below
+                start = len(values) - len(opened.holes)
                 built = values[start:]
-                for hole, value in zip(holes, built):
+                for hole, value in zip(opened.holes, built):
                     below[hole] = value
                 del values[start:]
             else:
@@ -246,7 +244,7 @@ class Builder:
                 pairs = below.items() if isinstance(below, dict) else enumerate(below)
                 holes = [hole for hole, child in pairs if type(child) not in _LEAVES]
                 if holes:
-                    stack.append((node, path, (kind, target, below, holes)))
+                    stack.append((node, path, _Frame(kind, target, below, holes)))
                     for hole in reversed(holes):
                         key = hole if keys is None else keys[hole]
                         stack.append((below[hole], path if key is None else (path, key), None))
@@ -298,6 +296,22 @@ class Builder:
         if name not in self._resolved:
             self._resolved[name] = resolve(name, self._allow)
         return self._resolved[name]
+
+
+class _Frame(NamedTuple):
+    """A node whose children are built first.
+
+    Attributes:
+        kind: Its kind.
+        target: What it calls, or None.
+        below: Its children, by key.
+        holes: The keys of those children that are built and put back.
+    """
+
+    kind: str
+    target: Any
+    below: Any
+    holes: Sequence[Any]
 
 
 class _Factory:

@@ -280,6 +280,6 @@ def _in_several_places(root: Any) -> Set[int]:
 
 
 def _is_shareable(value: Any) -> bool:
-    if type(value) in (tuple, frozenset):  # one that holds a list or a config is two places' way to the same one
+    if type(value) in (tuple, frozenset):  # identity matters where it holds a list or a config
         return any(children(item) is not None for item in value)
     return isinstance(value, configs.Config) or type(value) in (list, dict, set)

@@ -295,10 +295,10 @@ class Callable_:
         (dag_file_function().Thing, "from a DAG file: move it to a module beside the DAG file"),
         (functools.partial(double), "use Partial(function, ...)"),
         (Model(1).method, "Model.method bound to an object"),
-        (Callable_(), "no function or class"),
+        (Callable_(), "not a function or class"),
         (functools.lru_cache(double), "would not find"),
-        (list[int], "no function or class"),
-        (3, "no function or class"),
+        (list[int], "not a function or class"),
+        (3, "not a function or class"),
     ],
 )
 @pytest.mark.parametrize("kind", [Config, Partial])

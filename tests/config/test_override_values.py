@@ -126,7 +126,7 @@ def test_values_are_changed_with_factories(config):
         ("model={_target_: 3}", OverrideError, "model: 3 is no name of a target"),
         ("model={_target_: os.system}", TargetNotAllowedError, "model: target 'os:system' is not allowed here"),
         ("model={_target_: config_targets.Model, _x_: 3}", OverrideError, "model: _x_ has no meaning beside _target_"),
-        ("model={_target_: config_targets.Model, _args_: 3}", OverrideError, "model: _args_ is a list"),
+        ("model={_target_: config_targets.Model, _args_: 3}", OverrideError, "model: _args_ must be a list"),
         ("model={_partial_: true}", PlanError, "model: '_partial_': no form that a plan knows"),
         ("model={_target_: config_targets.Model, hidden: {_target_: os.x}}", TargetNotAllowedError, "model.hidden: "),
         ("model=@o.yaml", OverrideError, "model: @o.yaml: no files are read for overrides from the form"),

@@ -258,7 +258,7 @@ class Opaque:
         (1j, "value.a: a plan cannot hold a value of type complex"),
         (uuid.UUID(int=1), "value.a: a plan cannot hold a value of type uuid.UUID"),
         (sys, "value.a: a plan cannot hold a value of type module"),
-        ("\ud800", "value.a: the text is not valid Unicode"),
+        ("\ud800", "value.a: the text is not valid Unicode: pass it as bytes"),
     ],
 )
 def test_value_that_a_plan_cannot_hold_is_refused_with_its_path(value, message):

@@ -155,7 +155,7 @@ def test_any_value_comes_back(code, value):
 
 
 def test_a_name_that_is_none_is_refused(code):
-    with pytest.raises(ConfigError, match="no name of a variable"):
+    with pytest.raises(ConfigError, match="not a valid name of a variable"):
         to_python(Config(code.call), "class")
 
 

@@ -123,7 +123,7 @@ def target_from_source(name: str, source: Source | str | None = None) -> Any:
     where = source if isinstance(source, Source) else source_at(source)
     found, home, defined_as = where.find(module, qualname)
     if not isinstance(found, (griffe.Class, griffe.Function)):
-        raise TargetNotImportableError(f"{name} is a value, and no function or class that a job could call")
+        raise TargetNotImportableError(f"{name} is a value, not a function or class, so a job cannot call it")
     made = _Targets(where).make(home, defined_as, found)
     if isinstance(made, SourceFunction) and made.__nemo_source__ != name:
         # As its author names it.
