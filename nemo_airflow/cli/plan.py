@@ -59,10 +59,10 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
         with errors_in(name):
             config = lay(ABSENT, name, origin)
     else:
-        known = f"; registered: {', '.join(sorted(recipes))}" if recipes else ""
+        known = f", of which there are {', '.join(sorted(recipes))}" if recipes else ""
         raise ConfigError(
             f"{name!r} names no config: write pkg.mod:name, a file that ends with {', '.join(ENDINGS)}, "
-            f"or the name of a recipe{known}"
+            f"or the name of a recipe{known}; to see all of them, run: nemo-airflow list"
         )
     for layer in layers:
         with errors_in(f"--layer {layer}"):

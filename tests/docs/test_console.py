@@ -195,10 +195,11 @@ def test_the_commands_for_executors_run(folder, airflow_database):
             "cluster.yaml": f"kind: local\nroot: {folder.parent / 'jobs'}\n",
         },
     )
-    rendered, shown, cancelled = run(folder, SHOWN["docs/executors.md"], {})
+    rendered, shown, cancelled, *folders = run(folder, SHOWN["docs/executors.md"], {})
     assert '"hidden": 64' in rendered or '"hidden":64' in rendered
     assert shown == "0 orphans found\n"
     assert cancelled == "0 orphans cancelled\n"
+    assert len(folders) == 2
 
 
 def test_the_commands_for_the_store_run(folder, monkeypatch):
