@@ -58,7 +58,7 @@ class AirflowServer:
         self.url = f"http://127.0.0.1:{self.port}{path}"
         self._mark = secrets.token_hex(8)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._client = httpx.Client(base_url=self.url, timeout=30.0)
+        self._client = httpx.Client(base_url=self.url, timeout=120.0)  # a busy machine answers late
         self.env = {**os.environ, **self._settings(dags.absolute(), open_to_all), **(env or {})}
 
     def _settings(self, dags: Path, open_to_all: bool) -> dict[str, str]:
