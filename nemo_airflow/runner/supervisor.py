@@ -26,6 +26,9 @@ EXIT_ALREADY_CLAIMED = 75
 EXIT_BAD_JOB = 2
 EXIT_TIMEOUT = 124
 
+SETUP_FAILED = "NEMO_AIRFLOW_SETUP_FAILED"
+"""Environment variable with the line of the author's set-up that failed before the runner was started."""
+
 JOB_VERSION = 1
 
 LINGER = "NEMO_AIRFLOW_LINGER"
@@ -114,6 +117,8 @@ class Supervisor:
         self._writer.record("start", self._identity())
         if self._cancel_asked():
             return self._finish(self._early_end())
+        if line := os.environ.get(SETUP_FAILED):
+            return self._finish(_refusal(f"a line of setup_lines failed: {line}", "user_error"))
         try:
             self._prepare_folder()
         except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended

@@ -45,20 +45,3 @@ def test_only_what_the_host_lacks_is_sent(ssh_conn_id, tmp_path, monkeypatch):
     answer = blocking.run(session.shell.run(f"rm -rf {executor.root.removeprefix('~/')}"))
     assert answer.code == 0
     blocking.run(session.close())
-
-
-def test_set_up_line_may_source_a_file(ssh_conn_id):
-    executor = SSHExecutor(
-        ssh_conn_id=ssh_conn_id,
-        root=f"~/set-up-{uuid.uuid4().hex[:8]}",
-        setup_lines="source <(echo 'export SOURCED=yes')",
-    )
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": 'echo "sourced: $SOURCED"'}
-    job = Job(key=f"ssh-{uuid.uuid4().hex[:16]}", name="run", plan={"version": 1, "root": root})
-    session, lines = executor.connect(), []
-    handle = blocking.run(session.submit(executor.render(job)))
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
-    assert blocking.run(follower.run(), 60).succeeded
-    assert lines == ["sourced: yes"]
-    assert blocking.run(session.shell.run(f"rm -rf {executor.root.removeprefix('~/')}")).code == 0
-    blocking.run(session.close())

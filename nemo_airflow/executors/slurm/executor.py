@@ -23,7 +23,9 @@ class SlurmExecutor(Executor):
         ssh_conn_id: Id of an Airflow connection of type ``ssh`` to a login node. Host keys are checked.
         root: Folder on the cluster's shared disk for packages and jobs; ``~`` is the user's home.
         python: The job's interpreter, Python 3.9 or newer.
-        setup_lines: Shell lines at the start of the job script: ``module load`` ...
+        setup_lines: Shell lines at the start of the job script: ``module load`` ... One that fails fails the job; one
+            that may fail ends with ``|| true``. The shell is no login shell: ``module`` may need
+            ``source /etc/profile`` first.
         account, partition, qos, reservation, comment, constraint, exclude, nodelist, gres, signal,
             licenses, network, segment, nice: As for ``sbatch``.
         nodes: How many nodes.

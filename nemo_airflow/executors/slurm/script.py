@@ -123,6 +123,9 @@ def render(executor: SlurmExecutor, job: Job) -> str:
     return "\n".join(lines) + "\n" + folders.start_lines(executor.setup_lines, executor.python, executor.zstd_mark)
 
 
+_SETUP_FAILED = 'echo "a line of setup_lines failed: $setup_failed" >&2; exit 1'
+
+
 def render_array(executor: SlurmExecutor, job: Job) -> str:
     """Returns the job script of the array that the job starts: each of its tasks is one process of the job."""
     options = [
@@ -144,7 +147,7 @@ def render_array(executor: SlurmExecutor, job: Job) -> str:
         *(f"#SBATCH {option}" for option in options),
         "",
         f'export {ARRAY_TASK}="$SLURM_ARRAY_TASK_ID"',
-        *([executor.setup_lines.rstrip()] if executor.setup_lines else []),
+        *([folders.checked_setup(executor.setup_lines, _SETUP_FAILED).rstrip()] if executor.setup_lines else []),
         f"exec {' '.join(words)}",
     ]
     return "\n".join(lines) + "\n"

@@ -19,7 +19,9 @@ class SSHExecutor(Executor):
         ssh_conn_id: Id of an Airflow connection of type ``ssh``. Host keys are checked.
         root: Folder on the host for packages and jobs; ``~`` is the user's home.
         python: The job's interpreter there, Python 3.9 or newer.
-        setup_lines: Shell lines to run before it, by bash where the host has it: ``source .../activate`` ...
+        setup_lines: Shell lines to run before it, by bash where the host has it: ``source .../activate`` ... One that
+            fails fails the job; one that may fail ends with ``|| true``. The shell is no login shell: ``module`` needs
+            ``source /etc/profile`` first.
     """
 
     kind: ClassVar[str] = "ssh"

@@ -22,6 +22,7 @@ from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Chunk, Cursor
 from nemo_airflow.job import Archive, Package
 from nemo_airflow.runner import zstd_mark as marks
+from nemo_airflow.runner.supervisor import SETUP_FAILED
 
 START = "start.sh"
 NO_RUNNER, NO_PACKAGE = "no runner", "no package"
@@ -54,10 +55,30 @@ def start_lines(setup_lines: str | None, python: str, mark: str = "") -> str:
         python: The interpreter.
         mark: From :func:`zstd_mark`; empty for an executor that keeps none.
     """
-    setup = f"{setup_lines.rstrip()}\n" if setup_lines else ""
     run = f'exec {shlex.quote(python)} {shlex.quote(runner_path())} "$PWD"\n'
+    # The runner says so on the job's stream, and leaves the end mark.
+    setup = checked_setup(setup_lines, f'export {SETUP_FAILED}="$setup_failed"; {run.rstrip()}') if setup_lines else ""
     told = f"export {marks.MARK}=../../zstd/{mark}\n" if mark else ""
     return f"{told}{setup}{run}"
+
+
+def checked_setup(setup_lines: str, on_failure: str) -> str:
+    """Returns the author's set-up lines, of which one that fails ends them.
+
+    Only bash can tell: another shell runs them all. What a script that they source does inside is its own affair, and
+    a line that may fail ends with ``|| true``.
+
+    Args:
+        setup_lines: The author's lines.
+        on_failure: Shell commands, which find the line with its exit code in ``$setup_failed``.
+    """
+    failed = 'setup_failed="$BASH_COMMAND (exit code $?)"'
+    trap = f"{failed}; [ ${{#BASH_SOURCE[@]}} -gt 1 ] || {{ trap - ERR; {on_failure}; }}"
+    return (
+        f'[ -z "${{BASH_VERSION:-}}" ] || trap {shlex.quote(trap)} ERR\n'
+        f"{setup_lines.rstrip()}\n"
+        '[ -z "${BASH_VERSION:-}" ] || trap - ERR\n'
+    )
 
 
 def enter(root: str) -> str:

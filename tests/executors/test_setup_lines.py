@@ -1,0 +1,65 @@
+"""Set-up lines on the host of a job: bash runs them, and one that fails fails the job before it has begun."""
+
+import uuid
+
+import pytest
+
+from nemo_airflow import blocking
+from nemo_airflow.executors.slurm import SlurmExecutor
+from nemo_airflow.executors.ssh import SSHExecutor
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import FailureKind, Job, JobState
+
+SHOW = 'echo "sourced: $SOURCED"'
+
+
+@pytest.fixture
+def run(ssh_conn_id):
+    """Runs a job that shows what the set-up left; returns how it ended, and its lines."""
+    root = f"~/set-up-{uuid.uuid4().hex[:8]}"
+    sessions = []
+
+    def run_job(cls, setup_lines):
+        executor = cls(ssh_conn_id=ssh_conn_id, root=root, setup_lines=setup_lines)
+        plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": SHOW}}
+        session, lines = executor.connect(), []
+        sessions.append(session)
+        job = Job(key=f"set-up-{uuid.uuid4().hex[:16]}", name="run", plan=plan)
+        handle = blocking.run(session.submit(executor.render(job)))
+        follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
+        return blocking.run(follower.run(), 120), lines
+
+    yield run_job
+    for session in sessions:
+        assert blocking.run(session.shell.run(f"rm -rf {root.removeprefix('~/')}")).code == 0
+        blocking.run(session.close())
+
+
+def test_set_up_line_may_source_a_file(run):
+    outcome, lines = run(SSHExecutor, "source <(echo 'export SOURCED=yes')")
+    assert outcome.succeeded
+    assert lines == ["sourced: yes"]
+
+
+def assert_failed_by(outcome, lines, line):
+    assert (outcome.status.state, outcome.status.failure) == (JobState.FAILED, FailureKind.USER_ERROR)
+    assert outcome.message == f"a line of setup_lines failed: {line}"
+    assert "sourced: " not in lines
+
+
+@pytest.mark.parametrize(
+    "lines", ["module load nothing\nexport SOURCED=yes", "export SOURCED=yes\nmodule load nothing"]
+)
+def test_set_up_line_that_fails_fails_the_job_and_is_named(run, lines):
+    assert_failed_by(*run(SSHExecutor, lines), "module load nothing (exit code 127)")
+
+
+def test_set_up_line_that_fails_fails_the_job_of_a_batch_system(run, lab_slurm):
+    assert_failed_by(*run(SlurmExecutor, "ls /nowhere"), "ls /nowhere (exit code 2)")
+
+
+def test_set_up_line_may_fail_inside_what_it_sources_or_where_it_is_said(run):
+    lines = "source <(echo 'false; export SOURCED=yes')\nfalse || true\nif false; then :; fi"
+    outcome, shown = run(SSHExecutor, lines)
+    assert outcome.succeeded
+    assert shown == ["sourced: yes"]
