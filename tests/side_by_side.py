@@ -13,11 +13,11 @@ import pytest
 # so that the longest begin at once.
 GROUPS = {
     "breaking": ("lab_to_break",),
-    "ray-clusters": ("start_cluster", "two_nodes"),
     "slurm": ("lab_slurm", "lab_torch"),
     "kubernetes": ("lab_kubeconfig",),
-    "ray": ("lab_ray", "ray_address"),
     "airflow": ("airflow_server", "airflow"),
+    "ray-clusters": ("start_cluster", "two_nodes"),
+    "ray": ("lab_ray", "ray_address"),
     "plugin": ("plugin_airflow",),
     "skypilot": ("sky_server",),
     "ssh": ("lab_ssh",),
