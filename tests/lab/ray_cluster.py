@@ -65,6 +65,7 @@ class RayCluster:
                 f"--dashboard-port={self._dashboard}",
                 f"--dashboard-agent-listen-port={self.agent}",
                 f"--ray-client-server-port={self._client}",
+                "--no-monitor",  # nothing is scaled
                 f"--temp-dir={self.folder}",
                 name="head",
             )
