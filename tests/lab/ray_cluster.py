@@ -145,7 +145,9 @@ class RayCluster:
 
 
 def _kill_session(node: subprocess.Popen[bytes]) -> None:
-    processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    processes = []
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself; what it started may run
+        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
     session = node.pid
     for process in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError):
