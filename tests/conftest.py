@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 _HOME = Path(tempfile.mkdtemp(prefix="nemo-airflow-tests-"))
@@ -25,6 +26,10 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(_HOME / "dags"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
 )
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("gate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("gate")
 
 pytest_plugins = ["lab.fixtures", "side_by_side", "time_table"]
 pytest.register_assert_rewrite("nemo_airflow.testing.conformance")  # it tells what it found
