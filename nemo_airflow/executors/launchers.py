@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.runner.ranks import literal
 
 RANK = ("{runner}", "--rank", "{folder}")
@@ -131,7 +131,7 @@ class ScriptTemplate(Launcher):
         """See :meth:`Launcher.command`.
 
         Raises:
-            ExecutorError: The template is not one, or uses a variable that is not there.
+            ExecutorArgumentError: The template is not one, or uses a variable that is not there.
         """
         import jinja2
 
@@ -140,7 +140,7 @@ class ScriptTemplate(Launcher):
             template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(self.text)  # noqa: S701 - a shell script
             script = template.render(command=_COMMAND, processes=processes, **self.variables)
         except jinja2.TemplateError as error:
-            raise ExecutorError(f"the launcher's template cannot be rendered: {error}") from error
+            raise ExecutorArgumentError(f"the launcher's template cannot be rendered: {error}") from error
         # The script's own braces, as in ${port}, are the shell's.
         script = literal(script).replace(_COMMAND, command)
         return (self.shell, "-c", script)
@@ -166,13 +166,15 @@ def launcher_from_json(data: Mapping[str, Any]) -> Launcher:
     """The inverse of :meth:`Launcher.to_json`.
 
     Raises:
-        ExecutorError: There is no such launcher, or a field is not one of its own.
+        ExecutorArgumentError: There is no such launcher, or a field is not one of its own.
     """
     fields = dict(data)
     cls = _KINDS.get(str(fields.pop("kind", "")))
     if cls is None:
-        raise ExecutorError(f"there is no launcher of kind {data.get('kind')!r}; there are {', '.join(_KINDS)}")
+        raise ExecutorArgumentError(f"there is no launcher of kind {data.get('kind')!r}; there are {', '.join(_KINDS)}")
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(fields.keys() - known):
-        raise ExecutorError(f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(known)}")
+        raise ExecutorArgumentError(
+            f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(known)}"
+        )
     return cls(**fields)
