@@ -412,7 +412,8 @@ def test_what_is_reserved_decides_where_a_job_runs(two_nodes, connect, make):
     on_head = submit(executor, session, make("where"))
     on_other = submit(dataclasses.replace(executor, entrypoint_resources={"other": 1}), session, make("where"))
     for handle, node in ((on_head, head), (on_other, other)):
-        assert follow(executor, handle)[0].succeeded
+        outcome, lines, warnings = follow(executor, handle)
+        assert outcome.succeeded, (outcome, lines, warnings)
         details = httpx.get(f"{two_nodes.address}/api/jobs/{handle.key}").json()
         assert details["driver_node_id"] == node["node_id"]
 
