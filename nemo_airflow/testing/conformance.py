@@ -383,22 +383,22 @@ class ExecutorConformance:
     def test_answer_that_knows_no_job_once_loses_none(
         self, executor: Executor, session: Session, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=4, pause=0.6))))
+        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=8, pause=1.0))))
         asked = blocking.run(_disturb(executor, monkeypatch, _know_nothing))
         finished = self.follow(executor, handle)
         assert asked[0] > 2
         assert finished.outcome.succeeded
-        assert finished.lines == [f"line {number}" for number in range(4)]
+        assert finished.lines == [f"line {number}" for number in range(8)]
 
     def test_back_end_that_is_away_for_a_moment_loses_and_doubles_nothing(
         self, executor: Executor, session: Session, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=4, pause=0.6))))
+        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=8, pause=1.0))))
         asked = blocking.run(_disturb(executor, monkeypatch, _be_away))
         finished = self.follow(executor, handle)
         assert asked[0] > 2
         assert finished.outcome.succeeded
-        assert finished.lines == [f"line {number}" for number in range(4)]
+        assert finished.lines == [f"line {number}" for number in range(8)]
         assert [text for text in finished.warnings if "cannot be reached" in text], finished.warnings
 
     # Reading
