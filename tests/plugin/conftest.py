@@ -41,8 +41,7 @@ def tokens(server):
 @pytest.fixture(scope="package")
 def runs(server):
     """A run each of the DAGs with a job to look at, by the DAG's id."""
-    started = {}
-    for dag_id in ("shown", "private", "hostile"):
-        started[dag_id] = server.trigger(dag_id)
-        assert end_of(server, dag_id, started[dag_id]) == "success"
+    started = {dag_id: server.trigger(dag_id) for dag_id in ("shown", "private", "hostile")}
+    for dag_id, run_id in started.items():
+        assert end_of(server, dag_id, run_id) == "success"
     return started

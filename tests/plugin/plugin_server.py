@@ -33,5 +33,7 @@ def token(server, name, password):
 def end_of(server, dag_id, run_id):
     """Waits until a run has ended, and returns how."""
     return server.wait(
-        lambda: (state := server.run(dag_id, run_id)["state"]) in ("success", "failed") and state, f"{dag_id} to end"
+        lambda: (state := server.run(dag_id, run_id)["state"]) in ("success", "failed") and state,
+        f"{dag_id} to end",
+        240,
     )
