@@ -303,7 +303,6 @@ def test_array_goes_on_when_the_job_around_it_is_started_again(executor, lab_ssh
     gate.unlink()
 
 
-@pytest.mark.timeout(400)
 def test_preempted_job_is_started_again_and_its_log_goes_on(executor):
     executor = dataclasses.replace(executor, nodelist="n4", exclusive=True)
     text = "echo begun >>marker; cat marker; echo ---; [ $(wc -l <marker) -gt 1 ] || sleep 300"

@@ -23,8 +23,6 @@ from lab import chaos
 from lab.backends import PARTS, SCRIPT, Lab, LabError, Ssh
 from lab.delay_proxy import DelayProxy
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def slurm(lab_to_break):
