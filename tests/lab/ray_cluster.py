@@ -24,7 +24,10 @@ import pytest
 
 from nemo_airflow.cli.ports import hold_port, port_of
 
-_START = 120.0
+_START = 300.0
+
+_PATIENT = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300"}
+"""On a busy machine the dashboard takes more than the minute after which ``ray start`` gives up."""
 
 
 class RayCluster:
@@ -124,7 +127,7 @@ class RayCluster:
         with open(self.folder / f"{name}.log", "ab") as log:
             return subprocess.Popen(
                 command,
-                env={**env, **self._env},
+                env={**env, **_PATIENT, **self._env},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
