@@ -58,19 +58,3 @@ def airflow_database(tmp_path_factory):
             (run / "airflow.db.new").rename(run / "airflow.db")
     if not (_HOME / "airflow.db").exists():
         shutil.copy(run / "airflow.db", _HOME / "airflow.db")
-
-
-@pytest.fixture(scope="session")
-def airflow_server(tmp_path_factory):
-    """A real Airflow with the example DAGs, one for all tests that look at it from outside."""
-    from nemo_airflow.cli.airflow_server import AirflowServer
-
-    dags = Path(__file__).parents[1] / "dags"
-    # Only the runs that a test asks for: a DAG on a schedule would begin with one of its own.
-    env = {"AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False"}
-    server = AirflowServer(tmp_path_factory.mktemp("airflow-server"), dags, env=env, open_to_all=True)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()

@@ -36,4 +36,4 @@ fi
 expression=
 for term in "${left_out[@]}"; do expression=${expression:+$expression and }$term; done
 # Most tests wait for a back-end, so that several groups of them share two cores well (tests/side_by_side.py).
-exec "$pytest" -n "${NEMO_TEST_WORKERS:-3}" --dist loadgroup --no-loadscope-reorder ${expression:+-m "$expression"}
+exec "$pytest" -n "${NEMO_TEST_WORKERS:-2}" --dist loadgroup --no-loadscope-reorder ${expression:+-m "$expression"}

@@ -33,6 +33,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ends the lab to break after the last test that uses it: idle daemons take their part of the cores.
+
+    Only where the tests that use it follow each other, as in a group of ``--dist loadgroup``.
+    """
+    fixtures, following = (getattr(each, "fixturenames", ()) for each in (item, nextitem))
+    was_last = "lab_to_break" in fixtures and "lab_to_break" not in following
+    lab = item.session.stash.get(_LAB_TO_BREAK, None)
+    if getattr(item.config.option, "loadgroup", False) and was_last and lab is not None:
+        lab.down()
+
+
+_LAB_TO_BREAK = pytest.StashKey[Lab]()
+
+
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     """The lab that all tests share; NEMO_LAB_AUTO=1 brings up what of it is asked for."""
@@ -105,7 +121,7 @@ def lab_ray() -> str:
 
 
 @pytest.fixture(scope="session")
-def lab_to_break() -> Iterator[Lab]:
+def lab_to_break(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A second lab, of one's own, on other ports: ``up`` the parts that the test wants, then kill what you like.
 
     Made from what the shared one was built of, so it is up within seconds; ended with the tests.
@@ -115,7 +131,7 @@ def lab_to_break() -> Iterator[Lab]:
         pytest.fail(f"nothing was built in {HOME / 'builds'}: {HOW_TO}", pytrace=False)
     with Path(f"{home}.lock").open("w") as lock:  # one session of tests at a time
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lab = Lab(home, port_base=31000, builds=HOME / "builds")
+        lab = request.session.stash[_LAB_TO_BREAK] = Lab(home, port_base=31000, builds=HOME / "builds")
         try:
             yield lab
         finally:
