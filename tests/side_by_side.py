@@ -5,6 +5,7 @@ share two cores. A group is what must not be disturbed: a cluster's queue, a dae
 of no back-end is grouped with the others of its file, since they share their fixtures.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,27 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Fails where xdist did not take the groups: tests of one back-end would disturb each other, now and then."""
     if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("pytest-xdist leaves the groups of tests out: use the versions of constraints.txt")
+
+
+_SERVICES = pytest.StashKey[list[Callable[[], object]]]()
+
+
+def end_after_group(request: pytest.FixtureRequest, stop: Callable[[], object]) -> None:
+    """Has a service that lasts a session end when its group has: idle daemons would take their part of the cores.
+
+    Args:
+        request: Of the fixture that started the service, and will call ``stop`` again.
+        stop: Ends the service; again it changes nothing.
+    """
+    request.session.stash.setdefault(_SERVICES, []).append(stop)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ends the services of a group after its last test; without groups they last as long as the session."""
+    if getattr(item.config.option, "loadgroup", False) and (
+        nextitem is None or find_group(nextitem) != find_group(item)
+    ):
+        for stop in item.session.stash.get(_SERVICES, []):
+            stop()
+        item.session.stash[_SERVICES] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from lab.backends import HOME, HOW_TO, Lab, LabError, Ssh
+from side_by_side import end_after_group
 
 # Not lab_ray, which starts its cluster itself wherever Ray is installed, and not lab_image, which is a name.
 _FIXTURES = {"lab", "lab_docker", "lab_kubeconfig", "lab_ssh", "lab_slurm", "lab_to_break"}
@@ -31,22 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("lab")
         if "browser" in fixtures:
             item.add_marker("browser")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Ends the lab to break after the last test that uses it: idle daemons take their part of the cores.
-
-    Only where the tests that use it follow each other, as in a group of ``--dist loadgroup``.
-    """
-    fixtures, following = (getattr(each, "fixturenames", ()) for each in (item, nextitem))
-    was_last = "lab_to_break" in fixtures and "lab_to_break" not in following
-    lab = item.session.stash.get(_LAB_TO_BREAK, None)
-    if getattr(item.config.option, "loadgroup", False) and was_last and lab is not None:
-        lab.down()
-
-
-_LAB_TO_BREAK = pytest.StashKey[Lab]()
 
 
 @pytest.fixture(scope="session")
@@ -113,10 +98,11 @@ def lab_slurm(lab_ssh: Ssh) -> Ssh:
 
 
 @pytest.fixture(scope="session")
-def lab_ray() -> str:
+def lab_ray(request: pytest.FixtureRequest) -> str:
     """The dashboard's address of a Ray cluster; it needs nothing but Ray, so it is not a part of the lab."""
-    from lab.ray_cluster import shared_address
+    from lab.ray_cluster import end_shared, shared_address
 
+    end_after_group(request, end_shared)
     return shared_address()
 
 
@@ -131,7 +117,8 @@ def lab_to_break(request: pytest.FixtureRequest) -> Iterator[Lab]:
         pytest.fail(f"nothing was built in {HOME / 'builds'}: {HOW_TO}", pytrace=False)
     with Path(f"{home}.lock").open("w") as lock:  # one session of tests at a time
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lab = request.session.stash[_LAB_TO_BREAK] = Lab(home, port_base=31000, builds=HOME / "builds")
+        lab = Lab(home, port_base=31000, builds=HOME / "builds")
+        end_after_group(request, lab.down)
         try:
             yield lab
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -171,20 +170,30 @@ def _hold_port() -> socket.socket:
     raise AssertionError("all ports are in use")
 
 
-@functools.cache
+_shared: list[RayCluster] = []
+
+
 def shared_address() -> str:
-    """Returns the dashboard's address of ``$RAY_ADDRESS``, else of a cluster that lives as long as the tests."""
+    """Returns the dashboard's address of ``$RAY_ADDRESS``, else of a cluster that the tests share."""
     if address := os.environ.get("RAY_ADDRESS"):
         return address
-    cluster = RayCluster(env={"RUNTIME_ENV_RETRY_TIMES": "1"})
-    atexit.register(cluster.remove)
-    return cluster.start().address
+    if not _shared:
+        cluster = RayCluster(env={"RUNTIME_ENV_RETRY_TIMES": "1"})
+        atexit.register(cluster.remove)
+        _shared.append(cluster.start())
+    return _shared[0].address
+
+
+def end_shared() -> None:
+    """Ends the cluster that tests shared; who asks for it again gets another."""
+    while _shared:
+        _shared.pop().remove()
 
 
 @pytest.fixture
-def ray_address() -> str:
+def ray_address(lab_ray: str) -> str:
     """The address of a Ray cluster that tests share."""
-    return shared_address()
+    return lab_ray
 
 
 @pytest.fixture
