@@ -122,7 +122,8 @@ def two_runs(folder):
         tracker = MLflowTracker(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
         job = Job(key=f"k{number}", name="n", plan=plan, package=package)
         run = tracker.open(job, experiment="e", parent="p", shares_filesystem=True)
-        tracker.environment(run, {"python": "3.11.7", "host": "n1", "packages": {"torch": torch}})
+        environment = {"python": "3.11.7", "host": "n1", "packages": {"torch": torch}}
+        tracker.documents(run, tracker.environment(run, environment))
         return f"run:{run.run_id}"
 
     first = track(1, 0.1, "2.3", "one\ntwo\n")
