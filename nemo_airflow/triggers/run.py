@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -19,6 +20,13 @@ from nemo_airflow.triggers.task_log import TaskLog
 
 # Seconds. Airflow looks once a second for triggers to end.
 _ENDED_BY_AIRFLOW_WITHIN = 3
+
+_NOT_BEFORE = 10.0
+"""Seconds from the start of a trigger to its event.
+
+Where a trigger fires before the scheduler has noted that the task's first process ended with a deferral, the scheduler
+takes the second process for the first, and fails the task (apache/airflow#67287). A busy one needs several seconds.
+"""
 
 
 class NemoRunTrigger(BaseTrigger):
@@ -62,6 +70,7 @@ class NemoRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields one event with the job's outcome, or with an error when it cannot be followed."""
+        begun = time.monotonic()
         log = await TaskLog.reopen(self.task_instance)
         tracked = TrackedRun.from_json(self.run_data) if self.run_data else None
         event: dict[str, Any] = {"handle": dict(self.handle), "attached": self.attached}
@@ -83,6 +92,8 @@ class NemoRunTrigger(BaseTrigger):
             event["outcome"] = outcome.to_json()
         except NemoAirflowError as error:
             event["error"] = str(error)
+        if self.trigger_id is not None:  # in a triggerer, and not inline, as by dag.test()
+            await asyncio.sleep(max(begun + _NOT_BEFORE - time.monotonic(), 0))
         # What Airflow cannot send on would end the triggerer, and each that takes the trigger over.
         yield TriggerEvent(clean_value(event))  # type: ignore[no-untyped-call]  # Airflow's
 

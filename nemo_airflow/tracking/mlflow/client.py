@@ -181,5 +181,5 @@ def _run(run: MlflowRun) -> Run:
         tags=dict(run.data.tags),
         params=dict(run.data.params),
         # By the message, because run.data.metrics has the values without their times.
-        latest={metric.key: metric.timestamp for metric in run.data.to_proto().metrics},
+        latest={metric.key: (metric.step, metric.timestamp) for metric in run.data.to_proto().metrics},
     )

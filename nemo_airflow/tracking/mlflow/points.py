@@ -34,13 +34,13 @@ class _Recorded:
 
     Attributes:
         mark: The recorded mark; kept up to date.
-        latest: Time of each metric's newest point then, in milliseconds.
+        latest: Step of each metric's newest point then, and its time in milliseconds; see :class:`Run`.
         seen: Points of the metrics that had to be looked at.
         lock: Held while points are written.
     """
 
     mark: int = -1
-    latest: dict[str, int] = dataclasses.field(default_factory=dict)
+    latest: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     seen: dict[str, set[_Point]] = dataclasses.field(default_factory=dict)
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
@@ -103,7 +103,8 @@ def _recorded(store: Store, run_id: str) -> _Recorded:
 
 
 def _there_already(store: Store, run_id: str, recorded: _Recorded, point: Metric) -> bool:
-    if _milliseconds(point) > recorded.latest.get(point.name, -1):
+    # MLflow orders by step, and by time only within a step.
+    if point.name not in recorded.latest or (point.step, _milliseconds(point)) > recorded.latest[point.name]:
         return False
     if point.name not in recorded.seen:
         recorded.seen[point.name] = {_identity(known) for known in store.history(run_id, point.name)}

@@ -296,5 +296,8 @@ def _run(data: Mapping[str, Any]) -> Run:
         artifact_uri=info.get("artifact_uri", ""),
         tags={tag["key"]: tag.get("value", "") for tag in values.get("tags", ())},
         params={param["key"]: param.get("value", "") for param in values.get("params", ())},
-        latest={metric["key"]: int(metric["timestamp"]) for metric in values.get("metrics", ())},
+        latest={
+            metric["key"]: (int(metric.get("step", 0)), int(metric["timestamp"]))
+            for metric in values.get("metrics", ())
+        },
     )

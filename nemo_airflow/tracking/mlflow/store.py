@@ -62,7 +62,8 @@ class Run:
         artifact_uri: Where its artifacts are.
         tags: Tags by name.
         params: Parameters by name.
-        latest: Time of each metric's newest point, in milliseconds since the epoch.
+        latest: Step of each metric's newest point, and its time in milliseconds since the epoch. The newest is that of
+            the highest step, and of these the latest.
     """
 
     run_id: str
@@ -71,7 +72,7 @@ class Run:
     artifact_uri: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    latest: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    latest: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
