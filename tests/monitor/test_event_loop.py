@@ -1,6 +1,7 @@
 """A job that writes much keeps the event loop of the triggerer, and so its other jobs, from nothing."""
 
 import asyncio
+import gc
 import json
 import socket
 import time
@@ -28,16 +29,25 @@ def executor(tmp_path):
     return LocalExecutor(root=str(tmp_path))
 
 
+@pytest.fixture(autouse=True)
+def small_heap():
+    """Keeps the garbage collector from what other tests have left in this process: it would hold the loop for a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 async def longest_turn(run):
-    """Returns for how long a coroutine held the loop at most: in seconds of this process, whatever else runs here."""
+    """Returns for how long a coroutine held the loop at most: in seconds of this thread, whatever else runs here."""
     longest = 0.0
 
     async def beat():
         nonlocal longest
         while True:
-            begun = time.process_time()
+            begun = time.thread_time()
             await asyncio.sleep(0)
-            longest = max(longest, time.process_time() - begun)
+            longest = max(longest, time.thread_time() - begun)
 
     beating = asyncio.create_task(beat())
     await run

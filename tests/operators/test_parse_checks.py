@@ -34,7 +34,6 @@ TRAIN = Config(jobs.train, model=Config(jobs.Model))
             "no files are read for overrides",
         ),
         ({"config": TRAIN, "overrides": "learning_rate=3"}, "overrides is str, not a mapping or a list"),
-        ({"config": TRAIN, "job_executor": LocalExecutor(time="2h")}, "time='2h' is not a time limit"),
         ({"config": TRAIN, "job_executor": Config(LocalExecutor, time="2h")}, "time='2h' is not a time limit"),
         ({"config": TRAIN, "job_executor": LocalExecutor(launcher=ScriptTemplate(text="{{ comand }}"))}, "comand"),
         ({"config": TRAIN, "job_executor": 3}, "job_executor is int, not an executor"),
@@ -128,7 +127,9 @@ def test_a_mapped_task_with_a_wrong_argument_fails_without_a_retry(defaults, cap
     with new_dag(default_args={"retries": 2, "retry_delay": datetime.timedelta(0)}) as dag:
         NemoRunOperator.partial(task_id="t", overrides=["lrr=3"], **defaults).expand(config=[TRAIN])
         NemoRunOperator.partial(task_id="p", packager="git", **defaults).expand(config=[TRAIN])
-        NemoRunOperator.partial(task_id="e", config=TRAIN, tracker=None).expand(job_executor=[LocalExecutor(time="2h")])
+        NemoRunOperator.partial(task_id="e", config=TRAIN, tracker=None).expand(
+            job_executor=[Config(LocalExecutor, time="2h")]
+        )
     states, _ = run(dag)
     assert set(states.values()) == {"failed"}
     assert "'lrr'" in "".join(capfd.readouterr()) + caplog.text
