@@ -31,7 +31,7 @@ def executor(tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_heap():
-    """Keeps the garbage collector from what other tests have left in this process: it would hold the loop for a second."""
+    """Keeps the garbage collector from what other tests left in this process: it would hold the loop for a second."""
     gc.collect()
     gc.freeze()
     yield
