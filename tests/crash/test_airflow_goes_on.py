@@ -47,7 +47,8 @@ def runs_of(scratch, name):
 
 def job_lines(airflow, *task):
     """Returns the lines of the job in the log of the task's last try."""
-    records = airflow.log(*task, airflow.task(*task)["try_number"])
+    number = airflow.task(*task)["try_number"]
+    records = airflow.log(*task, number) if number else []  # else no try has begun, which has no log
     return [record["event"] for record in records if re.fullmatch(r"line \d+", record.get("event", ""))]
 
 
