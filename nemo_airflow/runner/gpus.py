@@ -33,7 +33,7 @@ class Sampler:
     def of(cls, job: Dict[str, Any]) -> Optional["Sampler"]:
         """Returns a sampler for the job's GPUs, or None where there are none to be seen."""
         program = shutil.which("nvidia-smi")
-        env = dict(os.environ, **job.get("env", {}))
+        env = dict(os.environ, **(job.get("env") or {}))
         visible = env.get("CUDA_VISIBLE_DEVICES", env.get("NVIDIA_VISIBLE_DEVICES", "all"))
         if program is None or visible in ("", "-1", "none", "void", "NoDevFiles"):
             return None

@@ -50,8 +50,11 @@ def assert_failed_by(outcome, lines, line):
 @pytest.mark.parametrize(
     "lines", ["module load nothing\nexport SOURCED=yes", "export SOURCED=yes\nmodule load nothing"]
 )
-def test_set_up_line_that_fails_fails_the_job_and_is_named(run, lines):
-    assert_failed_by(*run(SSHExecutor, lines), "module load nothing (exit code 127)")
+def test_set_up_line_that_fails_fails_the_job_and_an_unknown_command_names_the_login_profile(run, lines):
+    outcome, shown = run(SSHExecutor, lines)
+    hint = outcome.message.partition("(exit code 127)")[2]
+    assert "begin setup_lines with 'source /etc/profile'" in hint
+    assert_failed_by(outcome, shown, f"module load nothing (exit code 127){hint}")
 
 
 def test_set_up_line_that_fails_fails_the_job_of_a_batch_system(run, lab_slurm):

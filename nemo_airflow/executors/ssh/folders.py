@@ -62,18 +62,25 @@ def start_lines(setup_lines: str | None, python: str, mark: str = "") -> str:
     return f"{told}{setup}{run}"
 
 
-def checked_setup(setup_lines: str, on_failure: str) -> str:
-    """Returns the author's set-up lines, of which one that fails ends them.
+_COMMAND_NOT_FOUND = (
+    ": no such command; this shell is not a login shell, so begin setup_lines with 'source /etc/profile' "
+    "where a profile defines the command, as it does for 'module'"
+)
 
-    Only bash can tell: another shell runs them all. What a script that they source does inside is its own affair, and
+
+def checked_setup(setup_lines: str, on_failure: str) -> str:
+    """Returns the author's set-up lines; the first line that fails ends them.
+
+    Only bash detects a failing line: another shell runs them all. A failure within a sourced script does not count, and
     a line that may fail ends with ``|| true``.
 
     Args:
         setup_lines: The author's lines.
         on_failure: Shell commands, which find the line with its exit code in ``$setup_failed``.
     """
-    failed = 'setup_failed="$BASH_COMMAND (exit code $?)"'
-    trap = f"{failed}; [ ${{#BASH_SOURCE[@]}} -gt 1 ] || {{ trap - ERR; {on_failure}; }}"
+    failed = 'setup_code=$? setup_failed="$BASH_COMMAND (exit code $?)"'
+    hint = f'[ "$setup_code" != 127 ] || setup_failed="$setup_failed{_COMMAND_NOT_FOUND}"'
+    trap = f"{failed}; [ ${{#BASH_SOURCE[@]}} -gt 1 ] || {{ trap - ERR; {hint}; {on_failure}; }}"
     return (
         f'[ -z "${{BASH_VERSION:-}}" ] || trap {shlex.quote(trap)} ERR\n'
         f"{setup_lines.rstrip()}\n"
