@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tenacity import (
     AsyncRetrying,
@@ -27,7 +27,9 @@ from nemo_airflow.clean import LONGEST_MESSAGE, LONGEST_TRACEBACK, clean_text, c
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.guarded_sink import GuardedSink, Sink
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+from nemo_airflow.kept_log import KeptLog
 from nemo_airflow.monitor import Monitor, Update
 from nemo_airflow.stream import Line, Record, StreamReader
 
@@ -52,26 +54,6 @@ whose loop is held for long."""
 
 _ENDED_FROM_OUTSIDE = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.QUOTA})
 """What only the back-end knows: to the runner these look like a cancellation."""
-
-
-class Sink(Protocol):
-    """Where a job's records go while it runs. No method blocks the event loop."""
-
-    def record(self, record: Record) -> None:
-        """Takes one record of the stream."""
-
-    async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
-        """Takes how the job ended, and the folder of what came back: its outputs and ``log.txt``.
-
-        Args:
-            status: How the job ended.
-            folder: What came back.
-            error: The job's error with its traceback, or empty.
-            collected: Whether the outputs are all there. Of those that are not, an earlier follower may have kept more.
-
-        Returns:
-            Whether everything is kept: the back-end may let go of it.
-        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +117,7 @@ class Follower:
         self._on_line = on_line
         self._warn: Callable[[str], None] = lambda text: warn(clean_text(text))
         self._inform: Callable[[str], None] = lambda text: (inform or warn)(clean_text(text))
-        self._sink = sink
+        self._sink = GuardedSink(sink, self._warn) if sink is not None else None
         self._deadline = deadline
         self._reader = StreamReader()
         self._end: Record | None = None
@@ -144,6 +126,10 @@ class Follower:
         self._timed_out = False
         self._waits = ""
         self._turn_begun = 0.0
+        self.is_queued = False
+        """Whether the job was last seen to wait for its start."""
+        self.has_seen_the_end = False
+        """Whether all that the job wrote was passed on: what is left is to keep what came of it."""
 
     async def run(self) -> Outcome:
         """Returns how the job ended, once all it wrote was passed on.
@@ -152,22 +138,35 @@ class Follower:
         """
         if self._sink is None:
             return await self._end_of(await self._follow(log=None))
-        with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
-            folder = Path(scratch)
-            log = folder / "log.txt"
-            log.touch()
+        scratch = self._make_scratch()
+        log = KeptLog(Path(scratch.name), self._warn) if scratch is not None else None
+        try:
             outcome = await self._end_of(await self._follow(log))
-            collected = not self._has_outputs or await self._attempt(
-                "collect the outputs", self._collect(folder / "outputs")
-            )
-            error = "\n".join(filter(None, (outcome.message, outcome.traceback)))
-            kept = await self._sink.finish(outcome.status, folder, error, collected=collected)
-            if self._has_outputs and collected and kept:
-                # Not before: whoever follows the job after us, should we be killed, has to find them.
-                await self._attempt(
-                    "release the outputs", Monitor.shared(self._executor).session.release([self._handle])
-                )
+            scratch = scratch or self._make_scratch()
+            if scratch is not None:
+                await self._keep(outcome, Path(scratch.name), log, self._sink)
             return outcome
+        finally:
+            if scratch is not None:
+                await asyncio.to_thread(scratch.cleanup)
+
+    def _make_scratch(self) -> tempfile.TemporaryDirectory[str] | None:
+        try:
+            return tempfile.TemporaryDirectory(prefix="nemo-airflow-", ignore_cleanup_errors=True)
+        except OSError as error:
+            self._warn(f"nothing that comes of the job can be kept here, its outputs stay on the back-end: {error}")
+            return None
+
+    async def _keep(self, outcome: Outcome, folder: Path, log: KeptLog | None, sink: Sink) -> None:
+        await asyncio.to_thread((log or KeptLog(folder, self._warn)).close)
+        collected = not self._has_outputs or await self._attempt(
+            "collect the outputs", self._collect(folder / "outputs")
+        )
+        error = "\n".join(filter(None, (outcome.message, outcome.traceback)))
+        kept = await sink.finish(outcome.status, folder, error, collected=collected)
+        if self._has_outputs and collected and kept:
+            # Not before: whoever follows the job after us, should we be killed, has to find them.
+            await self._attempt("release the outputs", Monitor.shared(self._executor).session.release([self._handle]))
 
     async def _end_of(self, status: JobStatus) -> Outcome:
         if status.state is JobState.LOST:
@@ -177,7 +176,7 @@ class Follower:
             )
         return self._outcome(status)
 
-    async def _follow(self, log: Path | None) -> JobStatus:
+    async def _follow(self, log: KeptLog | None) -> JobStatus:
         monitor = Monitor.shared(self._executor)
         status = JobStatus(JobState.UNKNOWN)
         overdue = asyncio.create_task(self._cancel_when_overdue(monitor))
@@ -197,6 +196,7 @@ class Follower:
         finally:
             overdue.cancel()
         await self._pass_on(self._reader.finish(), log)
+        self.has_seen_the_end = True
         return status
 
     @property
@@ -242,8 +242,10 @@ class Follower:
                 self._warn(f"cannot cancel the job yet: {error}")
                 await asyncio.sleep(5)
 
-    async def _take(self, update: Update, log: Path | None) -> None:
-        if update.status and update.status.state is JobState.PENDING and update.status.reason != self._waits:
+    async def _take(self, update: Update, log: KeptLog | None) -> None:
+        if update.status:
+            self.is_queued = update.status.state is JobState.PENDING
+        if update.status and self.is_queued and update.status.reason != self._waits:
             self._waits = update.status.reason
             self._inform(f"the job waits: {self._waits}")
         if update.outage:
@@ -251,12 +253,9 @@ class Follower:
         for begin in range(0, len(update.data), _PIECE):
             await self._pass_on(self._reader.feed(update.data[begin : begin + _PIECE]), log)
 
-    async def _pass_on(self, items: list[Line | Record], log: Path | None) -> None:
-        lines = [item.text + "\n" for item in items if isinstance(item, Line)]
-        if log is not None and lines:
-            # Not kept open: thousands of jobs are followed at once.
-            with log.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
+    async def _pass_on(self, items: list[Line | Record], log: KeptLog | None) -> None:
+        if log is not None:
+            log.add([item.text for item in items if isinstance(item, Line)])
         for item in items:
             if time.monotonic() - self._turn_begun > _TURN:
                 await asyncio.sleep(0)

@@ -116,7 +116,7 @@ class TrackedRun:
 
 
 class RunSink:
-    """Takes one job's records, and passes them to its run; see :class:`nemo_airflow.follow.Sink`.
+    """Takes one job's records, and passes them to its run; see :class:`nemo_airflow.guarded_sink.Sink`.
 
     Args:
         run: The run; it is opened here where it is not.
@@ -171,14 +171,20 @@ class RunSink:
             self._warn(f"this run is not recorded: {self._refusal or 'the tracker did not answer'}")
             return False
         kept = folder / "kept"
-        await asyncio.to_thread(self._gather, folder, kept)
-        # Else the tag would no longer name what an earlier follower has kept, before the back-end let go of it.
-        if collected and (digest := await asyncio.to_thread(self._share, kept)):
-            self._queue.put_tags({OUTPUTS_DIGEST: digest})
-        self._queue.put_artifacts(kept)
+        try:
+            await asyncio.to_thread(self._gather, folder, kept)
+            gathered = True
+        except OSError as failure:  # a full disk; how the job ended is recorded all the same
+            self._warn(f"the run has neither the log nor the outputs, which stay on the back-end: {failure}")
+            gathered = False
+        if gathered:
+            # Else the tag would no longer name what an earlier follower has kept, before the back-end let go of it.
+            if collected and (digest := await asyncio.to_thread(self._share, kept)):
+                self._queue.put_tags({OUTPUTS_DIGEST: digest})
+            self._queue.put_artifacts(kept)
         self._queue.put_ended(status, error=error)
         self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED)
-        return await self._queue.drain(self._drain)
+        return await self._queue.drain(self._drain) and gathered
 
     def _gather(self, folder: Path, kept: Path) -> None:
         try:

@@ -1,0 +1,65 @@
+"""The edge between a followed job and what remembers it: what fails there fails no task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from nemo_airflow.job import JobStatus
+from nemo_airflow.stream import Record
+
+
+class Sink(Protocol):
+    """Where a job's records go while it runs. No method blocks the event loop."""
+
+    def record(self, record: Record) -> None:
+        """Takes one record of the stream."""
+
+    async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
+        """Takes how the job ended, and the folder of what came back: its outputs and ``log.txt``.
+
+        Args:
+            status: How the job ended.
+            folder: What came back.
+            error: The job's error with its traceback, or empty.
+            collected: Whether the outputs are all there. Of those that are not, an earlier follower may have kept more.
+
+        Returns:
+            Whether everything is kept: the back-end may let go of it.
+        """
+
+
+class GuardedSink:
+    """Passes records to a sink; an error of the sink is a warning, once for each kind of record.
+
+    Args:
+        sink: Where the records go.
+        warn: Takes the warning, in one line.
+    """
+
+    def __init__(self, sink: Sink, warn: Callable[[str], None]) -> None:
+        self._sink = sink
+        self._warn = warn
+        self._refused: set[str] = set()
+
+    def record(self, record: Record) -> None:
+        """See :meth:`Sink.record`."""
+        try:
+            self._sink.record(record)
+        except Exception as error:  # noqa: BLE001 - a record, or a tracker, of which nobody knew: the job goes on
+            if record.type not in self._refused:
+                self._refused.add(record.type)
+                self._warn(f"a record of type {record.type!r} is not tracked, {_name(error)}; the job goes on")
+
+    async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
+        """See :meth:`Sink.finish`."""
+        try:
+            return await self._sink.finish(status, folder, error, collected=collected)
+        except Exception as failure:  # noqa: BLE001 - the job has ended, and how it did is not to change
+            self._warn(f"the end of the job is not tracked, {_name(failure)}; its outputs stay on the back-end")
+            return False
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,75 @@
+"""The copy of a job's log that its run keeps: of bounded size, and no reason to fail a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+HEAD = 32 << 20
+"""Bytes from the beginning of a log that are always kept."""
+
+PIECE = 16 << 20
+"""Bytes of each of the last two pieces; of what is behind the head, between one and two of them are kept."""
+
+
+class KeptLog:
+    """Collects the lines of one job in a folder; :meth:`close` makes ``log.txt`` of them.
+
+    Of a log larger than :data:`HEAD` and two pieces, the middle is left out, and a line says how much. A disk that is
+    full costs the copy, with one warning: the lines are in the task's log as well.
+
+    Args:
+        folder: An empty folder.
+        warn: Takes the warning, in one line.
+        head: Bytes of the beginning.
+        piece: Bytes of a piece of the end.
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None], *, head: int = HEAD, piece: int = PIECE) -> None:
+        self.path = folder / "log.txt"
+        self._tail, self._before = folder / "log.tail", folder / "log.before"
+        self._warn = warn
+        self._head, self._piece = head, piece
+        self._written = 0
+        self._in_tail = 0
+        self._dropped = 0
+        self._broken = False
+
+    def add(self, lines: Sequence[str]) -> None:
+        """Adds lines, each without its newline."""
+        if self._broken or not lines:
+            return
+        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+        try:
+            # Not kept open: thousands of jobs are followed at once.
+            if self._written < self._head:
+                _append(self.path, data)
+                self._written += len(data)
+                return
+            if self._in_tail >= self._piece:
+                self._dropped += self._before.stat().st_size if self._before.exists() else 0
+                self._tail.replace(self._before)
+                self._in_tail = 0
+            _append(self._tail, data)
+            self._in_tail += len(data)
+        except OSError as error:
+            self._broken = True
+            self._warn(f"the run's copy of the log ends here, the task's log goes on: {error}")
+
+    def close(self) -> None:
+        """Puts the pieces together."""
+        try:
+            self.path.touch()
+            if self._dropped:
+                _append(self.path, f"[{self._dropped} bytes are left out here: the task's log has them]\n".encode())
+            for piece in (self._before, self._tail):
+                if piece.exists():
+                    _append(self.path, piece.read_bytes())
+                    piece.unlink()
+        except OSError as error:
+            self._warn(f"the run's copy of the log is incomplete, the task's log is not: {error}")
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
