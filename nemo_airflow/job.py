@@ -121,6 +121,8 @@ class Package(_Plain):
         base_size: Bytes of that package's archive.
         parts: Where the parts of a package of several come from: ``prefix``, ``kind``, ``commit``, ``origin`` and
             ``subpath``. The patch then has a section for each, with paths as they are in the package.
+        included: Files in it that git does not track, by their path in the package, with the id that git gives their
+            bytes. They are in neither the commit nor the patch.
     """
 
     digest: str
@@ -133,6 +135,7 @@ class Package(_Plain):
     base: str = ""
     base_size: int = 0
     parts: tuple[Mapping[str, str], ...] = ()
+    included: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def archives(self) -> tuple[Archive, ...]:

@@ -34,6 +34,8 @@ class _Side:
     code: Sequence[CodePart] | None = None
     """What the code was made of; None for that of now."""
     has_code: bool = False
+    included: Mapping[str, str] | None = None
+    """Files that git does not track and a run's package had, by path; None for the code of now."""
     folder: Path | None = None
     """The folder whose code is meant."""
     unknown_code: str = ""
@@ -166,6 +168,7 @@ def _side(name: str, where: Where) -> _Side:
             found.plan,
             recorded_parts(found.commit, found.patch, found.parts),
             has_code=True,
+            included=found.included,
             unknown_code=unknown,
             package_digest=found.package_digest,
             environment=found.environment,
@@ -186,7 +189,17 @@ def _code(old: _Side, new: _Side, where: Where) -> Sequence[str] | None:
         return None
     named = [side.folder for side in (old, new) if side.folder is not None]
     folders = [*(named or [Path.cwd()]), *map(Path, where.repositories)]
-    return list(part_changes(old.code, new.code, folders))
+    return [*part_changes(old.code, new.code, folders), *_included(old.included, new.included)]
+
+
+def _included(old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> Iterator[str]:
+    """Yields which files differ that git does not track; none where one side is the code of now."""
+    if old is None or new is None:
+        return
+    for path in sorted({*old, *new}):
+        if old.get(path) != new.get(path):
+            kind = "A" if path not in old else "D" if path not in new else "M"
+            yield f"{kind} {path} (not tracked by git)"
 
 
 def _environment(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str] | None:

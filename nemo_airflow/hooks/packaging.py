@@ -53,6 +53,7 @@ class PackagingHook(BaseHook):
             package = packager.package(self.store, root=root)
         publish(package)
         changes = " with uncommitted changes" if package.dirty else ""
+        changes += f" and {len(package.included)} files that git does not track" if package.included else ""
         self.log.info(
             "Package %s: %d bytes, commit %s%s",
             package.digest[:12],

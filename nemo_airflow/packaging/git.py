@@ -16,7 +16,7 @@ from nemo_airflow.job import Package
 from nemo_airflow.packaging import notes as noted
 from nemo_airflow.packaging.attributes import NAME as ATTRIBUTES
 from nemo_airflow.packaging.base import ContentPackager
-from nemo_airflow.packaging.content import File, algorithm_of, listed
+from nemo_airflow.packaging.content import File, algorithm_of, listed, shown
 from nemo_airflow.packaging.disk import named
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.objects import SUBMODULE, Blobs, Entry, changes, edited, entries
@@ -218,7 +218,9 @@ class GitArchivePackager(ContentPackager):
                 own = {file.path for file in files}
                 more = named(state.repository.folder, ((path, None) for path in state.included), notes)
                 more = [file._replace(path=file.path.removeprefix(rules.below)) for file in more]
-                files += [file for file in more if file.path not in own]
+                more = [file for file in more if file.path not in own]
+                about["included"] = {shown(file.path): file.blob for file in more}
+                files += more
             notes.set("lfs", known)
             yield Content(lambda: files, **about)
 

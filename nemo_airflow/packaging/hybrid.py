@@ -46,6 +46,7 @@ class HybridPackager(ContentPackager):
             merged: dict[str, tuple[File, str]] = {}
             found: list[Content] = []
             parts: list[Part] = []
+            included: dict[str, str] = {}
             for number, (prefix, packager) in enumerate(self._parts()):
                 own = Notes(notes.folder.parent, f"{notes.key} {number}")
                 part = stack.enter_context(packager.content(root, own))
@@ -59,6 +60,7 @@ class HybridPackager(ContentPackager):
                             "leave it out of one, or give one another folder"
                         )
                     merged[path] = (file._replace(path=path), name)
+                included |= {_below(folder, path): blob for path, blob in part.included.items()}
                 own.save()
                 found.append(part)
                 inner = part.parts or [Part("", packager.kind, part.commit, part.origin, part.subpath, part.patch)]
@@ -72,6 +74,7 @@ class HybridPackager(ContentPackager):
                 patch=functools.partial(_patch, parts),
                 dirty=any(part.dirty for part in found),
                 parts=parts,
+                included=included,
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class Content:
         dirty: Whether there is such.
         subpath: The folder of the repository that is shipped; empty for all of it.
         parts: What it is made of, where that is several.
+        included: See :class:`~nemo_airflow.job.Package`.
     """
 
     def __init__(
@@ -94,12 +95,13 @@ class Content:
         dirty: bool = False,
         subpath: str = "",
         parts: Sequence[Part] = (),
+        included: Mapping[str, str] | None = None,
     ) -> None:
         self._list = files
         self._files: list[File] | None = None
         self.changes = changes
         self.commit, self.origin, self.patch, self.dirty = commit, origin, patch, dirty
-        self.subpath, self.parts = subpath, tuple(parts)
+        self.subpath, self.parts, self.included = subpath, tuple(parts), included or {}
         self.tree = tree or contents.tree_id(self.files())
 
     def files(self) -> list[File]:
@@ -137,7 +139,7 @@ def pack(content: Content, store: PackageStore, notes: Notes, formats: Sequence[
     text = patch.decode("utf-8", "surrogateescape") if len(patch) <= PATCH_LIMIT else ""
     return Package(
         digest, package.format, package.size, content.commit, content.dirty, text, content.origin,
-        package.base, package.base_size, tuple(part.to_json() for part in content.parts),
+        package.base, package.base_size, tuple(part.to_json() for part in content.parts), content.included,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What of a repository is shipped: attributes, LFS files, submodules, more files, odd names."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 from packaging_cases import commit_files, lay, run_git, tree
 
-from nemo_airflow import GitArchivePackager
+from nemo_airflow import GitArchivePackager, HybridPackager
 from nemo_airflow.exceptions import PackagingError, UncommittedChangesError
 from nemo_airflow.job import Package
 from nemo_airflow.packaging import PackageStore
+from nemo_airflow.packaging.content import blob_id
 
 
 @pytest.fixture
@@ -204,9 +206,16 @@ def test_included_patterns_bring_files_that_git_does_not_track(repository, store
     package = packager.package(store)
     assert set(contents(package)) == {"train.py", "pkg/net.py", ".gitignore", "build/a.so", "data/table.csv"}
     assert not package.dirty
+    assert package.included == {"build/a.so": blob_id(b"built"), "data/table.csv": blob_id(b"1")}
     assert packager.package(store) == package
     lay(repository, {"build/a.so": "built again"})
-    assert contents(packager.package(store))["build/a.so"] == b"built again"
+    again = packager.package(store)
+    assert contents(again)["build/a.so"] == b"built again"
+    assert again.included == {**package.included, "build/a.so": blob_id(b"built again")}
+    lay(repository, {"pkg/b.so": "b"})
+    part = dataclasses.replace(packager, subpath="pkg", include=["*.so"])
+    assert HybridPackager(sub_packagers={"lib": part}).package(store).included == {"lib/b.so": blob_id(b"b")}
+    (repository / "pkg/b.so").unlink()
     with pytest.raises(UncommittedChangesError, match=r"untracked files: data/other$|untracked files: data/other;"):
         GitArchivePackager(path=str(repository), include=["build/*.so", "*.csv"]).package(store)
 

@@ -143,6 +143,29 @@ def test_two_runs_differ_in_config_code_and_environment(
     assert json.loads(capsys.readouterr().out)["code"] == ["M train.py (+2 -1)"]
 
 
+def test_files_that_git_does_not_track_are_recorded_and_compared(
+    tracker: MLflowTracker, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository / ".gitignore").write_text("build/\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "built files are ignored")
+    (repository / "build").mkdir()
+    runs = []
+    for name, files in (("first", {"x.so": "1", "y.so": "1"}), ("second", {"x.so": "2", "z.so": "1"})):
+        for old in (repository / "build").iterdir():
+            old.unlink()
+        for path, text in files.items():
+            (repository / "build" / path).write_text(text)
+        package = GitArchivePackager(path=str(repository), include=["build/*.so"]).package(PackageStore(tmp_path / "s"))
+        runs.append(tracked_package(tracker, f"{name} with built files", package))
+    where = ["--tracking-uri", str(tracker.tracking_uri)]
+    assert main(["diff", *runs, *where]) == 1
+    differences = [f"{kind} build/{name}.so (not tracked by git)" for kind, name in ("Mx", "Dy", "Az")]
+    assert code_lines(capsys) == differences
+    run = MlflowClient(tracker.tracking_uri).get_run(runs[0].removeprefix("run:"))
+    assert run.data.tags["nemo_airflow.dirty"] == "included"
+
+
 def test_code_without_a_commit_is_compared_by_its_package(
     tracker: MLflowTracker, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

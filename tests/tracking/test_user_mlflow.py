@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -100,3 +101,27 @@ def test_runs_that_killed_user_code_left_open_end_with_the_job(database: str, re
     assert [run.info.status for run in runs_below(client, ref)] == ["RUNNING"]
     MLflowTracker(tracking_uri=database).ended(ref, JobStatus(JobState.CANCELLED))
     assert [run.info.status for run in runs_below(client, ref)] == ["KILLED"]
+
+
+def test_runs_below_one_that_user_code_left_open_end_with_the_job(database: str, ref: RunRef) -> None:
+    run_user_code(ref, "import mlflow, os\nmlflow.start_run()\nmlflow.start_run(nested=True)\nos._exit(0)")
+    MLflowTracker(tracking_uri=database).ended(ref, JobStatus(JobState.FAILED, 1))
+    client = MlflowClient(database)
+    (outer,) = runs_below(client, ref)
+    (inner,) = runs_below(client, dataclasses.replace(ref, run_id=outer.info.run_id))
+    assert (outer.info.status, inner.info.status) == ("FAILED", "FAILED")
+    assert inner.info.end_time
+
+
+def test_a_run_that_user_code_left_open_below_the_parent_does_not_keep_it_open(database: str) -> None:
+    tracker, client = MLflowTracker(tracking_uri=database), MlflowClient(database)
+    first, second = (open_run(tracker, make_job(f"left open {n}"), parent="left open") for n in (1, 2))
+    code = "import mlflow, os\nmlflow.start_run(parent_run_id=os.environ['PARENT'])\nos._exit(0)"
+    run_user_code(first, code, PARENT=first.parent_id, MLFLOW_RUN_CONTEXT="")
+    parent = dataclasses.replace(first, run_id=first.parent_id)
+    (left,) = [run for run in runs_below(client, parent) if run.info.run_id not in (first.run_id, second.run_id)]
+    for ref, expected in ((first, "RUNNING"), (second, "FINISHED")):
+        tracker.ended(ref, JobStatus(JobState.SUCCEEDED, 0))
+        tracker.close_parent(ref, succeeded=True)
+        assert client.get_run(first.parent_id).info.status == expected
+        assert client.get_run(left.info.run_id).info.status == expected

@@ -69,7 +69,7 @@ def tags_of_job(job: Job) -> dict[str, str]:
     if package := job.package:
         tags |= {
             "nemo_airflow.package_digest": package.digest,
-            "nemo_airflow.dirty": str(package.dirty).lower(),
+            "nemo_airflow.dirty": "true" if package.dirty else "included" if package.included else "false",
             "nemo_airflow.commit": package.commit,
             "mlflow.source.git.commit": package.commit,
             "mlflow.source.git.repoURL": package.origin,

@@ -25,6 +25,7 @@ class RecordedRun:
         commit: The git commit of its code, or empty.
         dirty: Whether there were uncommitted changes.
         patch: Those changes as a unified diff; empty where they were too large to be recorded.
+        included: Files that git does not track; as of :class:`~nemo_airflow.job.Package`.
         parts: What its package was made of, where that is several; as of :class:`~nemo_airflow.job.Package`.
         package_digest: The digest of its code package, or empty.
         environment: What its job found where it ran; empty if it never started.
@@ -35,6 +36,7 @@ class RecordedRun:
     commit: str = ""
     dirty: bool = False
     patch: str = ""
+    included: Mapping[str, str] = dataclasses.field(default_factory=dict)
     parts: Sequence[Mapping[str, str]] = ()
     package_digest: str = ""
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -62,6 +64,7 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
         commit=tags.get("nemo_airflow.commit", ""),
         dirty=tags.get("nemo_airflow.dirty") == "true",
         patch=(_read(store, run, "patch.diff") or b"").decode("utf-8", "surrogateescape"),
+        included=json.loads(_read(store, run, "included.json") or b"{}"),
         parts=_parts(tags.get("nemo_airflow.package_parts", "")),
         package_digest=tags.get("nemo_airflow.package_digest", ""),
         environment=json.loads(environment) if environment else {},

@@ -182,9 +182,7 @@ class MLflowTracker(Tracker):
         points.forget(store, ref.run_id)
         runs.delete_ghosts(store, run)
         if ref.env:
-            # Those that user code began below the job's: it cannot end them where it was killed.
-            for below in store.search(ref.experiment_id, fields.PARENT, ref.run_id, running=True):
-                store.set_status(below.run_id, _STATUS.get(status.state, "FAILED"), _now())
+            _end_children(store, ref.experiment_id, ref.run_id, _STATUS.get(status.state, "FAILED"))
         return {"nemo_airflow/traceback.txt": redact(error)} if error else {}
 
     def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
@@ -192,13 +190,18 @@ class MLflowTracker(Tracker):
         if not ref.parent_id:
             return
         store = self._store(ref)
-        if not succeeded:
-            store.set_status(ref.parent_id, "FAILED", _now())
-        elif store.run(ref.parent_id).status == "FAILED":
-            # By another task, which has not been tried again: that would have opened it.
-            store.set_status(ref.parent_id, "FAILED", _now())
-        elif not store.search(ref.experiment_id, fields.PARENT, ref.parent_id, running=True):
-            store.set_status(ref.parent_id, "FINISHED", _now())
+        running = store.search(ref.experiment_id, fields.PARENT, ref.parent_id, running=True)
+        last = not any(fields.KEY in run.tags for run in running)  # runs of user code have no key
+        if not succeeded or store.run(ref.parent_id).status == "FAILED":
+            # FAILED by another task that was not tried again: a new try would have opened the parent.
+            status = "FAILED"
+        elif last:
+            status = "FINISHED"
+        else:
+            return
+        store.set_status(ref.parent_id, status, _now())
+        if last:
+            _end_children(store, ref.experiment_id, ref.parent_id, status)
 
     @property
     def _masked_tags(self) -> dict[str, str]:
@@ -247,11 +250,12 @@ class MLflowTracker(Tracker):
         files: dict[str, str | bytes] = {**_plan_files(job.plan)}
         if job.package and job.package.patch:
             files["nemo_airflow/patch.diff"] = redact(job.package.patch).encode("utf-8", "surrogateescape")
+        if job.package and job.package.included:
+            files["nemo_airflow/included.json"] = _json(job.package.included)
         try:
             _within(_DESCRIBE_LIMIT, lambda: _upload(store, run, files))
         except NemoAirflowError as error:
-            what = "plan and patch" if len(files) > 1 else "plan"
-            _log.warning("the %s of run %s could not be kept as files: %s", what, run.run_id, error)
+            _log.warning("run %s has no %s: %s", run.run_id, ", ".join(files), error)
         try:
             # Last: a run that has them is described. Of a recipe only the job knows them, and they are written once.
             if not has_recipes(job.plan):
@@ -272,6 +276,13 @@ def _env(uri: str, experiment_id: str, run_id: str) -> dict[str, str]:
         "MLFLOW_RUN_CONTEXT": json.dumps({fields.PARENT: run_id}),
         "NEMO_AIRFLOW_RUN_ID": run_id,
     }
+
+
+def _end_children(store: Store, experiment_id: str, run_id: str, status: str) -> None:
+    """Ends the runs that user code left open below a run: code that was killed cannot end them."""
+    for child in store.search(experiment_id, fields.PARENT, run_id, running=True):
+        store.set_status(child.run_id, status, _now())
+        _end_children(store, experiment_id, child.run_id, status)
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:
