@@ -110,6 +110,13 @@ class BackendUnavailable(ExecutorError):
     """The back-end could not be reached. Says nothing about the state of any job."""
 
 
+class AccessRefused(ExecutorError):
+    """The back-end lets us in no more, or not yet: a login, a token, a right. Says nothing about the state of any job.
+
+    A job that is followed goes on meanwhile; what is submitted is refused.
+    """
+
+
 class SubmitError(ExecutorError):
     """The back-end refused the job.
 

@@ -29,8 +29,8 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.guarded_sink import GuardedSink, Sink
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+from nemo_airflow.jobs.service import JobService, Update
 from nemo_airflow.kept_log import KeptLog
-from nemo_airflow.monitor import Monitor, Update
 from nemo_airflow.stream import Line, Record, StreamReader
 
 _CANCEL_SLACK = 30.0
@@ -166,29 +166,29 @@ class Follower:
         kept = await sink.finish(outcome.status, folder, error, collected=collected)
         if self._has_outputs and collected and kept:
             # Not before: whoever follows the job after us, should we be killed, has to find them.
-            await self._attempt("release the outputs", Monitor.shared(self._executor).session.release([self._handle]))
+            await self._attempt("release the outputs", JobService.shared(self._executor).driver.release([self._handle]))
 
     async def _end_of(self, status: JobStatus) -> Outcome:
         if status.state is JobState.LOST:
             # What a dead runner left behind must not run on unseen.
             await self._attempt(
-                "cancel what is left of the job", Monitor.shared(self._executor).session.cancel([self._handle])
+                "cancel what is left of the job", JobService.shared(self._executor).driver.cancel([self._handle])
             )
         return self._outcome(status)
 
     async def _follow(self, log: KeptLog | None) -> JobStatus:
-        monitor = Monitor.shared(self._executor)
+        service = JobService.shared(self._executor)
         status = JobStatus(JobState.UNKNOWN)
-        overdue = asyncio.create_task(self._cancel_when_overdue(monitor))
+        overdue = asyncio.create_task(self._cancel_when_overdue(service))
         try:
             async with asyncio.timeout(self._give_up_after()):
-                async for update in monitor.watch(self._handle):
+                async for update in service.watch(self._handle, has_end_record=lambda: self._end is not None):
                     await self._take(update, log)
                     status = update.status or status
                     if self._has_ended_by_itself:
                         break
                 if self._end is not None and self._has_ended_by_itself and self._executor.is_group:
-                    self._rest = await self._await_rest(monitor, status_of_end(self._end.data))
+                    self._rest = await self._await_rest(service, status_of_end(self._end.data))
         except TimeoutError:
             self._warn(
                 f"job {self._handle.key} did not end {_CANCEL_SLACK:.0f} s after it was told to: look at it by hand"
@@ -207,7 +207,7 @@ class Follower:
         """
         return self._end is not None and status_of_end(self._end.data).state is not JobState.CANCELLED
 
-    async def _await_rest(self, monitor: Monitor, first: JobStatus) -> JobStatus:
+    async def _await_rest(self, service: JobService, first: JobStatus) -> JobStatus:
         """Returns how a job ends as a whole, of which only the first machine's stream is read."""
 
         def say(state: RetryCallState) -> None:
@@ -221,7 +221,7 @@ class Follower:
             wait=wait_exponential(multiplier=0.5, max=15),
             before_sleep=say,
         )
-        rest: JobStatus = await retrying(monitor.session.rest, self._handle, first)
+        rest: JobStatus = await retrying(service.driver.rest, self._handle, first)
         return rest
 
     def _give_up_after(self) -> float | None:
@@ -229,7 +229,7 @@ class Follower:
             return None
         return max(self._deadline - time.time(), 0) + self._executor.grace + _CANCEL_SLACK
 
-    async def _cancel_when_overdue(self, monitor: Monitor) -> None:
+    async def _cancel_when_overdue(self, service: JobService) -> None:
         if self._deadline is None:
             return None
         await asyncio.sleep(max(self._deadline - time.time(), 0))
@@ -237,7 +237,7 @@ class Follower:
         self._warn("the deadline of the task has passed: the job is cancelled")
         while True:
             try:
-                return await monitor.session.cancel([self._handle])
+                return await service.driver.cancel([self._handle])
             except BackendUnavailable as error:
                 self._warn(f"cannot cancel the job yet: {error}")
                 await asyncio.sleep(5)
@@ -249,7 +249,9 @@ class Follower:
             self._waits = update.status.reason
             self._inform(f"the job waits: {self._waits}")
         if update.outage:
-            self._warn(f"the back-end cannot be reached, trying again; the job goes on: {update.outage}")
+            self._warn(update.outage)
+        if update.cut:
+            self._warn("the end of the job's log did not show: its last lines are unknown, and what it returned")
         for begin in range(0, len(update.data), _PIECE):
             await self._pass_on(self._reader.feed(update.data[begin : begin + _PIECE]), log)
 
@@ -291,7 +293,7 @@ class Follower:
             with attempt:
                 await asyncio.to_thread(_empty, into)
                 left_out.clear()
-                await Monitor.shared(self._executor).session.collect(self._handle, into, left_out.append)
+                await JobService.shared(self._executor).driver.collect(self._handle, into, left_out.append)
         if left_out:
             more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
             self._warn(f"these outputs cannot be kept, all others are: {'; '.join(left_out[:_NAMED])}{more}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from nemo_airflow.executors.base import Executor, Session
+from nemo_airflow.executors.base import Driver, Executor
 from nemo_airflow.job import JobHandle
 
 WAITED_FOR = frozenset({
@@ -56,12 +56,12 @@ async def survey(executor: Executor, min_age: float = MIN_AGE) -> list[tuple[Job
     Raises:
         BackendUnavailable: The back-end cannot be reached.
     """
-    session = executor.connect()
+    driver = executor.connect()
     try:
-        jobs = [job for job in await session.survey() if time.time() - job.submitted_at >= min_age]
-        return await _labelled(session, jobs)
+        jobs = [job for job in await driver.survey() if time.time() - job.submitted_at >= min_age]
+        return await _labelled(driver, jobs)
     finally:
-        await session.close()
+        await driver.close()
 
 
 async def survey_folders(executor: Executor, older_than: float) -> list[tuple[JobHandle, Mapping[str, str]]]:
@@ -71,17 +71,17 @@ async def survey_folders(executor: Executor, older_than: float) -> list[tuple[Jo
         BackendUnavailable: The back-end cannot be reached.
         ExecutorError: It keeps no folders.
     """
-    session = executor.connect()
+    driver = executor.connect()
     try:
-        return await _labelled(session, await session.old_folders(older_than))
+        return await _labelled(driver, await driver.old_folders(older_than))
     finally:
-        await session.close()
+        await driver.close()
 
 
-async def _labelled(session: Session, jobs: list[JobHandle]) -> list[tuple[JobHandle, Mapping[str, str]]]:
+async def _labelled(driver: Driver, jobs: list[JobHandle]) -> list[tuple[JobHandle, Mapping[str, str]]]:
     labels: dict[str, Mapping[str, str]] = {}
     for start in range(0, len(jobs), _BATCH):
-        labels |= await session.labels(jobs[start : start + _BATCH])
+        labels |= await driver.labels(jobs[start : start + _BATCH])
     return [(job, labels[job.key]) for job in jobs if labels.get(job.key, {}).get("dag_id")]
 
 
@@ -99,11 +99,11 @@ async def end_orphans(executor: Executor, orphans: list[Orphan]) -> None:
     Raises:
         BackendUnavailable: The back-end cannot be reached.
     """
-    session = executor.connect()
+    driver = executor.connect()
     try:
-        await session.cancel([orphan.handle for orphan in orphans])
+        await driver.cancel([orphan.handle for orphan in orphans])
     finally:
-        await session.close()
+        await driver.close()
 
 
 async def remove_folders(executor: Executor, orphans: list[Orphan]) -> None:
@@ -113,9 +113,9 @@ async def remove_folders(executor: Executor, orphans: list[Orphan]) -> None:
         BackendUnavailable: The back-end cannot be reached.
         ExecutorError: A folder cannot be deleted, or its job runs.
     """
-    session = executor.connect()
+    driver = executor.connect()
     try:
         for start in range(0, len(orphans), _BATCH):
-            await session.remove([orphan.handle for orphan in orphans[start : start + _BATCH]])
+            await driver.remove([orphan.handle for orphan in orphans[start : start + _BATCH]])
     finally:
-        await session.close()
+        await driver.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from nemo_airflow.exceptions import SettingsError
+
 
 def home() -> Path:
     """Returns the folder for packages, local jobs and the default tracking store.
@@ -56,3 +58,32 @@ def jobs_folder() -> Path:
 def bundles_folder() -> Path:
     """Returns the folder of archives that are on their way to a back-end that takes them as files."""
     return home() / "bundles"
+
+
+def lost_after() -> float:
+    """Returns the seconds after which a job that its back-end does not know counts as lost.
+
+    ``$NEMO_AIRFLOW_LOST_AFTER``, 60 unless set. Several answers of the back-end are needed besides.
+    """
+    return _seconds("NEMO_AIRFLOW_LOST_AFTER", 60.0) or 0.0
+
+
+def give_up_after() -> float | None:
+    """Returns the seconds of an outage after which a job is followed no more, and its task fails; None for never.
+
+    ``$NEMO_AIRFLOW_GIVE_UP_AFTER``, never unless set. The job itself may go on.
+    """
+    return _seconds("NEMO_AIRFLOW_GIVE_UP_AFTER", None)
+
+
+def _seconds(name: str, default: float | None) -> float | None:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise SettingsError(f"{name}={text!r} is not a number of seconds: set it to one, or unset it")
+    return seconds

@@ -22,7 +22,7 @@ _EXPORTS = {
     "Request": "base",
     "SSHExecutor": "ssh",
     "ScriptTemplate": "launchers",
-    "Session": "base",
+    "Driver": "base",
     "SkypilotExecutor": "skypilot",
     "SlurmExecutor": "slurm",
     "Torchrun": "launchers",
@@ -34,6 +34,7 @@ __all__ = [
     "Chunk",
     "Cursor",
     "DockerExecutor",
+    "Driver",
     "Executor",
     "KubernetesExecutor",
     "Launcher",
@@ -43,7 +44,6 @@ __all__ = [
     "Request",
     "SSHExecutor",
     "ScriptTemplate",
-    "Session",
     "SkypilotExecutor",
     "SlurmExecutor",
     "Torchrun",
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nemo_airflow.executors.base import Chunk, Cursor, Executor, Request, Session, parse_time
+    from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, Request, parse_time
     from nemo_airflow.executors.docker import DockerExecutor
     from nemo_airflow.executors.kubernetes import KubernetesExecutor
     from nemo_airflow.executors.launchers import Launcher, Processes, ScriptTemplate, Torchrun

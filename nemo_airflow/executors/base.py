@@ -1,9 +1,9 @@
-"""What every back-end is to the rest: an executor that is data, and a session that does the talking.
+"""What every back-end is to the rest: an executor that is data, and a driver that does the talking.
 
 An :class:`Executor` says where and with what a job runs. It is a frozen dataclass without I/O;
 :meth:`Executor.render` turns a job into the very request that will be sent, so that it can be
-shown before anything runs. :meth:`Executor.connect` gives a :class:`Session`, which talks to the
-back-end about many jobs at once.
+shown before anything runs. :meth:`Executor.connect` gives a :class:`Driver`, which talks to the
+back-end about many jobs at once, and reports what it is told (:mod:`nemo_airflow.executors.seen`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import fields
 from nemo_airflow.executors.launchers import Launcher
+from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 
 LeaveOut: TypeAlias = Callable[[str], None]
@@ -58,10 +59,14 @@ class Cursor:
     Attributes:
         handle: Whose stream.
         offset: Bytes already read.
+        limit: Bytes to read at most; a back-end that cannot cut there gives more.
+        ended: Whether the job is known to have ended: the end of its stream is read before those that go on.
     """
 
     handle: JobHandle
     offset: int = 0
+    limit: int = 4 << 20
+    ended: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +78,14 @@ class Chunk:
         offset: Where ``data`` begins, in bytes.
         data: The bytes, cut anywhere: in a line, or in a UTF-8 sequence.
         awaited: Whether there is more of a job that has ended, which cannot be read just now: its end waits for that.
+        trouble: Why this one stream could not be read; empty where it could.
     """
 
     key: str
     offset: int
     data: bytes
     awaited: bool = False
+    trouble: str = ""
 
     @property
     def end(self) -> int:
@@ -86,20 +93,22 @@ class Chunk:
         return self.offset + len(self.data)
 
 
-class Session(abc.ABC):
+class Driver(abc.ABC):
     """Talks to one back-end, for many jobs at once. One per connection and event loop.
 
-    A transport error in any verb is :class:`~nemo_airflow.exceptions.BackendUnavailable`; it says
-    nothing of a job's state, and the same call can be made again.
+    A driver reports facts and does as it is told: it never concludes how a job fares, waits by a grace of its own, or
+    ends a job on its own account. :class:`nemo_airflow.jobs.service.JobService` does, alike for all back-ends.
+
+    A transport error in any verb is :class:`~nemo_airflow.exceptions.BackendUnavailable`; it says nothing of a job's
+    state, and the same call can be made again. What goes wrong with one job alone is its own ``trouble``, in
+    :class:`Seen` and :class:`Chunk`: the other jobs of the call get their answers.
 
     Attributes:
-        poll_interval: Shortest and longest seconds between two looks at a job; a monitor begins
-            with the first, and comes to the second for a long job.
-        misses: How many times in a row a job may be UNKNOWN before it counts as LOST.
+        poll_interval: Shortest and longest seconds between two looks at a job; it is looked at often while it is
+            young, and seldom when it is old.
     """
 
     poll_interval: ClassVar[tuple[float, float]] = (0.5, 30.0)
-    misses: ClassVar[int] = 5
 
     @abc.abstractmethod
     async def submit(self, request: Request) -> JobHandle:
@@ -114,14 +123,15 @@ class Session(abc.ABC):
         """Returns the handles of those keys that the back-end knows, running or ended."""
 
     @abc.abstractmethod
-    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
-        """Returns a status for every handle, by key; UNKNOWN for a job that it cannot see."""
+    async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
+        """Returns what the back-end tells of every job, by key; see :class:`Seen`."""
 
     @abc.abstractmethod
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
         """Returns what has been written after each cursor, empty chunks left out.
 
-        A chunk may hold less than all there is; a caller that wants all reads until nothing comes.
+        A chunk may hold less than all there is; a caller that wants all reads until nothing comes. Two cursors may be
+        of one job, at different offsets.
         """
 
     @abc.abstractmethod
@@ -138,6 +148,19 @@ class Session(abc.ABC):
             leave_out: Called, from any thread, with the name of each output that cannot be kept, and why: a link that
                 leads nowhere or out of the job's outputs, a pipe ... All others are kept.
         """
+
+    async def give_up(self, handle: JobHandle, status: JobStatus) -> None:
+        """Ends what the back-end still has of a job that was judged: it would wait, or run on in part, for nothing.
+
+        Args:
+            handle: The job.
+            status: How it is judged: with the reason to leave behind, where a back-end can.
+        """
+        await self.cancel([handle])
+
+    async def sweep(self) -> None:
+        """Removes what is kept of jobs that ended longer ago than their executor's ``ttl``. Called now and then."""
+        return
 
     async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
         """Returns how a job of several machines has ended, of which the first has ended so; None while others run.
@@ -176,10 +199,10 @@ class Session(abc.ABC):
         """Returns by key where jobs come from: the labels with which they were submitted."""
 
     async def reads_zstd(self, executor: Executor) -> bool:
-        """Returns whether jobs of an executor of this session are known to unpack ``tar.zst``; False where it is not.
+        """Returns whether jobs of an executor of this driver are known to unpack ``tar.zst``; False where it is not.
 
         Args:
-            executor: One with this session's :meth:`Executor.connection_key`.
+            executor: One with this driver's :meth:`Executor.connection_key`.
         """
         return executor.reads_zstd
 
@@ -238,15 +261,15 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     def render(self, job: Job) -> Request:
-        """Returns exactly what :meth:`Session.submit` would send for this job. Pure."""
+        """Returns exactly what :meth:`Driver.submit` would send for this job. Pure."""
 
     @abc.abstractmethod
     def connection_key(self) -> Hashable:
-        """Executors with equal keys share one session, and one monitor."""
+        """Executors with equal keys share one driver, and one poller."""
 
     @abc.abstractmethod
-    def connect(self) -> Session:
-        """Returns a session for the running event loop."""
+    def connect(self) -> Driver:
+        """Returns a driver for the running event loop."""
 
     def prepare(self, job: Job) -> Job:
         """Returns the job with what the executor says of every job: environment, time limit, grace."""

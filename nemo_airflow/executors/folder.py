@@ -1,4 +1,4 @@
-"""A job's folder: the files by which runner and session tell each other what they did."""
+"""A job's folder: the files by which runner and driver tell each other what they did."""
 
 from __future__ import annotations
 
@@ -76,21 +76,20 @@ class JobFolder:
         _link_or_copy(path, self.path / archive.name)
 
     def claim(self) -> ProcessRef | None:
-        """Returns the runner that took the job, or None when none has."""
+        """Returns the runner that took the job, or None when none has, or its claim is damaged."""
         data = _read_json(self.path / "claim")
-        if data is None:
+        if data is None or "pid" not in data or "ts" not in data:
             return None
         return ProcessRef(
             data["pid"], data.get("start_ticks"), data.get("boot_id", ""), data.get("host", ""), data["ts"]
         )
 
-    def end_status(self) -> JobStatus | None:
-        """Returns how the job ended, or None when it has not."""
+    def end_mark(self) -> dict[str, Any] | None:
+        """Returns the runner's end mark, or None when there is none."""
         try:
-            end = parse_end((self.path / "end.json").read_bytes())
+            return parse_end((self.path / "end.json").read_bytes())
         except FileNotFoundError:
             return None
-        return status_of_end(end) if end else None
 
     def labels(self) -> dict[str, str]:
         """Returns the labels with which the job was submitted."""
@@ -119,7 +118,7 @@ class JobFolder:
         shutil.rmtree(self.path, ignore_errors=False)
 
     def copy_outputs(self, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
-        """Copies ``outputs/``, where the runner has gathered all that is kept; see ``Session.collect``."""
+        """Copies ``outputs/``, where the runner has gathered all that is kept; see ``Driver.collect``."""
         root = self.path / "outputs"
         copied = []
         for source in _files_under(root):
@@ -181,7 +180,9 @@ def _write_atomic(path: Path, text: str) -> None:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())
     except FileNotFoundError:
+        return None
+    except ValueError:  # a power cut leaves an empty file of one that was linked and never flushed
         return None
     return data if isinstance(data, dict) else None

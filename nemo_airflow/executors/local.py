@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from nemo_airflow import settings
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.exceptions import ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, processes, shipping
-from nemo_airflow.executors.base import Chunk, Cursor, Executor, LeaveOut, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import JobFolder
-from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus
+from nemo_airflow.executors.seen import GONE, RUNNING, Seen
+from nemo_airflow.job import FailureKind, Job, JobHandle
 from nemo_airflow.packaging.archive import writes_zstd
 
 P = ParamSpec("P")
@@ -43,7 +44,6 @@ INHERITED = (
 """Variables that a local job takes from the submitting process. Not all: a worker's hold Airflow's secrets."""
 
 _CLAIM_WAIT = 30.0
-_READ_LIMIT = 4 << 20
 _EXIT_ALREADY_CLAIMED = 75
 
 
@@ -100,15 +100,15 @@ class LocalExecutor(Executor):
         return Path(self.root).expanduser().absolute() if self.root else settings.jobs_folder()
 
     def connection_key(self) -> Hashable:
-        """One session for all jobs under one folder."""
+        """One driver for all jobs under one folder."""
         return (self.kind, str(self.folder))
 
-    def connect(self) -> Session:
-        """Returns a session on the folder."""
-        return LocalSession(self.folder)
+    def connect(self) -> Driver:
+        """Returns a driver on the folder."""
+        return LocalDriver(self.folder)
 
 
-class LocalSession(Session):
+class LocalDriver(Driver):
     """Starts, finds, reads and ends the processes under one folder."""
 
     poll_interval = (0.05, 2.0)
@@ -117,43 +117,44 @@ class LocalSession(Session):
         self._root = root
 
     async def submit(self, request: Request) -> JobHandle:
-        """See :meth:`Session.submit`."""
+        """See :meth:`Driver.submit`."""
         return await _in_thread(self._submit, request)
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
-        """See :meth:`Session.find`."""
+        """See :meth:`Driver.find`."""
         return await _in_thread(self._find, keys)
 
-    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
-        """See :meth:`Session.poll`."""
-        return await _in_thread(lambda: {h.key: self._status(h) for h in handles})
+    async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
+        """See :meth:`Driver.look`."""
+        return await _in_thread(lambda: {handle.key: self._see(handle) for handle in handles})
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
-        """See :meth:`Session.read`."""
-        return await _in_thread(lambda: [chunk for cursor in cursors if (chunk := self._read(cursor)).data])
+        """See :meth:`Driver.read`."""
+        chunks = await _in_thread(lambda: [self._read(cursor) for cursor in cursors])
+        return [chunk for chunk in chunks if chunk.data or chunk.trouble]
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.cancel`."""
+        """See :meth:`Driver.cancel`."""
         await _in_thread(self._cancel_all, handles)
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
-        """See :meth:`Session.collect`."""
+        """See :meth:`Driver.collect`."""
         return await _in_thread(self._folder(handle.key).copy_outputs, into, leave_out)
 
     async def survey(self) -> list[JobHandle]:
-        """See :meth:`Session.survey`."""
+        """See :meth:`Driver.survey`."""
         return await _in_thread(self._survey)
 
     async def old_folders(self, older_than: float) -> list[JobHandle]:
-        """See :meth:`Session.old_folders`."""
+        """See :meth:`Driver.old_folders`."""
         return await _in_thread(self._old_folders, older_than)
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
-        """See :meth:`Session.labels`."""
+        """See :meth:`Driver.labels`."""
         return await _in_thread(lambda: {handle.key: self._folder(handle.key).labels() for handle in handles})
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.remove`."""
+        """See :meth:`Driver.remove`."""
         await _in_thread(self._remove, handles)
 
     def _folder(self, key: str) -> JobFolder:
@@ -209,45 +210,48 @@ class LocalSession(Session):
     def _find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
         return {key: handle for key in keys if (handle := self._handle(self._folder(key)))}
 
-    def _status(self, handle: JobHandle) -> JobStatus:
+    def _see(self, handle: JobHandle) -> Seen:
+        at = time.monotonic()
+        try:
+            return self._look_into(self._folder(handle.key), at)
+        except OSError as error:
+            return Seen(at, trouble=f"cannot look into {self._root / handle.key}: {error}")
+
+    def _look_into(self, folder: JobFolder, at: float) -> Seen:
         _CHILDREN.reap()
-        folder = self._folder(handle.key)
         claim = folder.claim()
-        if claim is None:
-            return JobStatus(JobState.UNKNOWN, reason=f"no job folder {folder.path} on {socket.gethostname()}")
         # Liveness before the end mark: a runner writes the mark, then exits.
-        alive = processes.is_alive(claim)
-        if end := folder.end_status():
-            return end
+        alive = processes.is_alive(claim) if claim is not None else None
+        if mark := folder.end_mark():
+            return Seen(at, mark=mark)
+        if claim is None:
+            return Seen(at, note=f"there is no {folder.path / 'claim'} that can be read on {socket.gethostname()}")
         if alive is None:
-            return JobStatus(
-                JobState.UNKNOWN,
-                reason=f"the job runs on {claim.host}, not on {socket.gethostname()}; use deferrable=False there",
-            )
-        if alive:
-            return JobStatus(JobState.RUNNING)
-        return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason="the runner is gone and left no end mark")
+            here = socket.gethostname()
+            return Seen(at, note=f"the job runs on {claim.host}, not on {here}; use deferrable=False there")
+        return Seen(at, queue=RUNNING if alive else GONE)
 
     def _read(self, cursor: Cursor) -> Chunk:
         try:
             with open(self._folder(cursor.handle.key).log, "rb") as log:
                 log.seek(cursor.offset)
-                return Chunk(cursor.handle.key, cursor.offset, log.read(_READ_LIMIT))
+                return Chunk(cursor.handle.key, cursor.offset, log.read(cursor.limit))
         except FileNotFoundError:
             return Chunk(cursor.handle.key, cursor.offset, b"")
         except OSError as error:
-            raise BackendUnavailable(f"cannot read the log of {cursor.handle.key}: {error}") from error
+            trouble = f"cannot read {self._folder(cursor.handle.key).log}: {error}"
+            return Chunk(cursor.handle.key, cursor.offset, b"", trouble=trouble)
 
     def _survey(self) -> list[JobHandle]:
         folders = [path for path in self._root.iterdir() if path.name[0] != "."] if self._root.is_dir() else []
         handles = [handle for path in folders if (handle := self._handle(JobFolder(path)))]
-        return [handle for handle in handles if self._status(handle).state is JobState.RUNNING]
+        return [handle for handle in handles if self._see(handle).is_alive]
 
     def _old_folders(self, older_than: float) -> list[JobHandle]:
         folders = [JobFolder(path) for path in self._root.glob("[!.]*")]
         before = time.time() - older_than
         handles = [handle for each in folders if each.written_at() <= before and (handle := self._handle(each))]
-        return [handle for handle in handles if self._status(handle).state.is_final]
+        return [handle for handle in handles if self._see(handle).has_ended]
 
     def _cancel_all(self, handles: Sequence[JobHandle]) -> None:
         for handle in handles:
@@ -268,7 +272,7 @@ class LocalSession(Session):
 
     def _remove(self, handles: Sequence[JobHandle]) -> None:
         for handle in handles:
-            if self._status(handle).state in (JobState.RUNNING, JobState.PENDING):
+            if self._see(handle).is_alive:
                 raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
             try:
                 self._folder(handle.key).remove()

@@ -9,9 +9,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import BackendUnavailable
-from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.job import JobHandle
-from nemo_airflow.monitor import Monitor
+from nemo_airflow.jobs.service import JobService
 
 PATIENCE = 120.0
 """Seconds for which a worker waits for a back-end that is away. After that the task's next try does."""
@@ -39,15 +39,15 @@ class BackEnd:
         Raises:
             BackendUnavailable: The back-end was away for too long.
         """
-        return self._ask(lambda session: session.find([key])).get(key)
+        return self._ask(lambda driver: driver.find([key])).get(key)
 
     def reads_zstd(self) -> bool:
-        """Returns whether jobs there are known to read ``tar.zst``; see :meth:`Session.reads_zstd`.
+        """Returns whether jobs there are known to read ``tar.zst``; see :meth:`Driver.reads_zstd`.
 
         Raises:
             BackendUnavailable: The back-end was away for too long.
         """
-        return self._ask(lambda session: session.reads_zstd(self.executor))
+        return self._ask(lambda driver: driver.reads_zstd(self.executor))
 
     def submit(self, request: Request) -> JobHandle:
         """Submits a job, and returns it.
@@ -56,7 +56,7 @@ class BackEnd:
             SubmitError: The back-end refuses it.
             BackendUnavailable: The back-end was away for too long.
         """
-        return self._ask(lambda session: session.submit(request))
+        return self._ask(lambda driver: driver.submit(request))
 
     def end(self, key: str) -> bool:
         """Cancels the job of a key, and returns whether there is one.
@@ -66,7 +66,7 @@ class BackEnd:
         """
         handle = self.find(key)
         if handle is not None:
-            self._ask(lambda session: session.cancel([handle]))
+            self._ask(lambda driver: driver.cancel([handle]))
         return handle is not None
 
     def cancel_at_once(self, handle: JobHandle) -> None:
@@ -76,9 +76,9 @@ class BackEnd:
             BackendUnavailable: The back-end is away.
             TimeoutError: It took too long to answer.
         """
-        blocking.run(self._with_session(lambda session: session.cancel([handle])), _KILL_TIMEOUT)
+        blocking.run(self._with_driver(lambda driver: driver.cancel([handle])), _KILL_TIMEOUT)
 
-    def _ask(self, call: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+    def _ask(self, call: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
         patiently = Retrying(
             retry=retry_if_exception_type(BackendUnavailable),
             wait=wait_exponential(multiplier=0.5, max=15),
@@ -86,11 +86,11 @@ class BackEnd:
             before_sleep=self._say_why_it_waits,
             reraise=True,
         )
-        return patiently(lambda: blocking.run(self._with_session(call)))
+        return patiently(lambda: blocking.run(self._with_driver(call)))
 
-    async def _with_session(self, call: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-        # The session that the monitor of this process uses as well: a login is paid for once.
-        return await call(Monitor.shared(self.executor).session)
+    async def _with_driver(self, call: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
+        # The driver that the monitor of this process uses as well: a login is paid for once.
+        return await call(JobService.shared(self.executor).driver)
 
     def _say_why_it_waits(self, state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:

@@ -30,14 +30,16 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
-from nemo_airflow.executors.base import Cursor, Executor, LeaveOut, Session
+from nemo_airflow.executors.base import Cursor, Driver, Executor, LeaveOut
+from nemo_airflow.executors.seen import Seen
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus, Package
-from nemo_airflow.monitor import Monitor
+from nemo_airflow.jobs.service import JobService
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.testing import conformance_jobs
+from nemo_airflow.testing.services import service_of
 
 _TRICKY = (
     "a 'quoted' \"text\" with $(echo injected) `id` $HOME ; && | > \\ \n a second line\ttab, ünïcödé → 漢字 🙂 %s {x}"
@@ -70,11 +72,11 @@ class ExecutorConformance:
         raise NotImplementedError("a conformance test class has to define an 'executor' fixture")
 
     @pytest.fixture
-    def session(self, executor: Executor) -> Iterator[Session]:
-        """A session of the executor."""
-        session = executor.connect()
-        yield session
-        blocking.run(session.close())
+    def driver(self, executor: Executor) -> Iterator[Driver]:
+        """A driver of the executor."""
+        driver = executor.connect()
+        yield driver
+        blocking.run(driver.close())
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -103,11 +105,11 @@ class ExecutorConformance:
         return make_job
 
     @pytest.fixture
-    def run(self, executor: Executor, session: Session, make: Callable[..., Job]) -> Callable[..., Finished]:
+    def run(self, executor: Executor, driver: Driver, make: Callable[..., Job]) -> Callable[..., Finished]:
         """Submits a job of the suite and follows it to its end."""
 
         def run_job(function: str, *args: Any, **kwargs: Any) -> Finished:
-            handle = blocking.run(session.submit(executor.render(make(function, *args, **kwargs))))
+            handle = blocking.run(driver.submit(executor.render(make(function, *args, **kwargs))))
             return self.follow(executor, handle)
 
         return run_job
@@ -119,7 +121,7 @@ class ExecutorConformance:
         follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append)
         return Finished(handle, blocking.run(follower.run(), self.timeout), lines, warnings)
 
-    def collect(self, session: Session, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    def collect(self, driver: Driver, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """Collects a job's outputs; a back-end that cannot answer now is asked again, as whoever follows a job does."""
         patiently = Retrying(
             retry=retry_if_exception_type(BackendUnavailable),
@@ -127,7 +129,7 @@ class ExecutorConformance:
             stop=stop_after_attempt(5),
             reraise=True,
         )
-        return patiently(lambda: blocking.run(session.collect(handle, into, leave_out), self.timeout))
+        return patiently(lambda: blocking.run(driver.collect(handle, into, leave_out), self.timeout))
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Waits until something has come about."""
@@ -136,22 +138,22 @@ class ExecutorConformance:
             assert time.monotonic() < deadline, f"waited {self.timeout:.0f} s for {what}"
             time.sleep(0.05)
 
-    def wait_for_output(self, session: Session, handle: JobHandle, text: bytes) -> None:
+    def wait_for_output(self, driver: Driver, handle: JobHandle, text: bytes) -> None:
         """Waits until a job has written something."""
 
         def written() -> bool:
-            return any(text in chunk.data for chunk in blocking.run(session.read([Cursor(handle)])))
+            return any(text in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)])))
 
         self.wait_for(written, f"{text!r} on the stream of {handle.key}")
 
-    def status(self, session: Session, handle: JobHandle) -> JobStatus:
+    def status(self, driver: Driver, handle: JobHandle) -> JobStatus:
         """Returns a job's status."""
-        return blocking.run(session.poll([handle]))[handle.key]
+        return blocking.run(service_of(driver).status([handle]))[handle.key]
 
-    def final_status(self, session: Session, handle: JobHandle) -> JobStatus:
+    def final_status(self, driver: Driver, handle: JobHandle) -> JobStatus:
         """Returns a job's status once the back-end too has seen its end."""
-        self.wait_for(lambda: self.status(session, handle).state.is_final, f"the end of {handle.key}")
-        return self.status(session, handle)
+        self.wait_for(lambda: self.status(driver, handle).state.is_final, f"the end of {handle.key}")
+        return self.status(driver, handle)
 
     # How a job ends
 
@@ -192,10 +194,10 @@ class ExecutorConformance:
         finished = run("environment", "TRICKY", "lower_case", job={"env": {"TRICKY": _TRICKY, "lower_case": "kept"}})
         assert finished.outcome.result == {"TRICKY": _TRICKY, "lower_case": "kept"}
 
-    def test_a_job_without_a_package_runs_what_is_there(self, executor: Executor, session: Session) -> None:
+    def test_a_job_without_a_package_runs_what_is_there(self, executor: Executor, driver: Driver) -> None:
         plan = {"version": 1, "root": {"_target_": "math:factorial", "_args_": [5]}}
         job = Job(key=f"conformance-{uuid.uuid4().hex[:20]}", name="factorial", plan=plan, allow=("math.",))
-        handle = blocking.run(session.submit(executor.render(job)))
+        handle = blocking.run(driver.submit(executor.render(job)))
         assert self.follow(executor, handle).outcome.result == 120
 
     def test_a_package_arrives_also_as_changes_of_another(self, run: Callable[..., Finished], tmp_path: Path) -> None:
@@ -222,12 +224,12 @@ class ExecutorConformance:
         assert run("read_texts", job={"package": changed}).outcome.result == expected
 
     def test_a_package_is_read_in_the_format_that_the_session_says(
-        self, executor: Executor, session: Session, run: Callable[..., Finished], tmp_path: Path
+        self, executor: Executor, driver: Driver, run: Callable[..., Finished], tmp_path: Path
     ) -> None:
         assert run("read_texts").outcome.succeeded  # where jobs leave word on what they read, this one has
         (tmp_path / "conformance_jobs.py").write_text(inspect.getsource(conformance_jobs))
         (tmp_path / "new.txt").write_text(f"{uuid.uuid4()}")
-        reads_zstd = blocking.run(session.reads_zstd(executor))
+        reads_zstd = blocking.run(driver.reads_zstd(executor))
         package = PatternPackager(path=str(tmp_path)).package(
             PackageStore(settings.packages_folder()), reads_zstd=reads_zstd
         )
@@ -247,10 +249,10 @@ class ExecutorConformance:
     def test_both_streams_and_child_processes_are_logged(self, run: Callable[..., Finished]) -> None:
         assert sorted(run("print_both").lines) == ["from a child", "to stderr", "to stdout"]
 
-    def test_outputs_are_collected(self, run: Callable[..., Finished], session: Session, tmp_path: Path) -> None:
+    def test_outputs_are_collected(self, run: Callable[..., Finished], driver: Driver, tmp_path: Path) -> None:
         names = ["model.bin", "with space/ünï.txt", *(f"many/{number}.txt" for number in range(200))]
         finished = run("write_outputs", names=names, size=10, job={"outputs": ("in the *.txt",)})
-        collected = self.collect(session, finished.handle, tmp_path)
+        collected = self.collect(driver, finished.handle, tmp_path)
         assert {str(path) for path in collected} == {*names, "in the working directory.txt"}
         assert (tmp_path / "with space" / "ünï.txt").read_bytes() == b"x" * 10
 
@@ -266,11 +268,11 @@ class ExecutorConformance:
         assert grown < _LARGE * 2 / 3, "a large file is not to be held in memory"
 
     def test_output_that_links_nowhere_or_outside_is_left_out_and_all_others_are_kept(
-        self, run: Callable[..., Finished], session: Session, tmp_path: Path
+        self, run: Callable[..., Finished], driver: Driver, tmp_path: Path
     ) -> None:
         finished = run("write_outputs_and_links")
         left_out: list[str] = []
-        collected = self.collect(session, finished.handle, tmp_path, left_out.append)
+        collected = self.collect(driver, finished.handle, tmp_path, left_out.append)
         assert {"model.bin", "ckpt/1/weights", "latest.bin"} <= {str(path) for path in collected}
         assert (tmp_path / "latest.bin").read_text() == (tmp_path / "model.bin").read_text() == "model"
         assert (tmp_path / "ckpt" / "last" / "weights").read_text() == "weights"
@@ -280,55 +282,51 @@ class ExecutorConformance:
 
     # Ending early
 
-    def test_time_limit_ends_the_job(self, executor: Executor, session: Session, make: Callable[..., Job]) -> None:
+    def test_time_limit_ends_the_job(self, executor: Executor, driver: Driver, make: Callable[..., Job]) -> None:
         executor = dataclasses.replace(executor, grace=1.0, time=1.0)
-        handle = blocking.run(session.submit(executor.render(make("ignore_sigterm", seconds=600))))
+        handle = blocking.run(driver.submit(executor.render(make("ignore_sigterm", seconds=600))))
         finished = self.follow(executor, handle)
         assert finished.outcome.status.state is JobState.FAILED
         assert finished.outcome.status.failure is FailureKind.TIMEOUT
 
-    def test_cancel_while_running_and_again(
-        self, executor: Executor, session: Session, make: Callable[..., Job]
-    ) -> None:
+    def test_cancel_while_running_and_again(self, executor: Executor, driver: Driver, make: Callable[..., Job]) -> None:
         executor = dataclasses.replace(executor, grace=1.0)
-        handle = blocking.run(session.submit(executor.render(make("ignore_sigterm", seconds=600))))
-        self.wait_for_output(session, handle, b"started")
-        blocking.run(session.cancel([handle]))
-        blocking.run(session.cancel([handle]))
+        handle = blocking.run(driver.submit(executor.render(make("ignore_sigterm", seconds=600))))
+        self.wait_for_output(driver, handle, b"started")
+        blocking.run(driver.cancel([handle]))
+        blocking.run(driver.cancel([handle]))
         finished = self.follow(executor, handle)
         assert finished.outcome.status.state is JobState.CANCELLED
         assert finished.outcome.status.failure is FailureKind.CANCELLED
-        blocking.run(session.cancel([handle]))
-        assert self.status(session, handle).state is JobState.CANCELLED
+        blocking.run(driver.cancel([handle]))
+        assert self.status(driver, handle).state is JobState.CANCELLED
 
-    def test_cancel_of_an_ended_job_changes_nothing(self, run: Callable[..., Finished], session: Session) -> None:
+    def test_cancel_of_an_ended_job_changes_nothing(self, run: Callable[..., Finished], driver: Driver) -> None:
         handle = run("add", a=1, b=1).handle
-        assert self.final_status(session, handle).state is JobState.SUCCEEDED
-        blocking.run(session.cancel([handle]))
-        assert self.status(session, handle).state is JobState.SUCCEEDED
+        assert self.final_status(driver, handle).state is JobState.SUCCEEDED
+        blocking.run(driver.cancel([handle]))
+        assert self.status(driver, handle).state is JobState.SUCCEEDED
 
-    def test_cancel_right_after_submitting(
-        self, executor: Executor, session: Session, make: Callable[..., Job]
-    ) -> None:
+    def test_cancel_right_after_submitting(self, executor: Executor, driver: Driver, make: Callable[..., Job]) -> None:
         executor = dataclasses.replace(executor, grace=1.0)
-        handle = blocking.run(session.submit(executor.render(make("ignore_sigterm", seconds=600))))
-        blocking.run(session.cancel([handle]))
+        handle = blocking.run(driver.submit(executor.render(make("ignore_sigterm", seconds=600))))
+        blocking.run(driver.cancel([handle]))
         assert self.follow(executor, handle).outcome.status.state is JobState.CANCELLED
 
     # One key, one job
 
     def test_submitting_again_gives_the_same_job(
-        self, executor: Executor, session: Session, make: Callable[..., Job], tmp_path: Path
+        self, executor: Executor, driver: Driver, make: Callable[..., Job], tmp_path: Path
     ) -> None:
         request = executor.render(make("print_lines", count=3))
-        first = blocking.run(session.submit(request))
-        assert blocking.run(session.submit(request)) == first
+        first = blocking.run(driver.submit(request))
+        assert blocking.run(driver.submit(request)) == first
         assert self.follow(executor, first).lines == ["line 0", "line 1", "line 2"]
-        assert blocking.run(session.submit(request)) == first
+        assert blocking.run(driver.submit(request)) == first
         assert self.follow(executor, first).lines == ["line 0", "line 1", "line 2"]
 
     def test_submitting_at_the_same_moment_from_several_processes_starts_one_job(
-        self, executor: Executor, session: Session, make: Callable[..., Job]
+        self, executor: Executor, driver: Driver, make: Callable[..., Job]
     ) -> None:
         request = executor.render(make("print_lines", count=3))
         spawn = multiprocessing.get_context("spawn")
@@ -339,7 +337,7 @@ class ExecutorConformance:
 
     @pytest.mark.parametrize("delay", [0.0, 0.3])
     def test_submit_that_is_killed_and_done_again_starts_one_job(
-        self, executor: Executor, session: Session, make: Callable[..., Job], delay: float
+        self, executor: Executor, driver: Driver, make: Callable[..., Job], delay: float
     ) -> None:
         request = executor.render(make("print_lines", count=3))
         spawn = multiprocessing.get_context("spawn")
@@ -350,40 +348,38 @@ class ExecutorConformance:
         time.sleep(delay)
         process.kill()
         process.join()
-        handle = blocking.run(session.submit(request), self.timeout)
+        handle = blocking.run(driver.submit(request), self.timeout)
         assert self.follow(executor, handle).lines == ["line 0", "line 1", "line 2"]
-        assert blocking.run(session.find([handle.key])) == {handle.key: handle}
+        assert blocking.run(driver.find([handle.key])) == {handle.key: handle}
 
-    def test_find_knows_running_and_ended_jobs(self, run: Callable[..., Finished], session: Session) -> None:
+    def test_find_knows_running_and_ended_jobs(self, run: Callable[..., Finished], driver: Driver) -> None:
         handle = run("add", a=1, b=1).handle
-        assert blocking.run(session.find([handle.key, "never-submitted"])) == {handle.key: handle}
+        assert blocking.run(driver.find([handle.key, "never-submitted"])) == {handle.key: handle}
 
-    def test_unknown_job_is_unknown_and_not_failed(self, session: Session, executor: Executor) -> None:
+    def test_unknown_job_is_unknown_and_not_failed(self, driver: Driver, executor: Executor) -> None:
         nobody = JobHandle("never-submitted", executor.kind, "999999999", submitted_at=time.time())
-        assert self.status(session, nobody).state is JobState.UNKNOWN
-        assert blocking.run(session.read([Cursor(nobody)])) == []
-        blocking.run(session.cancel([nobody]))
+        assert self.status(driver, nobody).state is JobState.UNKNOWN
+        assert blocking.run(driver.read([Cursor(nobody)])) == []
+        blocking.run(driver.cancel([nobody]))
 
-    def test_recycled_id_is_not_taken_for_the_job(self, run: Callable[..., Finished], session: Session) -> None:
+    def test_recycled_id_is_not_taken_for_the_job(self, run: Callable[..., Finished], driver: Driver) -> None:
         handle = run("add", a=1, b=1).handle
         other = dataclasses.replace(handle, key="another-job")
-        assert self.status(session, other).state is JobState.UNKNOWN
+        assert self.status(driver, other).state is JobState.UNKNOWN
 
-    def test_id_of_another_cluster_is_not_taken_for_the_job(
-        self, run: Callable[..., Finished], session: Session
-    ) -> None:
+    def test_id_of_another_cluster_is_not_taken_for_the_job(self, run: Callable[..., Finished], driver: Driver) -> None:
         handle = run("add", a=1, b=1).handle
         other = dataclasses.replace(handle, key="another-job", cluster="another-cluster")
-        statuses = blocking.run(session.poll([other, handle]))
+        statuses = blocking.run(service_of(driver).status([other, handle]))
         assert statuses[other.key].state is JobState.UNKNOWN
         assert statuses[handle.key].state is not JobState.UNKNOWN
 
     # A back-end that fails for a moment
 
     def test_answer_that_knows_no_job_once_loses_none(
-        self, executor: Executor, session: Session, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+        self, executor: Executor, driver: Driver, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=8, pause=1.0))))
+        handle = blocking.run(driver.submit(executor.render(make("print_slowly", count=8, pause=1.0))))
         asked = blocking.run(_disturb(executor, monkeypatch, _know_nothing))
         finished = self.follow(executor, handle)
         assert asked[0] > 2
@@ -391,45 +387,45 @@ class ExecutorConformance:
         assert finished.lines == [f"line {number}" for number in range(8)]
 
     def test_back_end_that_is_away_for_a_moment_loses_and_doubles_nothing(
-        self, executor: Executor, session: Session, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+        self, executor: Executor, driver: Driver, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        handle = blocking.run(session.submit(executor.render(make("print_slowly", count=8, pause=1.0))))
+        handle = blocking.run(driver.submit(executor.render(make("print_slowly", count=8, pause=1.0))))
         asked = blocking.run(_disturb(executor, monkeypatch, _be_away))
         finished = self.follow(executor, handle)
         assert asked[0] > 2
         assert finished.outcome.succeeded
         assert finished.lines == [f"line {number}" for number in range(8)]
-        assert [text for text in finished.warnings if "cannot be reached" in text], finished.warnings
+        assert [text for text in finished.warnings if "the job goes on" in text], finished.warnings
 
     # Reading
 
-    def test_a_stream_can_be_read_from_any_offset(self, run: Callable[..., Finished], session: Session) -> None:
+    def test_a_stream_can_be_read_from_any_offset(self, run: Callable[..., Finished], driver: Driver) -> None:
         handle = run("print_lines", count=1000).handle
-        whole = blocking.run(_read_all(session, handle, 0))
-        assert blocking.run(_read_all(session, handle, 1234)) == whole[1234:]
+        whole = blocking.run(_read_all(driver, handle, 0))
+        assert blocking.run(_read_all(driver, handle, 1234)) == whole[1234:]
 
     def test_many_jobs_are_polled_in_one_call(
-        self, executor: Executor, session: Session, make: Callable[..., Job]
+        self, executor: Executor, driver: Driver, make: Callable[..., Job]
     ) -> None:
-        handles = [blocking.run(session.submit(executor.render(make("add", a=n, b=1)))) for n in range(5)]
+        handles = [blocking.run(driver.submit(executor.render(make("add", a=n, b=1)))) for n in range(5)]
         results = [self.follow(executor, handle).outcome.result for handle in handles]
         assert results == [1, 2, 3, 4, 5]
-        assert {self.final_status(session, handle).state for handle in handles} == {JobState.SUCCEEDED}
-        assert set(blocking.run(session.poll(handles))) == {handle.key for handle in handles}
+        assert {self.final_status(driver, handle).state for handle in handles} == {JobState.SUCCEEDED}
+        assert set(blocking.run(service_of(driver).status(handles))) == {handle.key for handle in handles}
 
     # Afterwards
 
     def test_ended_job_can_be_removed_and_a_running_one_not(
-        self, executor: Executor, session: Session, make: Callable[..., Job], tmp_path: Path
+        self, executor: Executor, driver: Driver, make: Callable[..., Job], tmp_path: Path
     ) -> None:
-        handle = blocking.run(session.submit(executor.render(make("mark_and_wait", marker="marker", seconds=600))))
-        self.wait_for_output(session, handle, b"started")
+        handle = blocking.run(driver.submit(executor.render(make("mark_and_wait", marker="marker", seconds=600))))
+        self.wait_for_output(driver, handle, b"started")
         with pytest.raises(ExecutorError, match=handle.key):
-            blocking.run(session.remove([handle]))
-        blocking.run(session.cancel([handle]))
+            blocking.run(driver.remove([handle]))
+        blocking.run(driver.cancel([handle]))
         self.follow(executor, handle)
-        blocking.run(session.remove([handle]))
-        assert blocking.run(session.find([handle.key])) == {}
+        blocking.run(driver.remove([handle]))
+        assert blocking.run(driver.find([handle.key])) == {}
 
     def test_render_is_pure_and_shows_what_is_sent(self, executor: Executor, make: Callable[..., Job]) -> None:
         job = make("add", a=1, b=1)
@@ -447,10 +443,10 @@ def _collect_and_measure(executor: Executor, handle: JobHandle, into: Path) -> t
     """Collects a job's outputs; returns their count and by how many bytes this process has grown meanwhile."""
 
     async def collect() -> tuple[int, int]:
-        session = executor.connect()
-        await session.poll([handle])  # loads the client
+        driver = executor.connect()
+        await service_of(driver).status([handle])  # loads the client
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        count = len(await session.collect(handle, into))
+        count = len(await driver.collect(handle, into))
         return count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
     return asyncio.run(collect())
@@ -458,37 +454,37 @@ def _collect_and_measure(executor: Executor, handle: JobHandle, into: Path) -> t
 
 def _submit_and_say(begun: Any, executor: Executor, request: Any) -> None:
     async def submit() -> None:
-        session = executor.connect()
+        driver = executor.connect()
         begun.set()
-        await session.submit(request)
+        await driver.submit(request)
 
     asyncio.run(submit())
 
 
 async def _disturb(executor: Executor, patch: pytest.MonkeyPatch, disturbed: Callable[..., Any]) -> list[int]:
-    """Makes the second answer to ``poll`` a bad one, and returns the count of calls."""
-    session = Monitor.shared(executor).session
-    poll, asked = session.poll, [0]
+    """Makes the second answer to ``look`` a bad one, and returns the count of calls."""
+    driver = JobService.shared(executor).driver
+    look, asked = driver.look, [0]
 
-    async def poll_badly_once(handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
+    async def look_badly_once(handles: Sequence[JobHandle]) -> dict[str, Seen]:
         asked[0] += 1
-        statuses = await poll(handles)
-        return disturbed(statuses) if asked[0] == 2 else statuses
+        seen = await look(handles)
+        return dict(disturbed(seen)) if asked[0] == 2 else seen
 
-    patch.setattr(session, "poll", poll_badly_once)
+    patch.setattr(driver, "look", look_badly_once)
     return asked
 
 
-def _know_nothing(statuses: dict[str, JobStatus]) -> dict[str, JobStatus]:
-    return {key: JobStatus(JobState.UNKNOWN) for key in statuses}
+def _know_nothing(seen: dict[str, Seen]) -> dict[str, Seen]:
+    return {key: Seen(each.at) for key, each in seen.items()}
 
 
-def _be_away(statuses: dict[str, JobStatus]) -> dict[str, JobStatus]:
+def _be_away(seen: dict[str, Seen]) -> dict[str, JobStatus]:
     raise BackendUnavailable("away for a moment")
 
 
-async def _read_all(session: Session, handle: JobHandle, offset: int) -> bytes:
+async def _read_all(driver: Driver, handle: JobHandle, offset: int) -> bytes:
     data = b""
-    while chunks := await session.read([Cursor(handle, offset + len(data))]):
+    while chunks := await driver.read([Cursor(handle, offset + len(data))]):
         data += chunks[0].data
     return data

@@ -14,7 +14,7 @@ from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import JobHandle, JobState
-from nemo_airflow.monitor import Monitor
+from nemo_airflow.jobs.service import JobService
 from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.triggers.task_log import TaskLog
 
@@ -101,4 +101,4 @@ class NemoRunTrigger(BaseTrigger):
         """Cancels the job: a user marked the task failed or succeeded, or cleared it."""
         handle = JobHandle.from_json(self.handle)
         self.log.info("The task was ended by a user: cancelling job %s", handle.key)
-        await Monitor.shared(executor_from_json(self.executor)).session.cancel([handle])
+        await JobService.shared(executor_from_json(self.executor)).driver.cancel([handle])

@@ -22,7 +22,7 @@ import many
 
 if TYPE_CHECKING:
     from nemo_airflow.executors import Executor
-    from nemo_airflow.executors.base import Session
+    from nemo_airflow.executors.base import Driver
     from nemo_airflow.job import JobHandle
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -58,23 +58,23 @@ async def bench(kind: str, count: int, *, alone: bool) -> None:
     executor: Executor = DockerExecutor(container_image=IMAGE)
     if kind == "kubernetes":
         executor = KubernetesExecutor(container_image=IMAGE, image_pull_policy="Never", cpus=0.01)
-    session = executor.connect()
+    driver = executor.connect()
     gate = time.time() + 30 + count * (0.4 if kind == "docker" else 1.2)
-    handles = await submit(executor, session, count, gate)
+    handles = await submit(executor, driver, count, gate)
     print(f"{kind}: {count} submitted, {gate - time.time():.0f} s before the first ends", file=sys.stderr)
     given = {"executor": executor.to_json(), "handles": [handle.to_json() for handle in handles]}
     names = ["nemo-airflow"] if alone or kind == "docker" else list(WATCHERS)
     watchers = {name: many.start(__file__, name, given, os.environ) for name in names}
     reports = {name: await asyncio.to_thread(many.report_of, watcher) for name, watcher in watchers.items()}
-    ended = await ends(session, handles)
+    ended = await ends(driver, handles)
     print(f"{count} {kind} jobs, the last ended {max(ended.values()) - gate:.0f} s after the first could")
     for name, report in reports.items():
         many.show(name, report, ended, report["connections"])
-    await session.remove(handles)
-    await session.close()
+    await driver.remove(handles)
+    await driver.close()
 
 
-async def submit(executor: Executor, session: Session, count: int, gate: float) -> list[JobHandle]:
+async def submit(executor: Executor, driver: Driver, count: int, gate: float) -> list[JobHandle]:
     """Submits jobs that end one after the other once the gate has opened."""
     from nemo_airflow.job import Job
 
@@ -88,7 +88,7 @@ async def submit(executor: Executor, session: Session, count: int, gate: float) 
         plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": script}}
         job = Job(key=f"bench-{uuid.uuid4().hex[:12]}", name="bench", plan=plan, sample_interval=0)
         async with slots:
-            handles.append(await session.submit(executor.render(job)))
+            handles.append(await driver.submit(executor.render(job)))
         print(f"\rsubmitted {len(handles)}", end="", file=sys.stderr, flush=True)
 
     await asyncio.gather(*(one(number) for number in range(count)))
@@ -96,7 +96,7 @@ async def submit(executor: Executor, session: Session, count: int, gate: float) 
     return handles
 
 
-async def ends(session: Session, handles: list[JobHandle]) -> dict[str, float]:
+async def ends(driver: Driver, handles: list[JobHandle]) -> dict[str, float]:
     """Returns when the jobs ended, by their own last records."""
     from nemo_airflow.executors.base import Cursor
     from nemo_airflow.stream import Record, StreamReader
@@ -104,7 +104,7 @@ async def ends(session: Session, handles: list[JobHandle]) -> dict[str, float]:
     ended = {}
     for handle in handles:
         reader, offset = StreamReader(), 0
-        while chunks := await session.read([Cursor(handle, offset)]):
+        while chunks := await driver.read([Cursor(handle, offset)]):
             offset += len(chunks[0].data)
             for item in reader.feed(chunks[0].data):
                 if isinstance(item, Record) and item.type == "end":

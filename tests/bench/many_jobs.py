@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lab.backends import Ssh
 
     from nemo_airflow.executors import SlurmExecutor
-    from nemo_airflow.executors.slurm.session import SlurmSession
+    from nemo_airflow.executors.slurm.driver import SlurmDriver
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -64,11 +64,11 @@ def measure(ssh: Ssh, count: int, names: list[str], delay: float) -> None:
     from nemo_airflow import blocking
 
     connect("bench", ssh)
-    executor, session, handles = blocking.run(submit(count))
+    executor, driver, handles = blocking.run(submit(count))
 
     def run(script: str) -> str:
         # By the connection that is there: the watchers' own may fill what sshd lets begin at once.
-        return blocking.run(session.shell.run(script)).text
+        return blocking.run(driver.shell.run(script)).text
 
     with contextlib.ExitStack() as stack:
         proxies = {name: stack.enter_context(DelayProxy(f"{ssh.host}:{ssh.port}", delay)) for name in names}
@@ -99,33 +99,33 @@ def connect(name: str, ssh: Ssh, port: int | None = None) -> None:
     os.environ[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(data)
 
 
-async def submit(count: int) -> tuple[SlurmExecutor, SlurmSession, list]:
+async def submit(count: int) -> tuple[SlurmExecutor, SlurmDriver, list]:
     """Submits the jobs on hold."""
     from nemo_airflow.executors import SlurmExecutor
     from nemo_airflow.job import Job
 
     executor = SlurmExecutor(ssh_conn_id="bench", root=ROOT, additional_parameters={"hold": True})
-    session = executor.connect()
+    driver = executor.connect()
     script = "for i in 1 2 3; do echo line $i; sleep 0.3; done; echo 0 >../exit_code"
     plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": script}}
     handles = []
     begun = time.time()
     for number in range(count):
         job = Job(key=f"bench-{uuid.uuid4().hex[:12]}", name="bench", plan=plan, sample_interval=0)
-        handles.append(await session.submit(executor.render(job)))
+        handles.append(await driver.submit(executor.render(job)))
         print(f"\rsubmitted {number + 1} in {time.time() - begun:.0f} s", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return executor, session, handles
+    return executor, driver, handles
 
 
 async def watch_ours(given: dict) -> None:
     """Runs this project's trigger for each job."""
     from nemo_airflow.executors.registry import executor_from_json
-    from nemo_airflow.monitor import Monitor
+    from nemo_airflow.jobs.service import JobService
     from nemo_airflow.triggers.run import NemoRunTrigger
 
     triggers = {h["key"]: NemoRunTrigger(executor=given["executor"], handle=h) for h in given["handles"]}
-    shell = Monitor.shared(executor_from_json(given["executor"])).session.shell
+    shell = JobService.shared(executor_from_json(given["executor"])).driver.shell
     await many.measure(
         triggers, lambda event: event["outcome"]["status"]["state"] == "succeeded", lambda: shell.commands, lambda: 0
     )

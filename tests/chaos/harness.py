@@ -1,7 +1,7 @@
 """Kills whoever takes part in running jobs, as a plan says that was drawn at random, and counts what came of it.
 
 A *task* stands for one of Airflow's: a worker process submits its job, or finds it, and a triggerer process follows the
-jobs of all tasks to their ends. Both do what the operator and its trigger do, on the same session and follower,
+jobs of all tasks to their ends. Both do what the operator and its trigger do, on the same driver and follower,
 and are killed and started again; so are the daemons of the back-end. A job that its back-end lost, for a reason that is
 worth a retry, is tried again as Airflow would, under the next key.
 
@@ -281,21 +281,21 @@ def _whole(lines: list[str], starts: int) -> bool:
 
 
 async def _cancel(executor: Executor, jobs: list[JobHandle]) -> None:
-    session = executor.connect()
+    driver = executor.connect()
     try:
-        await session.cancel(jobs)
+        await driver.cancel(jobs)
     finally:
-        await session.close()
+        await driver.close()
 
 
 async def _survey(executor: Executor) -> list[JobHandle]:
-    session = executor.connect()
+    driver = executor.connect()
     try:
         async for attempt in _patiently():
             with attempt:
-                return await session.survey()
+                return await driver.survey()
     finally:
-        await session.close()
+        await driver.close()
     return []
 
 
@@ -312,13 +312,13 @@ async def submit(executor: Executor, folder: Path, env: Mapping[str, str], key: 
     """Does what the operator does in a worker."""
     plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": SCRIPT}}
     job = Job(key=key, name="chaos", plan=plan, env=env, heartbeat=1.0, sample_interval=0)
-    session = executor.connect()
+    driver = executor.connect()
     async for attempt in _patiently():
         with attempt:
-            found = await session.find([key])
-            handle = found.get(key) or await session.submit(executor.render(job))
+            found = await driver.find([key])
+            handle = found.get(key) or await driver.submit(executor.render(job))
     _write(folder / f"{key}.handle", json.dumps(handle.to_json()))
-    os._exit(0)  # a session need not be closed well
+    os._exit(0)  # a driver need not be closed well
 
 
 async def follow(executor: Executor, folder: Path) -> None:

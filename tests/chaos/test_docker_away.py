@@ -20,12 +20,12 @@ def test_last_lines_of_a_container_that_ends_while_the_daemon_is_away(lab_to_bre
     executor = DockerExecutor(container_image=lab_image, docker_url=lab_to_break.docker_host)
     script = f"for n in $(seq {LINES}); do echo line $n; sleep 0.1; done"
     plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": script}}
-    session = executor.connect()
+    driver = executor.connect()
     handle = blocking.run(
-        session.submit(executor.render(Job(key=f"away-{uuid.uuid4().hex[:12]}", name="away", plan=plan)))
+        driver.submit(executor.render(Job(key=f"away-{uuid.uuid4().hex[:12]}", name="away", plan=plan)))
     )
     deadline = time.monotonic() + 60
-    while not any(b"line 5" in chunk.data for chunk in blocking.run(session.read([Cursor(handle)]))):
+    while not any(b"line 5" in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)]))):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process = psutil.Process(int(lab_to_break.command("docker", "inspect", "-f", "{{.State.Pid}}", handle.id)))

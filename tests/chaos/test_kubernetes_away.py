@@ -10,6 +10,7 @@ from nemo_airflow import blocking
 from nemo_airflow.executors import KubernetesExecutor
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job
+from nemo_airflow.testing.services import service_of
 
 LINES = 40
 
@@ -18,11 +19,11 @@ def test_log_of_a_pod_whose_node_answers_only_later(lab_to_break, lab_image):
     lab_to_break.up("docker", "k8s")
     executor = KubernetesExecutor(container_image=lab_image, config_file=str(lab_to_break.kubeconfig), grace=1)
     plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": f"seq {LINES}"}}
-    session = executor.connect()
+    driver = executor.connect()
     job = Job(key=f"away-{uuid.uuid4().hex[:12]}", name="away", plan=plan)
-    handle = blocking.run(session.submit(executor.render(job)))
+    handle = blocking.run(driver.submit(executor.render(job)))
     deadline = time.monotonic() + 60
-    while not blocking.run(session.poll([handle]))[handle.key].state.is_final:
+    while not blocking.run(service_of(driver).status([handle]))[handle.key].state.is_final:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     lines: list[str] = []

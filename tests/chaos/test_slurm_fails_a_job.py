@@ -22,8 +22,8 @@ def executor(slurm_to_break):
 def submit(executor, script):
     plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": script}}
     job = Job(key=f"fails-{uuid.uuid4().hex[:12]}", name="fails", plan=plan)
-    session = executor.connect()
-    return session, blocking.run(session.submit(executor.render(job)))
+    driver = executor.connect()
+    return driver, blocking.run(driver.submit(executor.render(job)))
 
 
 def follow(executor, handle):
@@ -78,9 +78,9 @@ def test_job_that_somebody_ended_by_hand_is_cancelled(executor, slurm_to_break):
 # Last: the controller gives ids anew after that, and drains a node that has seen one of them.
 def test_job_that_was_ended_though_nobody_asked_and_slurm_does_not_know_is_lost(executor, slurm_to_break):
     lab = slurm_to_break
-    session, handle = submit(executor, "echo begun; sleep 600")
+    driver, handle = submit(executor, "echo begun; sleep 600")
     wait_for(
-        lambda: any(b"begun" in chunk.data for chunk in blocking.run(session.read([Cursor(handle)]))), "the job to run"
+        lambda: any(b"begun" in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)]))), "the job to run"
     )
     job = f"cd chaos/jobs/{handle.key}"
     runner = lab.ssh.run(f"{job} && sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/' claim").strip()

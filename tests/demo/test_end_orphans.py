@@ -2,6 +2,7 @@
 
 from nemo_airflow import LocalExecutor, blocking
 from nemo_airflow.job import Job, JobState
+from nemo_airflow.testing.services import service_of
 
 DAG = "end_orphans"
 
@@ -21,11 +22,11 @@ def test_job_of_an_ended_task_is_ended(airflow_server):
     executor = LocalExecutor(root=str(airflow_server.home / "nemo" / "jobs"), grace=1)
     plan = {"version": 1, "root": {"_target_": "time:sleep", "_args_": [600]}}
     job = Job(key="orphan", name="sleep", plan=plan, allow=("time:sleep",), labels=labels)
-    session = executor.connect()
-    handle = blocking.run(session.submit(executor.render(job)))
+    driver = executor.connect()
+    handle = blocking.run(driver.submit(executor.render(job)))
 
     def state():
-        return blocking.run(session.poll([handle]))["orphan"].state
+        return blocking.run(service_of(driver).status([handle]))["orphan"].state
 
     try:
         [seen] = finished(airflow_server, airflow_server.trigger(DAG, {"cancel": False, "min_age": 0}))
@@ -35,4 +36,4 @@ def test_job_of_an_ended_task_is_ended(airflow_server):
         finished(airflow_server, airflow_server.trigger(DAG, {"min_age": 0}))
         airflow_server.wait(lambda: state() is JobState.CANCELLED, "the end of the orphan")
     finally:
-        blocking.run(session.cancel([handle]))
+        blocking.run(driver.cancel([handle]))

@@ -16,6 +16,7 @@ from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobState, JobStatus
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.testing.services import service_of
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,10 @@ def executor(lab_docker, lab_image):
 
 
 @pytest.fixture
-def session(executor):
-    session = executor.connect()
-    yield session
-    blocking.run(session.close())
+def driver(executor):
+    driver = executor.connect()
+    yield driver
+    blocking.run(driver.close())
 
 
 def script_job(text, **fields):
@@ -56,8 +57,8 @@ def run(executor, text, **fields):
     return follow(executor, submit(executor, script_job(text, **fields)))
 
 
-def status(session, handle):
-    return blocking.run(session.poll([handle]))[handle.key]
+def status(driver, handle):
+    return blocking.run(service_of(driver).status([handle]))[handle.key]
 
 
 def wait_until(condition, what, seconds=60):
@@ -67,16 +68,16 @@ def wait_until(condition, what, seconds=60):
         time.sleep(0.1)
 
 
-def wait_for_output(session, handle, text):
+def wait_for_output(driver, handle, text):
     wait_until(
-        lambda: any(text in chunk.data for chunk in blocking.run(session.read([Cursor(handle)]))),
+        lambda: any(text in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)]))),
         f"{text!r} on the stream",
     )
 
 
-def final(session, handle):
-    wait_until(lambda: status(session, handle).state.is_final, "the end of the job")
-    return status(session, handle)
+def final(driver, handle):
+    wait_until(lambda: status(driver, handle).state.is_final, "the end of the job")
+    return status(driver, handle)
 
 
 def names(client):
@@ -246,45 +247,45 @@ def test_image_without_the_interpreter(executor):
     assert "python9" in status.reason
 
 
-def test_container_killed_from_outside(executor, session, client):
+def test_container_killed_from_outside(executor, driver, client):
     handle = submit(executor, script_job("echo started; sleep 600"))
-    wait_for_output(session, handle, b"started")
+    wait_for_output(driver, handle, b"started")
     client.api.kill(handle.key, "SIGKILL")
-    status = final(session, handle)
+    status = final(driver, handle)
     assert (status.state, status.failure, status.exit_code) == (JobState.FAILED, FailureKind.NODE_FAILURE, 137)
 
 
-def test_container_stopped_from_outside_ends_the_job_in_order(executor, session, client):
+def test_container_stopped_from_outside_ends_the_job_in_order(executor, driver, client):
     handle = submit(executor, script_job("trap 'echo saved; exit 0' TERM; echo started; while :; do sleep 0.1; done"))
-    wait_for_output(session, handle, b"started")
+    wait_for_output(driver, handle, b"started")
     client.api.stop(handle.key)
     outcome, lines, _ = follow(executor, handle)
     assert (lines[0], lines[-1]) == ("started", "saved")
     assert (outcome.status.state, outcome.status.failure) == (JobState.FAILED, FailureKind.NODE_FAILURE)
 
 
-def test_container_that_was_removed_is_lost(executor, session, client):
+def test_container_that_was_removed_is_lost(executor, driver, client):
     handle = submit(executor, script_job("echo started; sleep 600"))
-    wait_for_output(session, handle, b"started")
+    wait_for_output(driver, handle, b"started")
     client.api.remove_container(handle.key, force=True)
-    assert status(session, handle).state is JobState.UNKNOWN
+    assert status(driver, handle).state is JobState.UNKNOWN
     outcome, _, _ = follow(executor, handle)
     assert (outcome.status.state, outcome.status.failure) == (JobState.LOST, FailureKind.LOST)
 
 
-def test_end_is_known_when_the_container_is_gone(executor, session, client):
+def test_end_is_known_when_the_container_is_gone(executor, driver, client):
     handle = submit(executor, script_job("exit 3"))
-    assert final(session, handle).exit_code == 3
+    assert final(driver, handle).exit_code == 3
     client.api.remove_container(handle.key)
-    assert status(session, handle) == JobStatus(JobState.FAILED, 3, FailureKind.USER_ERROR, "ended with exit code 3")
+    assert status(driver, handle) == JobStatus(JobState.FAILED, 3, FailureKind.USER_ERROR, "ended with exit code 3")
 
 
-def test_ended_container_that_is_started_again_does_not_run_the_job_again(executor, session, client):
+def test_ended_container_that_is_started_again_does_not_run_the_job_again(executor, driver, client):
     handle = submit(executor, script_job("echo ran >> $NEMO_AIRFLOW_OUTPUT_DIR/runs"))
-    assert final(session, handle).state is JobState.SUCCEEDED
+    assert final(driver, handle).state is JobState.SUCCEEDED
     client.api.start(handle.key)
     client.api.wait(handle.key)
-    assert status(session, handle).state is JobState.SUCCEEDED
+    assert status(driver, handle).state is JobState.SUCCEEDED
     assert status(executor.connect(), handle).state is JobState.SUCCEEDED
 
 
@@ -302,12 +303,12 @@ def test_log_that_the_daemon_has_cut_is_said_to_be(executor):
 # Half-done submits, and what is left
 
 
-def test_container_that_was_created_and_never_started_is_taken_over(executor, session, client, monkeypatch):
+def test_container_that_was_created_and_never_started_is_taken_over(executor, driver, client, monkeypatch):
     monkeypatch.setattr("nemo_airflow.executors.docker.submission._PATIENCE", 0.5)
     job = script_job("echo once")
     payload = executor.render(job).payload
     left = client.api.create_container_from_config(payload["container"], job.key)["Id"]
-    assert blocking.run(session.find([job.key])) == {}
+    assert blocking.run(driver.find([job.key])) == {}
     handle = submit(executor, job)
     assert handle.id != left
     assert follow(executor, handle)[1] == ["once"]
@@ -324,14 +325,14 @@ def test_full_disk_on_the_way_leaves_nothing(executor, client, monkeypatch):
     assert refusal(executor, client).kind is FailureKind.QUOTA
 
 
-def test_survey_and_labels(executor, session):
+def test_survey_and_labels(executor, driver):
     labels = {"dag_id": "digits", "run_id": "manual__1"}
     handle = submit(executor, script_job("echo started; sleep 600", labels=labels))
-    assert handle in blocking.run(session.survey())
-    assert blocking.run(session.labels([handle])) == {handle.key: labels}
-    blocking.run(session.cancel([handle]))
-    assert final(session, handle).state is JobState.CANCELLED
-    assert handle not in blocking.run(session.survey())
+    assert handle in blocking.run(driver.survey())
+    assert blocking.run(driver.labels([handle])) == {handle.key: labels}
+    blocking.run(driver.cancel([handle]))
+    assert final(driver, handle).state is JobState.CANCELLED
+    assert handle not in blocking.run(driver.survey())
 
 
 def test_ended_containers_are_removed_after_their_time(executor, client):
@@ -340,7 +341,7 @@ def test_ended_containers_are_removed_after_their_time(executor, client):
     for handle in (gone, stays):
         client.api.wait(handle.key)
     time.sleep(1)
-    fresh = executor.connect()  # a session clears up at its first look
+    fresh = executor.connect()  # a driver clears up at its first look
     assert status(fresh, stays).state is JobState.SUCCEEDED
     wait_until(lambda: gone.key not in names(client), "the old container to go")
     assert stays.key in names(client)

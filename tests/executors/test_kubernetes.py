@@ -20,6 +20,7 @@ from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.runner.outputs import COLLECTED
+from nemo_airflow.testing.services import service_of
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def script_job(text, **fields):
 
 
 def submit(executor, job):
-    session = executor.connect()
-    return session, blocking.run(session.submit(executor.render(job)))
+    driver = executor.connect()
+    return driver, blocking.run(driver.submit(executor.render(job)))
 
 
 def follow(executor, handle, timeout=120):
@@ -65,11 +66,11 @@ def run(executor, text, **fields):
     return follow(executor, handle)
 
 
-def final(session, handle, seconds=60):
+def final(driver, handle, seconds=60):
     found = []
 
     def ended():
-        found.append(blocking.run(session.poll([handle]))[handle.key])
+        found.append(blocking.run(service_of(driver).status([handle]))[handle.key])
         return found[-1].state.is_final
 
     wait_until(ended, "the end of the job", seconds)
@@ -83,9 +84,9 @@ def wait_until(condition, what, seconds=60):
         time.sleep(0.1)
 
 
-def wait_for_output(session, handle, text):
+def wait_for_output(driver, handle, text):
     def written():
-        return any(text in chunk.data for chunk in blocking.run(session.read([Cursor(handle)])))
+        return any(text in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)])))
 
     wait_until(written, f"{text!r} on the stream")
 
@@ -116,12 +117,12 @@ def test_more_memory_than_the_limit(executor):
 
 def test_image_that_is_not_there_fails_soon_and_holds_nothing(executor, api, namespace):
     executor = dataclasses.replace(executor, container_image="nemo-test.invalid/no-such-image:1")
-    session, handle = submit(executor, script_job("true"))
-    status = final(session, handle)  # it waits for a minute, the pod's own limit is an hour
+    driver, handle = submit(executor, script_job("true"))
+    status = final(driver, handle)  # it waits for a minute, the pod's own limit is an hour
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.IMAGE)
     assert "no-such-image" in status.reason
     wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "the pod to be over")
-    assert blocking.run(executor.connect().poll([handle]))[handle.key] == status
+    assert blocking.run(service_of(executor.connect()).status([handle]))[handle.key] == status
 
 
 def test_image_name_that_is_none_fails_at_once(executor):
@@ -138,30 +139,30 @@ def test_interpreter_that_is_not_in_the_image(executor):
 
 def test_more_than_any_node_has_is_given_up(executor, api, namespace):
     executor = dataclasses.replace(executor, cpus=1000, pending_timeout=3)
-    session, handle = submit(executor, script_job("true"))
-    waiting = blocking.run(session.poll([handle]))[handle.key]
+    driver, handle = submit(executor, script_job("true"))
+    waiting = blocking.run(service_of(driver).status([handle]))[handle.key]
     assert waiting.state is JobState.PENDING
-    status = final(session, handle)
+    status = final(driver, handle)
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.QUOTA)
     assert "Insufficient cpu" in status.reason
     assert pods_of(api, namespace, handle.key) == []
     # Another process, that has not seen it happen, knows as well.
-    assert blocking.run(executor.connect().poll([handle]))[handle.key] == status
+    assert blocking.run(service_of(executor.connect()).status([handle]))[handle.key] == status
     assert blocking.run(executor.connect().find([handle.key])) == {handle.key: handle}
-    blocking.run(session.remove([handle]))
+    blocking.run(driver.remove([handle]))
     assert secrets_of(api, namespace, handle.key) == []
 
 
 def test_pod_that_waits_says_why(executor):
     executor = dataclasses.replace(executor, node_selector={"no-such": "label"})
-    session, handle = submit(executor, script_job("true"))
+    driver, handle = submit(executor, script_job("true"))
 
     def said():
-        return "didn't match" in blocking.run(session.poll([handle]))[handle.key].reason
+        return "didn't match" in blocking.run(service_of(driver).status([handle]))[handle.key].reason
 
     wait_until(said, "the reason")
-    blocking.run(session.cancel([handle]))
-    assert final(session, handle).state is JobState.CANCELLED
+    blocking.run(driver.cancel([handle]))
+    assert final(driver, handle).state is JobState.CANCELLED
 
 
 def test_secret_that_is_not_there(executor):
@@ -184,26 +185,26 @@ def test_volume_that_is_not_there_is_named(executor):
 
 def test_deadline_of_the_pod_is_a_time_out(executor):
     executor = dataclasses.replace(executor, pod_template={"spec": {"activeDeadlineSeconds": 2}})
-    session, handle = submit(executor, script_job("sleep 600"))
-    assert final(session, handle).failure is FailureKind.TIMEOUT
+    driver, handle = submit(executor, script_job("sleep 600"))
+    assert final(driver, handle).failure is FailureKind.TIMEOUT
 
 
 # A pod that somebody deletes
 
 
 def test_deleted_pod_is_lost(executor, api, namespace):
-    session, handle = submit(executor, script_job("echo started; sleep 600"))
-    wait_for_output(session, handle, b"started")
+    driver, handle = submit(executor, script_job("echo started; sleep 600"))
+    wait_for_output(driver, handle, b"started")
     api.delete_namespaced_pod(handle.key, namespace, grace_period_seconds=0)
     assert follow(executor, handle)[0].status.state is JobState.LOST
 
 
 def test_ended_job_stays_ended_for_those_who_saw_it_when_its_pod_is_deleted(executor, api, namespace):
-    session, handle = submit(executor, script_job("true"))
-    assert final(session, handle).state is JobState.SUCCEEDED
+    driver, handle = submit(executor, script_job("true"))
+    assert final(driver, handle).state is JobState.SUCCEEDED
     api.delete_namespaced_pod(handle.key, namespace, grace_period_seconds=0)
     wait_until(lambda: not pods_of(api, namespace, handle.key), "the pod to be gone")
-    assert final(session, handle).state is JobState.SUCCEEDED
+    assert final(driver, handle).state is JobState.SUCCEEDED
     wait_until(lambda: not secrets_of(api, namespace, handle.key), "the secret to go with it")
 
 
@@ -277,22 +278,22 @@ def test_submit_goes_on_after_each_step_of_one_that_was_killed(executor, api, na
     for steps in (1, 2, 3):
         job = script_job("echo done")
         request = dataclasses.replace(executor, nodes=2).render(job) if steps == 3 else executor.render(job)
-        session = executor.connect()
-        api.create_namespaced_secret(namespace, {**request.payload["secret"], "data": secret_data(session, request)})
+        driver = executor.connect()
+        api.create_namespaced_secret(namespace, {**request.payload["secret"], "data": secret_data(driver, request)})
         if steps > 1:
             api.create_namespaced_pod(namespace, request.payload["pods"][-1])
         if steps != 2:  # the first pod is not there yet
-            assert blocking.run(session.find([job.key])) == {}
-        handle = blocking.run(session.submit(request))
-        assert blocking.run(session.submit(request)) == handle
+            assert blocking.run(driver.find([job.key])) == {}
+        handle = blocking.run(driver.submit(request))
+        assert blocking.run(driver.submit(request)) == handle
         outcome, lines, _ = follow(executor, handle)
         assert (outcome.succeeded, lines) == (True, ["done"])
         (secret,) = secrets_of(api, namespace, job.key)
         assert secret.metadata.owner_references[0].uid == handle.id
-        blocking.run(session.cancel([handle]))
+        blocking.run(driver.cancel([handle]))
 
 
-def secret_data(session, request):
+def secret_data(driver, request):
     from nemo_airflow.executors.kubernetes.record import content
 
     return {"bundle.tar.gz": content(request, with_package=True)}
@@ -329,12 +330,12 @@ def big_package(tmp_path, monkeypatch):
 
 def test_large_package_is_sent_into_the_pod(executor, big_package):
     job = script_job("stat -c %s big.bin; sha256sum big.bin", package=big_package)
-    session = executor.connect()
+    driver = executor.connect()
     begun = time.monotonic()
-    handle = blocking.run(session.submit(executor.render(job)))
+    handle = blocking.run(driver.submit(executor.render(job)))
     seconds = time.monotonic() - begun
     print(f"{big_package.size / 2**20 / seconds:.0f} MiB/s with the start of the pod")
-    assert blocking.run(session.submit(executor.render(job))) == handle
+    assert blocking.run(driver.submit(executor.render(job))) == handle
     outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded
     assert lines[0] == str(60 << 20)
@@ -386,16 +387,16 @@ def test_config_that_no_secret_holds_is_named_with_what_to_do(executor):
 def test_submit_that_was_killed_while_it_sent_the_package_is_done_again(executor, api, namespace, big_package):
     job = script_job("stat -c %s big.bin", package=big_package)
     request = executor.render(job)
-    session = executor.connect()
+    driver = executor.connect()
     from nemo_airflow.executors.kubernetes.record import content
 
     data = {"bundle.tar.gz": content(request, with_package=False)}
     api.create_namespaced_secret(namespace, {**request.payload["secret"], "data": data})
     api.create_namespaced_pod(namespace, request.payload["pods"][0])
     wait_until(lambda: pods_of(api, namespace, job.key)[0].status.phase == "Running", "the pod to run")
-    assert blocking.run(session.find([job.key])) == {}
-    handle = blocking.run(session.submit(request))
-    assert blocking.run(session.find([job.key])) == {job.key: handle}
+    assert blocking.run(driver.find([job.key])) == {}
+    handle = blocking.run(driver.submit(request))
+    assert blocking.run(driver.find([job.key])) == {job.key: handle}
     assert follow(executor, handle)[1] == [str(60 << 20)]
 
 
@@ -439,10 +440,10 @@ def test_template_shared_memory_and_user_without_rights(executor, api, namespace
 def test_sidecar_that_does_not_end_is_ended(executor, api, namespace):
     sidecar = {"name": "proxy", "image": executor.container_image, "command": ["sleep", "3600"]}
     executor = dataclasses.replace(executor, pod_template={"spec": {"containers": [sidecar]}})
-    session, handle = submit(executor, script_job("exit 3"))
-    assert final(session, handle).exit_code == 3
+    driver, handle = submit(executor, script_job("exit 3"))
+    assert final(driver, handle).exit_code == 3
     wait_until(lambda: has_ended(pods_of(api, namespace, handle.key)[0]), "the sidecar to end")
-    assert blocking.run(executor.connect().poll([handle]))[handle.key].exit_code == 3
+    assert blocking.run(service_of(executor.connect()).status([handle]))[handle.key].exit_code == 3
 
 
 # Groups of pods
@@ -472,19 +473,19 @@ END
 
 def test_pods_of_a_group_find_each_other(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=3)
-    session, handle = submit(executor, script_job(_MEET))
+    driver, handle = submit(executor, script_job(_MEET))
     outcome, lines, _ = follow(executor, handle)
     assert (outcome.succeeded, lines) == (True, ["['rank 1 on -1', 'rank 2 on -2']"])
-    assert final(session, handle).state is JobState.SUCCEEDED
-    blocking.run(session.remove([handle]))
+    assert final(driver, handle).state is JobState.SUCCEEDED
+    blocking.run(driver.remove([handle]))
     assert pods_of(api, namespace, handle.key) == []
 
 
 def test_pod_of_a_group_that_fails_ends_the_others(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2)
-    session, handle = submit(executor, script_job('echo "rank $NODE_RANK"; [ $NODE_RANK = 0 ] && sleep 600; exit 7'))
+    driver, handle = submit(executor, script_job('echo "rank $NODE_RANK"; [ $NODE_RANK = 0 ] && sleep 600; exit 7'))
     _, lines, _ = follow(executor, handle)
-    status = final(session, handle)
+    status = final(driver, handle)
     assert (status.state, status.exit_code) == (JobState.FAILED, 7)
     assert f"pod {handle.key}-1" in status.reason
     assert lines == ["rank 0"]
@@ -493,9 +494,9 @@ def test_pod_of_a_group_that_fails_ends_the_others(executor, api, namespace):
 
 def test_group_is_cancelled_as_a_whole(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2)
-    session, handle = submit(executor, script_job("echo started; sleep 600"))
-    wait_for_output(session, handle, b"started")
-    blocking.run(session.cancel([handle]))
+    driver, handle = submit(executor, script_job("echo started; sleep 600"))
+    wait_for_output(driver, handle, b"started")
+    blocking.run(driver.cancel([handle]))
     assert follow(executor, handle)[0].status.state is JobState.CANCELLED
     wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "all pods to end")
 
@@ -503,10 +504,10 @@ def test_group_is_cancelled_as_a_whole(executor, api, namespace):
 def test_group_ends_when_all_its_pods_have(executor, api, namespace, tmp_path):
     executor = dataclasses.replace(executor, nodes=2)
     text = "[ $NODE_RANK = 0 ] || { sleep 4; touch $NEMO_AIRFLOW_OUTPUT_DIR/late; }"
-    session, handle = submit(executor, script_job(text))
+    driver, handle = submit(executor, script_job(text))
     assert follow(executor, handle)[0].succeeded
     assert '"type":"end"' in api.read_namespaced_pod_log(f"{handle.key}-1", namespace)
-    assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/late"]
+    assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["node-1/late"]
 
 
 def test_pod_that_fails_after_the_first_has_succeeded_fails_the_group(executor):
@@ -527,31 +528,31 @@ def test_pod_that_somebody_deletes_after_the_first_has_succeeded_loses_the_group
 
 def test_others_are_watched_and_ended_also_when_the_first_pod_was_deleted(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2, linger=0)
-    session, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || sleep 600"))
+    driver, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || sleep 600"))
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the first pod to end")
     api.delete_namespaced_pod(f"{handle.key}-0", namespace, grace_period_seconds=0)
     wait_until(lambda: len(pods_of(api, namespace, handle.key)) == 1, "the first pod to be gone")
     first = JobStatus(JobState.SUCCEEDED, 0)
-    assert blocking.run(session.rest(handle, first)) is None
+    assert blocking.run(driver.rest(handle, first)) is None
     failed = JobStatus(JobState.FAILED, 7, FailureKind.USER_ERROR)
-    assert blocking.run(session.rest(handle, failed)) == failed
+    assert blocking.run(driver.rest(handle, failed)) == failed
     wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
 
 
 def test_first_pod_that_fails_ends_the_others_while_it_waits_for_its_outputs_to_be_fetched(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2, linger=600)
     text = "[ $NODE_RANK = 1 ] || { touch $NEMO_AIRFLOW_OUTPUT_DIR/f; exit 7; }; sleep 600"
-    session, handle = submit(executor, script_job(text))
+    driver, handle = submit(executor, script_job(text))
     assert follow(executor, handle)[0].status.exit_code == 7
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
-    blocking.run(session.release([handle]))
+    blocking.run(driver.release([handle]))
 
 
 def test_outputs_of_all_pods_of_a_group_are_collected(executor, tmp_path):
     executor = dataclasses.replace(executor, nodes=2)
-    session, handle = submit(executor, script_job("echo $NODE_RANK >$NEMO_AIRFLOW_OUTPUT_DIR/shard"))
+    driver, handle = submit(executor, script_job("echo $NODE_RANK >$NEMO_AIRFLOW_OUTPUT_DIR/shard"))
     assert follow(executor, handle)[0].succeeded
-    assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/shard", "shard"]
+    assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["node-1/shard", "shard"]
     assert (tmp_path / "node-1" / "shard").read_text() == "1\n"
 
 
@@ -566,26 +567,26 @@ def second_pod_later(executor, seconds):
 
 def test_pod_that_has_not_begun_has_no_outputs_to_lose(executor, tmp_path):
     executor = second_pod_later(executor, seconds=600)
-    session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file; exit 7"))
+    driver, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file; exit 7"))
     assert follow(executor, handle)[0].status.exit_code == 7
-    assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["file"]
+    assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["file"]
 
 
 def test_outputs_of_a_pod_that_starts_later_than_the_first_ends_are_collected(executor, tmp_path):
     executor = second_pod_later(executor, seconds=8)
-    session, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || touch $NEMO_AIRFLOW_OUTPUT_DIR/shard"))
+    driver, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || touch $NEMO_AIRFLOW_OUTPUT_DIR/shard"))
     assert follow(executor, handle)[0].succeeded
-    assert [str(path) for path in blocking.run(session.collect(handle, tmp_path))] == ["node-1/shard"]
+    assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["node-1/shard"]
 
 
 def test_outputs_of_the_other_pods_are_collected_where_those_of_one_are_gone(executor, tmp_path, api, namespace):
     executor = dataclasses.replace(executor, nodes=2, linger=60)
     text = f"touch $NEMO_AIRFLOW_OUTPUT_DIR/shard; [ $NODE_RANK = 0 ] || touch ../{COLLECTED}"
-    session, handle = submit(executor, script_job(text))
+    driver, handle = submit(executor, script_job(text))
     assert follow(executor, handle)[0].succeeded
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
     with pytest.raises(ExecutorError, match=f"pod {handle.key}-1 are gone"):
-        blocking.run(session.collect(handle, tmp_path))
+        blocking.run(driver.collect(handle, tmp_path))
     assert (tmp_path / "shard").exists()
 
 
@@ -593,35 +594,35 @@ def test_outputs_of_the_other_pods_are_collected_where_those_of_one_are_gone(exe
 
 
 def test_job_without_outputs_has_none_to_collect(executor, tmp_path):
-    session, handle = submit(executor, script_job("true"))
-    final(session, handle)
-    assert blocking.run(session.collect(handle, tmp_path)) == []
+    driver, handle = submit(executor, script_job("true"))
+    final(driver, handle)
+    assert blocking.run(driver.collect(handle, tmp_path)) == []
 
 
 def test_outputs_that_nobody_fetched_in_time_are_said_to_be_gone(executor, tmp_path):
     executor = dataclasses.replace(executor, linger=0)
-    session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
-    assert final(session, handle).state is JobState.SUCCEEDED
+    driver, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    assert final(driver, handle).state is JobState.SUCCEEDED
     with pytest.raises(ExecutorError, match="gone"):
-        blocking.run(session.collect(handle, tmp_path))
+        blocking.run(driver.collect(handle, tmp_path))
 
 
 def test_pod_ends_once_its_outputs_were_fetched_and_kept(executor, tmp_path):
     executor = dataclasses.replace(executor, linger=600)
-    session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    driver, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
     assert follow(executor, handle)[0].succeeded
-    blocking.run(session.collect(handle, tmp_path))
-    assert blocking.run(session.poll([handle]))[handle.key].state is JobState.RUNNING
-    blocking.run(session.release([handle]))
-    assert final(session, handle, 20).state is JobState.SUCCEEDED
+    blocking.run(driver.collect(handle, tmp_path))
+    assert blocking.run(service_of(driver).status([handle]))[handle.key].state is JobState.RUNNING
+    blocking.run(driver.release([handle]))
+    assert final(driver, handle, 20).state is JobState.SUCCEEDED
 
 
 def test_job_that_waits_for_its_outputs_to_be_fetched_keeps_its_result_when_cancelled(executor):
     executor = dataclasses.replace(executor, linger=600)
-    session, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    driver, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
     assert follow(executor, handle)[0].succeeded
-    blocking.run(session.cancel([handle]))
-    assert final(session, handle, 30).state is JobState.SUCCEEDED
+    blocking.run(driver.cancel([handle]))
+    assert final(driver, handle, 30).state is JobState.SUCCEEDED
 
 
 # Ways to the cluster
@@ -631,7 +632,11 @@ def test_no_api_server_says_nothing_of_the_job(executor, tmp_path):
     nowhere = kubeconfig(tmp_path, "https://127.0.0.1:9")
     _, handle = submit(executor, script_job("true"))
     away = dataclasses.replace(executor, config_file=nowhere).connect()
-    for call in (away.poll([handle]), away.submit(executor.render(script_job("true"))), away.cancel([handle])):
+    for call in (
+        service_of(away).status([handle]),
+        away.submit(executor.render(script_job("true"))),
+        away.cancel([handle]),
+    ):
         with pytest.raises(BackendUnavailable, match=r"https://127\.0\.0\.1:9 cannot be reached"):
             blocking.run(call)
 
@@ -648,10 +653,10 @@ def test_token_that_was_renewed_is_read_again(executor, lab_kubeconfig, tmp_path
     (token,) = client.configuration.api_key.values()
     token = token.removeprefix("Bearer ")
     path = kubeconfig(tmp_path, client.configuration.host, token=token)
-    session = dataclasses.replace(executor, config_file=path).connect()
-    assert blocking.run(session.find(["some-key"])) == {}
-    session._cluster._client.configuration.api_key["BearerToken"] = "Bearer expired"
-    assert blocking.run(session.find(["some-key"])) == {}
+    driver = dataclasses.replace(executor, config_file=path).connect()
+    assert blocking.run(driver.find(["some-key"])) == {}
+    driver._cluster._client.configuration.api_key["BearerToken"] = "Bearer expired"
+    assert blocking.run(driver.find(["some-key"])) == {}
 
 
 def test_connection_of_airflow(executor, lab_kubeconfig, namespace, monkeypatch):
@@ -684,10 +689,10 @@ def kubeconfig(folder, server, token="none"):
 
 def test_survey_finds_what_runs_and_where_it_comes_from(executor):
     labels = {"dag_id": "my dag/with?odd chars", "run_id": "manual__2026-01-01T00:00:00+00:00", "url": "http://x/y"}
-    session, handle = submit(executor, script_job("echo started; sleep 600", labels=labels))
-    wait_for_output(session, handle, b"started")
-    assert handle in blocking.run(session.survey())
-    assert blocking.run(session.labels([handle])) == {handle.key: labels}
-    blocking.run(session.cancel([handle]))
-    final(session, handle)
-    assert handle not in blocking.run(session.survey())
+    driver, handle = submit(executor, script_job("echo started; sleep 600", labels=labels))
+    wait_for_output(driver, handle, b"started")
+    assert handle in blocking.run(driver.survey())
+    assert blocking.run(driver.labels([handle])) == {handle.key: labels}
+    blocking.run(driver.cancel([handle]))
+    final(driver, handle)
+    assert handle not in blocking.run(driver.survey())

@@ -50,17 +50,17 @@ def test_job_of_a_login_that_prints_runs_and_its_outputs_come_back(noisy, kind, 
     text = 'echo "the job"; echo 1 >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'
     root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
     job = Job(key=f"noisy-{uuid.uuid4().hex[:16]}", name="script", plan={"version": 1, "root": root})
-    session = executor.connect()
+    driver = executor.connect()
     try:
-        handle = blocking.run(session.submit(executor.render(job)), 120)
+        handle = blocking.run(driver.submit(executor.render(job)), 120)
         lines = []
         follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
         assert blocking.run(follower.run(), 120).succeeded
         assert lines == ["the job"]
-        assert blocking.run(session.collect(handle, tmp_path), 60) == [Path("model.bin")]
+        assert blocking.run(driver.collect(handle, tmp_path), 60) == [Path("model.bin")]
         assert (tmp_path / "model.bin").read_text() == "1\n"
     finally:
-        blocking.run(session.close())
+        blocking.run(driver.close())
 
 
 def test_file_of_a_store_behind_a_login_that_prints_comes_back_as_it_was(noisy, tmp_path):

@@ -27,6 +27,7 @@ from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.testing.services import service_of
 
 TIMEOUT = 120.0
 
@@ -59,24 +60,24 @@ def executor(ray_address):
 
 @pytest.fixture
 def connect():
-    sessions = []
+    drivers = []
 
     def open_session(executor):
-        sessions.append(executor.connect())
-        return sessions[-1]
+        drivers.append(executor.connect())
+        return drivers[-1]
 
     yield open_session
-    for session in sessions:
-        blocking.run(session.close())
+    for driver in drivers:
+        blocking.run(driver.close())
 
 
 @pytest.fixture
-def session(executor, connect):
+def driver(executor, connect):
     return connect(executor)
 
 
-def submit(executor, session, job):
-    return blocking.run(session.submit(executor.render(job)))
+def submit(executor, driver, job):
+    return blocking.run(driver.submit(executor.render(job)))
 
 
 def follow(executor, handle, timeout=TIMEOUT):
@@ -85,8 +86,8 @@ def follow(executor, handle, timeout=TIMEOUT):
     return blocking.run(follower.run(), timeout), lines, warnings
 
 
-def status(session, handle):
-    return blocking.run(session.poll([handle]))[handle.key]
+def status(driver, handle):
+    return blocking.run(service_of(driver).status([handle]))[handle.key]
 
 
 def wait_for(condition, what, timeout=TIMEOUT):
@@ -97,13 +98,13 @@ def wait_for(condition, what, timeout=TIMEOUT):
     return found
 
 
-def wait_for_output(session, handle, text=b"started"):
-    wait_for(lambda: any(text in chunk.data for chunk in blocking.run(session.read([Cursor(handle)]))), text)
+def wait_for_output(driver, handle, text=b"started"):
+    wait_for(lambda: any(text in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)]))), text)
 
 
-async def read_all(session, handle, offset=0):
+async def read_all(driver, handle, offset=0):
     data = b""
-    while chunks := await session.read([Cursor(handle, offset + len(data))]):
+    while chunks := await driver.read([Cursor(handle, offset + len(data))]):
         data += chunks[0].data
     return data
 
@@ -129,7 +130,7 @@ def test_runtime_env_that_the_package_stands_for_is_refused(executor, make, runt
         dataclasses.replace(executor, runtime_env=runtime_env).render(make("where"))
 
 
-def test_code_is_sent_once(executor, session, make, monkeypatch):
+def test_code_is_sent_once(executor, driver, make, monkeypatch):
     sent = []
     put = api.RayApi.put_package
 
@@ -142,7 +143,7 @@ def test_code_is_sent_once(executor, session, make, monkeypatch):
     unseen = write_archive({"ray_jobs.py": f"# {uuid.uuid4()}".encode()}, PackageStore(settings.packages_folder()))
     requests = [executor.render(make("where", job={"package": unseen})) for _ in range(3)]
     for request in requests:
-        blocking.run(session.submit(request))
+        blocking.run(driver.submit(request))
     assert sorted(sent) == sorted({name for request in requests for name in request.payload["archives"].values()})
     assert len(sent) == 4
 
@@ -169,29 +170,29 @@ def test_changes_of_a_package_are_a_whole_tree_for_the_workers(tmp_path):
         assert archive.read("new.py") == b"2"
 
 
-def test_code_that_is_too_large_is_refused_before_it_is_sent(executor, session, make, monkeypatch):
+def test_code_that_is_too_large_is_refused_before_it_is_sent(executor, driver, make, monkeypatch):
     monkeypatch.setattr(packages, "LARGEST", 1000)
     unseen = write_archive({"large": uuid.uuid4().bytes * 1000}, PackageStore(settings.packages_folder()))
     with pytest.raises(SubmitError, match="leave data out of the package") as caught:
-        submit(executor, session, make("where", job={"package": unseen}))
+        submit(executor, driver, make("where", job={"package": unseen}))
     assert caught.value.kind == FailureKind.QUOTA
 
 
-def test_job_shows_where_it_comes_from_in_ray(executor, session, make):
+def test_job_shows_where_it_comes_from_in_ray(executor, driver, make):
     labels = {"dag_id": "a_dag", "task_id": "a_task"}
-    handle = submit(executor, session, make("where", job={"labels": labels}))
+    handle = submit(executor, driver, make("where", job={"labels": labels}))
     details = httpx.get(f"{executor.address}/api/jobs/{handle.key}").json()
     assert details["metadata"].items() >= {**labels, "job_name": "where"}.items()
-    assert blocking.run(session.labels([handle])) == {handle.key: labels}
+    assert blocking.run(driver.labels([handle])) == {handle.key: labels}
     assert (handle.id, handle.cluster) == (handle.key, executor.address)
     assert handle.submitted_at == details["start_time"] / 1000
 
 
-def test_env_reaches_the_job_and_runtime_env_too(executor, session, make):
+def test_env_reaches_the_job_and_runtime_env_too(executor, driver, make):
     executor = dataclasses.replace(
         executor, runtime_env={"env_vars": {"FOR_ALL": "1"}}, env={"OWN": "2"}, python="/usr/bin/python3"
     )
-    outcome, _, _ = follow(executor, submit(executor, session, make("where", _args_=["FOR_ALL", "OWN"])))
+    outcome, _, _ = follow(executor, submit(executor, driver, make("where", _args_=["FOR_ALL", "OWN"])))
     assert outcome.result["env"] == {"FOR_ALL": "1", "OWN": "2"}
     assert outcome.result["python"] == "/usr/bin/python3"
 
@@ -199,24 +200,24 @@ def test_env_reaches_the_job_and_runtime_env_too(executor, session, make):
 # What comes back
 
 
-def test_bytes_come_back_unchanged_from_any_offset(executor, session, make):
-    handle = submit(executor, session, make("write_bytes"))
+def test_bytes_come_back_unchanged_from_any_offset(executor, driver, make):
+    handle = submit(executor, driver, make("write_bytes"))
     outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded
     assert lines[-1] == "last line"
-    whole = blocking.run(read_all(session, handle))
+    whole = blocking.run(read_all(driver, handle))
     job = bytes(range(256)).replace(b"\x1e", "\u241e".encode()) + b"\r\n\r" + "漢".encode()[:2]
     written = b"".join(
         piece if index == 0 else piece.partition(b"\n")[2] for index, piece in enumerate(whole.split(b"\x1e"))
     )
     assert written == job * 200 + b"\nlast line\n"
     for offset in range(1, len(whole), 997):
-        assert blocking.run(read_all(session, handle, offset)) == whole[offset:]
+        assert blocking.run(read_all(driver, handle, offset)) == whole[offset:]
 
 
-def test_long_log_crosses_the_network_once(executor, session, make, monkeypatch):
-    handle = submit(executor, session, make("print_burst", count=200_000, width=100))
-    wait_for(lambda: status(session, handle).state.is_final, "the job's end")
+def test_long_log_crosses_the_network_once(executor, driver, make, monkeypatch):
+    handle = submit(executor, driver, make("print_burst", count=200_000, width=100))
+    wait_for(lambda: status(driver, handle).state.is_final, "the job's end")
     received = []
     more = log._Excerpt._more
 
@@ -227,101 +228,101 @@ def test_long_log_crosses_the_network_once(executor, session, make, monkeypatch)
         return came
 
     monkeypatch.setattr(log._Excerpt, "_more", counting)
-    whole = blocking.run(read_all(session, handle))
+    whole = blocking.run(read_all(driver, handle))
     assert whole.count(b"x" * 100) == 200_000
     assert len(whole) > 4 * log.READ_LIMIT
     assert sum(received) < len(whole) + 2 * log.READ_LIMIT
 
 
-def test_large_outputs_come_back(executor, session, make, tmp_path):
-    handle = submit(executor, session, make("write_large", megabytes=64))
+def test_large_outputs_come_back(executor, driver, make, tmp_path):
+    handle = submit(executor, driver, make("write_large", megabytes=64))
     outcome, _, _ = follow(executor, handle)
     assert outcome.succeeded
-    assert blocking.run(session.collect(handle, tmp_path)) == [Path("large.bin")]
+    assert blocking.run(driver.collect(handle, tmp_path)) == [Path("large.bin")]
     assert (tmp_path / "large.bin").stat().st_size == 64 << 20
 
 
 # Ending early
 
 
-def test_grace_is_longer_than_rays_own(executor, session, make, tmp_path):
+def test_grace_is_longer_than_rays_own(executor, driver, make, tmp_path):
     executor = dataclasses.replace(executor, grace=20.0)
-    handle = submit(executor, session, make("finish_when_told", seconds=600))
-    wait_for_output(session, handle)
-    blocking.run(session.cancel([handle]))
+    handle = submit(executor, driver, make("finish_when_told", seconds=600))
+    wait_for_output(driver, handle)
+    blocking.run(driver.cancel([handle]))
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.state is JobState.CANCELLED
-    assert blocking.run(session.collect(handle, tmp_path)) == [Path("checkpoint")]
+    assert blocking.run(driver.collect(handle, tmp_path)) == [Path("checkpoint")]
 
 
-def test_queued_job_is_cancelled_and_never_runs(executor, session, make, tmp_path):
+def test_queued_job_is_cancelled_and_never_runs(executor, driver, make, tmp_path):
     all_cpus = dataclasses.replace(executor, entrypoint_num_cpus=4)
-    first = submit(all_cpus, session, make("wait_for", file=str(tmp_path / "go")))
-    wait_for_output(session, first)
-    second = submit(all_cpus, session, make("wait", seconds=600))
-    assert status(session, second).state is JobState.PENDING
-    blocking.run(session.cancel([second]))
-    assert status(session, second).state is JobState.CANCELLED
+    first = submit(all_cpus, driver, make("wait_for", file=str(tmp_path / "go")))
+    wait_for_output(driver, first)
+    second = submit(all_cpus, driver, make("wait", seconds=600))
+    assert status(driver, second).state is JobState.PENDING
+    blocking.run(driver.cancel([second]))
+    assert status(driver, second).state is JobState.CANCELLED
     (tmp_path / "go").touch()
     assert follow(executor, first)[0].result == "seen"
-    wait_for(lambda: second not in blocking.run(session.survey()), "Ray to drop the queued job")
-    assert status(session, second).state is JobState.CANCELLED
-    assert b"started" not in blocking.run(read_all(session, second))
+    wait_for(lambda: second not in blocking.run(driver.survey()), "Ray to drop the queued job")
+    assert status(driver, second).state is JobState.CANCELLED
+    assert b"started" not in blocking.run(read_all(driver, second))
 
 
 # What Ray refuses, and what fails
 
 
-def test_more_than_the_cluster_has_is_refused(executor, session, make):
+def test_more_than_the_cluster_has_is_refused(executor, driver, make):
     executor = dataclasses.replace(executor, entrypoint_num_cpus=50, entrypoint_resources={"TPU": 2})
     with pytest.raises(SubmitError, match=r"CPU: 50 asked for, 4 at most on a node; TPU: 2 asked for, 0 at") as caught:
-        submit(executor, session, make("where"))
+        submit(executor, driver, make("where"))
     assert caught.value.kind == FailureKind.QUOTA
 
 
-def test_runtime_environment_that_cannot_be_set_up_is_told_in_one_line(executor, session, make):
+def test_runtime_environment_that_cannot_be_set_up_is_told_in_one_line(executor, driver, make):
     pip = {"packages": ["nemo-absent==1"], "pip_install_options": ["--no-index"]}
     executor = dataclasses.replace(executor, runtime_env={"pip": pip})
-    outcome, _, _ = follow(executor, submit(executor, session, make("where")), timeout=280)
+    outcome, _, _ = follow(executor, submit(executor, driver, make("where")), timeout=280)
     assert outcome.status.state is JobState.FAILED
     assert outcome.status.failure is FailureKind.IMAGE
     assert "Could not find a version that satisfies the requirement nemo-absent==1" in outcome.message
     assert "\n" not in outcome.message
 
 
-def test_call_that_ray_does_not_understand_is_the_users_error(executor, session, make):
+def test_call_that_ray_does_not_understand_is_the_users_error(executor, driver, make):
     executor = dataclasses.replace(executor, runtime_env={"env_vars": {"NUMBER": 1}})
-    outcome, _, _ = follow(executor, submit(executor, session, make("where")))
+    outcome, _, _ = follow(executor, submit(executor, driver, make("where")))
     assert outcome.status.failure is FailureKind.USER_ERROR
     assert "runtime_env['env_vars']" in outcome.message
     assert "Traceback" not in outcome.message
 
 
-def test_interpreter_that_is_not_there_is_told(executor, session, make):
+def test_interpreter_that_is_not_there_is_told(executor, driver, make):
     executor = dataclasses.replace(executor, python="python9.9")
-    outcome, _, _ = follow(executor, submit(executor, session, make("where")))
+    outcome, _, _ = follow(executor, submit(executor, driver, make("where")))
     assert (outcome.status.state, outcome.status.exit_code) == (JobState.FAILED, 127)
     assert "exit code 127" in outcome.message
 
 
-def test_job_of_another_by_the_same_id_is_not_taken(executor, session, make):
+def test_job_of_another_by_the_same_id_is_not_taken(executor, driver, make):
     job = make("where")
     call = {"submission_id": job.key, "entrypoint": "true"}
     httpx.post(f"{executor.address}/api/jobs/", json=call).raise_for_status()
     with pytest.raises(SubmitError, match=job.key):
-        submit(executor, session, job)
-    assert blocking.run(session.find([job.key])) == {}
+        submit(executor, driver, job)
+    assert blocking.run(driver.find([job.key])) == {}
 
 
-def test_survey_lists_what_runs(executor, session, make):
-    ended = submit(executor, session, make("where"))
+def test_survey_lists_what_runs(executor, driver, make):
+    ended = submit(executor, driver, make("where"))
     follow(executor, ended)
-    running = submit(executor, session, make("wait", seconds=600))
-    wait_for(lambda: status(session, ended).state.is_final, "the end of the first")
-    survey = blocking.run(session.survey())
+    running = submit(executor, driver, make("wait", seconds=600))
+    wait_for(lambda: status(driver, ended).state.is_final, "the end of the first")
+    survey = blocking.run(driver.survey())
     assert running in survey
     assert ended not in survey
-    blocking.run(session.cancel([running]))
+    blocking.run(driver.cancel([running]))
 
 
 # A cluster that is away
@@ -329,20 +330,20 @@ def test_survey_lists_what_runs(executor, session, make):
 
 def test_unreachable_cluster_is_unavailable(connect, make):
     executor = RayExecutor(address="http://127.0.0.1:9")
-    session = connect(executor)
+    driver = connect(executor)
     with pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:9"):
-        submit(executor, session, make("where"))
+        submit(executor, driver, make("where"))
 
 
 def test_cluster_away_and_back_loses_nothing(ray_address, connect, make, tmp_path):
     with DelayProxy(ray_address.removeprefix("http://")) as proxy:
         executor = RayExecutor(address=f"http://127.0.0.1:{proxy.port}")
-        session = connect(executor)
-        handle = submit(executor, session, make("wait_for", file=str(tmp_path / "go")))
-        wait_for_output(session, handle)
+        driver = connect(executor)
+        handle = submit(executor, driver, make("wait_for", file=str(tmp_path / "go")))
+        wait_for_output(driver, handle)
         proxy.refuse()
         with pytest.raises(BackendUnavailable):
-            status(session, handle)
+            status(driver, handle)
         (tmp_path / "go").touch()
         proxy.accept()
         outcome, lines, _ = follow(executor, handle)
@@ -352,16 +353,16 @@ def test_cluster_away_and_back_loses_nothing(ray_address, connect, make, tmp_pat
 def test_job_of_a_head_that_was_killed_is_lost(start_cluster, connect, make):
     cluster = start_cluster()
     executor = RayExecutor(address=cluster.address)
-    session = connect(executor)
-    handle = submit(executor, session, make("wait", seconds=600))
-    wait_for_output(session, handle)
+    driver = connect(executor)
+    handle = submit(executor, driver, make("wait", seconds=600))
+    wait_for_output(driver, handle)
     processes = [
         process for process in psutil.process_iter() if handle.key in _environment(process).get("NEMO_AIRFLOW_KEY", "")
     ]
     assert processes
     cluster.stop()
     with pytest.raises(BackendUnavailable):
-        status(session, handle)
+        status(driver, handle)
     cluster.start()
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.state is JobState.LOST
@@ -369,11 +370,11 @@ def test_job_of_a_head_that_was_killed_is_lost(start_cluster, connect, make):
     assert psutil.wait_procs(processes, timeout=30)[1] == []
 
 
-def test_two_clusters_keep_jobs_of_the_same_key_apart(executor, session, start_cluster, connect, make):
+def test_two_clusters_keep_jobs_of_the_same_key_apart(executor, driver, start_cluster, connect, make):
     other = RayExecutor(address=start_cluster().address)
     others = connect(other)
     job = make("where")
-    first = submit(executor, session, job)
+    first = submit(executor, driver, job)
     assert blocking.run(others.find([job.key])) == {}
     second = submit(other, others, job)
     assert first.cluster != second.cluster
@@ -407,10 +408,10 @@ def two_nodes():
 
 def test_what_is_reserved_decides_where_a_job_runs(two_nodes, connect, make):
     executor = RayExecutor(address=two_nodes.address)
-    session = connect(executor)
+    driver = connect(executor)
     head, other = sorted(two_nodes.nodes(), key=lambda node: not node["is_head_node"])[:2]
-    on_head = submit(executor, session, make("where"))
-    on_other = submit(dataclasses.replace(executor, entrypoint_resources={"other": 1}), session, make("where"))
+    on_head = submit(executor, driver, make("where"))
+    on_other = submit(dataclasses.replace(executor, entrypoint_resources={"other": 1}), driver, make("where"))
     for handle, node in ((on_head, head), (on_other, other)):
         outcome, lines, warnings = follow(executor, handle)
         assert outcome.succeeded, (outcome, lines, warnings)
@@ -428,25 +429,25 @@ def test_package_is_there_for_tasks_on_other_nodes(two_nodes, connect, make):
 def test_node_that_dies_takes_its_job_along(two_nodes, connect, make):
     worker = two_nodes.add_worker({"doomed": 1})
     executor = RayExecutor(address=two_nodes.address, entrypoint_resources={"doomed": 1})
-    session = connect(executor)
-    handle = submit(executor, session, make("wait", seconds=600))
-    wait_for_output(session, handle)
+    driver = connect(executor)
+    handle = submit(executor, driver, make("wait", seconds=600))
+    wait_for_output(driver, handle)
     two_nodes.kill(worker)
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.failure is FailureKind.NODE_FAILURE
     assert "\n" not in outcome.message
     with pytest.raises(ExecutorError, match="has left"):
-        blocking.run(session.collect(handle, Path("nowhere")))
+        blocking.run(driver.collect(handle, Path("nowhere")))
 
 
 def test_job_whose_log_is_not_handed_out_is_not_taken_for_a_success(two_nodes, connect, make, monkeypatch):
     # A node whose agent finds its port taken: Ray runs jobs there, and cannot read their logs.
     mute = two_nodes.add_worker({"mute": 1}, agent=two_nodes.agent)
     executor = RayExecutor(address=two_nodes.address, entrypoint_resources={"mute": 1})
-    session = connect(executor)
-    handle = submit(executor, session, make("where"))
-    wait_for(lambda: "does not hand out its log" in status(session, handle).reason, "the job's end")
-    assert status(session, handle).state is JobState.RUNNING
+    driver = connect(executor)
+    handle = submit(executor, driver, make("where"))
+    wait_for(lambda: "does not hand out its log" in status(driver, handle).reason, "the job's end")
+    assert status(driver, handle).state is JobState.RUNNING
     monkeypatch.setattr(ray_status, "_LOG_AWAY", 0.0)
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.state is JobState.LOST
@@ -473,18 +474,18 @@ def test_token_of_the_connection_logs_in(start_cluster, connect, make, monkeypat
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head:6379", "http://user:secret@head:8265"])
 def test_address_that_is_not_a_dashboards_is_refused(connect, address):
-    session = connect(RayExecutor(address=address))
+    driver = connect(RayExecutor(address=address))
     with pytest.raises(SettingsError, match="address"):
-        blocking.run(session.find(["a-job"]))
+        blocking.run(driver.find(["a-job"]))
 
 
 def test_without_connection_or_address_it_is_the_environments(connect, ray_address, monkeypatch):
     nobody = [JobHandle("nobody", "ray", "nobody")]
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(SettingsError, match="RAY_ADDRESS"):
-        blocking.run(connect(RayExecutor()).poll(nobody))
+        blocking.run(service_of(connect(RayExecutor())).status(nobody))
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
-    assert blocking.run(connect(RayExecutor()).poll(nobody))["nobody"].state is JobState.UNKNOWN
+    assert blocking.run(service_of(connect(RayExecutor())).status(nobody))["nobody"].state is JobState.UNKNOWN
 
 
 def _environment(process):

@@ -17,22 +17,22 @@ SHOW = 'echo "sourced: $SOURCED"'
 def run(ssh_conn_id):
     """Runs a job that shows what the set-up left; returns how it ended, and its lines."""
     root = f"~/set-up-{uuid.uuid4().hex[:8]}"
-    sessions = []
+    drivers = []
 
     def run_job(cls, setup_lines):
         executor = cls(ssh_conn_id=ssh_conn_id, root=root, setup_lines=setup_lines)
         plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": SHOW}}
-        session, lines = executor.connect(), []
-        sessions.append(session)
+        driver, lines = executor.connect(), []
+        drivers.append(driver)
         job = Job(key=f"set-up-{uuid.uuid4().hex[:16]}", name="run", plan=plan)
-        handle = blocking.run(session.submit(executor.render(job)))
+        handle = blocking.run(driver.submit(executor.render(job)))
         follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
         return blocking.run(follower.run(), 120), lines
 
     yield run_job
-    for session in sessions:
-        assert blocking.run(session.shell.run(f"rm -rf {root.removeprefix('~/')}")).code == 0
-        blocking.run(session.close())
+    for driver in drivers:
+        assert blocking.run(driver.shell.run(f"rm -rf {root.removeprefix('~/')}")).code == 0
+        blocking.run(driver.close())
 
 
 def test_set_up_line_may_source_a_file(run):

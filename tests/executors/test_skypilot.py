@@ -15,16 +15,17 @@ from lab.sky_server import sky_server  # noqa: F401 - a fixture
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors.skypilot import SkypilotExecutor, api, log
-from nemo_airflow.executors.skypilot.session import SkypilotSession
+from nemo_airflow.executors.skypilot.driver import SkypilotDriver
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobState
+from nemo_airflow.testing.services import service_of
 
 # ruff: noqa: F811
 
 
 @pytest.fixture
 def executor(sky_server, monkeypatch):
-    monkeypatch.setattr(SkypilotSession, "poll_interval", (0.2, 2.0))
+    monkeypatch.setattr(SkypilotDriver, "poll_interval", (0.2, 2.0))
     return SkypilotExecutor(python=sys.executable, grace=1.0)
 
 
@@ -43,10 +44,10 @@ def follow(executor, handle):
     return blocking.run(follower.run(), 60), lines, said
 
 
-def wait_until_ended(session, handles):
+def wait_until_ended(driver, handles):
     """Waits until SkyPilot says so: a follower is content with the runner's last record, and that process then ends."""
     end = time.monotonic() + 60
-    while not all(status.state.is_final for status in blocking.run(session.poll(handles)).values()):
+    while not all(status.state.is_final for status in blocking.run(service_of(driver).status(handles)).values()):
         assert time.monotonic() < end, "SkyPilot did not say within 60 s that the jobs have ended"
         time.sleep(0.05)
 
@@ -198,40 +199,40 @@ def test_launch_that_the_server_refuses(executor, sky_server, monkeypatch, error
 
 def test_server_that_is_away(executor, sky_server, monkeypatch):
     handle = submit(executor, script_job("sleep 60"))
-    session = executor.connect()
+    driver = executor.connect()
     monkeypatch.setattr(sky_server, "away", True)
     with pytest.raises(BackendUnavailable):
-        blocking.run(session.poll([handle]), 120)
+        blocking.run(service_of(driver).status([handle]), 120)
     monkeypatch.setattr(sky_server, "away", False)
-    assert blocking.run(session.poll([handle]))[handle.key].state is JobState.RUNNING
-    blocking.run(session.cancel([handle]))
+    assert blocking.run(service_of(driver).status([handle]))[handle.key].state is JobState.RUNNING
+    blocking.run(driver.cancel([handle]))
 
 
 def test_job_on_a_cluster_that_is_shared_leaves_the_cluster(executor, sky_server):
     executor = dataclasses.replace(executor, cluster_name="shared")
     first, second = (submit(executor, script_job(f"echo job {n}")) for n in range(2))
     assert [follow(executor, handle)[1] for handle in (first, second)] == [["job 0"], ["job 1"]]
-    session = executor.connect()
-    wait_until_ended(session, [first, second])
-    blocking.run(session.remove([first, second]))
+    driver = executor.connect()
+    wait_until_ended(driver, [first, second])
+    blocking.run(driver.remove([first, second]))
     assert "shared" in sky_server.clusters
 
 
 def test_removing_a_job_removes_its_own_cluster(executor, sky_server):
     handle = submit(executor, script_job("sleep 60"))
-    session = executor.connect()
+    driver = executor.connect()
     with pytest.raises(ExecutorError, match="still running"):
-        blocking.run(session.remove([handle]))
-    blocking.run(session.cancel([handle]))
+        blocking.run(driver.remove([handle]))
+    blocking.run(driver.cancel([handle]))
     assert follow(executor, handle)[0].status.state is JobState.CANCELLED
-    blocking.run(session.remove([handle]))
+    blocking.run(driver.remove([handle]))
     assert handle.id not in sky_server.clusters
 
 
 def test_cluster_that_went_away_is_not_a_failed_job(executor, sky_server):
     handle = submit(executor, script_job("sleep 60"))
     sky_server.down(handle.id)
-    assert blocking.run(executor.connect().poll([handle]))[handle.key].state is JobState.UNKNOWN
+    assert blocking.run(service_of(executor.connect()).status([handle]))[handle.key].state is JobState.UNKNOWN
 
 
 def test_survey_lists_what_runs_and_only_ours(executor, sky_server):
@@ -241,12 +242,12 @@ def test_survey_lists_what_runs_and_only_ours(executor, sky_server):
         patch.setattr("nemo_airflow.executors.skypilot.executor.own_name", lambda key: f"theirs-{key}")
         other = executor.render(script_job("sleep 60")).payload
     sky_server.launch({"task": yaml.safe_dump({**other["task"], "file_mounts": {}}), "cluster_name": "theirs"})
-    session = executor.connect()
-    found = blocking.run(session.survey())
+    driver = executor.connect()
+    found = blocking.run(driver.survey())
     assert set(handles) <= set(found)
     assert "theirs" not in {handle.id for handle in found}
-    blocking.run(session.cancel(handles))
-    assert not set(handles) & set(blocking.run(session.survey()))
+    blocking.run(driver.cancel(handles))
+    assert not set(handles) & set(blocking.run(driver.survey()))
 
 
 def test_cancel_of_a_job_whose_cluster_is_still_being_made_removes_it(executor, sky_server):

@@ -15,10 +15,11 @@ from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsE
 from nemo_airflow.executors import Processes, SlurmExecutor, SSHExecutor, executor_from_json
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.slurm import states
-from nemo_airflow.executors.slurm.session import SlurmSession
+from nemo_airflow.executors.slurm.driver import SlurmDriver
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
-from nemo_airflow.monitor import Monitor
+from nemo_airflow.jobs.service import JobService
+from nemo_airflow.testing.services import service_of
 
 
 def script_job(text, **fields):
@@ -32,8 +33,8 @@ def executor(ssh_conn_id, lab_slurm):
 
 
 def submit(executor, job):
-    session = executor.connect()
-    return session, blocking.run(session.submit(executor.render(job)))
+    driver = executor.connect()
+    return driver, blocking.run(driver.submit(executor.render(job)))
 
 
 def follow(executor, handle, timeout=120):
@@ -95,14 +96,14 @@ def test_what_sbatch_could_not_take_is_refused(field, value):
 def test_name_that_a_shell_would_run_is_looked_up_as_it_is(executor):
     executor = dataclasses.replace(executor, job_name_prefix="it's $(touch pwned) `touch pwned`; ")
     job = script_job("sleep 600")
-    session, handle = submit(executor, job)
+    driver, handle = submit(executor, job)
     # As when the answer of sbatch was lost: only by its name is the job found again.
     folder = f"'slurm tests'/jobs/{job.key}"
-    assert blocking.run(session.shell.run(f"rm {folder}/jobid")).code == 0
-    assert blocking.run(session.submit(executor.render(job))).id == handle.id
-    blocking.run(session.cancel([handle]))
+    assert blocking.run(driver.shell.run(f"rm {folder}/jobid")).code == 0
+    assert blocking.run(driver.submit(executor.render(job))).id == handle.id
+    blocking.run(driver.cancel([handle]))
     assert follow(executor, handle)[0].status.state is JobState.CANCELLED
-    assert blocking.run(session.shell.run(f"ls pwned {folder}/pwned")).code != 0
+    assert blocking.run(driver.shell.run(f"ls pwned {folder}/pwned")).code != 0
 
 
 def test_task_of_an_array_is_one_process():
@@ -278,9 +279,9 @@ def test_array_that_slurm_refuses_and_a_task_that_was_killed_fail_the_job(execut
 
 
 def test_array_is_cancelled_with_its_job(executor, lab_ssh):
-    session, handle = submit(dataclasses.replace(executor, array="0-7%1"), script_job("echo begun; sleep 300"))
-    wait_until(lambda: b"begun" in b"".join(c.data for c in blocking.run(session.read([Cursor(handle)]))), "a task")
-    blocking.run(session.cancel([handle]))
+    driver, handle = submit(dataclasses.replace(executor, array="0-7%1"), script_job("echo begun; sleep 300"))
+    wait_until(lambda: b"begun" in b"".join(c.data for c in blocking.run(driver.read([Cursor(handle)]))), "a task")
+    blocking.run(driver.cancel([handle]))
     assert follow(executor, handle)[0].status.state is JobState.CANCELLED
     wait_until(lambda: handle.key not in lab_ssh.run("squeue -h -o %j"), "the array to end")
 
@@ -288,10 +289,10 @@ def test_array_is_cancelled_with_its_job(executor, lab_ssh):
 def test_array_goes_on_when_the_job_around_it_is_started_again(executor, lab_ssh):
     gate = Path(f"/tmp/nemo-gate-{uuid.uuid4().hex}")  # the lab's nodes see it as well
     text = f"echo first; until [ -e {gate} ]; do sleep 0.2; done; echo second"
-    session, handle = submit(dataclasses.replace(executor, array="0-1"), script_job(text))
+    driver, handle = submit(dataclasses.replace(executor, array="0-1"), script_job(text))
 
     def stream():
-        return b"".join(chunk.data for chunk in blocking.run(session.read([Cursor(handle)])))
+        return b"".join(chunk.data for chunk in blocking.run(driver.read([Cursor(handle)])))
 
     wait_until(lambda: b"[1] first" in stream(), "a task")
     lab_ssh.run(f"scontrol requeue {handle.id}")
@@ -306,8 +307,8 @@ def test_array_goes_on_when_the_job_around_it_is_started_again(executor, lab_ssh
 def test_preempted_job_is_started_again_and_its_log_goes_on(executor):
     executor = dataclasses.replace(executor, nodelist="n4", exclusive=True)
     text = "echo begun >>marker; cat marker; echo ---; [ $(wc -l <marker) -gt 1 ] || sleep 300"
-    session, handle = submit(executor, script_job(text))
-    wait_until(lambda: status(session, handle).state is JobState.RUNNING, "the job to run")
+    driver, handle = submit(executor, script_job(text))
+    wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
     urgent, _, _ = run(dataclasses.replace(executor, partition="urgent"), "sleep 1")
     assert urgent.succeeded
     outcome, lines, _ = follow(executor, handle, timeout=300)
@@ -318,8 +319,8 @@ def test_preempted_job_is_started_again_and_its_log_goes_on(executor):
 
 def test_preempted_job_that_may_not_be_started_again_says_so(executor):
     executor = dataclasses.replace(executor, nodelist="n4", exclusive=True, requeue=False)
-    session, handle = submit(executor, script_job("sleep 300"))
-    wait_until(lambda: status(session, handle).state is JobState.RUNNING, "the job to run")
+    driver, handle = submit(executor, script_job("sleep 300"))
+    wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
     run(dataclasses.replace(executor, partition="urgent"), "sleep 1")
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.failure is FailureKind.PREEMPTED, outcome
@@ -334,9 +335,9 @@ def test_runner_that_was_killed_is_seen_without_an_end_mark(executor, lab_ssh):
 
 def test_job_that_waits_says_why_and_can_be_cancelled(executor, lab_ssh):
     executor = dataclasses.replace(executor, additional_parameters={"begin": "now+1hour"})
-    session, handle = submit(executor, script_job("true"))
-    assert "BeginTime" in status(session, handle).reason
-    blocking.run(session.cancel([handle]))
+    driver, handle = submit(executor, script_job("true"))
+    assert "BeginTime" in status(driver, handle).reason
+    blocking.run(driver.cancel([handle]))
     outcome, _, _said = follow(executor, handle)
     assert outcome.status.state is JobState.CANCELLED
 
@@ -344,9 +345,9 @@ def test_job_that_waits_says_why_and_can_be_cancelled(executor, lab_ssh):
 def test_job_that_is_cancelled_before_its_runner_has_begun_is_cancelled(executor):
     """A SIGTERM that comes while a module is loaded, or Python starts, leaves no end mark."""
     executor = dataclasses.replace(executor, setup_lines="sleep 300")
-    session, handle = submit(executor, script_job("true"))
-    wait_until(lambda: status(session, handle).state is JobState.RUNNING, "the job to run")
-    blocking.run(session.cancel([handle]))
+    driver, handle = submit(executor, script_job("true"))
+    wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
+    blocking.run(driver.cancel([handle]))
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.state is JobState.CANCELLED, outcome
 
@@ -404,11 +405,11 @@ def test_full_disk_is_named_and_leaves_nothing(ssh_conn_id, lab_ssh, kind):
 def test_answer_of_sbatch_that_was_lost_starts_no_second_job(executor, lab_ssh):
     job = script_job("echo once; sleep 3")
     request = executor.render(job)
-    session = executor.connect()
-    blocking.run(session._lay_out(request))
+    driver = executor.connect()
+    blocking.run(driver._lay_out(request))
     # As a submit leaves it that was cut off between sbatch and its answer.
     first = lab_ssh.run(f"cd 'slurm tests/jobs/{job.key}' && mkdir submitting && sbatch --parsable start.sh").strip()
-    handle = blocking.run(session.submit(request))
+    handle = blocking.run(driver.submit(request))
     assert handle.id == first
     outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded
@@ -426,30 +427,30 @@ def test_second_job_of_one_key_finds_the_work_taken(executor, lab_ssh):
 
 
 def test_job_that_is_done_does_not_run_again_when_slurm_queues_it_again(executor, lab_ssh):
-    session, handle = submit(executor, script_job("echo once >>'../../../ran'; echo done"))
+    driver, handle = submit(executor, script_job("echo once >>'../../../ran'; echo done"))
     job = f"cd 'slurm tests/jobs/{handle.key}'"
     wait_until(lambda: "yes" in lab_ssh.run(f"{job} && [ ! -s end.json ] || echo yes"), "the end mark")
     wait_until(lambda: "COMPLETED" in lab_ssh.run(f"squeue -h -t all -j {handle.id} -o %T"), "Slurm to know")
     lab_ssh.run(f"scontrol requeue {handle.id}")
     assert "PENDING" in lab_ssh.run(f"squeue -h -t all -j {handle.id} -o %T")
-    assert status(session, handle).state is JobState.SUCCEEDED
+    assert status(driver, handle).state is JobState.SUCCEEDED
     assert "PENDING" not in lab_ssh.run(f"squeue -h -t all -j {handle.id} -o %T")
     assert follow(executor, handle)[1] == ["done"]
 
 
 def test_recycled_id_and_another_cluster_are_not_the_job(executor):
-    session, handle = submit(executor, script_job("sleep 30"))
-    assert status(session, dataclasses.replace(handle, key="another")).state is JobState.UNKNOWN
-    assert status(session, dataclasses.replace(handle, cluster="elsewhere")).state is JobState.UNKNOWN
-    blocking.run(session.cancel([handle]))
+    driver, handle = submit(executor, script_job("sleep 30"))
+    assert status(driver, dataclasses.replace(handle, key="another")).state is JobState.UNKNOWN
+    assert status(driver, dataclasses.replace(handle, cluster="elsewhere")).state is JobState.UNKNOWN
+    blocking.run(driver.cancel([handle]))
     follow(executor, handle)
 
 
 def test_accounting_is_asked_only_for_what_the_queue_has_forgotten(executor):
     """A job of another name under the same id, and one that only the accounting knows."""
-    session, handle = submit(executor, script_job("kill -9 $(ps -o ppid= -p $PPID); sleep 9"))
+    driver, handle = submit(executor, script_job("kill -9 $(ps -o ppid= -p $PPID); sleep 9"))
     _outcome, _, _ = follow(executor, handle)
-    fresh = ForgetfulSession(session._conn_id, session._root)
+    fresh = ForgetfulDriver(driver._conn_id, driver._root)
     found = []
     wait_until(lambda: found.append(status(fresh, handle)) or found[-1].state.is_final, "sacct to know")
     assert found[-1].state is JobState.FAILED
@@ -459,14 +460,14 @@ def test_queue_that_answers_empty_once_loses_no_job(executor):
     _session, handle = submit(executor, script_job("sleep 8; echo done"))
 
     async def watch():
-        monitor = Monitor.shared(executor)
-        monitor.session.__class__ = OnceEmptySession
+        monitor = JobService.shared(executor)
+        monitor.driver.__class__ = OnceEmptyDriver
         return await Follower(executor, handle, on_line=lambda line: None, warn=lambda text: None).run()
 
     assert asyncio.run(watch()).succeeded
 
 
-class ForgetfulSession(SlurmSession):
+class ForgetfulDriver(SlurmDriver):
     """Sees a queue that has forgotten all jobs, as after ``MinJobAge``."""
 
     async def _ask_queue(self):
@@ -474,7 +475,7 @@ class ForgetfulSession(SlurmSession):
         self._queue = {}
 
 
-class OnceEmptySession(SlurmSession):
+class OnceEmptyDriver(SlurmDriver):
     """Sees an empty queue the second time."""
 
     asked = 0
@@ -489,8 +490,8 @@ class OnceEmptySession(SlurmSession):
 # The connection
 
 
-def status(session, handle):
-    return blocking.run(session.poll([handle]))[handle.key]
+def status(driver, handle):
+    return blocking.run(service_of(driver).status([handle]))[handle.key]
 
 
 def find_with(conn_id):

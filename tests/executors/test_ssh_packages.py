@@ -12,7 +12,7 @@ from nemo_airflow.packaging import PackageStore
 def test_only_what_the_host_lacks_is_sent(ssh_conn_id, tmp_path, monkeypatch):
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
     executor = SSHExecutor(ssh_conn_id=ssh_conn_id, root=f"~/packages-{uuid.uuid4().hex[:8]}")
-    session = executor.connect()
+    driver = executor.connect()
     sent = []
     take = folders.take_archive
 
@@ -30,7 +30,7 @@ def test_only_what_the_host_lacks_is_sent(ssh_conn_id, tmp_path, monkeypatch):
         package = PatternPackager(path=str(code)).package(PackageStore(settings.packages_folder()))
         plan = {"version": 1, "root": {"_target_": "train:run"}}
         job = Job(key=f"ssh-{uuid.uuid4().hex[:16]}", name="run", plan=plan, allow=("train.",), package=package)
-        handle = blocking.run(session.submit(executor.render(job)))
+        handle = blocking.run(driver.submit(executor.render(job)))
         assert blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 60).result == text
         return package
 
@@ -42,6 +42,6 @@ def test_only_what_the_host_lacks_is_sent(ssh_conn_id, tmp_path, monkeypatch):
     assert changed.base == first.digest
     assert sent[1:] == [("package.tar.gz", changed.size - first.size)]
     assert sent[1][1] < 500
-    answer = blocking.run(session.shell.run(f"rm -rf {executor.root.removeprefix('~/')}"))
+    answer = blocking.run(driver.shell.run(f"rm -rf {executor.root.removeprefix('~/')}"))
     assert answer.code == 0
-    blocking.run(session.close())
+    blocking.run(driver.close())

@@ -22,7 +22,7 @@ class Host:
         self.conn_id = conn_id
         self.code = code
         self.sent = []
-        self.session = self.executor().connect()
+        self.driver = self.executor().connect()
         take = folders.take_archive
 
         def noting(root, archive, size):
@@ -35,10 +35,10 @@ class Host:
         return kind(ssh_conn_id=self.conn_id, root=self.root, **fields)
 
     def reads_zstd(self, executor):
-        return blocking.run(self.session.reads_zstd(executor))
+        return blocking.run(self.driver.reads_zstd(executor))
 
     def shell(self, command):
-        answer = blocking.run(self.session.shell.run(f"cd {self.root.removeprefix('~/')} && {command}"))
+        answer = blocking.run(self.driver.shell.run(f"cd {self.root.removeprefix('~/')} && {command}"))
         assert answer.code == 0, answer
         return answer.text
 
@@ -54,10 +54,10 @@ class Host:
     def run(self, executor, package):
         plan = {"version": 1, "root": {"_target_": "train:run"}}
         job = Job(key=f"z-{uuid.uuid4().hex[:16]}", name="run", plan=plan, allow=("train.",), package=package)
-        session = executor.connect()
-        handle = blocking.run(session.submit(executor.render(job)))
+        driver = executor.connect()
+        handle = blocking.run(driver.submit(executor.render(job)))
         outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 120)
-        blocking.run(session.close())
+        blocking.run(driver.close())
         return outcome
 
 
@@ -66,8 +66,8 @@ def host(ssh_conn_id, tmp_path, monkeypatch):
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
     host = Host(ssh_conn_id, tmp_path / "code", monkeypatch)
     yield host
-    blocking.run(host.session.shell.run(f"rm -rf {host.root.removeprefix('~/')}"))
-    blocking.run(host.session.close())
+    blocking.run(host.driver.shell.run(f"rm -rf {host.root.removeprefix('~/')}"))
+    blocking.run(host.driver.close())
 
 
 @pytest.mark.usefixtures("lab_slurm")
@@ -151,7 +151,7 @@ def test_a_job_that_cannot_unpack_zstd_says_no_and_what_to_do(host):
 
 def test_a_mark_that_cannot_be_left_hurts_no_job(host):
     executor = host.executor()
-    blocking.run(host.session.shell.run(f"mkdir {host.root.removeprefix('~/')}"))
+    blocking.run(host.driver.shell.run(f"mkdir {host.root.removeprefix('~/')}"))
     host.shell("touch zstd")  # a file where the folder of the marks would be
     assert host.run(executor, host.package(executor, "one")).result == "one"
     assert not host.reads_zstd(executor)

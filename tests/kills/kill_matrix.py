@@ -257,11 +257,11 @@ def _left(executor: Executor, prefix: str) -> list[str]:
     """Returns which jobs of any attempt still run after a while: what a job needs to end, it may take."""
 
     async def survey() -> list[str]:
-        session = executor.connect()
+        driver = executor.connect()
         try:
-            return [handle.key for handle in await session.survey() if handle.key.startswith(prefix)]
+            return [handle.key for handle in await driver.survey() if handle.key.startswith(prefix)]
         finally:
-            await session.close()
+            await driver.close()
 
     deadline = time.monotonic() + _LEFT_LIMIT
     while (left := blocking.run(survey())) and time.monotonic() < deadline:

@@ -162,9 +162,9 @@ def _import_all() -> None:
     """Imports what the processes use, so that none of them has to."""
     for name in (
         "mlflow.tracking", "nemo_airflow.tracking.mlflow.client", "nemo_airflow.triggers.run",
-        "nemo_airflow.executors.docker.session", "nemo_airflow.executors.kubernetes.session",
-        "nemo_airflow.executors.ray.session", "nemo_airflow.executors.slurm.session",
-        "nemo_airflow.executors.ssh.processes", "nemo_airflow.executors.local", "nemo_airflow.hooks.packaging",
+        "nemo_airflow.executors.docker.driver", "nemo_airflow.executors.kubernetes.driver",
+        "nemo_airflow.executors.ray.driver", "nemo_airflow.executors.slurm.driver",
+        "nemo_airflow.executors.ssh.driver", "nemo_airflow.executors.local", "nemo_airflow.hooks.packaging",
         "nemo_airflow.config.versions", "nemo_airflow.packaging.store.trees",
         "docker", "kubernetes_asyncio.client", "kubernetes_asyncio.config", "kubernetes_asyncio.stream", "asyncssh",
         "airflow.configuration", "airflow.utils.helpers", "airflow.sdk.log",

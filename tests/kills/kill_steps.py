@@ -50,17 +50,17 @@ TRIGGERER = {
     "event sent": Seam("kill_processes:Told.event"),
 }
 STARTS = {
-    "local": Seam("nemo_airflow.executors.local:LocalSession._spawn"),
-    "ssh": Seam("nemo_airflow.executors.ssh.processes:SSHSession._launch"),
-    "slurm": Seam("nemo_airflow.executors.slurm.session:SlurmSession._launch"),
+    "local": Seam("nemo_airflow.executors.local:LocalDriver._spawn"),
+    "ssh": Seam("nemo_airflow.executors.ssh.driver:SSHDriver._launch"),
+    "slurm": Seam("nemo_airflow.executors.slurm.driver:SlurmDriver._launch"),
     "docker": Seam("nemo_airflow.executors.docker.api:Docker.start"),
     "kubernetes": Seam("nemo_airflow.executors.kubernetes.submission:Submission._make_pods"),
     "ray": Seam("nemo_airflow.executors.ray.api:RayApi.submit"),
 }
 """What has a back-end start a job, halfway through ``submit``: after it the job runs, and nobody was told."""
 
-RELEASES = {"kubernetes": Seam("nemo_airflow.executors.kubernetes.session:KubernetesSession.release")}
-OTHER_RELEASE = Seam("nemo_airflow.executors.base:Session.release")
+RELEASES = {"kubernetes": Seam("nemo_airflow.executors.kubernetes.driver:KubernetesDriver.release")}
+OTHER_RELEASE = Seam("nemo_airflow.executors.base:Driver.release")
 
 STEPS = [f"{when} {step}" for step in (*WORKER, *TRIGGERER) for when in ("before", "after")]
 

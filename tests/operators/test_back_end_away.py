@@ -10,20 +10,20 @@ from dag_database import register
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator
 from nemo_airflow.exceptions import BackendUnavailable
-from nemo_airflow.executors.local import LocalSession
+from nemo_airflow.executors.local import LocalDriver
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
 @pytest.fixture
 def away(monkeypatch):
-    """Makes verbs of the session fail so many times."""
+    """Makes verbs of the driver fail so many times."""
     left = {}
 
     def make(**failures):
         left.update(failures)
         for name in failures:
-            verb = getattr(LocalSession, name)
+            verb = getattr(LocalDriver, name)
 
             async def failing(self, *arguments, name=name, verb=verb):
                 answer = await verb(self, *arguments)
@@ -32,7 +32,7 @@ def away(monkeypatch):
                     raise BackendUnavailable("the network is down")  # after it was done: the answer is what was lost
                 return answer
 
-            monkeypatch.setattr(LocalSession, name, failing)
+            monkeypatch.setattr(LocalDriver, name, failing)
         return left
 
     return make

@@ -17,6 +17,7 @@ from nemo_airflow.executors.ssh.shell import Shell
 from nemo_airflow.job import Job, JobState
 from nemo_airflow.packaging import PackageStore
 from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.testing.services import service_of
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -79,7 +80,7 @@ def test_folders_of_ended_jobs_whose_tasks_have_ended_are_deleted(
 ):
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
     package = write_archive({f"code/{n}.py": b"x" for n in range(50)}, PackageStore(tmp_path / "home" / "packages"))
-    session = executor.connect()
+    driver = executor.connect()
 
     def submit(name, seconds=0.0, **changes):
         labels = {
@@ -89,10 +90,10 @@ def test_folders_of_ended_jobs_whose_tasks_have_ended_are_deleted(
         plan = {"version": 1, "root": {"_target_": "time:sleep", "_args_": [seconds]}}
         key = f"folders-{name}-{os.urandom(3).hex()}"
         job = Job(key=key, name="sleep", plan=plan, allow=("time:sleep",), labels=labels, package=package)
-        return blocking.run(session.submit(executor.render(job)), 60)
+        return blocking.run(driver.submit(executor.render(job)), 60)
 
     def states(handles):
-        return {status.state for status in blocking.run(session.poll(handles), 60).values()}
+        return {status.state for status in blocking.run(service_of(driver).status(handles), 60).values()}
 
     ended = [submit(f"ended-{n}") for n in range(5)]
     others = [submit("waited-for", task_id="waiting"), submit("another-airflow", dag_id="of_another_airflow")]
@@ -123,8 +124,8 @@ def test_folders_of_ended_jobs_whose_tasks_have_ended_are_deleted(
         assert there() == kept
         assert states([running]) <= {JobState.RUNNING, JobState.PENDING}
     finally:
-        blocking.run(session.cancel([running]), 60)
-        blocking.run(session.close())
+        blocking.run(driver.cancel([running]), 60)
+        blocking.run(driver.close())
 
 
 def test_a_back_end_without_folders_says_so(capsys):

@@ -14,6 +14,7 @@ from nemo_airflow import LocalExecutor, blocking, cli
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.job import Job, JobState
 from nemo_airflow.operators import NemoReapOperator
+from nemo_airflow.testing.services import service_of
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -43,7 +44,7 @@ def run():
 @pytest.fixture
 def submit(executor):
     handles = []
-    session = executor.connect()
+    driver = executor.connect()
 
     def submit_job(run, task_id="alone", map_index=-1, **changes):
         labels = {
@@ -52,15 +53,15 @@ def submit(executor):
         }  # fmt: skip
         plan = {"version": 1, "root": {"_target_": "time:sleep", "_args_": [600]}}
         job = Job(key=f"reap-{len(handles)}", name="sleep", plan=plan, allow=("time:sleep",), labels=labels)
-        handles.append(blocking.run(session.submit(executor.render(job))))
+        handles.append(blocking.run(driver.submit(executor.render(job))))
         return handles[-1]
 
     yield submit_job
-    blocking.run(session.cancel(handles))
+    blocking.run(driver.cancel(handles))
 
 
 def state(executor, handle):
-    return blocking.run(executor.connect().poll([handle]))[handle.key].state
+    return blocking.run(service_of(executor.connect()).status([handle]))[handle.key].state
 
 
 def wait_for_end(executor, handle):

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError, MissingExtraError
-from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.docker.api import Access
 from nemo_airflow.executors.fields import is_deferred, known_mapping, refuse
@@ -244,14 +244,14 @@ class DockerExecutor(Executor):
         return Access(url, self.docker_conn_id, self.timeout, *tls)
 
     def connection_key(self) -> Hashable:
-        """One session for all jobs of a daemon that pull with the same login."""
+        """One driver for all jobs of a daemon that pull with the same login."""
         return (self.kind, self._access)
 
-    def connect(self) -> Session:
-        """Returns a session with the daemon."""
-        from nemo_airflow.executors.docker.session import DockerSession
+    def connect(self) -> Driver:
+        """Returns a driver with the daemon."""
+        from nemo_airflow.executors.docker.driver import DockerDriver
 
-        return DockerSession(self._access)
+        return DockerDriver(self._access)
 
 
 def _bytes(name: str, size: str | int | None) -> int | None:

@@ -53,12 +53,6 @@ def end_status(container: Mapping[str, Any], *, cancelled: bool) -> JobStatus:
     return JobStatus(JobState.FAILED, code, FailureKind.USER_ERROR, text)
 
 
-def stopped(status: JobStatus) -> JobStatus:
-    """Returns the status of a job that somebody else than we has told to end."""
-    text = "the container was stopped from outside: the daemon or its machine went down, or somebody did it"
-    return JobStatus(JobState.FAILED, status.exit_code, FailureKind.NODE_FAILURE, text)
-
-
 def seconds(time: str) -> float:
     """Returns a time of the daemon as seconds since the epoch."""
     return datetime.datetime.fromisoformat(time).timestamp()

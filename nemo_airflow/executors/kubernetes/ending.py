@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
 from nemo_airflow.executors.kubernetes.pod import annotation, ended_at, is_over, name_of, node_of, uid_of
@@ -16,7 +14,6 @@ from nemo_airflow.executors.kubernetes.pods import Pods
 from nemo_airflow.executors.kubernetes.record import Records, age_of, end_of
 from nemo_airflow.job import JobHandle, JobStatus
 
-_SWEEP_EVERY = 600.0
 _SWEPT_AT_ONCE = 50
 _TOMBSTONE_TTL = 86400.0
 
@@ -34,7 +31,6 @@ class Ending:
         self._cluster = cluster
         self._pods = pods
         self._records = records
-        self._next_sweep = time.monotonic() + _SWEEP_EVERY
 
     async def end(
         self, pods: Sequence[Mapping[str, Any]], handle: JobHandle, status: JobStatus, notes: Mapping[str, str]
@@ -87,19 +83,13 @@ class Ending:
         self._pods.forget(name)
 
     async def sweep(self, pods: Sequence[Mapping[str, Any]]) -> None:
-        """Deletes pods and emptied Secrets that were kept for their time; at most once in ten minutes."""
-        if time.monotonic() < self._next_sweep:
-            return
-        self._next_sweep = time.monotonic() + _SWEEP_EVERY
+        """Deletes pods and emptied Secrets that were kept for their time."""
         now = time.time()
         old = [pod for pod in pods if is_over(pod) and _is_old(pod, now)]
-        try:
-            await asyncio.gather(*(self._delete(pod, at_once=True) for pod in old[:_SWEPT_AT_ONCE]))
-            for secret in await self._records.all():
-                if end_of(secret) and age_of(secret, now) > _TOMBSTONE_TTL:
-                    await self._records.delete(name_of(secret), uid_of(secret))
-        except ExecutorError as error:  # clearing up must not keep anybody from looking at their jobs
-            logging.getLogger(__name__).warning("old pods are not cleared away: %s", error)
+        await asyncio.gather(*(self._delete(pod, at_once=True) for pod in old[:_SWEPT_AT_ONCE]))
+        for secret in await self._records.all():
+            if end_of(secret) and age_of(secret, now) > _TOMBSTONE_TTL:
+                await self._records.delete(name_of(secret), uid_of(secret))
 
 
 def _is_old(pod: Mapping[str, Any], now: float) -> bool:

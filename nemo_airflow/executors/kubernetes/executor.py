@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors import shipping
-from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.fields import is_deferred, known_mapping
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.job import Job
@@ -146,16 +146,16 @@ class KubernetesExecutor(Executor):
         return Request(key=job.key, kind=self.kind, payload=payload, files={"job.json": text}, package=job.package)
 
     def connection_key(self) -> Hashable:
-        """One session for all jobs in one namespace that are reached in the same way."""
+        """One driver for all jobs in one namespace that are reached in the same way."""
         return (
             self.kind, self.kubernetes_conn_id, self.config_file, self.context, self.in_cluster, self.namespace,
         )  # fmt: skip
 
-    def connect(self) -> Session:
-        """Returns a session on the cluster."""
+    def connect(self) -> Driver:
+        """Returns a driver on the cluster."""
         from nemo_airflow.executors.kubernetes.access import Access
-        from nemo_airflow.executors.kubernetes.session import KubernetesSession
+        from nemo_airflow.executors.kubernetes.driver import KubernetesDriver
 
-        return KubernetesSession(
+        return KubernetesDriver(
             Access(self.kubernetes_conn_id, self.config_file, self.context, self.in_cluster, self.namespace)
         )

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError
-from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.fields import is_deferred, known_mapping
 from nemo_airflow.executors.ray import packages
 from nemo_airflow.executors.ray.address import ENVIRONMENT
@@ -139,12 +139,12 @@ class RayExecutor(Executor):
         }
 
     def connection_key(self) -> Hashable:
-        """One session for all jobs of a cluster."""
+        """One driver for all jobs of a cluster."""
         named = self.address or self.ray_conn_id
         return (self.kind, self.ray_conn_id, self.address if named else os.environ.get(ENVIRONMENT))
 
-    def connect(self) -> Session:
-        """Returns a session with the cluster's dashboard."""
-        from nemo_airflow.executors.ray.session import RaySession
+    def connect(self) -> Driver:
+        """Returns a driver with the cluster's dashboard."""
+        from nemo_airflow.executors.ray.driver import RayDriver
 
-        return RaySession(self.ray_conn_id, self.address)
+        return RayDriver(self.ray_conn_id, self.address)

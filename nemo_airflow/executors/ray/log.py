@@ -16,9 +16,6 @@ from collections.abc import AsyncIterator
 from nemo_airflow.executors.ray.api import RayApi
 from nemo_airflow.stream import MARK
 
-READ_LIMIT = 4 << 20
-"""Bytes that one read returns at most, and a little."""
-
 _LINES = (32, 1024, 32768, 1 << 20, -1)
 """How many lines from the end are asked for, one after another; -1 for the whole log."""
 
@@ -34,16 +31,17 @@ class LogReader:
         self._open: collections.OrderedDict[tuple[str, int], _Excerpt] = collections.OrderedDict()
         """Excerpts that were not read to their end, by job and by the offset that comes next."""
 
-    async def read(self, key: str, node: str, offset: int) -> bytes:
+    async def read(self, key: str, node: str, offset: int, limit: int) -> bytes:
         """Returns some of what stands on a job's stream after an offset; nothing when there is nothing new.
 
         Args:
             key: The job's key.
             node: Id of the node that it runs on, or ran on.
             offset: Bytes of the stream.
+            limit: Bytes to return at most, and a little more.
         """
         excerpt = self._open.pop((key, offset), None)
-        if excerpt and (data := await self._take(excerpt, key, offset)):
+        if excerpt and (data := await self._take(excerpt, key, offset, limit)):
             return data
         for lines in _LINES if offset else _LINES[-1:]:
             excerpt = _Excerpt(self._api, node, f"job-driver-{key}.log", lines)
@@ -51,7 +49,7 @@ class LogReader:
                 begin = await excerpt.place()
                 reaches = begin is not None and begin <= offset
                 if reaches and await excerpt.skip(offset - (begin or 0)):
-                    return await self._take(excerpt, key, offset)
+                    return await self._take(excerpt, key, offset, limit)
             except BaseException:
                 await excerpt.close()
                 raise
@@ -66,9 +64,9 @@ class LogReader:
             _, excerpt = self._open.popitem()
             await excerpt.close()
 
-    async def _take(self, excerpt: _Excerpt, key: str, offset: int) -> bytes:
+    async def _take(self, excerpt: _Excerpt, key: str, offset: int, limit: int) -> bytes:
         try:
-            data = await excerpt.take(READ_LIMIT)
+            data = await excerpt.take(limit)
         except BaseException:
             await excerpt.close()
             raise

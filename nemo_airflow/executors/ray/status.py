@@ -22,9 +22,6 @@ _KINDS = {
 _OUT_OF_MEMORY = re.compile(r"OutOfMemory|\bOOM\b|low on memory|memory pressure|memory usage threshold", re.IGNORECASE)
 _RAISED = re.compile(r"[A-Za-z_.]+(Error|Exception): ")
 
-_LOG_AWAY = 300.0
-"""Seconds after a job's end within which its log is waited for."""
-
 _USUAL_START = 10.0
 """Seconds that Ray may take to start a job before it is worth a word."""
 
@@ -77,32 +74,7 @@ def _one_line(message: str) -> str:
     return f"{first} {errors[-1]}" if errors else first
 
 
-def cancelled_in_queue() -> JobStatus:
-    """Returns the status of a job that was told to end before it began.
-
-    Ray does so once the resources that the job waits for are free; until then it calls it pending.
-    """
-    return JobStatus(JobState.CANCELLED, failure=FailureKind.CANCELLED, reason="cancelled while it was queued")
-
-
 def node_is_gone(details: Mapping[str, Any]) -> JobStatus:
     """Returns the status of a job that Ray calls running on a node that it does not have any more."""
     reason = f"node {details['driver_node_id']} has left the Ray cluster, and the job with it"
-    return JobStatus(JobState.LOST, failure=FailureKind.NODE_FAILURE, reason=reason)
-
-
-def log_is_away(details: Mapping[str, Any], node_is_there: bool) -> JobStatus:
-    """Returns the status of a job that has ended on a node whose files cannot be read: its result is there.
-
-    Args:
-        details: Ray's ``JobDetails``.
-        node_is_there: Whether the node is still part of the cluster.
-    """
-    node, ended = details["driver_node_id"], (details.get("end_time") or 0) / 1000
-    if node_is_there and time.time() - ended < _LOG_AWAY:
-        return JobStatus(JobState.RUNNING, reason=f"ended, but node {node} does not hand out its log now")
-    status = status_of(details)
-    if status.state is not JobState.SUCCEEDED:
-        return status
-    reason = f"Ray says that the job succeeded, but its result is lost: node {node} does not hand out its log"
     return JobStatus(JobState.LOST, failure=FailureKind.NODE_FAILURE, reason=reason)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import ExecutorArgumentError
-from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.fields import is_deferred
 from nemo_airflow.executors.launchers import Processes, gpus_in
@@ -214,14 +214,14 @@ class SkypilotExecutor(Executor):
         return self.num_nodes > 1
 
     def connection_key(self) -> Hashable:
-        """One session for all jobs: SkyPilot's client knows one API server."""
+        """One driver for all jobs: SkyPilot's client knows one API server."""
         return (self.kind,)
 
-    def connect(self) -> Session:
-        """Returns a session with SkyPilot's API server."""
-        from nemo_airflow.executors.skypilot.session import SkypilotSession
+    def connect(self) -> Driver:
+        """Returns a driver with SkyPilot's API server."""
+        from nemo_airflow.executors.skypilot.driver import SkypilotDriver
 
-        return SkypilotSession()
+        return SkypilotDriver()
 
 
 _ALREADY_CLAIMED = 75

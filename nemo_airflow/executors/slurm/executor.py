@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError
-from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.launchers import RANK, gpus_in
 from nemo_airflow.executors.slurm import script
 from nemo_airflow.executors.ssh import folders
@@ -199,11 +199,11 @@ class SlurmExecutor(Executor):
         )
 
     def connection_key(self) -> Hashable:
-        """One session for all jobs under one folder of one cluster."""
+        """One driver for all jobs under one folder of one cluster."""
         return (self.kind, self.ssh_conn_id, self.root)
 
-    def connect(self) -> Session:
-        """Returns a session; it connects when first used."""
-        from nemo_airflow.executors.slurm.session import SlurmSession
+    def connect(self) -> Driver:
+        """Returns a driver; it connects when first used."""
+        from nemo_airflow.executors.slurm.driver import SlurmDriver
 
-        return SlurmSession(self.ssh_conn_id, self.root)
+        return SlurmDriver(self.ssh_conn_id, self.root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+from nemo_airflow.executors.seen import Fact
 from nemo_airflow.job import FailureKind, JobState, JobStatus
 
 QUEUE_FORMAT = "%A|%T|%r|%S|%j"
@@ -106,6 +107,18 @@ class Entry:
         return self.word.startswith(("REQUEUE", "SPECIAL")) or (self.word == "PENDING" and again)
 
     @functools.cached_property
+    def fact(self) -> Fact | None:
+        """The entry as a fact; None of one in a state that this release does not know."""
+        if self.status.state is JobState.UNKNOWN:
+            return None
+        return Fact(
+            self.status,
+            may_restart=self.may_be_requeued or self.status.failure in RESTARTED,
+            stuck=self.hopeless,
+            held=self.is_held,
+        )
+
+    @functools.cached_property
     def status(self) -> JobStatus:
         """The entry as a status."""
         state, failure = _STATES.get(self.word, (JobState.UNKNOWN, None))
@@ -115,6 +128,8 @@ class Entry:
         if state is JobState.PENDING:
             expected = f", expected to start at {self.start}" if self.start not in ("", "N/A") else ""
             return f"Slurm: {self.word} ({self.reason}){expected}"
+        if state is JobState.LOST:
+            return "a controller that knew nothing of the job has had its node end it"
         if state.is_final and state is not JobState.SUCCEEDED:
             why = f" ({self.reason})" if self.reason not in ("", "None") else ""
             return f"Slurm: {self.word}{why}"
@@ -134,7 +149,7 @@ def parse_queue(text: str) -> dict[str, Entry]:
 def parse_history(text: str) -> dict[str, Entry]:
     """Reads the lines of ``sacct --parsable2`` in :data:`HISTORY_FORMAT`, by job id.
 
-    Of jobs that have ended: a controller that lost its last seconds leaves others there as running for ever.
+    A controller that lost its last seconds leaves jobs there as running for ever.
     """
     entries = {}
     for line in text.splitlines():
@@ -142,9 +157,7 @@ def parse_history(text: str) -> dict[str, Entry]:
         if name and state:
             # Who cancels a job is named, as in "CANCELLED by 1000": nobody has.
             word = FORGOTTEN if state == "CANCELLED" else state.split()[0]
-            entry = Entry(job_id, name, word, exit_code=_exit_code(code))
-            if entry.status.state.is_final:
-                entries[job_id] = entry
+            entries[job_id] = Entry(job_id, name, word, exit_code=_exit_code(code))
     return entries
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Hashable
 from typing import ClassVar
 
-from nemo_airflow.executors.base import Executor, Request, Session
+from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.job import Job
 
@@ -50,11 +50,11 @@ class SSHExecutor(Executor):
         )
 
     def connection_key(self) -> Hashable:
-        """One session for all jobs under one folder of one host."""
+        """One driver for all jobs under one folder of one host."""
         return (self.kind, self.ssh_conn_id, self.root)
 
-    def connect(self) -> Session:
-        """Returns a session; it connects when first used."""
-        from nemo_airflow.executors.ssh.processes import SSHSession
+    def connect(self) -> Driver:
+        """Returns a driver; it connects when first used."""
+        from nemo_airflow.executors.ssh.driver import SSHDriver
 
-        return SSHSession(self.ssh_conn_id, self.root)
+        return SSHDriver(self.ssh_conn_id, self.root)

@@ -32,9 +32,6 @@ _GZIP = "tar.gz"
 _KEY = re.compile(r"[a-z0-9-]+")
 """A job's key: what else is among the jobs is not ours, and has no place in a script."""
 
-_READ_LIMIT = 4 << 20
-"""Bytes that are read of one job at a time: another job's lines are not to wait for long."""
-
 
 def runner_path() -> str:
     """Returns where the runner's program is, seen from a job's folder."""
@@ -164,41 +161,40 @@ def send_outputs(root: str, key: str) -> str:
 
 def read(root: str, cursors: Sequence[Cursor]) -> str:
     """Returns a script that prints what the logs have after each cursor: one ``stat`` for all of them."""
-    offsets = "".join(f"{cursor.handle.key} {cursor.offset}\n" for cursor in cursors)
+    offsets = "".join(f"{cursor.handle.key} {cursor.offset} {cursor.limit}\n" for cursor in cursors)
     return f"""{enter(root)}
 cd jobs || exit 21
 offsets=$(cat <<'end'
 {offsets}end
 )
-echo "$offsets" | while read -r key offset; do echo "$key/log"; done | xargs stat -c '%s %n' 2>/dev/null |
-  {{ echo "$offsets"; echo; cat; }} |
-  awk 'NF == 0 {{ sizes = 1; next }}
-       !sizes {{ from[$1 "/log"] = $2; next }}
-       $1 > from[$2] {{ print $2, from[$2], $1 }}' |
-  while read -r log offset size; do
-    length=$((size - offset)); [ $length -le {_READ_LIMIT} ] || length={_READ_LIMIT}
-    echo "$log $length"
+echo "$offsets" | while read -r key _; do echo "$key/log"; done | xargs stat -c '%s %n' 2>/dev/null |
+  {{ cat; echo; echo "$offsets"; }} |
+  awk 'NF == 0 {{ sized = 1; next }}
+       !sized {{ size[$2] = $1; next }}
+       size[$1 "/log"] > $2 {{ print $1 "/log", $2, size[$1 "/log"], $3 }}' |
+  while read -r log offset size limit; do
+    length=$((size - offset)); [ $length -le $limit ] || length=$limit
+    echo "$log $offset $length"
     tail -c +$((offset + 1)) "$log" | head -c $length
   done
 """
 
 
-def parse_read(out: bytes, cursors: Sequence[Cursor]) -> list[Chunk]:
+def parse_read(out: bytes) -> list[Chunk]:
     """Reads what the script of :func:`read` has printed.
 
     Raises:
         BackendUnavailable: It is cut off.
     """
-    offsets = {cursor.handle.key: cursor.offset for cursor in cursors}
     chunks = []
     position = 0
     while position < len(out):
         end = out.find(b"\n", position)
         try:
-            name, length = out[position:end].split()
+            name, offset, length = out[position:end].split()
             key, size = name.decode().removesuffix("/log"), int(length)
-            chunk = Chunk(key, offsets[key], out[end + 1 : end + 1 + size])
-        except (ValueError, KeyError) as error:
+            chunk = Chunk(key, int(offset), out[end + 1 : end + 1 + size])
+        except ValueError as error:
             raise BackendUnavailable(f"the host's answer cannot be read: {out[position : position + 80]!r}") from error
         if len(chunk.data) < size:
             raise BackendUnavailable(f"the log of {key} did not arrive whole: {len(chunk.data)} of {size} bytes")

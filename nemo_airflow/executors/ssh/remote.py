@@ -1,4 +1,4 @@
-"""What all sessions over SSH share: laying out, reading and collecting job folders on the host."""
+"""What all drivers over SSH share: laying out, reading and collecting job folders on the host."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, shipping
-from nemo_airflow.executors.base import Chunk, Cursor, Executor, LeaveOut, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.executors.ssh.shell import Answer, Pipe, Shell
-from nemo_airflow.job import Archive, FailureKind, JobHandle, JobState
+from nemo_airflow.job import Archive, FailureKind, JobHandle
 
 _BLOCK = 1 << 20
 _BATCH = 200  # jobs that one script asks for
 _NO_ROOM = ("no space left", "quota exceeded", "disk quota")
 
 
-class RemoteSession(Session):
-    """A session on the job folders of one host.
+class RemoteDriver(Driver):
+    """A driver on the job folders of one host.
 
     Args:
         conn_id: Id of an Airflow connection of type ``ssh``.
@@ -47,7 +47,7 @@ class RemoteSession(Session):
         """Starts a job whose folder is laid out, once."""
 
     async def submit(self, request: Request) -> JobHandle:
-        """See :meth:`Session.submit`."""
+        """See :meth:`Driver.submit`."""
         if found := await self.find([request.key]):
             return found[request.key]
         try:
@@ -58,48 +58,48 @@ class RemoteSession(Session):
         return await self._launch(request)
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
-        """See :meth:`Session.read`."""
+        """See :meth:`Driver.read`."""
         if not cursors:
             return []
         answer = await self.shell.run(folders.read(self._root, cursors))
-        return folders.parse_read(answer.out, cursors)
+        return folders.parse_read(answer.out)
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
-        """See :meth:`Session.collect`."""
+        """See :meth:`Driver.collect`."""
         async with self.shell.receive(folders.send_outputs(self._root, handle.key)) as stream:
             return await _extract(stream, into, leave_out)
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
-        """See :meth:`Session.labels`."""
+        """See :meth:`Driver.labels`."""
         answer = await self.shell.run(folders.read_jobs(self._root, [handle.key for handle in handles]))
         return {key: json.loads(job)["labels"] for key, _, job in parse_marks(answer.text)}
 
     async def old_folders(self, older_than: float) -> list[JobHandle]:
-        """See :meth:`Session.old_folders`."""
+        """See :meth:`Driver.old_folders`."""
         answer = await self.shell.run(folders.list_old(self._root, max(0, math.ceil(older_than / 60))))
         old: list[JobHandle] = []
         keys = folders.parse_old(answer.text)
         for start in range(0, len(keys), _BATCH):
             handles = await self.find(keys[start : start + _BATCH])
-            states = await self.poll(list(handles.values()))
-            old += [handles[key] for key, status in states.items() if status.state.is_final]
+            seen = await self.look(list(handles.values()))
+            old += [handles[key] for key, each in seen.items() if each.has_ended]
         return old
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.remove`."""
-        for key, status in (await self.poll(handles)).items():
-            if status.state in (JobState.RUNNING, JobState.PENDING):
-                raise ExecutorError(f"job {key} is still {status.state}: cancel it before it is removed")
+        """See :meth:`Driver.remove`."""
+        for key, seen in (await self.look(handles)).items():
+            if seen.is_alive:
+                raise ExecutorError(f"job {key} is still running: cancel it before it is removed")
         await self.shell.run(folders.remove(self._root, [handle.key for handle in handles]))
 
     async def reads_zstd(self, executor: Executor) -> bool:
-        """See :meth:`Session.reads_zstd`: what earlier jobs of the same interpreter and set-up have found."""
+        """See :meth:`Driver.reads_zstd`: what earlier jobs of the same interpreter and set-up have found."""
         if not executor.zstd_mark:
             return executor.reads_zstd
         return (await self.shell.run(folders.ask_mark(self._root, executor.zstd_mark))).code == 0
 
     async def close(self) -> None:
-        """See :meth:`Session.close`."""
+        """See :meth:`Driver.close`."""
         await self.shell.close()
 
     async def _lay_out(self, request: Request) -> None:

@@ -14,9 +14,10 @@ from typing import ClassVar
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
-from nemo_airflow.executors.base import Chunk, Cursor, LeaveOut, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.bundle import write_bundle
 from nemo_airflow.executors.outputs import extract_outputs
+from nemo_airflow.executors.seen import Fact, Seen
 from nemo_airflow.executors.skypilot import api, log
 from nemo_airflow.executors.skypilot.executor import SkypilotExecutor, own_name
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
@@ -42,7 +43,7 @@ _OUTPUTS_PAUSE = 2.0
 _BUNDLES_KEPT = 3600.0
 
 
-class SkypilotSession(Session):
+class SkypilotDriver(Driver):
     """SkyPilot's API server, which its client finds by itself."""
 
     poll_interval: ClassVar[tuple[float, float]] = (2.0, 60.0)
@@ -52,7 +53,7 @@ class SkypilotSession(Session):
         """Of the keys with several jobs those that have claimed the work: cluster and number."""
 
     async def submit(self, request: Request) -> JobHandle:
-        """See :meth:`Session.submit`. Takes as long as the clouds take to give the machines."""
+        """See :meth:`Driver.submit`. Takes as long as the clouds take to give the machines."""
         cluster = request.payload["cluster_name"] or ""
         if (known := await self._job(request.key, cluster)) is None:
             await api.in_thread(_launch, request)
@@ -62,7 +63,7 @@ class SkypilotSession(Session):
         return _handle(known)
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
-        """See :meth:`Session.find`. A job on a cluster that others share is found by its handle only."""
+        """See :meth:`Driver.find`. A job on a cluster that others share is found by its handle only."""
         names = {own_name(key): key for key in keys}
         managed = await api.in_thread(api.managed_jobs)
         found = {names[job["name"]]: _handle(job) for job in managed if job["name"] in names}
@@ -71,13 +72,14 @@ class SkypilotSession(Session):
                 found[key] = _handle(job)
         return found
 
-    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
-        """See :meth:`Session.poll`."""
+    async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
+        """See :meth:`Driver.look`."""
+        at = time.monotonic()
         jobs = await self._jobs(handles)
-        return {handle.key: _status(await self._runs(jobs.get(handle.key, [])), handle) for handle in handles}
+        return {handle.key: _see(await self._runs(jobs.get(handle.key, [])), handle, at) for handle in handles}
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
-        """See :meth:`Session.read`. The log is asked for whole each time: SkyPilot counts it in lines of its own."""
+        """See :meth:`Driver.read`. The log is asked for whole each time: SkyPilot counts it in lines of its own."""
         jobs = await self._jobs([cursor.handle for cursor in cursors])
         chunks = await asyncio.gather(*(self._read(cursor, jobs.get(cursor.handle.key, [])) for cursor in cursors))
         return [chunk for chunk in chunks if chunk.data]
@@ -105,7 +107,7 @@ class SkypilotSession(Session):
         return next((job for job in jobs if not _is_final(job)), jobs[0])
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.cancel`."""
+        """See :meth:`Driver.cancel`."""
         jobs = await self._jobs(handles)
         for handle in handles:
             mine = jobs.get(handle.key, [])
@@ -117,15 +119,15 @@ class SkypilotSession(Session):
                 await api.in_thread(api.down, own)
 
     async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
-        """See :meth:`Session.rest`: where one machine fails, SkyPilot ends the others."""
-        status = (await self.poll([handle]))[handle.key]
-        if status.state in (JobState.PENDING, JobState.RUNNING):
+        """See :meth:`Driver.rest`: where one machine fails, SkyPilot ends the others."""
+        seen = (await self.look([handle]))[handle.key]
+        if seen.is_alive:
             return None
         # Machines that were made for the job alone may be gone by now, and it with them.
-        return first if status.state is JobState.UNKNOWN or first.state is not JobState.SUCCEEDED else status
+        return first if seen.queue is None or first.state is not JobState.SUCCEEDED else seen.queue.status
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
-        """See :meth:`Session.collect`."""
+        """See :meth:`Driver.collect`."""
         while True:
             # Status before log: what a job has written is there when its end is known.
             jobs = (await self._jobs([handle])).get(handle.key, [])
@@ -140,7 +142,7 @@ class SkypilotSession(Session):
             await asyncio.sleep(_OUTPUTS_PAUSE)
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.remove`."""
+        """See :meth:`Driver.remove`."""
         jobs = await self._jobs(handles)
         for handle in handles:
             if any(not _is_final(job) for job in jobs.get(handle.key, [])):
@@ -149,7 +151,7 @@ class SkypilotSession(Session):
                 await api.in_thread(api.down, handle.id)
 
     async def survey(self) -> list[JobHandle]:
-        """See :meth:`Session.survey`. Of clusters that others share nothing is known."""
+        """See :meth:`Driver.survey`. Of clusters that others share nothing is known."""
         every = await api.in_thread(api.managed_jobs, unended=True)
         managed = [job for job in every if job["name"].startswith(own_name(""))]
         own = [name for name in await self._clusters(None) if name.startswith(own_name(""))]
@@ -157,7 +159,7 @@ class SkypilotSession(Session):
         return [_handle(job) for job in [*managed, *found] if job and not _is_final(job)]
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
-        """See :meth:`Session.labels`. SkyPilot keeps none that it would give back."""
+        """See :meth:`Driver.labels`. SkyPilot keeps none that it would give back."""
         return {}
 
     async def _clusters(self, names: Sequence[str] | None) -> dict[str, str]:
@@ -221,16 +223,16 @@ def _is_final(job: Mapping[str, object]) -> bool:
     return _STATES.get(str(job["status"]), JobState.FAILED).is_final
 
 
-def _status(job: JsonObject | None, handle: JobHandle) -> JobStatus:
+def _see(job: JsonObject | None, handle: JobHandle, at: float) -> Seen:
     if job is None:
-        return JobStatus(JobState.UNKNOWN, reason=f"SkyPilot lists no job {handle.key}")
-    said = job["status"]
-    if said in _FAILURES:
-        kind, reason = _FAILURES[said]
-        return JobStatus(JobState.FAILED, None, kind, f"{said}: {reason}")
-    state = _STATES.get(said, JobState.UNKNOWN)
-    if state is JobState.CANCELLED:
-        return JobStatus(state, None, FailureKind.CANCELLED)
-    return JobStatus(
-        state, 0 if state is JobState.SUCCEEDED else None, reason=said if state is JobState.PENDING else ""
-    )
+        return Seen(at, note=f"SkyPilot lists no job {handle.key}")
+    word = job["status"]
+    if word in _FAILURES:
+        kind, reason = _FAILURES[word]
+        return Seen(at, queue=Fact(JobStatus(JobState.FAILED, None, kind, f"{word}: {reason}")))
+    state = _STATES.get(word)
+    if state is None:
+        return Seen(at, trouble=f"SkyPilot calls job {handle.key} {word}, which this release does not know")
+    failure = FailureKind.CANCELLED if state is JobState.CANCELLED else None
+    code = 0 if state is JobState.SUCCEEDED else None
+    return Seen(at, queue=Fact(JobStatus(state, code, failure, word if state is JobState.PENDING else "")))

@@ -1,17 +1,19 @@
-"""The session of :class:`SSHExecutor`: starts, finds and ends processes of the host by shell scripts."""
+"""The driver of :class:`SSHExecutor`: starts, finds and ends processes of the host by shell scripts."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
 from nemo_airflow.executors.base import Request
-from nemo_airflow.executors.folder import parse_end, status_of_end
+from nemo_airflow.executors.folder import parse_end
+from nemo_airflow.executors.seen import GONE, RUNNING, Seen
 from nemo_airflow.executors.ssh import folders
 from nemo_airflow.executors.ssh.executor import SSHExecutor
-from nemo_airflow.executors.ssh.session import RemoteSession, parse_marks
-from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+from nemo_airflow.executors.ssh.remote import RemoteDriver, parse_marks
+from nemo_airflow.job import FailureKind, JobHandle
 
 _CLAIM_WAIT = 30
 """Seconds for which a started runner may take to claim its job."""
@@ -34,11 +36,11 @@ look() {
 """
 
 
-class SSHSession(RemoteSession):
+class SSHDriver(RemoteDriver):
     """Runs, finds and ends jobs as processes of the host."""
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
-        """See :meth:`Session.find`."""
+        """See :meth:`Driver.find`."""
         answer = await self.shell.run(
             f"{folders.enter(self._root)}\ncd jobs || exit 21\n"
             f"for key in {' '.join(keys)}; do\n"
@@ -46,18 +48,18 @@ class SSHSession(RemoteSession):
         )
         return {key: self._handle(key, claim) for key, _, claim in parse_marks(answer.text)}
 
-    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
-        """See :meth:`Session.poll`."""
+    async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
+        """See :meth:`Driver.look`."""
+        at = time.monotonic()
         keys = [handle.key for handle in handles]
         answer = await self.shell.run(
             f"{folders.enter(self._root)}\ncd jobs || exit 21\n{_LOOK}\nfor key in {' '.join(keys)}; do look $key; done"
         )
-        unseen = JobStatus(JobState.UNKNOWN, reason=f"no job of that key on the host of {self._conn_id!r}")
-        seen = {key: self._status(said) for key, _, said in parse_marks(answer.text)}
-        return {key: seen.get(key, unseen) for key in keys}
+        words = {key: word for key, _, word in parse_marks(answer.text)}
+        return {key: self._see(words.get(key, "none"), at) for key in keys}
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.cancel`."""
+        """See :meth:`Driver.cancel`."""
         keys = " ".join(handle.key for handle in handles)
         await self.shell.run(f"""{folders.enter(self._root)}
 {folders.mark_cancelled([handle.key for handle in handles])}
@@ -75,7 +77,7 @@ done
 true""")
 
     async def survey(self) -> list[JobHandle]:
-        """See :meth:`Session.survey`."""
+        """See :meth:`Driver.survey`."""
         answer = await self.shell.run(
             f"{folders.enter(self._root)}\ncd jobs || exit 21\n{_LOOK}\n"
             'for key in *; do [ "$(look $key | cut -c1-80)" != "$key alive" ] || echo $key; done'
@@ -108,13 +110,11 @@ cat claim""")
         data = json.loads(claim)
         return JobHandle(key, SSHExecutor.kind, str(data["pid"]), data["host"], data["ts"])
 
-    def _status(self, said: str) -> JobStatus:
-        word, _, end = said.partition(" ")
-        mark = parse_end(end) if word == "ended" else None
-        if mark is not None:
-            return status_of_end(mark)
+    def _see(self, line: str, at: float) -> Seen:
+        word, _, end = line.partition(" ")
+        if word == "none":
+            return Seen(at, note=f"no job of that key on the host of {self._conn_id!r}")
         if word == "alive":
-            return JobStatus(JobState.RUNNING)
-        if word in ("dead", "ended"):
-            return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason="the runner is gone and left no end mark")
-        return JobStatus(JobState.UNKNOWN, reason=f"no job of that key on the host of {self._conn_id!r}")
+            return Seen(at, queue=RUNNING)
+        mark = parse_end(end) if word == "ended" else None
+        return Seen(at, mark=mark) if mark is not None else Seen(at, queue=GONE)

@@ -1,4 +1,4 @@
-"""The Ray session: carries out the verbs for many jobs at once."""
+"""The Ray driver: carries out the verbs for many jobs at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import collections
 import contextlib
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
-from nemo_airflow.executors.base import Chunk, Cursor, LeaveOut, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ray import address, packages
 from nemo_airflow.executors.ray.api import JobExists, NoAgent, RayApi
@@ -19,8 +20,9 @@ from nemo_airflow.executors.ray.executor import KEY, NAME, RayExecutor
 from nemo_airflow.executors.ray.log import LogReader
 from nemo_airflow.executors.ray.nodes import Nodes
 from nemo_airflow.executors.ray.resources import check_fit
-from nemo_airflow.executors.ray.status import cancelled_in_queue, log_is_away, node_is_gone, status_of
-from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+from nemo_airflow.executors.ray.status import node_is_gone, status_of
+from nemo_airflow.executors.seen import Fact, Seen
+from nemo_airflow.job import FailureKind, JobHandle, JobState
 
 _FEW = 4
 """Up to how many jobs are asked for one by one: a list is of all jobs that the cluster remembers."""
@@ -30,7 +32,7 @@ _OUTPUTS_PAUSE = 0.2
 _REMEMBERED = 10_000
 
 
-class RaySession(Session):
+class RayDriver(Driver):
     """Talks to one Ray cluster.
 
     Args:
@@ -50,7 +52,7 @@ class RaySession(Session):
         self._cancelled: set[str] = set()
 
     async def submit(self, request: Request) -> JobHandle:
-        """See :meth:`Session.submit`."""
+        """See :meth:`Driver.submit`."""
         api, _, _ = await self._connect()
         call: Mapping[str, Any] = request.payload["call"]
         details = await api.job(request.key)
@@ -69,20 +71,23 @@ class RaySession(Session):
         return _handle(details, api.url)
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
-        """See :meth:`Session.find`."""
+        """See :meth:`Driver.find`."""
         api, _, _ = await self._connect()
         return {key: _handle(details, api.url) for key, details in (await self._details(keys)).items()}
 
-    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
-        """See :meth:`Session.poll`."""
+    async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
+        """See :meth:`Driver.look`."""
+        at = time.monotonic()
         details = await self._details([handle.key for handle in handles])
         return {
-            handle.key: await self._status(details[handle.key]) if handle.key in details else self._unknown(handle)
+            handle.key: await self._see(details[handle.key], at)
+            if handle.key in details
+            else Seen(at, note=f"Ray at {handle.cluster or self._dashboard} does not know the job")
             for handle in handles
         }
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
-        """See :meth:`Session.read`."""
+        """See :meth:`Driver.read`."""
         unknown = [cursor.handle.key for cursor in cursors if cursor.handle.key not in self._node_of]
         if unknown:
             await self._details(unknown)
@@ -90,13 +95,13 @@ class RaySession(Session):
         return [chunk for chunk in chunks if chunk.data]
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.cancel`."""
+        """See :meth:`Driver.cancel`."""
         api, _, _ = await self._connect()
         await asyncio.gather(*(self._with_slot(api.stop(handle.key)) for handle in handles))
         self._cancelled.update(handle.key for handle in handles)
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
-        """See :meth:`Session.collect`."""
+        """See :meth:`Driver.collect`."""
         api, _, _ = await self._connect()
         folder = f"nemo-airflow/{handle.key}"
         while True:
@@ -109,7 +114,7 @@ class RaySession(Session):
             node = details.get("driver_node_id")
             if node and (files := await self._download(node, f"{folder}/outputs.tar", into, leave_out)) is not None:
                 return files
-            if (await self._status(details)).state.is_final:
+            if status_of(details).state.is_final:
                 break
             await asyncio.sleep(_OUTPUTS_PAUSE)
         if node:
@@ -117,7 +122,7 @@ class RaySession(Session):
         return []
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.remove`."""
+        """See :meth:`Driver.remove`."""
         api, _, _ = await self._connect()
         for key, details in (await self._details([handle.key for handle in handles])).items():
             if not status_of(details).state.is_final:
@@ -125,7 +130,7 @@ class RaySession(Session):
             await api.delete(key)
 
     async def survey(self) -> list[JobHandle]:
-        """See :meth:`Session.survey`."""
+        """See :meth:`Driver.survey`."""
         api, _, _ = await self._connect()
         return [
             _handle(details, api.url)
@@ -134,7 +139,7 @@ class RaySession(Session):
         ]
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
-        """See :meth:`Session.labels`."""
+        """See :meth:`Driver.labels`."""
         details = await self._details([handle.key for handle in handles])
         return {
             key: {name: text for name, text in known["metadata"].items() if name not in (KEY, NAME)}
@@ -142,7 +147,7 @@ class RaySession(Session):
         }
 
     async def close(self) -> None:
-        """See :meth:`Session.close`."""
+        """See :meth:`Driver.close`."""
         if self._connected is not None:
             (api, log, _), self._connected = self._connected, None
             await log.close()
@@ -192,30 +197,28 @@ class RaySession(Session):
         if node := self._node_of.get(key):
             _, log, _ = await self._connect()
             with contextlib.suppress(NoAgent):  # one node's trouble is no reason to keep back the others' logs
-                data = await self._with_slot(log.read(key, node, cursor.offset))
+                data = await self._with_slot(log.read(key, node, cursor.offset, cursor.limit))
         return Chunk(key, cursor.offset, data)
 
     async def _with_slot(self, call: Any) -> Any:
         async with self._slots:
             return await call
 
-    async def _status(self, details: Mapping[str, Any]) -> JobStatus:
-        """Returns a job's status, with what Ray does not tell of it."""
+    async def _see(self, details: Mapping[str, Any], at: float) -> Seen:
+        """Returns what Ray tells of a job, and what its nodes tell besides."""
         _, _, nodes = await self._connect()
         status, key, node = status_of(details), details["submission_id"], details.get("driver_node_id")
-        if status.state is JobState.PENDING and key in self._cancelled:
-            return cancelled_in_queue()
+        unread, gone = "", False
         if status.state.is_final:
             self._cancelled.discard(key)
             if node and not await nodes.answers(node):
-                return log_is_away(details, await nodes.has(node))
+                unread, gone = f"node {node} does not hand out its log", not await nodes.has(node)
         # A head that was replaced and kept its jobs in Redis can call one running for ever.
-        if status.state is JobState.RUNNING and node and not await nodes.has(node):
-            return node_is_gone(details)
-        return status
-
-    def _unknown(self, handle: JobHandle) -> JobStatus:
-        return JobStatus(JobState.UNKNOWN, reason=f"Ray at {handle.cluster or self._dashboard} does not know the job")
+        elif status.state is JobState.RUNNING and node and not await nodes.has(node):
+            status = node_is_gone(details)
+        # Ray ends a job that waits for resources once these are free; until then it calls it pending.
+        cancelled = key in self._cancelled
+        return Seen(at, queue=Fact(status), unread=unread, unread_for_good=gone, cancelled_by_us=cancelled)
 
     async def _download(self, node: str, path: str, into: Path, leave_out: LeaveOut | None) -> list[Path] | None:
         """Unpacks the outputs of a job; returns None when there are none."""

@@ -7,13 +7,12 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from nemo_airflow.exceptions import ExecutorError
-from nemo_airflow.executors.base import Chunk, Cursor, LeaveOut, Request, Session
+from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
@@ -43,6 +42,7 @@ from nemo_airflow.executors.kubernetes.status import STILL_CREATED, dumps, group
 from nemo_airflow.executors.kubernetes.submission import Submission, is_submitted
 from nemo_airflow.executors.kubernetes.transfer import release
 from nemo_airflow.executors.pace import Pace
+from nemo_airflow.executors.seen import Fact, Seen
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 
 T = TypeVar("T")
@@ -55,14 +55,13 @@ _READS_A_SECOND = 40.0
 _READS_AT_ONCE = 80
 """Logs of running jobs that are read: where there are more jobs, each one's comes less often."""
 
-_ENDS_KEPT = 10_000
 _ORPHANED = 60.0
 _SETTLED_WITHIN = 15.0
 _BY_SIGKILL = 128 + 9
 _BY_USER = {manifest.CANCELLED: "true"}
 
 
-class KubernetesSession(Session):
+class KubernetesDriver(Driver):
     """One namespace of one cluster.
 
     Args:
@@ -70,8 +69,6 @@ class KubernetesSession(Session):
     """
 
     poll_interval = (0.1, 15.0)
-    # The API server was asked about the very pod: its answer needs no second opinion, only one against a mishap.
-    misses = 2
 
     def __init__(self, access: Access) -> None:
         self._cluster = Cluster(access)
@@ -79,19 +76,17 @@ class KubernetesSession(Session):
         self._records = Records(self._cluster)
         self._ending = Ending(self._cluster, self._pods, self._records)
         self._logs: dict[str, PodLog] = {}
-        self._ends: OrderedDict[str, JobStatus] = OrderedDict()
-        """How jobs ended, by the uid of their first pod: also when somebody clears the pod away."""
         self._unsettled: dict[str, float] = {}
         """Since when pods that were ended have been seen to run on, by their uid."""
         self._pace = Pace(_READS_A_SECOND, _READS_AT_ONCE)
         self._requests = asyncio.Semaphore(_AT_ONCE)
 
     async def submit(self, request: Request) -> JobHandle:
-        """See :meth:`Session.submit`."""
+        """See :meth:`Driver.submit`."""
         return await Submission(request, self._cluster, self._pods, self._records, self._ending).run()
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
-        """See :meth:`Session.find`."""
+        """See :meth:`Driver.find`."""
         found = await self._pods.of(keys)
         handles = {key: self._pods.handle(pods[0]) for key, pods in found.items() if is_submitted(pods)}
         missing = [key for key in keys if key not in found]
@@ -102,39 +97,47 @@ class KubernetesSession(Session):
 
     # Watching
 
-    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
-        """See :meth:`Session.poll`."""
+    async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
+        """See :meth:`Driver.look`."""
         if not handles:
             return {}
+        at = time.monotonic()
         known = jobs(await self._pods.look())
         missing = [handle.key for handle in handles if not _is_of(handle, known.get(handle.key))]
         if missing:
             known = {**known, **await self._pods.of(missing)}
-        statuses = await self._each(lambda handle: self._status(handle, known.get(handle.key)), handles)
-        await self._ending.sweep([pod for pods in known.values() for pod in pods])
-        return {handle.key: status for handle, status in zip(handles, statuses, strict=True)}
+        seen = await self._each(lambda handle: self._see(handle, known.get(handle.key), at), handles)
+        return {handle.key: each for handle, each in zip(handles, seen, strict=True)}
 
-    async def _status(self, handle: JobHandle, pods: list[JsonObject] | None) -> JobStatus:
+    async def _see(self, handle: JobHandle, pods: list[JsonObject] | None, at: float) -> Seen:
         if pods is None or not _is_of(handle, pods):
-            return await self._status_without_pods(handle)
+            return await self._see_record(handle, at)
         pods = await self._settled(pods)
         status = job_status(pods, time.time())
         if status.state is JobState.UNKNOWN:
-            status = await self._status_without_pods(handle, status)
-        if status.state is JobState.FAILED and (alive := [pod for pod in pods if not _is_leaving(pod)]):
+            return await self._see_record(handle, at, status.reason)
+        alive = [pod for pod in pods if not _is_leaving(pod)]
+        if status.state is JobState.FAILED and alive:
             # A pod that will never start, or the rest of a group: they would hold what others wait for.
             status = await self._with_events(status, alive)
-            await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
             if any(map(is_running, alive)):
-                return JobStatus(JobState.RUNNING, reason=status.reason)
-        elif status.state.is_final and (alive := [pod for pod in pods if container_end(pod) and not _is_leaving(pod)]):
-            # A sidecar that does not know that the job has ended.
-            await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
-        elif status.state in (JobState.PENDING, JobState.RUNNING):
+                return Seen(at, queue=Fact(status, partial=True))
+            waits = JobStatus(JobState.PENDING, reason=status.reason)
+            return Seen(at, queue=Fact(waits, stuck=status.failure or FailureKind.USER_ERROR, held=True))
+        if status.state in (JobState.PENDING, JobState.RUNNING):
             await self._introduce(pods)
-        if status.state.is_final:
-            self._remember(handle, status)
-        return status
+        # A sidecar that does not know that the job has ended.
+        return Seen(at, queue=Fact(status, leftover=status.state.is_final and any(map(container_end, alive))))
+
+    async def give_up(self, handle: JobHandle, status: JobStatus) -> None:
+        """See :meth:`Driver.give_up`."""
+        pods = (await self._pods.of([handle.key])).get(handle.key)
+        if alive := [pod for pod in pods or () if not _is_leaving(pod)]:
+            await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
+
+    async def sweep(self) -> None:
+        """See :meth:`Driver.sweep`."""
+        await self._ending.sweep(list((await self._pods.look()).values()))
 
     async def _with_events(self, status: JobStatus, pods: Sequence[JsonObject]) -> JobStatus:
         """Returns the status of a job that did not start with what only the events of its pods say."""
@@ -159,15 +162,14 @@ class KubernetesSession(Session):
             return pod
         return self._pods.note(settled(pod, int(end["exit_code"]) if end else _BY_SIGKILL))
 
-    async def _status_without_pods(self, handle: JobHandle, unknown: JobStatus | None = None) -> JobStatus:
-        if known := self._ends.get(handle.id):
-            return known
+    async def _see_record(self, handle: JobHandle, at: float, reason: str = "") -> Seen:
+        """Returns what is known of a job whose pods are not there, or not all of them."""
         secret = await self._records.find(handle.key)
         end = end_of(secret) if secret else None
         if end and handle.id in ("", end[0].id):
-            return end[1]
-        reason = f"there is no pod of the job in namespace {self._cluster.namespace}: somebody has deleted it"
-        return unknown or JobStatus(JobState.UNKNOWN, reason=reason)
+            return Seen(at, queue=Fact(end[1]))
+        gone = f"there is no pod of the job in namespace {self._cluster.namespace}: somebody has deleted it"
+        return Seen(at, note=reason or gone)
 
     async def _introduce(self, pods: Sequence[JsonObject]) -> None:
         """Tells the other pods of a group where the first one is."""
@@ -177,16 +179,10 @@ class KubernetesSession(Session):
                 if not annotation(pod, manifest.MASTER):
                     await self._ending.change(pod, {"metadata": {"annotations": {manifest.MASTER: address}}})
 
-    def _remember(self, handle: JobHandle, status: JobStatus) -> None:
-        if handle.id:
-            self._ends[handle.id] = status
-            while len(self._ends) > _ENDS_KEPT:
-                self._ends.popitem(last=False)
-
     # Reading
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
-        """See :meth:`Session.read`."""
+        """See :meth:`Driver.read`."""
         if not cursors:
             return []
         looked = await self._pods.look()
@@ -217,7 +213,7 @@ class KubernetesSession(Session):
     # Ending
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.cancel`."""
+        """See :meth:`Driver.cancel`."""
         found = await self._pods.of([handle.key for handle in handles])
         await self._each(lambda handle: self._cancel(handle, found.get(handle.key)), handles)
 
@@ -239,7 +235,7 @@ class KubernetesSession(Session):
         await self._ending.end(pods, self._pods.handle(pods[0]), status, notes)
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.remove`."""
+        """See :meth:`Driver.remove`."""
         found = await self._pods.of([handle.key for handle in handles])
         for handle in handles:
             for pod in await self._settled(found.get(handle.key, ())):
@@ -248,7 +244,7 @@ class KubernetesSession(Session):
         await self._each(lambda handle: self._ending.remove(handle.key, found.get(handle.key, ())), handles)
 
     async def survey(self) -> list[JobHandle]:
-        """See :meth:`Session.survey`."""
+        """See :meth:`Driver.survey`."""
         found = {key: await self._settled(pods) for key, pods in (await self._pods.all()).items()}
         handles = [self._pods.handle(pods[0]) for pods in found.values() if not all(map(is_over, pods))]
         for secret in await self._records.all():
@@ -258,7 +254,7 @@ class KubernetesSession(Session):
         return handles
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
-        """See :meth:`Session.labels`."""
+        """See :meth:`Driver.labels`."""
         keys = [handle.key for handle in handles]
         objects = {key: pods[0] for key, pods in (await self._pods.of(keys)).items()}
         missing = [key for key in keys if key not in objects]
@@ -273,7 +269,7 @@ class KubernetesSession(Session):
     # Collecting
 
     async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
-        """See :meth:`Session.rest`."""
+        """See :meth:`Driver.rest`."""
         pods = (await self._pods.of([handle.key])).get(handle.key)
         if pods is None or not _is_of(handle, pods):
             return first
@@ -300,14 +296,14 @@ class KubernetesSession(Session):
         return pod_status(pod, time.time())
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
-        """See :meth:`Session.collect`, and :meth:`Outputs.collect`."""
+        """See :meth:`Driver.collect`, and :meth:`Outputs.collect`."""
         pods = (await self._pods.of([handle.key])).get(handle.key)
         if pods is None or not _is_of(handle, pods):
             raise ExecutorError(f"the outputs of job {handle.key} are gone: somebody has deleted its pod")
         return await Outputs(self._cluster, self._pods).collect(pods, into, leave_out)
 
     async def release(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.release`."""
+        """See :meth:`Driver.release`."""
         for pods in (await self._pods.of([handle.key for handle in handles])).values():
             for pod in pods:
                 if is_running(pod):
@@ -315,7 +311,7 @@ class KubernetesSession(Session):
                         await release(self._cluster, name_of(pod), python_of(pod))
 
     async def close(self) -> None:
-        """See :meth:`Session.close`."""
+        """See :meth:`Driver.close`."""
         await self._pods.close()
         await self._cluster.close()
 

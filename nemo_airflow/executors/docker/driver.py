@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import tarfile
 import time
 from collections import OrderedDict
@@ -12,23 +11,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from nemo_airflow.exceptions import ExecutorError
-from nemo_airflow.executors.base import Chunk, Cursor, LeaveOut, Request, Session
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.docker import submission
 from nemo_airflow.executors.docker.api import Access, Docker, in_thread
 from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
-from nemo_airflow.executors.docker.status import end_status, seconds, state_of, stopped
-from nemo_airflow.executors.folder import parse_end, status_of_end
+from nemo_airflow.executors.docker.status import end_status, seconds, state_of
+from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.outputs import extract_outputs, file_of
 from nemo_airflow.executors.pace import Pace
+from nemo_airflow.executors.seen import Fact, Seen
 from nemo_airflow.executors.timed_log import TimedLog
 from nemo_airflow.job import JobHandle, JobState, JobStatus, JsonObject
 from nemo_airflow.runner import stream_tail
 
 _ALIVE = ("created", "running", "paused", "restarting", "removing")
-_LIMIT = 4 << 20
-"""Bytes of log to ask for; more only where that many were written within the slack of the times."""
-
 _KEPT = 10_000
 _ABANDONED = 3600.0
 """Seconds after which nobody will start a container that was only created."""
@@ -36,11 +33,10 @@ _ABANDONED = 3600.0
 _READS_A_SECOND, _READS_AT_ONCE = 50.0, 50
 """Of how many running containers the log is read, in turn: each takes a call of its own."""
 
-_SWEEP_EVERY = 600.0
 _SWEPT_AT_ONCE = 50
 
 
-class DockerSession(Session):
+class DockerDriver(Driver):
     """One Docker daemon.
 
     Args:
@@ -48,24 +44,19 @@ class DockerSession(Session):
     """
 
     poll_interval: ClassVar[tuple[float, float]] = (0.05, 15.0)
-    # The daemon was asked about the very container: its answer needs no second opinion, only one against a mishap.
-    misses: ClassVar[int] = 2
 
     def __init__(self, access: Access) -> None:
         self._docker = Docker(access)
         self._logs: OrderedDict[str, TimedLog] = OrderedDict()
-        self._ends: OrderedDict[tuple[str, str], JobStatus] = OrderedDict()
-        """How jobs ended, by key and id of their container: also when somebody clears it away."""
         self._read_at: dict[str, float] = {}
         self._pace = Pace(_READS_A_SECOND, _READS_AT_ONCE)
-        self._next_sweep = time.monotonic()
 
     async def submit(self, request: Request) -> JobHandle:
-        """See :meth:`Session.submit`."""
+        """See :meth:`Driver.submit`."""
         return self._handle(await in_thread(submission.submit, self._docker, request))
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
-        """See :meth:`Session.find`."""
+        """See :meth:`Driver.find`."""
         known = await self._inspected(keys)
         return {
             key: self._handle(container)
@@ -73,49 +64,38 @@ class DockerSession(Session):
             if container["State"]["Status"] != "created"
         }
 
-    async def poll(self, handles: Sequence[JobHandle]) -> dict[str, JobStatus]:
-        """See :meth:`Session.poll`."""
+    async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
+        """See :meth:`Driver.look`."""
+        at = time.monotonic()
         alive = {}
         if len(handles) > 1:
             for listed in await in_thread(self._docker.list, [KEY], _ALIVE):
                 alive[listed["Labels"][KEY], listed["Id"]] = listed["State"]
-        statuses = await asyncio.gather(*(self._status(handle, alive) for handle in handles))
-        await self._sweep()
-        return {handle.key: status for handle, status in zip(handles, statuses, strict=True)}
+        seen = await asyncio.gather(*(self._see(handle, at, alive) for handle in handles))
+        return {handle.key: each for handle, each in zip(handles, seen, strict=True)}
 
-    async def _status(self, handle: JobHandle, alive: Mapping[tuple[str, str], str]) -> JobStatus:
-        if known := self._ends.get((handle.key, handle.id)):
-            return known
+    async def _see(self, handle: JobHandle, at: float, alive: Mapping[tuple[str, str], str]) -> Seen:
         if state := state_of(alive.get((handle.key, handle.id), "")):
-            return JobStatus(state)
-        container = (await self._inspected([handle.key])).get(handle.key)
-        if container is None or (handle.id and container["Id"] != handle.id):
-            return self._unknown(handle)
-        if state := state_of(container["State"]["Status"]):
-            return JobStatus(state)
-        status = await in_thread(self._end, container)
-        self._ends[handle.key, container["Id"]] = status
-        if len(self._ends) > _KEPT:
-            self._ends.popitem(last=False)
-        return status
+            return Seen(at, queue=Fact(JobStatus(state)))
+        try:
+            container = (await self._inspected([handle.key])).get(handle.key)
+            if container is None or (handle.id and container["Id"] != handle.id):
+                return Seen(at, note=f"Docker at {self._docker.url} has no container {handle.key}")
+            if state := state_of(container["State"]["Status"]):
+                return Seen(at, queue=Fact(JobStatus(state)))
+            return await in_thread(self._see_end, container, at)
+        except BackendUnavailable:
+            raise
+        except ExecutorError as error:
+            return Seen(at, trouble=str(error))
 
-    def _unknown(self, handle: JobHandle) -> JobStatus:
-        return JobStatus(JobState.UNKNOWN, reason=f"Docker at {self._docker.url} has no container {handle.key}")
-
-    def _end(self, container: JsonObject) -> JobStatus:
-        """Returns how a job ended: by the runner's own mark, else by what the daemon saw."""
+    def _see_end(self, container: JsonObject, at: float) -> Seen:
         if container["State"]["ExitCode"] == 0:
-            return JobStatus(JobState.SUCCEEDED, 0)
-        mark = self._file(container, "end.json")
-        end = parse_end(mark) if mark else None
-        status = status_of_end(end) if end else None
-        if status is not None and status.state is not JobState.CANCELLED:
-            return status
+            return Seen(at, queue=Fact(JobStatus(JobState.SUCCEEDED, 0)))
+        text = self._file(container, "end.json")
         cancelled = self._file(container, "cancel") is not None
-        if status is not None:
-            return status if cancelled else stopped(status)
-        # Told to end before the runner listened.
-        return end_status(container, cancelled=cancelled)
+        end = Fact(end_status(container, cancelled=cancelled))
+        return Seen(at, queue=end, mark=parse_end(text) if text else None, cancelled_by_us=cancelled)
 
     def _file(self, container: JsonObject, name: str) -> bytes | None:
         with self._docker.archive(container["Id"], f"{FOLDER}/{name}") as pieces:
@@ -126,7 +106,7 @@ class DockerSession(Session):
                 return file.read() if file else None
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
-        """See :meth:`Session.read`."""
+        """See :meth:`Driver.read`."""
         due = self._due(cursors)
         chunks = await asyncio.gather(*(in_thread(self._read, cursor) for cursor in due))
         return [chunk for chunk in chunks if chunk.data]
@@ -136,7 +116,7 @@ class DockerSession(Session):
         ended: list[Cursor] = []
         running: list[Cursor] = []
         for cursor in cursors:
-            (ended if (cursor.handle.key, cursor.handle.id) in self._ends else running).append(cursor)
+            (ended if cursor.ended else running).append(cursor)
         running.sort(key=lambda cursor: self._read_at.get(cursor.handle.key, 0.0))
         running = running[: self._pace.take(len(running))]
         if len(self._read_at) > _KEPT:
@@ -153,14 +133,14 @@ class DockerSession(Session):
         self._logs[key] = log  # the last one used is the last to be forgotten
         if len(self._logs) > _KEPT:
             self._logs.popitem(last=False)
-        limit = _LIMIT
+        limit = cursor.limit
         while True:
             excerpt = self._docker.log(key, log.since(cursor.offset), limit)
             data = log.take(excerpt, cursor.offset)
             if data or len(excerpt) < limit:
                 break
             limit *= 4
-        if not data and not log.has_ended and (key, cursor.handle.id) in self._ends:
+        if not data and not log.has_ended and cursor.ended:
             data = self._kept(cursor)
         return Chunk(key, cursor.offset, data)
 
@@ -178,7 +158,7 @@ class DockerSession(Session):
         return whole[cursor.offset - min(files) :]
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.cancel`."""
+        """See :meth:`Driver.cancel`."""
         await asyncio.gather(*(in_thread(self._cancel, handle) for handle in handles))
 
     def _cancel(self, handle: JobHandle) -> None:
@@ -193,7 +173,7 @@ class DockerSession(Session):
         self._docker.signal(container["Id"], "SIGTERM")
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
-        """See :meth:`Session.collect`."""
+        """See :meth:`Driver.collect`."""
         return await in_thread(self._collect, handle, into, leave_out)
 
     def _collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None) -> list[Path]:
@@ -201,21 +181,21 @@ class DockerSession(Session):
             return [] if pieces is None else extract_outputs(file_of(pieces), into, leave_out)
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Session.remove`."""
+        """See :meth:`Driver.remove`."""
         for key, container in (await self._inspected([handle.key for handle in handles])).items():
             running = state_of(container["State"]["Status"]) is JobState.RUNNING
             if running or not await in_thread(self._docker.remove, container["Id"]):
                 raise ExecutorError(f"job {key} is still running: cancel it before it is removed")
 
     async def survey(self) -> list[JobHandle]:
-        """See :meth:`Session.survey`."""
+        """See :meth:`Driver.survey`."""
         listed = await in_thread(self._docker.list, [KEY], _ALIVE)
         # One that was created just now is about to be started by whoever created it.
         known = [c for c in listed if c["State"] != "created" or time.time() - c["Created"] > _ABANDONED]
         return [self._handle(c) for c in (await self._inspected([c["Labels"][KEY] for c in known])).values()]
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
-        """See :meth:`Session.labels`."""
+        """See :meth:`Driver.labels`."""
         known = await self._inspected([handle.key for handle in handles])
         return {
             key: {
@@ -227,7 +207,7 @@ class DockerSession(Session):
         }
 
     async def close(self) -> None:
-        """See :meth:`Session.close`."""
+        """See :meth:`Driver.close`."""
         await in_thread(self._docker.close)
 
     async def _inspected(self, keys: Sequence[str]) -> dict[str, JsonObject]:
@@ -243,15 +223,9 @@ class DockerSession(Session):
         key, begun = container["Config"]["Labels"][KEY], seconds(container["Created"])
         return JobHandle(key, DockerExecutor.kind, container["Id"], self._docker.url, begun)
 
-    async def _sweep(self) -> None:
-        """Removes containers that were kept for their time; at most once in ten minutes."""
-        if time.monotonic() < self._next_sweep:
-            return
-        self._next_sweep = time.monotonic() + _SWEEP_EVERY
-        try:
-            await in_thread(self._remove_old)
-        except ExecutorError as error:  # clearing up must not keep anybody from looking at their jobs
-            logging.getLogger(__name__).warning("old containers are not cleared away: %s", error)
+    async def sweep(self) -> None:
+        """See :meth:`Driver.sweep`."""
+        await in_thread(self._remove_old)
 
     def _remove_old(self) -> None:
         now = time.time()
