@@ -83,4 +83,4 @@ def _dump(value: Any) -> str:
     try:
         return json.dumps(value)
     except (RecursionError, TypeError, ValueError):
-        return f"a {type(value).__name__} that is nested too deeply to be kept"
+        return f"a {type(value).__name__} that is nested too deeply to be shown"

@@ -54,7 +54,7 @@ class KeptLog:
             self._in_tail += len(data)
         except OSError as error:
             self._broken = True
-            self._warn(f"the run's copy of the log ends here, the task's log goes on: {error}")
+            self._warn(f"the run's copy of the log ends here, but the task's log goes on: {error}")
 
     def close(self) -> None:
         """Puts the pieces together."""
@@ -67,7 +67,7 @@ class KeptLog:
                     _append(self.path, piece.read_bytes())
                     piece.unlink()
         except OSError as error:
-            self._warn(f"the run's copy of the log is incomplete, the task's log is not: {error}")
+            self._warn(f"the run's copy of the log is incomplete, but the task's log is complete: {error}")
 
 
 def _append(path: Path, data: bytes) -> None:

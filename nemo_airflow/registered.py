@@ -107,7 +107,9 @@ class Registered:
             found = factories.find_target(self.value, [self.value], path)
         if factories.is_config(found):
             if args or kwargs:
-                raise ConfigError(f"{self.name!r} is a config, which takes no arguments: change it by overrides", path)
+                raise ConfigError(
+                    f"{self.name!r} is a config, not a function, and takes no arguments: change it with overrides", path
+                )
             return copied(factories.own(found, self.value, path))
         if not callable(found):
             message = f"the recipe {self.name!r} ({self.value}) is {type(found).__name__}, not a config or a function"
@@ -138,7 +140,7 @@ def named_recipe(name: str) -> Any:
     from nemo_airflow.config.value_files import as_file
 
     if as_file(name) is not None or ":" in name:
-        raise ConfigError(f"{name!r} is no name of a recipe: give compose({name!r}, allow=[...]) in its place")
+        raise ConfigError(f"{name!r} is not the name of a recipe: give compose({name!r}, allow=[...]) instead")
     return _find(RECIPES, name, "recipe", ConfigError).config()
 
 
@@ -163,7 +165,7 @@ def named_executor(name: str) -> Executor:
         raise
     except Exception as error:  # the code of other people's modules
         text = " ".join(str(error).split())
-        raise ExecutorArgumentError(f"the executor {name!r} ({entry.value}) cannot be made: {text}") from error
+        raise ExecutorArgumentError(f"the executor {name!r} ({entry.value}) cannot be created: {text}") from error
     if not isinstance(found, Executor):
         raise ExecutorArgumentError(f"the executor {name!r} ({entry.value}) is {type(found).__name__}, not an Executor")
     return found

@@ -127,9 +127,9 @@ class StreamReader:
             items.append(self._warning(f"a record on the job's stream cannot be read: {raw[:80]!r}"))
             return
         if version != VERSION:
-            items.append(self._warning(f"a record of version {version!r} was passed over: update nemo-airflow"))
+            items.append(self._warning(f"a record of version {version!r} was skipped: update nemo-airflow"))
         elif not math.isfinite(timestamp):
-            items.append(self._warning(f"a record on the job's stream has no time: {raw[:80]!r}"))
+            items.append(self._warning(f"a record on the job's stream has no timestamp: {raw[:80]!r}"))
         elif kind == "clock":
             self._clock = timestamp
         else:

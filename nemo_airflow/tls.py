@@ -39,14 +39,14 @@ def client_context(verify: bool | str, certificate: str = "") -> ssl.SSLContext:
             context = httpx.create_ssl_context(verify=verify)
     except OSError as error:  # ssl's errors are of this class too
         raise SettingsError(
-            f"{where or 'the authority to trust'} is {str(verify)!r}, which is no file of certificates: {error}"
+            f"{where or 'the authority to trust'} is {str(verify)!r}, which is not a file of certificates: {error}"
         ) from error
     if certificate:
         try:
             context.load_cert_chain(certificate)
         except OSError as error:
             raise SettingsError(
-                f"the client certificate {certificate!r} is no PEM file with a certificate and its key: {error}"
+                f"the client certificate {certificate!r} is not a PEM file with a certificate and its key: {error}"
             ) from error
     return context
 

@@ -11,7 +11,7 @@ from nemo_airflow import __version__
 from nemo_airflow.exceptions import NemoAirflowError
 
 _EXECUTOR_HELP = (
-    "an executor by its registered name, as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that"
+    "an executor by its registered name, as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that YAML"
 )
 
 

@@ -33,7 +33,7 @@ def run(home: str, dags: str, port: int | None) -> int:
     """Runs the pipeline and the sweep, shows what came of them, and leaves no process behind."""
     if not Path(dags, "retrain_digits.py").exists():
         raise SettingsError(
-            f"there is no retrain_digits.py in {Path(dags).absolute()}: run it from the repository, or give --dags"
+            f"{Path(dags).absolute()} has no retrain_digits.py: run this command in the repository, or give --dags"
         )
     console = Console(width=min(120, Console().width) if os.isatty(1) else 120)
     server = AirflowServer(Path(home), Path(dags), port=port, env=_ENV)

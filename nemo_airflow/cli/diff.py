@@ -68,7 +68,7 @@ def run(old: str, new: str, *, svg: str, as_json: bool, where: Where) -> int:
     found = diff(before.plan, after.plan) if before.plan is not None and after.plan is not None else None
     if svg:
         if found is None:
-            raise ConfigError("--svg draws configs, and a folder has none: compare two configs or runs")
+            raise ConfigError("--svg draws configs, but a folder has none: compare two configs or runs")
         _write(svg, found.to_svg())
     sections: dict[str, Sequence[str] | None] = {"config": found.to_text().splitlines() if found is not None else None}
     if before.is_run or after.is_run:
@@ -121,7 +121,7 @@ def load_plan(name: str, overrides: Sequence[str] = (), where: Where = Where()) 
     if not is_run and (_is_code(name) or _is_composed(name, overrides, where.allow)):
         return plans.to_plan(composed(name, overrides, allow=where.allow), check=False)
     if overrides:
-        raise ConfigError(f"{name} is what was run: overrides are for code and files")
+        raise ConfigError(f"{name} is a config that was run and cannot be changed: overrides are for code and files")
     if is_run:
         from nemo_airflow.tracking.mlflow.recorded import recorded_run
 
@@ -136,7 +136,7 @@ def load_plan(name: str, overrides: Sequence[str] = (), where: Where = Where()) 
     if _DIGEST.fullmatch(name):
         return ConfigVersions().load(name)
     raise ConfigError(
-        f"{name!r} names no config: give pkg.mod:name, a .yaml or .json file, the digest of one, or run:ID of MLflow"
+        f"{name!r} is not a config: give pkg.mod:name, a .yaml or .json file, the digest of one, or run:ID of MLflow"
     )
 
 
@@ -163,7 +163,7 @@ def _side(name: str, where: Where) -> _Side:
         found = recorded_run(name.removeprefix(_RUN), where.tracking_uri, where.conn_id)
         unknown = "" if found.commit else f"{name} has no commit"
         if found.dirty and not found.patch:
-            unknown = f"{name} ran uncommitted changes that are too many to be recorded"
+            unknown = f"{name} ran uncommitted changes that were too large to be recorded"
         return _Side(
             found.plan,
             recorded_parts(found.commit, found.patch, found.parts),

@@ -52,7 +52,7 @@ def run(what: str, *, as_json: bool) -> int:
         SettingsError: There is no such list.
     """
     if what and what not in _GROUPS:
-        raise SettingsError(f"there is no list of {what!r}: give one of {', '.join(_GROUPS)}")
+        raise SettingsError(f"cannot list {what!r}: give one of {', '.join(_GROUPS)}")
     found = [listed for group in _GROUPS if what in ("", group) for listed in listing(group)]
     if as_json:
         print(json.dumps([dataclasses.asdict(listed) for listed in found], indent=2))

@@ -59,9 +59,9 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
         with errors_in(name):
             config = lay(ABSENT, name, origin)
     else:
-        known = f", of which there are {', '.join(sorted(recipes))}" if recipes else ""
+        known = f", one of {', '.join(sorted(recipes))}" if recipes else ""
         raise ConfigError(
-            f"{name!r} names no config: write pkg.mod:name, a file that ends with {', '.join(ENDINGS)}, "
+            f"{name!r} is not the name of a config: write pkg.mod:name, a file that ends with {', '.join(ENDINGS)}, "
             f"or the name of a recipe{known}; to see all of them, run: nemo-airflow list"
         )
     for layer in layers:
@@ -73,7 +73,7 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
         origin = dataclasses.replace(origin, allow=(*origin.allow, *own))
     config = change(config, overrides, origin)
     if not isinstance(config, (Config, Partial)):
-        raise ConfigError(f"{name} makes up a {type(config).__name__}, and no config: name a _target_")
+        raise ConfigError(f"{name} is a {type(config).__name__}, not a config: add a _target_")
     return config
 
 
@@ -86,7 +86,7 @@ def load_config(name: str) -> Any:
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise ConfigError(f"{name!r} names no config: write it as pkg.mod:name")
+        raise ConfigError(f"{name!r} is not the name of a config: write it as pkg.mod:name")
     _see_current_folder()
     try:
         found = load_code(name)

@@ -55,7 +55,7 @@ def load_executor(text: str) -> Executor:
     try:
         data = yaml.safe_load(text if is_text else Path(text).read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"no executor in {text!r}: {error.strerror}") from error
+        raise SettingsError(f"cannot read an executor from {text!r}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{text!r} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(data, Mapping) or "kind" not in data:

@@ -23,7 +23,9 @@ def store_at(url: str) -> SharedStore:
     """
     address = url or settings.store_url()
     if not address:
-        raise SettingsError("no store: give --store, or set NEMO_AIRFLOW_STORE to a folder, ssh://, s3:// ...")
+        raise SettingsError(
+            "no store is configured: give --store, or set NEMO_AIRFLOW_STORE to a folder, ssh://, s3:// ..."
+        )
     return open_store(address)
 
 
@@ -44,7 +46,7 @@ def put(url: str, folder: str) -> int:
     """Keeps the files of a folder, and prints their digest."""
     path = Path(folder)
     if not path.is_dir():
-        raise StoreError(f"{folder} is not a folder: give one whose files are to be kept")
+        raise StoreError(f"{folder} is not a folder: give the folder whose files to store")
     print(put_tree(store_at(url), path))
     return 0
 
@@ -54,7 +56,7 @@ def get(url: str, digest: str, folder: str) -> int:
     store = store_at(url)
     name = store.find(digest)
     if not name.startswith("trees/"):
-        raise StoreError(f"{name} is a package: jobs unpack it, and `get` is for outputs")
+        raise StoreError(f"{name} is a package, which only jobs unpack: `get` is for outputs")
     files = get_tree(store, name.removeprefix("trees/"), Path(folder))
     print(f"{len(files)} files in {folder}")
     return 0

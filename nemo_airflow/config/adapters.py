@@ -88,7 +88,7 @@ def _is_known(kind: type) -> bool:
 
 
 class _Place:
-    """A place in an annotation: lets in a config of the right result, and deferred values."""
+    """A place in an annotation: also accepts a config of the right result, and deferred values."""
 
     def __init__(self, annotation: Any, *, ours_first: bool) -> None:
         self._annotation = annotation
@@ -107,7 +107,7 @@ class _Place:
                 return value
         elif is_deferred(value):
             return value
-        raise PydanticCustomError("config", "neither a config that fits nor a value to come")
+        raise PydanticCustomError("config", "neither a matching config nor a deferred value")
 
     def _first(self, value: Any, handler: pydantic.ValidatorFunctionWrapHandler, info: pydantic.ValidationInfo) -> Any:
         kind = self._annotation
@@ -120,7 +120,7 @@ class _Place:
             return kind.__members__[value]
         out = handler(value)
         if type(value) is bool and type(out) in _NUMBERS:  # which pydantic makes of it
-            raise PydanticCustomError("type", "a bool is no number")
+            raise PydanticCustomError("type", "a bool is not a number")
         return out
 
 
@@ -138,7 +138,7 @@ class _Opening:
         self._above: list[Any] = []
 
     def open(self, annotation: Any) -> Any:
-        """Returns the opened annotation; ``Any`` where nothing can be said of the values."""
+        """Returns the opened annotation; ``Any`` where the values are not constrained."""
         if any(_same(annotation, above) for above in self._above):
             return _later(annotation, self._lenient)
         self._above.append(annotation)
@@ -151,7 +151,7 @@ class _Opening:
         if annotation is None or annotation is type(None):
             return self._place(type(None))
         if is_import_string(annotation):
-            return Any  # the job's own code imports what a text names, and not we
+            return Any  # the job's code imports what a text names; this process does not
         origin, args = typing.get_origin(annotation), typing.get_args(annotation)
         if isinstance(annotation, typing.TypeVar):
             constraints = _union(annotation.__constraints__) if annotation.__constraints__ else None
@@ -244,25 +244,25 @@ class _Opening:
         else:
             opened = self.open(inner)
         if typing.get_origin(bare(inner)) in UNIONS:
-            # Which of its members is meant by JSON matters to who reads JSON only.
+            # Which member JSON selects matters only to readers of JSON.
             notes = tuple(note for note in notes if getattr(note, "discriminator", None) is None)
         if not notes:
             return opened
         if typing.get_origin(opened) is Annotated and isinstance(opened.__metadata__[-1], _Place):
-            # The notes are for the values themselves, and so are put inside.
+            # The metadata describes the values themselves, so it goes inside.
             *own, _ = opened.__metadata__
             opened_value = noted(opened.__origin__, *own, *notes)
         else:
             opened_value = noted(opened, *notes)
         if _pydantics(opened_value) is None:
-            return opened  # a note that pydantic cannot use takes nothing from the rest
+            return opened  # metadata that pydantic cannot use does not disable the rest
         return Annotated[opened_value, _Place(inner, ours_first=True)]
 
     def _callable(self, annotation: Any, args: tuple[Any, ...]) -> Any:
         return self._place(annotation, _tested(lambda value: callable(value) and takes(value, args)))
 
     def _protocol(self, annotation: Any, names: frozenset[str]) -> Any:
-        # A config has any attribute, by name; so we are asked about it first.
+        # A config seems to have every attribute, so it is checked first.
         return self._place(
             annotation, _tested(lambda value: not isinstance(value, fdl.Buildable) and has_members(value, names))
         )
@@ -348,7 +348,7 @@ def _tested(test: Callable[[Any], bool]) -> Any:
 
 
 def _later(annotation: Any, lenient: bool) -> Any:
-    """Returns what asks for the adapter at each value: the annotation leads back to itself."""
+    """Returns a schema that looks up the adapter at each value, for an annotation that contains itself."""
 
     def validate(value: Any) -> Any:
         found = adapter(annotation, lenient=lenient)
@@ -384,7 +384,7 @@ def _unconverted(kind: type) -> Callable[[Any, pydantic.ValidatorFunctionWrapHan
 def _literal(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
     out = handler(value)
     if type(value) in (bool, int, float) and type(out) is not type(value):
-        raise PydanticCustomError("literal_error", "an equal number of another type")
+        raise PydanticCustomError("literal_error", "a number of another type")
     return out
 
 
@@ -396,7 +396,7 @@ def _elements(kind: type, is_mapping: bool, takes_text: bool) -> Callable[[Any, 
             return value
         if is_mapping:
             handler(dict(typing.cast(collections.abc.Mapping[Any, Any], value)))
-        elif isinstance(value, collections.abc.Collection):  # and no iterator, which looking at would use up
+        elif isinstance(value, collections.abc.Collection):  # and not an iterator, which checking would consume
             handler(value if type(value) is list else list(value))
         return value
 

@@ -1,4 +1,4 @@
-"""What may be imported here, besides what an author's own config names: ``$NEMO_AIRFLOW_ALLOW``, and code of one's own.
+"""What may be imported here besides the targets of a config: ``$NEMO_AIRFLOW_ALLOW``, and the user's own code.
 
 The rule itself is the job's: :func:`nemo_airflow.runner.plan.is_allowed`.
 """
@@ -43,7 +43,9 @@ def configured() -> tuple[str, ...]:
         first = entry.partition(".")[0]
         if entry.endswith(".") and (first in sys.stdlib_module_names or first == _OWN):
             whose = "of this package" if first == _OWN else "of Python's own modules"
-            raise SettingsError(f"${VARIABLE}: {entry!r} would permit too much: {whose} name single functions")
+            raise SettingsError(
+                f"${VARIABLE}: {entry!r} would permit too much: {whose} list single functions, as pkg.mod:name"
+            )
     return tuple(entries)
 
 
@@ -64,14 +66,14 @@ def allowed(allow: Iterable[str]) -> tuple[str, ...]:
 
 
 def load_code(name: str) -> Any:
-    """Imports what ``pkg.mod:name`` names on a command line, if it is code of one's own or permitted.
+    """Imports the object ``pkg.mod:name`` of a command line, if it is the user's own code or permitted.
 
-    Code of one's own is what Python finds neither in its own library nor among what is installed: in
+    The user's own code is neither in Python's library nor installed: it is in
     the current folder, or on ``$PYTHONPATH``.
 
     Raises:
-        TargetNotAllowedError: It is other code, or leads into other code; that was not imported.
-        PlanError: It is no such name.
+        TargetNotAllowedError: It is other code, or refers to other code; that was not imported.
+        PlanError: The name is not of this form.
         ImportError: There is no such module, or it cannot be imported.
         AttributeError: There is no such name in it.
     """
@@ -96,7 +98,7 @@ def load_code(name: str) -> Any:
 
 
 def own_packages(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns prefixes that permit the packages of those targets that are code of one's own; see :func:`load_code`."""
+    """Returns prefixes that permit the packages of the targets in the user's own code; see :func:`load_code`."""
     packages = dict.fromkeys(name.partition(":")[0].partition(".")[0] for name in names)
     return tuple(f"{package}." for package in packages if _is_own(package))
 
@@ -105,7 +107,7 @@ def _refusal(name: str, module: str) -> str:
     first = module.partition(".")[0]
     prefix = "" if first in sys.stdlib_module_names or first == _OWN else f" or {first + '.'!r}"
     return (
-        f"{name} is not allowed here: {module} is neither in the current folder nor on $PYTHONPATH; "
+        f"{name} is not allowed here: {module} is neither in the current folder nor on $PYTHONPATH; to import it, "
         f"add {name!r}{prefix} to ${VARIABLE}"
     )
 
@@ -124,7 +126,7 @@ def _is_own(module: str) -> bool:
     except (ImportError, ValueError, AttributeError):
         return False
     if spec is None:
-        return True  # there is none: what is missing is said by who imports it
+        return True  # the module is missing: the import reports it
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
     return bool(places) and not any(_is_installed(place) for place in places)
 

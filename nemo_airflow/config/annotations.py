@@ -1,4 +1,4 @@
-"""What an annotation says of a value and of what is below it, whatever is written around it."""
+"""What an annotation requires of a value and of the values below it, without qualifiers around it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUALIFIERS = (
     typing_extensions.NotRequired,
     typing_extensions.ReadOnly,
 )
-"""What is written around the type of a field and says nothing of its values."""
+"""Qualifiers around the type of a field that do not constrain its values."""
 
 UNPACK = (typing.Unpack, typing_extensions.Unpack)
 
@@ -50,13 +50,13 @@ CONVERTING = Converting()
 
 
 def noted(annotation: Any, *notes: Any) -> Any:
-    """Returns an annotation with notes, as ``Annotated`` writes it."""
+    """Returns an annotation with metadata, as ``Annotated`` writes it."""
     make: Any = Annotated
     return make[(annotation, *notes)] if notes else annotation
 
 
 def bare(annotation: Any) -> Any:
-    """Returns an annotation without qualifiers and notes, with new types and aliases resolved."""
+    """Returns an annotation without qualifiers and metadata, with new types and aliases resolved."""
     while True:
         origin = typing.get_origin(annotation)
         if origin is Annotated or origin in QUALIFIERS:
@@ -72,7 +72,7 @@ def bare(annotation: Any) -> Any:
 
 
 def plain(annotation: Any, value: Any) -> Any:
-    """Returns an annotation without what is around it, and the one member of a union that can hold the value."""
+    """Returns an annotation without qualifiers; of a union, the one member that can hold the value."""
     while True:
         annotation = bare(annotation)
         if typing.get_origin(annotation) not in UNIONS:
@@ -100,7 +100,7 @@ def element(annotation: Any, key: Any, container: Any) -> Any:
 
 
 def is_converting(annotation: Any) -> bool:
-    """Returns whether what has the annotation converts the values that it is given."""
+    """Returns whether a parameter with the annotation converts its values."""
     return typing.get_origin(annotation) is Annotated and CONVERTING in annotation.__metadata__
 
 
@@ -116,7 +116,7 @@ def _element(annotation: Any, key: Any) -> Any:
     if issubclass(origin, tuple):
         items, variadic = tuple_items(annotation)
         if not isinstance(key, int) or (variadic is not None and key > variadic and len(items) > variadic + 1):
-            return Any  # how far from the end it is, is not known here
+            return Any  # its distance from the end is not known here
         return items[min(key, variadic)] if variadic is not None else items[key] if key < len(items) else Any
     if issubclass(origin, collections.Counter):
         return int
@@ -207,7 +207,7 @@ def substituted(annotation: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def protocol_members(annotation: Any) -> frozenset[str] | None:
-    """Returns the names that a protocol asks for, or None for what is no protocol."""
+    """Returns the members that a protocol requires, or None for any other type."""
     kind = typing.get_origin(annotation) or annotation
     if not (isinstance(kind, type) and typing_extensions.is_protocol(kind)):
         return None
@@ -215,7 +215,7 @@ def protocol_members(annotation: Any) -> frozenset[str] | None:
 
 
 def has_members(value: Any, names: frozenset[str]) -> bool:
-    """Returns whether a value has all those attributes; what only asking it could tell counts as had."""
+    """Returns whether a value has all these attributes; one that only a call could reveal counts as present."""
     missing = object()
     for name in names:
         if inspect.getattr_static(value, name, missing) is not missing:

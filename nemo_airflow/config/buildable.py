@@ -1,4 +1,4 @@
-"""``Config`` and ``Partial``: Fiddle's, with every value checked when it is set."""
+"""``Config`` and ``Partial``: those of Fiddle, with each value checked when it is set."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for _file in (
 
 
 class _Checked:
-    """What ``Config`` and ``Partial`` add to Fiddle's."""
+    """What ``Config`` and ``Partial`` add to their Fiddle base classes."""
 
     def __init__(self, fn_or_cls: Any, /, *args: Any, **kwargs: Any) -> None:
         if isinstance(fn_or_cls, str):
@@ -142,7 +142,7 @@ class Partial(_Checked, Generic[T], fdl.Partial[T]):  # type: ignore[misc]  # Fi
 
 
 KINDS: Mapping[str, type] = {"config": Config, "partial": Partial, "arg_factory": fdl.ArgFactory}
-"""What a node of a plan becomes, by the kind that the job's builder gives it."""
+"""Class of the config that a plan's node becomes, by the node's kind."""
 
 
 def unchecked(
@@ -157,7 +157,7 @@ def unchecked(
         target: The function or class.
         arguments: By name, or by position for those without one.
         kind: ``Config``, ``Partial`` or Fiddle's ``ArgFactory``.
-        location: Who makes it, for its history; the code that calls us when None.
+        location: Who makes it, for its history; the calling code when None.
     """
     return blank(target, kind, location or caller()).filled(dict(arguments or {}))
 
@@ -185,7 +185,7 @@ class Blank:
         }
 
     def filled(self, arguments: dict[int | str, Any]) -> Any:
-        """Returns a config with these arguments, which it keeps as they are: who calls has checked them."""
+        """Returns a config with these arguments, unchanged and unchecked: the caller has checked them."""
         made: Any = object.__new__(self._kind)
         state = made.__dict__
         state.update(self._state)

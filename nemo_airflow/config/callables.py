@@ -1,4 +1,4 @@
-"""Whether a callable takes the call that an annotation describes."""
+"""Whether a callable accepts the call that an annotation describes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _CONCATENATE = (typing.Concatenate, typing_extensions.Concatenate)
 
 
 def takes(value: Any, args: tuple[Any, ...]) -> bool:
-    """Returns whether a callable can be called as ``Callable[...]`` says; where that cannot be known, it can.
+    """Returns whether a callable accepts the arguments of ``Callable[...]``; True where that cannot be known.
 
-    Only how many arguments it takes is looked at.
+    Only the number of arguments is checked.
 
     Args:
         value: A callable, or a partial.
@@ -27,7 +27,7 @@ def takes(value: Any, args: tuple[Any, ...]) -> bool:
     count = len(typing.get_args(args[0])) - 1 if is_open else len(args[0])
     if isinstance(value, fdl.Partial):
         partial = value
-        # What it has by name now may be taken away, and what it lacks set: too much stays too much.
+        # Named arguments of a partial may still be removed or set, so only too many positional ones count.
         value, is_open = value.__fn_or_cls__, True
         count += sum(isinstance(key, int) for key in partial.__arguments__)
     try:

@@ -28,12 +28,12 @@ from nemo_airflow.runner.override_writing import format_override
 from nemo_airflow.runner.similar import nearest
 
 REMOVED: Any = object()
-"""What is given by an override that removes what is at its path."""
+"""The value of an override that removes the value at its path."""
 
 
 @contextlib.contextmanager
 def syntax_errors(path: str) -> Iterator[None]:
-    """Raises the errors of the grammar as ours, with a caret below the place."""
+    """Converts errors of the grammar to ``OverrideError``, with a caret below the place."""
     try:
         yield
     except OverrideSyntaxError as error:
@@ -43,7 +43,7 @@ def syntax_errors(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def not_too_deep(path: str) -> Iterator[None]:
-    """Raises it as our error where a value nests so deep that Python gives up; configs themselves may."""
+    """Converts Python's recursion error for a value to ``OverrideError``; configs themselves may nest that deep."""
     try:
         yield
     except RecursionError:
@@ -86,7 +86,7 @@ class Change:
         return self.apply_at(root, "", Any, None, root)
 
     def apply_at(self, node: Any, path: str, annotation: Any, holder: Any, root: Any) -> Any:
-        """As :meth:`apply`, with the keys leading on from a node of the root.
+        """Like :meth:`apply`, for the keys below a node of the root.
 
         Args:
             node: The node.
@@ -100,7 +100,7 @@ class Change:
             return self._set(node, 0, path, annotation, holder)
 
     def _set(self, node: Any, number: int, path: str, annotation: Any, holder: Any) -> Any:
-        """Returns what takes the place of a node once the value is set in it."""
+        """Returns the replacement of a node after the value was set in it."""
         if number == len(self._keys):
             return self.new(node, annotation, path, holder)
         if is_dataclass_instance(node):
@@ -116,7 +116,7 @@ class Change:
         child = self._child(node, key, number, below, inner)
         new = self._set(child, number + 1, below, inner, node if isinstance(node, fdl.Buildable) else holder)
         if isinstance(node, fdl.Buildable):
-            # What a config below was changed in, its own history tells.
+            # A nested config records the change in its own history.
             if new is not node.__arguments__.get(key, REMOVED) or not isinstance(new, fdl.Buildable):
                 set_argument(node, key, new, self._location)
             return node
@@ -127,7 +127,7 @@ class Change:
         return rebuild(node, [new if name == key else value for name, value in pairs])
 
     def _is_resolved_later(self, recipe: Any, number: int) -> bool:
-        """Hands an override of what a recipe's factory returns to the recipe, and returns whether it was one."""
+        """Passes an override of the result of a recipe's factory to the recipe; returns whether it was one."""
         from nemo_airflow.config.job_values import JobValues
         from nemo_airflow.config.recipe import add_override, takes
 
@@ -143,7 +143,7 @@ class Change:
     def _without(self, node: Any, key: Any, path: str) -> Any:
         if isinstance(node, fdl.Buildable):
             if key not in node.__arguments__:
-                raise OverrideError(f"{path} was not set, so there is nothing to remove", self._path)
+                raise OverrideError(f"{path} is not set, so ~= cannot remove it", self._path)
             remove_argument(node, key, self._location)
             return node
         if isinstance(node, (list, dict)):
@@ -152,11 +152,11 @@ class Change:
         if type(node) is tuple:
             return tuple(item for index, item in enumerate(node) if index != key)
         raise OverrideError(
-            f"nothing can be removed from a {type(node).__name__}: set the whole value with =", self._path
+            f"~= cannot remove an item of a {type(node).__name__}: set the whole value with =", self._path
         )
 
     def _key(self, node: Any, number: int, path: str, annotation: Any) -> Any:
-        """Returns the key of a node that a part of the path means."""
+        """Returns the key of a node for one part of the path."""
         key = self._keys[number]
         if isinstance(node, fdl.Buildable):
             parameters = parameters_of(node.__fn_or_cls__)
@@ -170,7 +170,7 @@ class Change:
         if pairs is None:
             what = "None" if node is None else f"of type {type(node).__name__}"
             hint = self._as_whole(annotation, path, number) if node is None else ""
-            raise OverrideError(f"{path or 'the root'} is {what}, so there is nothing below it{hint}", self._path)
+            raise OverrideError(f"{path or 'the root'} is {what} and has nothing below it{hint}", self._path)
         names = [name for name, _ in pairs]
         if isinstance(node, (list, tuple)) and (position := _index(key)) is not None:
             if -len(names) <= position < len(names):
@@ -183,7 +183,7 @@ class Change:
         raise self._unknown(f"this {type(node).__name__} has no item", number, map(str, names), path, hint)
 
     def new(self, old: Any, annotation: Any, path: str, holder: Any) -> Any:
-        """Returns what takes the place of the value at the end of the path.
+        """Returns the new value for the end of the path.
 
         Args:
             old: That value, or the parameter's default; None where there is none.
@@ -204,7 +204,7 @@ class Change:
         plain = isinstance(self._given, (Items, Pairs)) and not holds_code(self._given)
         if self._override is None or not plain:
             return self._values.read(annotation, self._given, path, homes)
-        # A value as it was typed: as the grammar means it, else as a text that the annotation makes something of.
+        # A typed value: as the grammar reads it, otherwise as a text that the annotation converts.
         value = value_of(self._given)
         if checks.check(annotation, value) is None:
             return value
@@ -228,10 +228,10 @@ class Change:
         if number == len(self._keys) - 1:
             return None
         hint = self._as_whole(annotation, path, number + 1)
-        raise OverrideError(f"{path} has no value yet, so there is nothing below it{hint}", self._path)
+        raise OverrideError(f"{path} is not set, so nothing below it can be changed{hint}", self._path)
 
     def _as_whole(self, annotation: Any, path: str, number: int) -> str:
-        """Returns how the value at a path is written so that it has what is given, to be added to an error."""
+        """Returns a hint for an error: the value at a path written as a whole, with the given value in it."""
         if self._operator != "=" or self._given is REMOVED or not path:
             return ""
         text = self._override.raw if self._override is not None else value_text(self._given)
@@ -260,7 +260,7 @@ class Change:
 
 
 def alike(old: Any, new: Any, annotation: Any) -> Any:
-    """Returns a list as what it replaces, a tuple or set, where that fits: JSON has lists only."""
+    """Returns a list as the type that it replaces, a tuple or set, where that fits: JSON has only lists."""
     if isinstance(new, list) and type(old) in (tuple, set, frozenset):
         with contextlib.suppress(TypeError):
             converted = type(old)(new)
@@ -269,7 +269,7 @@ def alike(old: Any, new: Any, annotation: Any) -> Any:
 
 
 def beside(old: Any, holder: Any) -> list[Any]:
-    """Returns the functions and classes beside which a factory may stand that takes the place of a value."""
+    """Returns the functions and classes whose modules may define a factory for this value."""
     targets = []
     if isinstance(old, fdl.Buildable):
         targets.append(old.__fn_or_cls__)

@@ -1,4 +1,4 @@
-"""Values read as annotations want them: strict where one is set, lenient where it comes as text."""
+"""Converts values to annotations: strict for values set in code, lenient for values that come as text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def read_plain(annotation: Any, value: Any) -> Any:
-    """Returns a value that came as plain JSON types as the annotation wants it: a list as a tuple, a text as a Path.
+    """Returns a value of plain JSON types, converted to the annotation: a list to a tuple, a text to a Path.
 
     Numbers are never read from texts here.
 
@@ -53,7 +53,7 @@ def read_plain(annotation: Any, value: Any) -> Any:
 
 
 def read_value(annotation: Any, value: Any) -> Any:
-    """Returns a value of unknown origin (a rendered template, another task's output) as the annotation wants it.
+    """Returns a value of unknown origin (a rendered template, a task's output), converted to the annotation.
 
     Raises:
         MisfitError: It does not fit.
@@ -66,13 +66,13 @@ def read_value(annotation: Any, value: Any) -> Any:
         return read_text(annotation, value)
     except MisfitError as error:
         if value.startswith(("[", "{", "(")) and not _literals(value):
-            hint = ", the text of a value that cannot be read: use the other task's output itself, or '| tojson'"
+            hint = ", which was rendered as unreadable text: pass the task's output itself, or add '| tojson'"
             raise MisfitError(Misfit((), f"{error.misfit.message}{hint}")) from None
         raise
 
 
 def read_text(annotation: Any, text: str) -> Any:
-    """Returns a text as typed by hand as the annotation wants it: a literal (``3``, ``[1, 2]``) where that fits.
+    """Returns a text that a person typed, converted to the annotation: a literal (``3``, ``[1, 2]``) where that fits.
 
     Raises:
         MisfitError: It does not fit.
@@ -94,7 +94,7 @@ def read_text(annotation: Any, text: str) -> Any:
 
 
 def read_lenient(annotation: Any, value: Any) -> Any:
-    """Returns a value converted to the annotation where pydantic knows how, itself where it fits already.
+    """Returns a value converted to the annotation by pydantic; the value itself where it already fits.
 
     Raises:
         MisfitError: It does not fit.
@@ -117,7 +117,7 @@ def read_lenient(annotation: Any, value: Any) -> Any:
 
 
 def _from_plain(annotation: Any, value: Any) -> Any:
-    """Returns what JSON types stand for where an annotation wants other types, as far as that is plain."""
+    """Returns the value that JSON types represent for an annotation of other types, where that is unambiguous."""
     if isinstance(value, dict):
         pairs = {key: _from_plain(element(annotation, key, value), item) for key, item in value.items()}
         holder = class_of(plain(annotation, value))
@@ -133,7 +133,7 @@ def _from_plain(annotation: Any, value: Any) -> Any:
         return value
     members = typing.get_args(annotation) if typing.get_origin(annotation) in UNIONS else (annotation,)
     for member in members:
-        with contextlib.suppress(Exception):  # it is not of this member, or of a type that pydantic does not know
+        with contextlib.suppress(Exception):  # it does not match this member, or pydantic does not know the type
             if isinstance(member, type) and issubclass(member, enum.Enum):
                 named = member.__members__
                 return named[str(value)] if str(value) in named else member(value)
@@ -147,7 +147,7 @@ def _json_adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
 
 
 def json_schema(annotation: Any) -> dict[str, Any] | None:
-    """Returns the annotation's JSON schema, or None where it has none."""
+    """Returns the annotation's JSON schema, or None where there is none."""
     try:
         return pydantic.TypeAdapter(annotation, config=None).json_schema()
     except Exception:  # noqa: BLE001 - schemas of other people's types may raise anything
@@ -155,7 +155,7 @@ def json_schema(annotation: Any) -> dict[str, Any] | None:
 
 
 def _literals(text: str) -> Sequence[Any]:
-    """Returns what a text means as a literal, if anything, apart from the text itself."""
+    """Returns the literals that a text can mean, other than the text itself."""
     try:
         return [literal_from_text(text)]
     except ValueError:

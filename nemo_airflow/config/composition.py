@@ -30,7 +30,7 @@ from nemo_airflow.runner.override_nodes import Call, File
 from nemo_airflow.runner.override_syntax import parse_value
 
 _OPEN: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("open_layers", default=())
-"""Files and recipes that are being read, the innermost last: one among its own bases would never end."""
+"""Files and recipes being read, the innermost last; used to detect one that is among its own bases."""
 
 
 def compose(
@@ -57,7 +57,7 @@ def compose(
     Args:
         base: The first layer.
         layers: The others.
-        allow: What files and names may import: exact names, or prefixes that end with a dot. Registered recipes may.
+        allow: What files and names may import besides registered recipes: exact names, or prefixes that end with a dot.
         folder: What the paths of files are relative to; the folder of the file that calls when None.
         check: Whether to validate the result. What has templates or outputs of other tasks is left to the
             operator, which fills them in.
@@ -77,7 +77,7 @@ def compose(
         with errors_in(f"layer {number}{_shown(layer)}"):
             composed = lay(composed, layer, origin)
     if not isinstance(composed, fdl.Buildable):
-        raise ConfigError(f"the layers make up a {type(composed).__name__}, not a config: add a _target_")
+        raise ConfigError(f"the layers together are a {type(composed).__name__}, not a config: add a _target_")
     if check and not any(is_deferred(value) for _, value, _ in iter_nodes(composed)):
         validate(composed)
     return composed
@@ -108,20 +108,22 @@ def lay(root: Any, layer: Any, origin: Origin) -> Any:
 
 
 def apply_file(root: Any, file: File, origin: Origin) -> Any:
-    """Returns a config with what a file holds laid over it; see :func:`lay`."""
+    """Returns a config with the content of a file laid over it; see :func:`lay`."""
     with opened(file, origin) as inside:
         values = read_values(file.path, file.key, origin.folder)
         if not isinstance(values, Mapping):
-            raise OverrideError(f"{file.path} holds a {type(values).__name__}: a layer is a mapping of values")
+            raise OverrideError(
+                f"{file.path} contains a {type(values).__name__}, but a layer has to be a mapping of values"
+            )
         return _lay_values(root, values, inside, "the file's values")
 
 
 @contextlib.contextmanager
 def opened(file: File, origin: Origin) -> Iterator[Origin]:
-    """Yields where the changes in a file come from, while it is read; a file that is being read is refused.
+    """Yields the origin for the changes of a file while it is read; refuses a file that is already being read.
 
     Raises:
-        ConfigError: It is being read already, or no files may be.
+        ConfigError: The file is already being read, or this origin may not read files.
     """
     if origin.folder is None:
         raise OverrideError(origin.no_files(file.path))
@@ -131,7 +133,7 @@ def opened(file: File, origin: Origin) -> Iterator[Origin]:
 
 
 def expanded(values: Any, origin: Origin, path: str = "") -> Any:
-    """Returns values with each mapping that has a ``_base_`` laid over what that names."""
+    """Returns values with each mapping that has a ``_base_`` laid over that base."""
     if isinstance(values, Mapping):
         inner = {
             key: value if key == "_base_" else expanded(value, origin, join(path, key)) for key, value in values.items()
@@ -154,7 +156,7 @@ def load_named(text: str, origin: Origin) -> Any:
     try:
         node = parse_value(text)
     except OverrideSyntaxError as error:
-        raise ConfigError(f"{text!r} names no recipe: {error.message}") from None
+        raise ConfigError(f"{text!r} is not the name of a recipe: {error.message}") from None
     values = Values(origin, None)
     name = node.name if isinstance(node, Call) else text
     entry = registered(RECIPES).get(name)
@@ -200,7 +202,7 @@ def _bases(given: Any) -> Sequence[str]:
 
 
 def _are_overrides(values: Mapping[Any, Any], root: Any) -> bool:
-    """Returns whether the key ``overrides`` is a list of overrides, and no parameter of that name."""
+    """Returns whether the key ``overrides`` is a list of overrides rather than a parameter of that name."""
     given = values.get("overrides")
     if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
         return False
@@ -209,7 +211,7 @@ def _are_overrides(values: Mapping[Any, Any], root: Any) -> bool:
 
 def _begun(root: Any, what: str) -> Any:
     if root is ABSENT:
-        raise ConfigError(f"there is nothing yet that {what} could change: begin with a config, a file or a recipe")
+        raise ConfigError(f"there is no config yet for {what} to change: begin with a config, a file or a recipe")
     return root
 
 
@@ -226,7 +228,7 @@ def _once(key: str, cycle: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors_in(layer: str) -> Iterator[None]:
-    """Says in an error in which layer it is, the outermost first."""
+    """Adds the layers to an error, the outermost first."""
     try:
         yield
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""``autoconvert``: a plain function that returns an object, as one that returns its config."""
+"""``autoconvert``: turns a plain function that returns an object into one that returns its config."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def autoconvert(function: Callable[..., Any] | None = None, *, partial: bool = F
 
     A call of a class or function in it becomes a ``Config`` of that call, ``functools.partial`` a
     ``Partial``. What Python and its standard library offer is called at once, as are methods of
-    objects: they compute values. Loops, conditions and comprehensions stay what they are. ::
+    objects: they compute values. Loops, conditions and comprehensions are unchanged. ::
 
         @autoconvert
         def small(width: int = 64) -> Trainer:
@@ -33,14 +33,14 @@ def autoconvert(function: Callable[..., Any] | None = None, *, partial: bool = F
 
         small(32)  # Config(Trainer, model=Config(Model, hidden=64), lr=0.001)
 
-    In a job, a :class:`Recipe` of such a function needs nothing of ours in the image.
+    In a job, a :class:`Recipe` of such a function does not need nemo-airflow in the image.
 
     Args:
         function: A function written with ``def`` in a module; a decorator when None.
         partial: Whether the config is of a callable, to be called later: a ``Partial`` at the root.
 
     Raises:
-        ConfigError: It is no such function.
+        ConfigError: It is not a function written with ``def``.
     """
     if function is None:
         return lambda decorated: autoconvert(decorated, partial=partial)

@@ -1,4 +1,4 @@
-"""Makes a config of a plan's nodes, importing what an allow-list permits."""
+"""Makes a config from a plan's nodes, importing only targets that an allow-list permits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def decode(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
     """Returns the config that a plan describes.
 
     Raises:
-        runner.PlanError: The plan is not valid, or names what is not permitted.
-        runner.TargetNotFound: A target is not there.
+        runner.PlanError: The plan is not valid, or names a target that is not permitted.
+        runner.TargetNotFound: A target does not exist.
         ConfigError: An argument is unknown, or does not fit.
     """
     return _ConfigBuilder(allow).build(plan)
 
 
 class _Known(NamedTuple):
-    """What is known of a target, for all of its configs in a plan.
+    """Facts about a target that all of its configs in a plan share.
 
     Attributes:
         target: The function or class.
@@ -48,11 +48,11 @@ class _ConfigBuilder(runner.Builder):
     def __init__(self, allow: Iterable[str]) -> None:
         super().__init__(allow)
         self._location = caller()
-        # By the id of a target, as not all can be hashed. What is known has the target, so that no id comes twice.
+        # By the id of a target, since not all can be hashed; each entry keeps its target alive, so ids are not reused.
         self._known: dict[tuple[str, int], _Known] = {}
 
     def call(self, kind: str, target: Any, args: Sequence[Any], kwargs: dict[Any, Any], path: Path) -> Any:
-        """Makes a config where the job would make the call."""
+        """Makes a config in place of the call that the job would make."""
         known = self._known.get((kind, id(target))) or self._learn(kind, target)
         first = self._positional(known, args, path) if args else None
         fitting = known.fitting

@@ -1,6 +1,6 @@
-"""What two configs differ in, by dotted path: of configs, or of plans without importing what they name.
+"""The differences of two configs or plans, by dotted path. Plans are compared without importing their targets.
 
-Plans hold the defaults too, so a value that only became explicit is no change. What is shared is
+Plans include defaults, so a value that only became explicit is not a change. Shared values are
 compared once. Items of a list are matched by what they are, so that one more in front is one
 addition. The time is linear in the size of both, but for sorting what moved.
 """
@@ -65,7 +65,7 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class ConfigDiff:
-    """What two configs differ in. False when there is nothing.
+    """The differences of two configs. False when there are none.
 
     Attributes:
         changes: In the order of the new config.
@@ -81,7 +81,7 @@ class ConfigDiff:
         return bool(self.changes)
 
     def to_text(self) -> str:
-        """Returns one line a change and a last one that counts them; empty when there is none."""
+        """Returns one line for each change, and a last one that counts them; empty when there are none."""
         if not self.changes:
             return ""
         counts: collections.Counter[str] = collections.Counter(change.kind for change in self.changes)
@@ -102,14 +102,14 @@ class ConfigDiff:
 
 
 def diff(old: Any, new: Any) -> ConfigDiff:
-    """Returns what two configs differ in.
+    """Returns the differences of two configs.
 
     Args:
         old: A config, or a plan, which is read without importing anything.
         new: The same.
 
     Raises:
-        ConfigError: One of them cannot be written as a plan, or is none.
+        ConfigError: One of them is not a plan and cannot be written as one.
     """
     return _Comparison(outline.of(old), outline.of(new)).run()
 
@@ -150,7 +150,7 @@ class _Comparison:
         if old.is_shared or new.is_shared:
             self._pairs.append((old, new, path))
             if id(old) in self._seen[0] and id(new) in self._seen[1]:
-                # Both were compared at their first places. If not with each other, this place now shares another value.
+                # Both were compared at their first places. If not with each other, this place shares another value now.
                 if not is_same and (id(old), id(new)) not in self._matched:
                     self._add("changed", path, parent, f"same as {old.path}", f"same as {new.path}")
                 return
@@ -193,7 +193,7 @@ class _Comparison:
         return lambda: self._compare(old, new, path, parent)
 
     def _match_items(self, old: Node, new: Node, path: str) -> None:
-        """Matches the items of two lists: equal ones first, then those left over in their order."""
+        """Matches the items of two lists: equal ones first, then the remaining ones in order."""
         before, after = [child for _, child in old.edges], [child for _, child in new.edges]
         is_ordered = new.form in ("list", "tuple")
         places = _match(list(map(self._number, before)), list(map(self._number, after)))
@@ -202,7 +202,7 @@ class _Comparison:
         if not is_ordered:
             pass
         elif len(before) == len(after):
-            # Nothing came or went: what is at the same place belongs together.
+            # Nothing was added or removed: items at the same place belong together.
             for index, place in enumerate(places):
                 if place is None and index in free:
                     free.remove(index)

@@ -1,4 +1,4 @@
-"""What is written of parameters: in docstrings (Google, NumPy, Sphinx) and at the fields themselves."""
+"""Descriptions of parameters, from docstrings (Google, NumPy, Sphinx) and from the fields themselves."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SPHINX = re.compile(r"^:param(?:eter)?\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)$")
 
 
 def parameter_help(target: Any) -> Mapping[str, str]:
-    """Returns what is said of each parameter of a function or class.
+    """Returns the description of each parameter of a function or class.
 
-    That is what the docstrings of a function, or of a class and its constructor, say; and for what
-    they leave out, the text below a field, ``Field(description=...)`` and ``Annotated[..., Doc(...)]``.
+    Descriptions come from the docstrings of a function, or of a class and its constructor; for parameters that
+    these leave out, from the text below a field, ``Field(description=...)`` and ``Annotated[..., Doc(...)]``.
     """
     return {**_at_fields(target), **_in_docstrings(target)}
 
@@ -45,7 +45,7 @@ def _at_fields(target: Any) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=1024)
 def _below_fields(kind: type) -> Mapping[str, str]:
-    """Returns the texts that stand by themselves below the fields in the body of a class."""
+    """Returns the strings below the fields in the body of a class."""
     if not vars(kind).get("__annotations__"):
         return {}
     try:

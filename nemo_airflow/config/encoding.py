@@ -53,7 +53,7 @@ def encode(config: Any, *, defaults: bool) -> Any:
 
 @dataclasses.dataclass(slots=True)
 class _First:
-    """Where a value was written that may be in other places too."""
+    """Where a value was first written; it may be shared with other places."""
 
     value: Any
     inside: Any
@@ -63,10 +63,10 @@ class _First:
 
 
 class _Encoding:
-    """Writes each value into the place that its holder keeps for it, parents first.
+    """Writes each value into the place that its parent keeps for it, parents first.
 
     Args:
-        layouts: What is known of targets already, by their ``id``.
+        layouts: Layouts of targets already seen, by their ``id``.
         defaults: Whether to write the defaults of parameters that are not set.
     """
 
@@ -110,7 +110,7 @@ class _Encoding:
         if is_inline or isinstance(value, (list, dict, set)):
             if (first := self._first.get(id(value))) is not None:
                 if id(value) in self._open:
-                    raise PlanError("the value holds itself", path_text(path))
+                    raise PlanError("the value contains itself", path_text(path))
                 first.others.append({"_same_": ""})
                 return first.others[-1]
             self._first[id(value)] = _First(value, inside, key, is_inline)
@@ -125,7 +125,7 @@ class _Encoding:
         return self._dict(value, path) if isinstance(value, dict) else self._items(value, path)
 
     def _later(self, pairs: Iterable[tuple[Any, Any]], inside: Any, path: Path) -> None:
-        """Has values written into a holder, under their keys, in that order."""
+        """Schedules values to be written into a parent, under their keys, in that order."""
         self._stack.extend([(value, inside, key, (path, key)) for key, value in pairs][::-1])
 
     def _count(self, value: tuple[Any, ...], path: Path) -> None:
@@ -135,12 +135,12 @@ class _Encoding:
             self._repeats += 1
         if self._repeats > _MOST_REPEATS:
             raise PlanError(
-                "too many tuples in several places, each of which a plan repeats: use lists, which it shares",
+                "too many shared tuples: a plan writes a tuple again at each place; use lists, which it shares",
                 path_text(path),
             )
 
     def _name_shared(self) -> None:
-        """Numbers what is in several places, in the order of the parameters."""
+        """Numbers shared values, in the order of the parameters."""
         number = 0
         for first in self._first.values():
             if not first.others:
@@ -166,8 +166,8 @@ class _Encoding:
         elif isinstance(config, fdl.Partial):
             node["_partial_"] = True
         given = config.__arguments__
-        # A factory has its own defaults at hand; what a recipe resolved to is recorded with all of them.
-        # The job's own record class knows none.
+        # A factory knows its own defaults, and a resolved recipe is recorded with all of them.
+        # The record class of a job has none.
         written = (
             self._written_defaults(layout, given) if (self._defaults and overrides is None) or layout.is_record else {}
         )
@@ -182,7 +182,9 @@ class _Encoding:
             if key in places:
                 continue
             if is_reserved(key):
-                message = f"a parameter of {short_name(config.__fn_or_cls__)} has a name that plans reserve"
+                message = (
+                    f"a parameter of {short_name(config.__fn_or_cls__)} has a name that is reserved in plans: rename it"
+                )
                 raise PlanError(message, path_text((path, key)))
             node[str(key)] = None
             places[key] = (node, str(key))
@@ -193,7 +195,7 @@ class _Encoding:
         return node
 
     def _written_defaults(self, layout: _Layout, given: Any) -> dict[Any, Any]:
-        """Returns the nodes of what is not given and has a default that a plan should and can hold."""
+        """Returns the nodes of defaults for arguments that are not given, where a plan should and can hold them."""
         nodes: dict[Any, Any] = {}
         for key, parameter in layout.keys.items():
             if key in given:
@@ -212,7 +214,7 @@ class _Encoding:
         if default is NO_DEFAULT or isinstance(default, _FUNCTIONS):
             return _NONE  # a job may have another version of a library, with its default elsewhere
         try:
-            # By itself: that two parameters have the same default object makes them share nothing.
+            # Encoded separately: two parameters with the same default object do not share it.
             return _Encoding(self._layouts, defaults=True).root(default)
         except ConfigError:
             return _NONE
@@ -229,7 +231,7 @@ class _Encoding:
         pairs = children(value) or ()
         for name, _ in pairs:
             if is_reserved(name):
-                message = f"a field of {short_name(kind)} has a name that plans reserve"
+                message = f"a field of {short_name(kind)} has a name that is reserved in plans: rename it"
                 raise PlanError(message, path_text((path, name)))
             node[name] = None
         self._later(pairs, node, path)
@@ -286,10 +288,10 @@ class _Layout:
         }
         self._has_positions = _ONLY_BY_POSITION in kinds
         self.constants: dict[Any, Any] = {}
-        """Nodes of defaults that can be in several plans, ``_NONE`` for what no plan holds."""
+        """Cached nodes of defaults, reused between plans; ``_NONE`` for a default that a plan cannot hold."""
 
     def positional(self, given: Any, written: Sequence[Any], path: Path) -> list[Any]:
-        """Returns the keys of those arguments that have to be given by position, in order."""
+        """Returns the keys of the arguments that have to be positional, in order."""
         extra = sorted(key for key in given if isinstance(key, int) and key >= self._star)
         if not extra and not self._has_positions:
             return []
@@ -304,7 +306,7 @@ class _Layout:
             keys.pop()
         for key in keys:
             if key not in written:
-                message = "an argument after it is given by position, so it has to be given too"
+                message = "it is not set, but a later positional argument is: set it too"
                 raise PlanError(message, path_text((path, key)))
         return keys
 
@@ -321,7 +323,7 @@ _NONE = _Nothing()
 
 
 def _scalar(value: Any, path: Path) -> Any:
-    """Returns the node of a value that holds no others, or ``_NONE``."""
+    """Returns the node of a value without values below it, or ``_NONE``."""
     if value is None or value is True or value is False:
         return value
     if type(value) is int and -_LARGEST < value < _LARGEST:
@@ -369,7 +371,9 @@ def _name(target: Any, path: Path) -> str:
 
 def _member(value: enum.Enum, path: Path) -> str:
     if value.name not in type(value).__members__:
-        raise PlanError("a combination of flags has no name for a plan: pass its members in a list", path_text(path))
+        raise PlanError(
+            "a combination of flags has no name that a plan can hold: pass its members in a list", path_text(path)
+        )
     return str(value.name)
 
 
@@ -377,5 +381,5 @@ def _refusal(value: Any) -> str:
     kind = type(value)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if is_deferred(value):
-        return f"this {name} was not replaced by a value"
+        return f"this {name} was not rendered into a value: give the config to an operator"
     return f"a plan cannot hold a value of type {name}: use Config({kind.__name__}, ...), or plain values"

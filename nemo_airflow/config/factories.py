@@ -1,4 +1,4 @@
-"""Configs of functions and classes by name, as overrides, files and mappings name them, under an allow-list."""
+"""Makes configs of functions and classes that overrides, files and mappings name, under an allow-list."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from nemo_airflow.runner.plan import is_allowed, resolve
 from nemo_airflow.runner.similar import nearest
 
 Fit = Callable[[Any, Any, str, Any], Any]
-"""Returns an argument as its annotation wants it: called with annotation, argument, path, and the target."""
+"""Converts an argument to its annotation; called with annotation, argument, path and target."""
 
 _CONFIG_CLASSES = frozenset(("Config", "Partial", "Recipe", "ArgFactory", "Buildable"))
 _CONFIG_PACKAGES = ("nemo_airflow.", "fiddle.", "nemo_run.")
-"""What a factory returns by its annotation, where it was read from its source."""
+"""Annotated results of factories that were read from their source and return configs."""
 
 
 def find_target(name: str, allow: Iterable[str], path: str = "", beside: Sequence[Any] = ()) -> Any:
-    """Returns the function or class of a name; read from its source where libraries that it needs are not here.
+    """Returns the function or class of a name; reads its source where its libraries are not installed here.
 
     Args:
         name: ``pkg.mod:name``, or with dots only, as in YAML files.
         allow: What may be imported.
         path: Where it is named, for errors.
-        beside: Functions and classes for one of whose arguments it is. Where one of them was read from a source, it
-            is read as well, from the same folder first.
+        beside: Functions and classes that take it as an argument. Where one of them was read from a source, it
+            is also read, from the same folder first.
 
     Raises:
         TargetNotAllowedError: It is not permitted; nothing was imported.
-        TargetNotImportableError: It is not there, or cannot be imported.
-        PlanError: It is no such name.
+        TargetNotImportableError: It does not exist, or cannot be imported.
+        PlanError: The name is not of this form.
     """
     from nemo_airflow.config.source import target_from_source
     from nemo_airflow.config.yaml_text import name_from_dotted
@@ -78,17 +78,17 @@ def find_target(name: str, allow: Iterable[str], path: str = "", beside: Sequenc
 
 
 def find_value(name: str, allow: Iterable[str]) -> Any:
-    """Returns what a name is: a function or class as :func:`find_target`, or a config that a module holds.
+    """Returns the object of a name: a function or class as :func:`find_target`, or a config in a module.
 
     Raises:
-        ConfigError: It is not permitted, or not there.
+        ConfigError: It is not permitted, or does not exist.
     """
     from nemo_airflow.config.yaml_text import name_from_dotted
 
     full = name_from_dotted(name)
     allowed = tuple(allow)
     if is_allowed(full, allowed):
-        # A config is defined nowhere but where it stands; for a function or class, that counts too.
+        # A config has no other definition than the named place, so that place is checked.
         found = find_target(full, [full])
         if is_config(found):
             return found
@@ -101,7 +101,7 @@ def _from_source(name: str, missing: ModuleNotFoundError, path: str) -> Any:
     try:
         return target_from_source(name)
     except TargetNotImportableError as error:
-        message = f"{name} cannot be imported: {missing}; nor read from its source: {error.message}"
+        message = f"{name} can neither be imported ({missing}) nor read from its source ({error.message})"
         raise TargetNotImportableError(message, path) from error
 
 
@@ -115,16 +115,16 @@ def call(
     kind: str = "config",
     is_factory: bool = False,
 ) -> Any:
-    """Returns the config of a call of a target; where that is a factory of configs, what it returned.
+    """Returns the config of a call of a target; for a factory of configs, calls it and returns its config.
 
     Args:
         target: The target.
         args: The positional arguments.
         kwargs: The named arguments.
-        fit: Makes an argument what its annotation wants.
+        fit: Converts an argument to its annotation.
         path: Where it is named, for errors.
         kind: ``config``, ``partial`` or ``arg_factory``.
-        is_factory: Whether it is known to return configs, though its annotation may not say so.
+        is_factory: Whether it is known to return configs, whatever its annotation is.
 
     Raises:
         ConfigError: The arguments do not fit, or the factory failed.
@@ -139,13 +139,13 @@ def call(
         from nemo_airflow.config.recipe import Recipe
 
         if any(isinstance(key, int) for key in arguments):
-            raise OverrideError(f"{source} is called in the job, by names only: name its arguments", path)
+            raise OverrideError(f"{source} is called in the job and takes named arguments only: write name=value", path)
         return Recipe(source, **{str(key): value for key, value in arguments.items()})
     return called(target, arguments, path)
 
 
 def called(factory: Callable[..., Any], arguments: Mapping[int | str, Any], path: str = "") -> Any:
-    """Returns the config that a factory returns, called here.
+    """Calls a factory here and returns its config.
 
     Raises:
         ConfigError: It failed, or returned something else.
@@ -168,17 +168,17 @@ def is_config(value: Any) -> bool:
 
 
 def as_given(annotation: Any, given: Any, path: str, target: Any) -> Any:
-    """Returns an argument as it is, checked: a :data:`Fit` for what comes from code."""
+    """Checks an argument and returns it unchanged: the :data:`Fit` for values from code."""
     from nemo_airflow.config.leaves import fitted
 
     return fitted(annotation, given, path)
 
 
 def own(value: Any, what: str, path: str = "") -> Any:
-    """Returns a config as one of our own, where it is Fiddle's or of a library built on it.
+    """Returns a config as this project's class, also one of Fiddle or of a library built on Fiddle.
 
     Raises:
-        ConfigError: It is no config.
+        ConfigError: It is not a config.
     """
     if isinstance(value, (Config, Partial)):
         return value
@@ -189,7 +189,7 @@ def own(value: Any, what: str, path: str = "") -> Any:
 
 
 def join_paths(path: str, below: str) -> str:
-    """Returns a path with another one below it."""
+    """Returns a path joined with another one below it."""
     if not path or not below:
         return path or below
     return f"{path}{below}" if below.startswith("[") else f"{path}.{below}"
@@ -216,10 +216,10 @@ def _is_config_class(kind: Any) -> bool:
 
 
 def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fit: Fit, path: str) -> dict[int | str, Any]:
-    """Returns the arguments of a call by parameter, each as its annotation wants it; see :func:`call`.
+    """Returns the arguments of a call by parameter, each converted to its annotation; see :func:`call`.
 
     Raises:
-        ConfigError: The target takes no such arguments.
+        ConfigError: The target does not take these arguments.
     """
     target = getattr(target, "__record__", None) or target  # a config class has its fields as parameters
     parameters = parameters_of(target)
@@ -240,27 +240,25 @@ def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fit: Fit,
 
 
 def name_beside(name: str, homes: Iterable[Any], allow: Sequence[str]) -> str:
-    """Returns the full name of a function or class that stands beside others, or an empty text.
+    """Returns the full name of a function or class in the modules of others, or an empty text.
 
-    Nothing is imported: the modules of what a config holds are here, or are read from their source.
+    Nothing is imported: the modules of a config's targets are already imported, or are read from source.
 
     Args:
         name: Its plain name.
-        homes: The functions and classes beside which it may stand, in order.
-        allow: What is permitted; of several, one that is permitted is taken.
+        homes: The functions and classes whose modules are searched, in order.
+        allow: What is permitted; of several matches, a permitted one is chosen.
     """
     found = [f"{module}:{name}" for module, folder in _modules(homes) if name in _names_in(module, folder)]
     return next((full for full in found if is_allowed(full, allow)), found[0] if found else "")
 
 
 def unknown_factory(name: str, registered: Iterable[str], homes: Iterable[Any], allow: Sequence[str]) -> str:
-    """Returns what is wrong with a name that is neither registered nor stands beside anything."""
+    """Returns the error message for a name that is neither registered nor in the modules of the config."""
     listed = list(registered)
     for module, folder in _modules(homes):
         listed += [other for other in _names_in(module, folder) if is_allowed(f"{module}:{other}", allow)]
-    return (
-        f"no recipe {name!r} is registered, and nothing of that name stands beside what is there{_near(name, listed)}"
-    )
+    return f"no recipe {name!r} is registered, and the modules of the config have no such name{_near(name, listed)}"
 
 
 def _near(name: str, listed: Sequence[str]) -> str:

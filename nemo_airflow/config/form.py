@@ -1,4 +1,4 @@
-"""A config as the fields of a form: one for each value that a person may change."""
+"""Turns a config into form fields, one for each value that a person may change."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class FormField:
     """One field of a form.
 
     Attributes:
-        default: The value to begin with, as plain JSON types; None also when ``required``.
+        default: The initial value, as plain JSON types; None also when ``required``.
         schema: JSON schema of what may be entered, restricted to what Airflow's trigger form shows.
         title: The parameter's name.
         section: Dotted path of the config that has the parameter; empty for the root.
-        description: What the target's docstring says of it, or empty.
-        required: Whether there is no value to begin with.
+        description: The description in the target's docstring, or empty.
+        required: Whether there is no initial value.
     """
 
     default: Any
@@ -69,7 +69,7 @@ class FormField:
 
 
 def form_fields(config: Any, prefix: str = "") -> dict[str, FormField]:
-    """Returns the fields of a config by dotted name, those of its parameters' defaults among them.
+    """Returns the fields of a config by dotted name, including parameters left at their defaults.
 
     Left out are values that come from elsewhere (templates, outputs of other tasks), those that a
     form cannot show (functions, dicts with other than plain values ...), and what is shared, at
@@ -125,7 +125,7 @@ class _Form:
         for name in parameters.names:
             parameter = parameters.by_name[name]
             value = _value(config, parameter)
-            # What is not known and not asked for either, as of a factory that is no plain container, has no field.
+            # A default that is unknown and not required, such as that of an arbitrary factory, has no field.
             if value is not NO_DEFAULT or parameter.is_required:
                 named[name] = value
         named.update((key, value) for key, value in config.__arguments__.items() if isinstance(key, str))
@@ -178,7 +178,7 @@ def _schema(annotation: Any, value: Any) -> dict[str, Any] | None:
     if schema is None:
         return None
     if schema.get("format") == "date-time" and isinstance(value, datetime.datetime) and value.tzinfo is None:
-        del schema["format"]  # which wants a time zone
+        del schema["format"]  # JSON schema's date-time requires a time zone
     if _has_several_lines(value):
         if schema.get("type") == "array":
             return None  # the form has a line for each item
@@ -214,7 +214,7 @@ def _of_enum(kind: type[enum.Enum]) -> dict[str, Any]:
 
 
 def _of_several(annotation: Any) -> dict[str, Any] | None:
-    """Returns the schema of a list of some of a few texts, which the form shows as a choice of several."""
+    """Returns the schema of a list of texts from a fixed set, which the form shows as a multiple choice."""
     members = [member for member in _members(annotation) if member is not type(None)]
     kind = bare(members[0]) if len(members) == 1 else None
     origin, args = typing.get_origin(kind), typing.get_args(kind)

@@ -1,4 +1,4 @@
-"""Configs, containers and dataclass instances as one graph: what is below a value, and its copy with other values."""
+"""Configs, containers and dataclass instances as one graph: lists a value's children and copies it with others."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _RENDERED: ContextVar[bool] = ContextVar("nemo_airflow_templates_rendered", defa
 
 
 def is_template(value: Any) -> bool:
-    """Returns whether a value is written as a Jinja template: a text that has ``{{`` or ``{%``."""
+    """Returns whether a value is a Jinja template: a text that contains ``{{`` or ``{%``."""
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
 def is_deferred(value: Any) -> bool:
     """Returns whether a value is deferred: a template that was not rendered, or the output of another task.
 
-    Outputs of tasks are known by what they can do, so that Airflow need not be imported.
+    Outputs of tasks are recognized by their attributes, so that Airflow need not be imported.
     """
     if isinstance(value, str):
         return is_template(value) and not _RENDERED.get()
@@ -54,7 +54,7 @@ def is_deferred(value: Any) -> bool:
 
 @contextlib.contextmanager
 def templates_rendered() -> Iterator[None]:
-    """Takes every text for a value: all templates were rendered, and what came out of one may look like one."""
+    """Treats every text as a value: templates were rendered, and a rendered text may look like a template."""
     token = _RENDERED.set(True)
     try:
         yield
@@ -63,7 +63,7 @@ def templates_rendered() -> Iterator[None]:
 
 
 def literal_of(value: Any) -> Any:
-    """Returns what Airflow's ``literal(...)`` holds, and any other value as it is."""
+    """Returns the content of Airflow's ``literal(...)``, and any other value unchanged."""
     kind: Any = type(value)
     return value.value if kind.__name__ == "LiteralValue" and _is_reference(kind) else value
 
@@ -74,20 +74,20 @@ def _is_reference(kind: Any) -> bool:
 
 
 def recipe_overrides(value: Any) -> Sequence[str] | None:
-    """Returns the overrides of what a recipe's factory returns, or None for what is no recipe.
+    """Returns the overrides for the result of a recipe's factory, or None for any other value.
 
-    Asked of the class: an attribute that a config does not have costs its whole text, for Fiddle's error.
+    Looked up on the class: a missing attribute of a config makes Fiddle format the whole config for its error.
     """
     return value.__recipe_overrides__ if getattr(type(value), "__recipe_overrides__", None) is not None else None
 
 
 def is_dataclass_instance(value: Any) -> bool:
-    """Returns whether a value is an instance of a dataclass, not such a class itself."""
+    """Returns whether a value is an instance of a dataclass, not a dataclass itself."""
     return dataclasses.is_dataclass(value) and not isinstance(value, (type, fdl.Buildable)) and not is_deferred(value)
 
 
 def is_shareable(value: Any) -> bool:
-    """Returns whether it matters that two places hold the very same value."""
+    """Returns whether a value has an identity, so that two places can share it."""
     return isinstance(value, (fdl.Buildable, list, dict, set)) or is_dataclass_instance(value)
 
 
@@ -118,7 +118,7 @@ _LEAVES = frozenset((str, int, float, bool, type(None)))
 
 
 def _arguments(config: Any) -> list[tuple[Any, Any]]:
-    """Returns what a config was given, in the order of its signature, as Fiddle's ``ordered_arguments`` does."""
+    """Returns the arguments of a config in the order of its signature, as Fiddle's ``ordered_arguments`` does."""
     given = list(config.__arguments__.items())
     if len(given) < 2:
         return given
@@ -185,7 +185,7 @@ _PLAIN_CONTAINERS = frozenset((dict, list, set, tuple, frozenset))
 
 
 def _refilled(container: Any, values: Sequence[Any]) -> Any:
-    """Returns a container of some subclass, which may have a constructor and attributes of its own, with new values."""
+    """Returns a container with new values; its class may have its own constructor and attributes."""
     if isinstance(container, dict):
         for key, new in zip(list(container), values, strict=True):
             container[key] = new
@@ -203,12 +203,12 @@ def is_named_tuple(value: Any) -> TypeGuard[Any]:
 
 
 def iter_nodes(root: Any) -> Iterator[tuple[Path, Any, Sequence[tuple[Any, Any]] | None]]:
-    """Yields every value of a graph with its path and what is below it, depth first, shared ones once.
+    """Yields every value of a graph with its path and children, depth first; shared values once.
 
     The paths are linked ones, as :func:`nemo_airflow.runner.grammar.path_text` writes them.
 
     Raises:
-        ConfigError: A value holds itself.
+        ConfigError: A value contains itself.
     """
     seen: set[int] = set()
     tuples: dict[int, Any] = {}
@@ -222,7 +222,7 @@ def iter_nodes(root: Any) -> Iterator[tuple[Path, Any, Sequence[tuple[Any, Any]]
         below = children(value)
         if below is not None:
             if id(value) in above:
-                raise ConfigError("the value holds itself", path_text(path))
+                raise ConfigError("the value contains itself", path_text(path))
             if is_shareable(value):
                 if id(value) in seen:
                     continue
@@ -231,7 +231,7 @@ def iter_nodes(root: Any) -> Iterator[tuple[Path, Any, Sequence[tuple[Any, Any]]
                     above.add(id(value))
                     stack.append((None, id(value)))
             elif any(isinstance(child, tuple) for _, child in below):
-                # Not one object in a plan; but seen at each of its places, tuples of tuples could be without end.
+                # A plan writes a tuple at each place, but visiting each place could take exponential time.
                 if id(value) in tuples:
                     continue
                 tuples[id(value)] = value

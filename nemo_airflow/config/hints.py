@@ -1,4 +1,4 @@
-"""Annotations of functions and classes, each resolved on its own: one that cannot be is left out."""
+"""Resolves the annotations of functions and classes one by one; leaves out those that cannot be resolved."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _hints(target: Any) -> Mapping[str, Any]:
     if constructor is object.__init__:
         constructor = target.__new__
     own = _resolved(inspect.unwrap(constructor))
-    # The generated constructor of a dataclass has the texts of annotations, but not their module.
+    # A dataclass's generated constructor has annotations as texts, without their module.
     return {**own, **hints} if hints else own
 
 

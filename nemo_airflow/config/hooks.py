@@ -1,4 +1,4 @@
-"""The ``validate()`` of a value's own class, and how it is called before anything is built."""
+"""Finds the ``validate()`` method of a value's class and calls it before anything is built."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from nemo_airflow.config.graph import is_dataclass_instance
 from nemo_airflow.config.models import imports_texts
 
 _OF_CONFIG = "config"
-"""Name of the one parameter of a plain class's hook, by which it is told from methods that only have its name."""
+"""Name of the one parameter of a plain class's hook; other methods named ``validate`` do not have it."""
 
 
 def hook_of(value: Any, instances: Instances) -> Callable[[], object] | None:
-    """Returns what calls the hook of a value's class, or None where there is none.
+    """Returns a function that calls the hook of a value's class, or None where there is no hook.
 
-    A dataclass's is called on an instance, that of a config class on the config. A plain class is
-    not made here, so its hook is a class method or static method that takes the config. A model
+    A dataclass's hook is called on an instance, a config class's hook on the config. A plain class is
+    not instantiated, so its hook is a class method or static method that takes the config. A model
     of pydantic is its own hook: it validates when it is made.
 
     Args:
         value: A config, an instance, or any other value.
-        instances: Where what is made of configs is kept.
+        instances: Cache of the instances that are made from configs.
     """
     if isinstance(value, fdl.Config):
         return _hook_of_config(value, instances)
@@ -75,23 +75,23 @@ def _is_model(target: Any) -> bool:
 
 def _validate_model(config: Any, instances: Instances) -> object:
     made = instances.of(config)
-    if isinstance(made, fdl.Buildable):  # something in it is made in the job only
+    if isinstance(made, fdl.Buildable):  # a value in it can be made only in the job
         return None
     return made.validate() if _is_method(type(made)) else None
 
 
 class Instances:
-    """Instances of the dataclasses and models that configs are of, each made once and with those below it.
+    """Instances of the dataclasses and models of configs; each is made once, after those below it.
 
-    What is neither stays a config, and so does a model that holds one.
+    Other configs stay configs, and so does a model that contains one.
     """
 
     def __init__(self) -> None:
         self._made: dict[int, tuple[Any, bool, Any]] = {}
-        """What was made of a value, whether it holds a config, and the value, so that no id is used twice."""
+        """The instance, whether it contains a config, and the original value, kept alive since ids are reused."""
 
     def of(self, root: Any) -> Any:
-        """Returns what a config, which does not hold itself, is an instance of; without recursion."""
+        """Returns the instance of an acyclic config; without recursion."""
         stack: list[tuple[Any, Sequence[Any] | None]] = [(root, None)]
         while stack:
             value, below = stack.pop()
@@ -128,7 +128,7 @@ def _is_made(target: Any) -> bool:
 
 
 def _instance(value: Any, below: Sequence[Any], holds: bool) -> tuple[Any, bool]:
-    """Returns what is made of a value, given what was made of those below it, and whether that holds a config."""
+    """Returns the instance of a value from those of its children, and whether it contains a config."""
     if type(value) in (list, tuple):
         return type(value)(below), holds
     if type(value) is dict:

@@ -1,4 +1,4 @@
-"""The values of changes that a job applies below a recipe, checked here as far as the recipe's source tells."""
+"""Values of changes that a job applies below a recipe, checked here as far as the recipe's source allows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class JobValues:
-    """Makes the nodes of overrides that are written down for the job: without files, and with full names of factories.
+    """Makes the override nodes that the job gets: without files, and with full names of factories.
 
-    A factory that stands in the recipe's own code is looked for there, as the recipe's is, and its arguments are
-    checked. Another one only the job may have, and is left to it. Nothing is imported.
+    A factory in the recipe's own code is looked up in the source, and its arguments are
+    checked. Any other factory is resolved in the job. Nothing is imported.
 
     Args:
-        values: Makes the values of changes that are applied here.
-        factory: What the recipe calls.
+        values: Makes values of changes that are applied in this process.
+        factory: The recipe's factory.
     """
 
     def __init__(self, values: Values, factory: Factory) -> None:
@@ -33,7 +33,7 @@ class JobValues:
         self._factory = factory
 
     def of(self, given: Any, path: str) -> Any:
-        """Returns a node, or a value, as the job's override has it.
+        """Returns a node or value in the form for the job's override.
 
         Args:
             given: A node of the grammar of overrides, or a value.
@@ -53,7 +53,10 @@ class JobValues:
         if isinstance(given, Mapping) and "_target_" in given:
             others = {key: value for key, value in given.items() if key not in ("_target_", "_args_")}
             if unknown := [key for key in others if is_reserved(key)]:
-                raise OverrideError(f"{unknown[0]} has no form below a recipe: name a factory that has it", path)
+                raise OverrideError(
+                    f"{unknown[0]} cannot be used below a recipe, whose values the job makes: name a factory",
+                    path,
+                )
             return self._call(text_of(given["_target_"], path), argument_nodes(given, path), others, path)
         if isinstance(given, Mapping):
             return {key: self.of(value, path) for key, value in given.items()}
@@ -83,7 +86,7 @@ class JobValues:
         return full
 
     def _target(self, name: str, path: str) -> Any:
-        """Returns what stands for a factory of the recipe's own code; None for one that only the job may know."""
+        """Returns the stand-in of a factory in the recipe's own code; None for one that only the job can resolve."""
         module, _, qualname = name.partition(":")
         folder = source_folder(self._factory)
         package, own = module.partition(".")[0], self._factory.__module__.partition(".")[0]

@@ -1,4 +1,4 @@
-"""The values at the ends of a config: visiting them, and a copy of the config with others in their places."""
+"""Visits the leaves of a config, and copies the config with other leaves."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from nemo_airflow.runner.grammar import Path, path_text
 def iter_leaves(config: Any) -> Iterator[tuple[str, Any]]:
     """Yields the dotted path and value of each leaf that is set, depth first.
 
-    A leaf is what is neither a config nor a container nor a dataclass instance. What is in several
-    places is visited at the first. Of a path with hundreds of keys only the end is given.
+    A leaf is any value other than a config, a container or a dataclass instance. A value in several
+    places is visited at the first one. A path of hundreds of keys is cut to its end.
 
     Args:
         config: A config, a container, or a leaf itself (its path is empty).
@@ -40,7 +40,7 @@ def iter_leaves(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def map_leaves(config: Any, fn: Callable[[str, Any], Any]) -> Any:
-    """Returns a copy with ``fn(path, value)`` in the place of each leaf; shared values stay shared.
+    """Returns a copy in which ``fn(path, value)`` replaces each leaf; shared values stay shared.
 
     A value that changed is converted to the annotation of its place where needed, since templates
     give texts: ``"0.5"`` becomes a float where one is wanted. Values that did not change are left
@@ -64,7 +64,7 @@ def map_leaves(config: Any, fn: Callable[[str, Any], Any]) -> Any:
 
 
 def convert_leaves(config: Any, fn: Callable[[str, Any, Any], Any]) -> Any:
-    """Returns a copy with ``fn(path, value, annotation)`` in the place of each leaf; shared values stay shared.
+    """Returns a copy in which ``fn(path, value, annotation)`` replaces each leaf; shared values stay shared.
 
     Args:
         config: A config, a container, or a leaf itself.
@@ -79,7 +79,7 @@ def copied(config: Any) -> Any:
 
 
 def annotation_below(value: Any, key: Any, annotation: Any) -> Any:
-    """Returns the annotation of what is under a key of a value that itself has that annotation."""
+    """Returns the annotation of the value under a key, from the annotation of its parent."""
     if isinstance(value, fdl.Buildable):
         parameter = parameters_of(value.__fn_or_cls__).find(key)
         return Any if parameter is None else parameter.annotation
@@ -89,7 +89,7 @@ def annotation_below(value: Any, key: Any, annotation: Any) -> Any:
 
 
 def fitted(annotation: Any, value: Any, path: str, read: Callable[[Any, Any], Any] = checks.read_value) -> Any:
-    """Returns a value as the annotation wants it.
+    """Returns a value converted to the annotation.
 
     Args:
         annotation: The annotation.
@@ -108,11 +108,11 @@ def fitted(annotation: Any, value: Any, path: str, read: Callable[[Any, Any], An
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Made:
-    """What was made of a value.
+    """The copy of a value.
 
     Attributes:
         value: The copy.
-        changed: Whether a leaf in it is another than before.
+        changed: Whether a leaf in it changed.
     """
 
     value: Any
@@ -149,7 +149,7 @@ class _Mapping:
             elif (known := self._copies.get(self._key(value, annotation))) is not None:
                 made.append(known[0])
             elif id(value) in above:
-                raise ConfigError("the value holds itself", path_text(path))
+                raise ConfigError("the value contains itself", path_text(path))
             else:
                 above.add(id(value))
                 stack.append((value, path, annotation, below))

@@ -47,10 +47,10 @@ def _container(text: str) -> Any:
 
 
 def _python(text: str) -> Any:
-    """Returns the value whose ``repr`` a text is."""
+    """Returns the value that has this text as its ``repr``."""
     tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     if any(one.type == other.type == tokenize.STRING for one, other in itertools.pairwise(tokens)):
-        raise ValueError("two texts side by side: Python writes none")
+        raise ValueError("two adjacent string literals")
     return ast.literal_eval(_Numbers().visit(ast.parse(text, mode="eval")))
 
 
@@ -67,7 +67,7 @@ def _written_by_hand(text: str) -> Any:
     except OverrideSyntaxError as error:
         raise ValueError(error.message) from None
     if not _is_literal(node):
-        raise ValueError(f"{text!r} has an object in it that is no literal")
+        raise ValueError(f"{text!r} contains an object that is not a literal")
     try:
         return value_of(node)
     except TypeError as error:  # a member of a set that cannot be hashed
@@ -75,7 +75,7 @@ def _written_by_hand(text: str) -> Any:
 
 
 def _is_literal(root: Node) -> bool:
-    """Returns whether a value has neither a call in it, a file, nor what Python writes as ``<...>``, ``b'...'``."""
+    """Returns whether a value contains no call, no file, and nothing that Python writes as ``<...>`` or ``b'...'``."""
     stack: list[Node] = [root]
     while stack:
         node = stack.pop()

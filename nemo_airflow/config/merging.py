@@ -1,4 +1,4 @@
-"""Lays one config, or a mapping of values, over another: later wins, what it does not name stays."""
+"""Lays one config, or a mapping of values, over another: later values win, and others stay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
 from nemo_airflow.runner.grammar import is_reserved
 
 ABSENT: Any = type("_Absent", (), {"__repr__": lambda self: "no value"})()
-"""What a first layer is laid over."""
+"""Stands for the missing config below the first layer."""
 
 
 def merge(root: Any, layer: Any, origin: Origin, what: str) -> Any:
@@ -30,13 +30,13 @@ def merge(root: Any, layer: Any, origin: Origin, what: str) -> Any:
 
     Args:
         root: The config, or :data:`ABSENT`.
-        layer: A config, or a mapping of values: by parameter, or by dotted path. What is a mapping in both, or a
-            config of the same function in both, is merged; all else is replaced.
+        layer: A config, or a mapping of values: by parameter, or by dotted path. A mapping in both, or a
+            config of the same function in both, is merged; everything else is replaced.
         origin: Where the layer comes from.
-        what: What it is, for the config's history.
+        what: Its description in the config's history.
 
     Raises:
-        ConfigError: A path leads nowhere, or a value does not fit; the path is in the error.
+        ConfigError: A path does not exist, or a value does not fit; the path is in the error.
     """
     with not_too_deep(""):
         return _Merge(root, origin, what).onto(root, copied(layer), Any, "", None)
@@ -49,7 +49,7 @@ class _Merge:
         self._values = Values(origin, None if root is ABSENT else root, self._location, checks.read_plain)
 
     def onto(self, old: Any, new: Any, annotation: Any, path: str, holder: Any) -> Any:
-        """Returns what takes the place of a value."""
+        """Returns the replacement of a value."""
         if isinstance(new, fdl.Buildable):
             if _are_same_call(old, new):
                 return self._config(old, new, path)
@@ -87,7 +87,7 @@ class _Merge:
         return root
 
     def _of_type(self, old: Any, new: Any, path: str) -> Any:
-        """Returns a config as one of the kind of another; that other itself where one of them is a recipe."""
+        """Returns a config converted to the kind of another; the other itself where one of them is a recipe."""
         if (recipe_overrides(old) is None) is not (recipe_overrides(new) is None):
             return new
         return old if type(old) is type(new) else _converted(old, type(new), path)
@@ -131,7 +131,7 @@ class _Merge:
 
 
 class _Laid(Change):
-    """A change that lays a value over the one that is there."""
+    """A change that lays a value over the existing one."""
 
     def __init__(self, merge: _Merge, keys: list[Any], given: Any, path: str, values: Values, location: Any) -> None:
         whole = path
@@ -141,12 +141,12 @@ class _Laid(Change):
         self._merge, self._value = merge, given
 
     def new(self, old: Any, annotation: Any, path: str, holder: Any) -> Any:
-        """Returns the value with what it does not name from the one that is there."""
+        """Returns the new value, completed with the existing one."""
         return self._merge.onto(old, self._value, annotation, path, holder)
 
 
 def _parts(node: Any, keys: list[Any], value: Any) -> Iterator[tuple[list[Any], Any]]:
-    """Yields what to set: for what a recipe's factory returns each value by itself, since only the job knows it."""
+    """Yields the values to set; below a recipe, each value by itself, since only the job knows the factory's result."""
     from nemo_airflow.config.recipe import takes
 
     is_later = recipe_overrides(node) is not None and not takes(node, keys[0])
@@ -186,7 +186,7 @@ def _converted(old: Any, kind: Any, path: str) -> Any:
         return old
     if not {type(old), kind} <= {Config, Partial, fdl.Config, fdl.Partial, fdl.ArgFactory}:
         name = short_name(old.__fn_or_cls__) if isinstance(old, fdl.Buildable) else type(old).__name__
-        raise OverrideError(f"{name} is of type {type(old).__name__}, which is no {kind.__name__} of it", path)
+        raise OverrideError(f"{name} is a {type(old).__name__} here and cannot become a {kind.__name__}", path)
     return kind.__unflatten__(*old.__flatten__())
 
 

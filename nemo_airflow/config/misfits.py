@@ -1,4 +1,4 @@
-"""A value against an annotation, strictly, and where and why it does not fit."""
+"""Checks a value strictly against an annotation, and reports where and why it does not fit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Misfit:
 
 
 class MisfitError(ValueError):
-    """A value that cannot be read as its annotation wants it.
+    """A value that cannot be converted to its annotation.
 
     Args:
         misfit: Where and why.
@@ -45,7 +45,7 @@ class MisfitError(ValueError):
 
 
 def check(annotation: Any, value: Any) -> Misfit | None:
-    """Checks a value strictly: an int is a float, but a bool is no int and a text is no number.
+    """Checks a value strictly: an int is accepted as a float, but a bool is not an int and a text is not a number.
 
     Returns:
         Why it does not fit, or None.
@@ -67,9 +67,9 @@ def check(annotation: Any, value: Any) -> Misfit | None:
 
 
 def fitting_types(annotation: Any) -> frozenset[type]:
-    """Returns plain types of which every value fits an annotation, every valid text for ``str``; others may fit too.
+    """Returns plain types whose values all fit an annotation (for ``str``: all valid texts); others may fit too.
 
-    An int is none of those for ``float``: some are too large for one.
+    ``int`` is not among those for ``float``: some ints are too large.
     """
     if annotation is Any or annotation is object:
         return _PLAIN
@@ -81,10 +81,10 @@ def fitting_types(annotation: Any) -> frozenset[type]:
 
 
 def _is_for_its_class(annotation: Any, value: Any) -> bool:
-    """Returns whether a value is a config where its very class is wanted, or a list of such.
+    """Returns whether a value is a config of exactly the annotated class, or a list of such configs.
 
-    Those fit, as :func:`nemo_airflow.config.results.result_fits` says. To hear that of it by way of pydantic takes
-    1.5 microseconds for each, and most configs of a large one stand at such a place.
+    Those fit by :func:`nemo_airflow.config.results.result_fits`. Asking it through pydantic takes
+    1.5 microseconds each, and most configs of a large one are of this kind.
     """
     if type(value) is list:
         args = typing.get_args(annotation) if value and typing.get_origin(annotation) is list else ()
@@ -102,9 +102,9 @@ def _is_for_its_class(annotation: Any, value: Any) -> bool:
 
 
 def broken_constraint(value: Any, error: pydantic.ValidationError) -> Misfit | None:
-    """Returns the one constraint that a value of the right type breaks, or None where it is not that."""
+    """Returns the one constraint that a value of the right type breaks, or None for any other error."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
-    # Of what is refused at several places, a constraint says more than that a type is wrong.
+    # Of several errors, a broken constraint is more informative than a wrong type.
     reasons = {
         said(detail): detail
         for detail in details
@@ -122,7 +122,7 @@ def broken_constraint(value: Any, error: pydantic.ValidationError) -> Misfit | N
 
 
 def said(detail: Any) -> str:
-    """Returns what one of pydantic's errors says, in one line and without its kind in front."""
+    """Returns the message of one pydantic error, in one line and without the kind in front."""
     message = " ".join(detail["msg"].split())
     if detail["type"] in ("value_error", "assertion_error"):
         return message.partition(", ")[2] or message
@@ -144,7 +144,7 @@ def _is_below(detail: Any, value: Any) -> bool:
 
 
 def _remark(annotation: Any, value: Any) -> str:
-    """Returns what else there is to say of a value, beyond what was expected and given."""
+    """Returns a remark on a value beyond what was expected and given, or an empty text."""
     args = typing.get_args(annotation)
     is_called = typing.get_origin(annotation) is collections.abc.Callable
     if is_called and (callable(value) or isinstance(value, fdl.Partial)) and not takes(value, args):
@@ -155,7 +155,7 @@ def _remark(annotation: Any, value: Any) -> str:
 
 
 def _keys_remark(annotation: Any, value: dict[Any, Any]) -> str:
-    """Returns which key of a TypedDict is missing, or is none of its own."""
+    """Returns which key of a TypedDict is missing or unknown."""
     fields, others = typed_dict_fields(annotation)
     missing = [name for name, (_, required) in fields.items() if required and name not in value]
     if missing:
@@ -165,7 +165,7 @@ def _keys_remark(annotation: Any, value: dict[Any, Any]) -> str:
 
 
 def _misfit_below(annotation: Any, value: Any) -> Misfit | None:
-    """Returns what is wrong with the first wrong element, since pydantic's own paths name its schemas too."""
+    """Returns the misfit of the first wrong element; pydantic's own paths also contain names of schemas."""
     if isinstance(value, collections.abc.Mapping):
         args = typing.get_args(plain(annotation, value))
         is_mapping = issubclass(class_of(plain(annotation, value)), collections.abc.Mapping)
@@ -187,7 +187,7 @@ def _misfit_below(annotation: Any, value: Any) -> Misfit | None:
 
 
 _EXACT: frozenset[type] = frozenset((bool, int, float, str))
-"""Types of which pydantic need not be asked."""
+"""Types that are checked without pydantic."""
 
 _PLAIN: frozenset[type] = _EXACT | {type(None), list, dict}
 """Types of the values of JSON."""
@@ -215,4 +215,4 @@ _CONSTRAINTS = frozenset(
         "value_error",
     }
 )
-"""Kinds of pydantic's errors that say more than that the type is wrong."""
+"""Kinds of pydantic errors that are more informative than a wrong type."""

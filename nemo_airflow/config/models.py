@@ -1,4 +1,4 @@
-"""What the fields of pydantic's models and of attrs classes say beyond their constructors' signatures."""
+"""Fields of pydantic models and attrs classes: what the signatures of their constructors leave out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ModelField:
     """One field.
 
     Attributes:
-        annotation: With its constraints; None where the class's own annotation says all.
+        annotation: With its constraints; None where the annotation in the class is complete.
         factory: What makes its default, or None.
         description: As given to ``Field``, or empty.
     """
@@ -38,12 +38,12 @@ def model_fields(target: Any) -> Mapping[str, ModelField]:
         return _pydantics(target.model_fields)
     if (fields := vars(target).get("__pydantic_fields__")) is not None:
         return _pydantics(fields)
-    attrs = sys.modules.get("attr")  # a class of attrs is not there without it
+    attrs = sys.modules.get("attr")  # without attrs there is no attrs class
     return _attrs(attrs, target) if attrs is not None and attrs.has(target) else {}
 
 
 def other_names(target: Any) -> Mapping[str, str]:
-    """Returns the names of fields that a pydantic model takes too where its constructor shows their aliases."""
+    """Returns the field names that a pydantic model also accepts beside the aliases in its constructor."""
     settings = getattr(target, "model_config", None) or {}
     if not isinstance(target, type) or not issubclass(target, pydantic.BaseModel):
         return {}
@@ -76,14 +76,14 @@ def _attrs(attrs: Any, target: Any) -> dict[str, ModelField]:
 
 
 def is_import_string(annotation: Any) -> bool:
-    """Returns whether pydantic would import what a text names that is read as this annotation."""
+    """Returns whether pydantic imports the object that a text names when it reads it as this annotation."""
     notes = annotation.__metadata__ if typing.get_origin(annotation) is typing.Annotated else (annotation,)
     return any(note is pydantic.ImportString or isinstance(note, pydantic.ImportString) for note in notes)
 
 
 @functools.lru_cache(maxsize=1024)
 def imports_texts(kind: Any) -> bool:
-    """Returns whether making a model of plain values may import what a text in them names."""
+    """Returns whether making a model from plain values may import objects that their texts name."""
     stack, seen = [kind], set()
     while stack:
         annotation = stack.pop()
@@ -97,6 +97,6 @@ def imports_texts(kind: Any) -> bool:
 
 
 def is_undefined(default: Any) -> bool:
-    """Returns whether a default only stands for one that a factory makes."""
+    """Returns whether a default only marks that a factory makes it."""
     attrs = sys.modules.get("attr")
     return default is PydanticUndefined or (attrs is not None and default is attrs.NOTHING)

@@ -1,4 +1,4 @@
-"""Where changes of a config come from: what they may import and read, and what its history says of them."""
+"""Where changes of a config come from: what they may import and read, and how its history shows them."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Origin:
 
     Attributes:
         name: For errors and for the history: ``the command line``, ``the run's conf``.
-        allow: What may be imported for a change besides what is registered: exact names, or prefixes that end with
+        allow: What may be imported for a change besides registered recipes: exact names, or prefixes that end with
             a dot.
         folder: What the paths of files are relative to; None where no files may be read, since
             who makes the changes may not see the files of this machine.
-        code: The line of code that makes them, or None where they come from elsewhere.
-        granted: What the changes have brought in by names of recipes.
+        code: The line of code that makes the changes, or None where they do not come from code.
+        granted: What the changes added through names of recipes.
     """
 
     name: str
@@ -55,19 +55,19 @@ class Origin:
     granted: Granted = dataclasses.field(default_factory=Granted, compare=False)
 
     def no_files(self, path: str) -> str:
-        """Returns why a file is not read."""
+        """Returns the error message for a file that may not be read."""
         return (
-            f"@{path}: no files are read for overrides from {self.name}: give the value itself "
-            "(files are for the command line, and for DAG files that say folder=...)"
+            f"@{path}: overrides from {self.name} may not read files: give the value itself "
+            "(only the command line, and DAG files that pass folder=..., may)"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class ChangeLocation(history.Location):  # type: ignore[misc]  # Fiddle has no types
-    """What Fiddle's history has as the place of a value that a change has set.
+    """The location in Fiddle's history of a value that a change has set.
 
     Attributes:
-        change: The change. Where no line of code made it, ``filename`` tells it too, and the line is 0.
+        change: The change. Where no line of code made it, ``filename`` has the change too, and the line is 0.
     """
 
     change: str = ""
@@ -80,7 +80,7 @@ class ChangeLocation(history.Location):  # type: ignore[misc]  # Fiddle has no t
 
 
 def location_of(change: str, origin: Origin) -> ChangeLocation:
-    """Returns the location of what a change sets.
+    """Returns the history location for values that a change sets.
 
     Args:
         change: The change as it was written, such as ``override 'model.hidden=64'``.
@@ -93,7 +93,7 @@ def location_of(change: str, origin: Origin) -> ChangeLocation:
 
 
 def caller() -> history.Location:
-    """Returns the line of code that called us, behind all of our own."""
+    """Returns the line of code outside nemo_airflow that called it."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OUR_OWN):
         frame = frame.f_back
@@ -101,7 +101,7 @@ def caller() -> history.Location:
 
 
 def set_argument(config: Any, key: str | int, value: Any, location: history.Location) -> None:
-    """Sets an argument of a config that was checked already, with its whole path.
+    """Sets an argument of a config that was already checked, with its whole path.
 
     Args:
         config: The config.
@@ -127,7 +127,7 @@ def set_target(config: Any, target: Any, location: history.Location) -> None:
 
 
 def note_arguments(config: Any, location: history.Location) -> None:
-    """Notes in the history of a new config who has set its arguments, where nothing was noted."""
+    """Records in the history of a new config who set its arguments, where nothing is recorded."""
     for key, value in config.__arguments__.items():
         if not config.__argument_history__.get(key):
             config.__argument_history__.add_new_value(key, value)

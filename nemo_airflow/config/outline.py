@@ -1,6 +1,6 @@
-"""A plan or a config as one graph of plain nodes: what diffs, pictures and generated code are made from.
+"""A plan or a config as one graph of plain nodes, from which diffs, pictures and generated code are made.
 
-Reading a plan needs neither Fiddle nor what the plan names. Nothing here recurses.
+Reading a plan needs neither Fiddle nor the plan's targets. Nothing here recurses.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Node:
     Attributes:
         form: ``call``, ``partial``, ``arg_factory``, ``recipe``, ``instance`` (of a dataclass or named tuple),
             ``list``, ``tuple``, ``set``, ``frozenset``, ``dict`` or ``leaf``.
-        path: Dotted path of the first place where it stands.
-        target: ``pkg.mod:name`` of what is called, or empty.
+        path: Dotted path of the first place where it is.
+        target: ``pkg.mod:name`` of the called target, or empty.
         value: A leaf as a plan writes it.
-        edges: What is below, by key: a parameter's name, a position, a dict's key as a plan writes it.
+        edges: Child nodes by key: a parameter's name, a position, a dict's key as a plan writes it.
         places: Every path that leads to it directly; more than one where it is shared.
-        source: The config that it was made from, if it was.
+        source: The config from which it was made, if any.
         is_part: Whether its path begins with it, as that of a plan's part does.
     """
 
@@ -52,7 +52,7 @@ class Node:
 
     @property
     def is_shared(self) -> bool:
-        """Whether it is in several places and one there."""
+        """Whether several places share it as one object."""
         return len(self.places) > 1 and self.form != "leaf"
 
     @property
@@ -65,7 +65,7 @@ def of_plan(plan: Mapping[str, Any]) -> Node:
     """Returns the root of a plan's graph.
 
     Raises:
-        PlanError: It is no valid plan.
+        PlanError: The plan is not valid.
     """
     from nemo_airflow.config.plan import plan_errors
 
@@ -75,7 +75,7 @@ def of_plan(plan: Mapping[str, Any]) -> Node:
 
 
 def of_config(config: Any) -> Node:
-    """Returns the root of a config's graph, with what is set in it and no defaults.
+    """Returns the root of a config's graph, with the values that are set and no defaults.
 
     Raises:
         ConfigError: It cannot be written as a plan; the path is in the error.
@@ -127,7 +127,7 @@ def children_first(root: Node) -> list[Node]:
 
 
 class Identities:
-    """Gives equal numbers to equal graphs, also of two plans; that something is shared makes no difference."""
+    """Gives equal numbers to equal graphs, also across two plans; sharing makes no difference."""
 
     def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}
@@ -157,7 +157,7 @@ def key_text(key: Any) -> str:
 
 
 def below(path: str, key: Any) -> str:
-    """Returns the path under a key; of one with hundreds of keys the end."""
+    """Returns the path under a key; only its end where it has hundreds of keys."""
     if len(path) > _LONGEST_PATH:
         path = f"…{path[-_LONGEST_PATH // 2 :]}"
     if isinstance(key, (str, int)) and not isinstance(key, bool):
@@ -205,7 +205,7 @@ def summary(node: Node, length: int = _SHORT) -> str:
 
 
 def opening(node: Node) -> str:
-    """Returns what stands before a node's content: ``Net(``, ``Partial(Net, ``, ``[``."""
+    """Returns the text before a node's content: ``Net(``, ``Partial(Net, ``, ``[``."""
     name = short_target(node.target)
     return {
         "partial": f"Partial({name}, " if node.edges else f"Partial({name}",
@@ -219,7 +219,7 @@ def opening(node: Node) -> str:
 
 
 def closing(node: Node) -> str:
-    """Returns what stands behind a node's content."""
+    """Returns the text after a node's content."""
     if node.form == "tuple" and len(node.edges) == 1:
         return ",)"
     if node.form == "frozenset" and node.edges:
@@ -228,7 +228,7 @@ def closing(node: Node) -> str:
 
 
 class _Summary:
-    """Writes a node's beginning; stops where enough is written, so that a huge node costs no more."""
+    """Writes the beginning of a node; stops at the limit, so that a huge node costs no more."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -264,7 +264,7 @@ def key_of_dict(key: Any) -> str:
 
 
 class _PlanReader:
-    """Makes nodes of a plan that was checked."""
+    """Makes nodes from a checked plan."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self._plan = plan
@@ -327,7 +327,7 @@ def _below(data: Any, kind: str) -> list[tuple[Any, Any]]:
 
 
 def _recipe_edge(names: Any, overrides: Sequence[str] | None) -> list[tuple[str, Any]]:
-    """Returns the overrides of a recipe as one more argument, by another name where the factory has that one."""
+    """Returns the overrides of a recipe as one more argument, renamed where the factory has such a parameter."""
     return [("_recipe_" if "overrides" in names else "overrides", list(overrides))] if overrides else []
 
 
@@ -341,14 +341,14 @@ def _read_config(config: Any) -> Node:
     holder: list[tuple[Any, Node]] = []
     above: set[int] = set()
     stack: list[tuple[Any, list[tuple[Any, Node]], Any, str]] = [(config, holder, "", "")]
-    keep: list[Any] = []  # so that no id is used twice
+    keep: list[Any] = []  # kept alive, since ids are reused
     while stack:
         value, siblings, key, path = stack.pop()
         if siblings is _UP:
             above.discard(key)
             continue
         if id(value) in above:
-            raise PlanError("the value holds itself", path)
+            raise PlanError("the value contains itself", path)
         shareable = graph.is_shareable(value)
         if shareable and id(value) in known:
             known[id(value)].places.append(path)

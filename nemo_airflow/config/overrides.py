@@ -1,4 +1,4 @@
-"""Other values for a config by dotted path, typed by the annotations of what they replace."""
+"""Sets values of a config by dotted path, converted to the annotations of the values that they replace."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def apply_overrides(
         overrides: Values by path, or texts such as ``"model.hidden=64"``. A text is read as the
             annotation at its path wants it: ``3e-4`` for a float, ``[1, 2]`` for a list, a member's
             name or value for an Enum, ``null`` where None is allowed. In the place of ``=`` it may have
-            ``+=``, ``-=``, ``*=``, ``/=`` and ``|=``, which change what is there, and ``~=``, which removes.
+            ``+=``, ``-=``, ``*=``, ``/=`` and ``|=``, which change the existing value, and ``~=``, which removes it.
             ``optimizer=adam(lr=0.1)`` is the config of a factory: of a named recipe, of a function or class
-            beside the one that is there, or of ``pkg.mod:name``. A mapping with a ``_target_`` is one too.
-            ``optimizer=@file.yaml:key`` is what a file holds, and ``@file.yaml`` alone a layer for the whole
+            beside the existing one, or of ``pkg.mod:name``. A mapping with a ``_target_`` is one too.
+            ``optimizer=@file.yaml:key`` is a value from a file, and ``@file.yaml`` alone a layer for the whole
             config, as for :func:`~nemo_airflow.config.compose`.
-            Below a recipe, what is no parameter of its factory is changed in the job.
+            Below a recipe, a path that is not a parameter of its factory is changed in the job.
         allow: What may be imported for factories: exact names (``pkg.mod:name``), or prefixes that end with
-            a dot. What the config itself names always may, and so may registered recipes.
+            a dot. The config's own targets and registered recipes are always permitted.
         folder: What the paths of files are relative to; no files are read when None.
         origin: Who gives the overrides, for the config's history and for errors; the place of the call
             when empty.
 
     Raises:
-        OverrideError: A path leads nowhere (the nearest names are in the message), or a text is
+        OverrideError: A path does not exist (the nearest names are in the message), or a text is
             not of the form ``path=value``.
         ParameterTypeError: A value does not fit the annotation at its path.
         TargetNotAllowedError: A factory is not permitted; nothing was imported.
@@ -81,7 +81,7 @@ def change(config: Any, overrides: Mapping[str, Any] | Sequence[str], origin: Or
         return config
     for text in [overrides] if isinstance(overrides, str) else overrides:
         if not isinstance(text, str) or not text.strip("= \t\n"):
-            raise OverrideError(f"the override {text!r} is not of the form path=value")
+            raise OverrideError(f"the override {text!r} is not of the form path=value, such as model.hidden=64")
         config = _changed(config, text, origin)
     return config
 
@@ -104,10 +104,10 @@ def _changed(config: Any, text: str, origin: Origin) -> Any:
 
 
 def parse_path(path: str) -> list[str | int]:
-    """Returns the keys of a dotted path; those in brackets are literal texts or numbers.
+    """Returns the keys of a dotted path; keys in brackets are literal texts or numbers.
 
     Raises:
-        OverrideError: It is no such path.
+        OverrideError: It is not a path.
     """
     keys: list[str | int] = []
     position = 0
@@ -119,7 +119,9 @@ def parse_path(path: str) -> list[str | int]:
             start = position + 1 if keys and path[position] == "." else position
             match = _WORD.match(path, start) if (start > position) == bool(keys) else None
             if match is None:
-                raise OverrideError(f"{path!r} is no path: write names with dots between them, such as model.layers.0")
+                raise OverrideError(
+                    f"{path!r} is not a path: write names with dots between them, such as model.layers.0"
+                )
             keys.append(match[0].strip())
         position = match.end()
     if not keys:
@@ -131,5 +133,7 @@ def parse_path(path: str) -> list[str | int]:
 def _literal(path: str) -> Iterator[None]:
     try:
         yield
-    except (SyntaxError, ValueError):  # an escape that stands for nothing, a number of thousands of digits
-        raise OverrideError(f"{path!r} is no path: what is in the brackets cannot be read") from None
+    except (SyntaxError, ValueError):  # an invalid escape, or a number of thousands of digits
+        raise OverrideError(
+            f"{path!r} is not a path: the text in the brackets is not a literal; write names['a.b'] or layers[0]"
+        ) from None

@@ -1,4 +1,4 @@
-"""The parameters of a target: names, kinds, annotations and defaults, read once for each."""
+"""The parameters of a target: names, kinds, annotations and defaults, read once for each target."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _PLAIN_FACTORIES = (list, dict, set, tuple, frozenset)
 
 
 class _SetByTheCode:
-    """The default of a parameter that has one, but which only running the code would tell."""
+    """Marks a default that exists but is only known by running the code."""
 
     def __repr__(self) -> str:
         return "<set by the code>"
 
     def __call__(self) -> Any:
-        raise TypeError("this default is made by the code, where the job runs")
+        raise TypeError("this default is set by the code in the job: it is not known here")
 
 
 SET_BY_THE_CODE: Any = _SetByTheCode()
-"""Default of a parameter that was read from a source, where the source does not tell its value."""
+"""Default of a parameter that was read from a source, where its value is only known by running the code."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Parameter:
         kind: As in :class:`inspect.Parameter`.
         annotation: Its resolved annotation, ``Any`` where there is none; its default fits.
         default: Its default, or ``NO_DEFAULT``.
-        factory: What makes its default, for a field of a dataclass; else None.
+        factory: The factory of its default, for a field of a dataclass; else None.
         is_optional: Whether it may be left out though it has no default, as keys of a TypedDict may.
     """
 
@@ -64,15 +64,15 @@ class Parameter:
 
     @property
     def is_required(self) -> bool:
-        """Whether the target cannot be called without it."""
+        """Whether a call of the target has to give it."""
         has_default = self.default is not NO_DEFAULT or self.factory is not None
         return not (has_default or self.is_variadic or self.is_optional)
 
     def known_default(self) -> Any:
         """Returns the default as a value that a config may hold, or ``NO_DEFAULT``.
 
-        What a factory makes is known where the factory is a container or a dataclass; of any other
-        it is not known whether it makes the same each time.
+        The result of a factory is known where the factory is a container or a dataclass; any other
+        factory may return something else each time.
         """
         if self.factory is None:
             return self.default
@@ -91,14 +91,14 @@ class Parameters:
 
     Attributes:
         by_name: The parameters, the variadic ones among them.
-        other_names: Names that stand for a parameter too, as a pydantic field's own beside its alias.
+        other_names: Additional names of parameters, such as a pydantic field's own name beside its alias.
     """
 
     by_name: Mapping[str, Parameter]
     other_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def name_of(self, name: str) -> str:
-        """Returns the parameter's name that a name stands for; the name itself where it stands for no other."""
+        """Returns the parameter's name for an additional name; any other name unchanged."""
         return self.other_names.get(name, name)
 
     def find(self, key: int | str) -> Parameter | None:
@@ -118,7 +118,7 @@ class Parameters:
 
     @functools.cached_property
     def fitting_types(self) -> Mapping[str, frozenset[type]]:
-        """The types whose values surely fit, by the names that may be given: of those no annotation need be asked."""
+        """The types whose values always fit, by argument name: these need no check of the annotation."""
         return {name: checks.fitting_types(parameter.annotation) for name, parameter in self._named.items()}
 
     @functools.cached_property
@@ -136,7 +136,7 @@ def parameters_of(target: Any) -> Parameters:
     """Returns the parameters of a function or class.
 
     Raises:
-        ConfigError: It has no signature, as some builtins have none.
+        ConfigError: It has no signature, like some builtins.
     """
     try:
         return _cached_parameters(target)
@@ -146,11 +146,13 @@ def parameters_of(target: Any) -> Parameters:
 
 def _parameters(target: Any) -> Parameters:
     try:
-        # Fiddle's own reading, so that we agree with it on generic and builtin classes.
+        # Fiddle's own function, for the same result on generic and builtin classes.
         signature = fdl.Config(target).__signature_info__.signature
     except ValueError as error:
         name = getattr(target, "__qualname__", repr(target))
-        raise ConfigError(f"{name} has no signature to configure: call it in a function of your own") from error
+        raise ConfigError(
+            f"{name} has no signature that Python can read: write a function that calls it, and configure that"
+        ) from error
     hints = hints_of(target)
     factories, fields = _factories(target), model_fields(target)
     own = {typing.Self: target, typing_extensions.Self: target} if isinstance(target, type) else {}
@@ -170,7 +172,7 @@ def _parameters(target: Any) -> Parameters:
 
 
 def _named(hint: Any) -> dict[str, Parameter] | None:
-    """Returns the parameters that ``**kwargs: Unpack[SomeTypedDict]`` stands for."""
+    """Returns the parameters of ``**kwargs: Unpack[SomeTypedDict]``."""
     if typing.get_origin(hint) not in UNPACK:
         return None
     (kind,) = typing.get_args(hint)

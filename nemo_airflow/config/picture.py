@@ -1,4 +1,4 @@
-"""The graph of a config as an SVG: cards with values, lines to what is nested, dashed ones to what is shared.
+"""The graph of a config as an SVG: cards with values, lines to nested configs, dashed lines to shared ones.
 
 Drawn without any program, font or link from outside; the same config gives the same picture. All
 text is escaped, so that a page may show it.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nemo_airflow.config.differences import Change
 
 MAX_CARDS = 120
-"""How many cards a picture has; what is nested further is counted."""
+"""Most cards in a picture; deeper configs are only counted."""
 
 MAX_ROWS = 28
 """How many lines a card has."""
@@ -51,11 +51,11 @@ STYLE = """
 def to_svg(config: Any) -> str:
     """Returns the picture of a config or a plan as the text of an SVG.
 
-    A plan is drawn without importing anything. A large config is drawn from its root on, up to
-    :data:`MAX_CARDS` cards, and what is not drawn is counted.
+    A plan is drawn without importing anything. A large config is drawn from its root, up to
+    :data:`MAX_CARDS` cards; the others are counted.
 
     Raises:
-        ConfigError: It cannot be written as a plan, or is none.
+        ConfigError: It is not a plan and cannot be written as one.
     """
     return draw(outline.of(config))
 
@@ -174,7 +174,7 @@ class _Picture:
                 card.rows.append(_Row(key, _cut(change.old), change.old, "removed"))
 
     def _rows(self, root: Node, *, containers: bool = False) -> list[tuple[str, Node]]:
-        """Returns what a card shows: all below it, through containers, up to the next cards."""
+        """Returns the rows of a card: all values below it, through containers, up to the next cards."""
         found: list[tuple[str, Node]] = []
         stack = [(outline.below("", key), child) for key, child in reversed(root.edges)]
         while stack:
@@ -213,7 +213,7 @@ class _Picture:
         return "\n".join([*parts, "</svg>"]) + "\n"
 
     def _place(self, cards: list[_Card]) -> None:
-        """Puts each card right of all that lead to it, and what is below it in a band of its own."""
+        """Puts each card to the right of all its parents, and its children in a band of their own."""
         for card in cards:  # nearest to the root first: a shared one may have to move further right
             for other in (row.child for row in card.rows):
                 if other is not None:

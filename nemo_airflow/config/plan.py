@@ -1,4 +1,4 @@
-"""A config as a plan: canonical JSON with the same digest in every process. Needs no Fiddle to read one.
+"""A config as a plan: canonical JSON with the same digest in every process. Reading one does not need Fiddle.
 
 The grammar is in :mod:`nemo_airflow.runner.grammar`, which the job shares with us.
 """
@@ -25,10 +25,10 @@ def to_plan(config: Any, *, check: bool = True, defaults: bool = True) -> dict[s
 
     Args:
         config: A config, or a value with configs in it.
-        check: Whether to validate the config first. If not, it may lack values, and templates in
-            it are written as the texts that they are.
+        check: Whether to validate the config first. If not, values may be missing, and templates in
+            it are written as plain texts.
         defaults: Whether to write the defaults of parameters that are not set, where a plan can
-            hold them: the record of what ran is then whole.
+            hold them: the plan is then a complete record of the run.
 
     Raises:
         ConfigError: The config is not valid.
@@ -48,7 +48,7 @@ def from_plan(plan: Mapping[str, Any] | str | bytes, allow: Iterable[str]) -> An
 
     Args:
         plan: The plan, or its JSON, the shape of which is then checked once only.
-        allow: What may be imported, besides what ``$NEMO_AIRFLOW_ALLOW`` has: exact names (``pkg.mod:name``), or
+        allow: What may be imported besides the entries of ``$NEMO_AIRFLOW_ALLOW``: exact names (``pkg.mod:name``), or
             prefixes that end with a dot.
 
     Raises:
@@ -74,7 +74,7 @@ def loads(text: str | bytes) -> dict[str, Any]:
     """Reads a plan from JSON and checks its shape. Imports nothing.
 
     Raises:
-        PlanError: It is no valid plan; the path of the wrong node is in the error.
+        PlanError: The plan is not valid; the path of the wrong node is in the error.
     """
     plan = _parsed(text)
     with plan_errors():
@@ -83,16 +83,18 @@ def loads(text: str | bytes) -> dict[str, Any]:
 
 
 def _parsed(text: str | bytes) -> Any:
-    """Returns what a plan's JSON holds, which is still to be checked."""
+    """Returns the content of a plan's JSON, not yet checked."""
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
-        raise PlanError(f"nested deeper than {grammar.MAX_DEPTH} levels: a plan has deeper ones in its parts") from None
+        raise PlanError(
+            f"nested deeper than {grammar.MAX_DEPTH} levels: move what is deeper into parts of the plan"
+        ) from None
     except UnicodeDecodeError as error:
         raise PlanError("the plan is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise PlanError(f"the plan is not JSON: {error}") from error
-    except ValueError as error:  # a number with thousands of digits, which Python will not read
+    except ValueError as error:  # a number with thousands of digits, which Python refuses to read
         raise PlanError(f"the plan cannot be read: {str(error).split(';')[0]}") from error
 
 

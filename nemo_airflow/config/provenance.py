@@ -1,4 +1,4 @@
-"""Who set what in a config, and where: what Fiddle noted of each argument, by path, for people."""
+"""Who set which value of a config, and where: Fiddle's history of each argument, by path, for people."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _CODE = "__fn_or_cls__"
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One time that something in a config was set.
+    """One event in which a value of a config was set.
 
     Attributes:
         order: Grows with time, over all configs of the process.
-        path: Dotted path of what was set; of the target, that of the config itself.
+        path: Dotted path of the value; for a target, the path of the config itself.
         kind: ``target``, ``value``, ``tags`` or ``deleted``.
         value: What it was set to, as one short line; empty when it was deleted.
-        file: The file that set it; as the override says it, where an override did.
+        file: The file that set it; for an override, the override's own description.
         line: The line in it; 0 where there is none.
         function: The function in it, or empty.
     """
@@ -51,16 +51,16 @@ class Setting:
 
 
 def history(config: Any, path: str | None = None) -> list[Setting]:
-    """Returns all that was set in a config, in the order of its paths, and of one path the newest first.
+    """Returns all settings of a config, in the order of its paths; for one path, the newest first.
 
-    A config that is in several places is listed where it stands first.
+    A config in several places is listed at the first one.
 
     Args:
         config: The config.
-        path: Only what stands at this path, and below it; all when None.
+        path: Only settings at this path and below it; all when None.
 
     Raises:
-        UnknownParameterError: Nothing stands at that path, and nothing did.
+        UnknownParameterError: The path does not exist, and never did.
     """
     found: list[Setting] = []
     seen: set[int] = set()
@@ -81,12 +81,12 @@ def history(config: Any, path: str | None = None) -> list[Setting]:
         return found
     chosen = [setting for setting in found if _is_at(setting.path, path)]
     if not chosen and path not in known:
-        raise UnknownParameterError("there is no such path in the config, and nothing was set there", path)
+        raise UnknownParameterError("the config has no such path, and nothing was ever set at it", path)
     return chosen
 
 
 def history_text(config: Any, path: str | None = None) -> str:
-    """Returns the history as lines: each value with where it was set, and what it was before."""
+    """Returns the history as lines: each value, where it was set, and its earlier values."""
     lines = []
     before: tuple[str, str] | None = None
     for setting in history(config, path):

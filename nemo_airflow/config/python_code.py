@@ -1,4 +1,4 @@
-"""A config or a plan as Python code that makes it again. Nothing is imported to write it."""
+"""Writes a config or a plan as Python code that makes it again. Nothing is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nemo_airflow.runner import grammar
 
 _WIDTH = 88
 _LEVELS = 6
-"""How many levels of calls are written into one another; what is deeper becomes a variable."""
+"""Most levels of nested calls; deeper values become variables."""
 
 _CALLS = {"call": "Config", "partial": "Partial", "recipe": "Recipe"}
 
@@ -23,11 +23,11 @@ _CALLS = {"call": "Config", "partial": "Partial", "recipe": "Recipe"}
 def to_python(config_or_plan: Any, name: str = "config", *, by_name: bool = False) -> str:
     """Returns the source of a module that makes the config.
 
-    What is in several places is a variable, and so one object again. The code is as deep as
+    A shared value becomes a variable, and so one object again. The code is at most
     ``_LEVELS`` calls at most, whatever the config's depth.
 
     Args:
-        config_or_plan: A config, of which only what is set is written unless by name; or a plan, with its defaults.
+        config_or_plan: A config, written with its set values only, unless ``by_name``; or a plan, with its defaults.
         name: The variable that has the config.
         by_name: Write targets as texts, ``Config("pkg.mod:name")``, so that the code needs none of
             their libraries, and reads them from their source.
@@ -88,11 +88,11 @@ class _Writer:
         return _joined(f"{self._kind(node)}(", [self._target(node), *items], ")")
 
     def _positions(self, node: Node) -> int:
-        """Returns how many arguments have to be given by position: all up to the last that has no name."""
+        """Returns how many arguments have to be positional: all up to the last one without a name."""
         keys = [key for key, _ in node.edges]
         last = max((index for index, key in enumerate(keys) if isinstance(key, int)), default=-1)
         if last >= 0 and keys[last] != last:
-            message = "an argument before those given by position is not set: set it too, so that code can be written"
+            message = "an argument before a positional one is not set: set it too, since code cannot leave it out"
             raise ConfigError(message, node.path)
         return last + 1
 
@@ -158,7 +158,7 @@ class _Writer:
         return self._free(words[-1] if words else "part", "")
 
     def _free(self, name: str, other: str) -> str:
-        """Returns the first of some names that nothing in the code has yet."""
+        """Returns the first of some names that the code does not use yet."""
         wanted = other if name in self._taken and other else name
         number, free = 2, wanted
         while free in self._taken:

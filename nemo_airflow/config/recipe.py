@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 
 class Factory(SourceFunction):
-    """What a recipe's config calls: a factory, and the overrides of what it returns.
+    """The target of a recipe: a factory, and overrides for the config that it returns.
 
     Args:
         name: ``pkg.mod:name``.
         signature: The factory's parameters.
         doc: Its docstring.
         overrides: Override texts for the config that it returns; applied in the job.
-        folder: The folder that it was read from, where that was given.
+        folder: The folder from which it was read, where one was given.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Factory(SourceFunction):
 
     @property
     def is_read(self) -> bool:
-        """Whether it is known here, and not only in the job's image."""
+        """Whether its source was read, rather than left to the job's image."""
         return self.__signature__ is not _ANY
 
     def with_override(self, text: str) -> Factory:
@@ -65,9 +65,9 @@ class Recipe(Config[T]):
     """A config that a factory makes in the job, where its libraries are.
 
     The factory is a function of the shipped package. It returns a config (this project's ``Config``
-    or ``Partial``, Fiddle's, or NeMo-Run's), which the job builds as if it had been given here; what
-    it resolved to comes back on the job's stream and is recorded. A function that returns another
-    object is called for just that.
+    or ``Partial``, Fiddle's, or NeMo-Run's), which the job builds as if it had been given here; the
+    resolved config comes back on the job's stream and is recorded. A function that returns another
+    object is called, and its result used.
 
     Here the factory is only read: its parameters, their types and defaults, and its docstring come
     from its source, so that a wrong name or type fails at once, and the trigger form has its fields.
@@ -84,7 +84,7 @@ class Recipe(Config[T]):
         arguments: The factory's arguments. A config among them is handed to the factory as a config.
 
     Raises:
-        TargetNotImportableError: There is no such factory in the source.
+        TargetNotImportableError: The source has no such factory.
         UnknownParameterError: It has no such parameter.
         ParameterTypeError: A value does not fit its annotation.
         OverrideError: An override cannot be read.
@@ -113,7 +113,7 @@ class Recipe(Config[T]):
 
 
 def recipe_from(name: str, arguments: Mapping[Any, Any], overrides: Iterable[str]) -> Recipe[Any]:
-    """Returns the recipe that a plan describes; its factory is not looked for.
+    """Returns the recipe that a plan describes; its factory is not looked up.
 
     Args:
         name: ``pkg.mod:name`` of the factory.
@@ -127,15 +127,15 @@ def recipe_from(name: str, arguments: Mapping[Any, Any], overrides: Iterable[str
 
 
 def takes(recipe: Any, key: Any) -> bool:
-    """Returns whether a path's first key is a parameter of the factory; if not, it leads into what that returns."""
+    """Returns whether a path begins with a parameter of the factory; otherwise it applies to the factory's result."""
     factory: Factory = recipe.__fn_or_cls__
-    if not factory.is_read:  # what is set already is the factory's
+    if not factory.is_read:  # an argument that is already set belongs to the factory
         return key in recipe.__arguments__
     return isinstance(key, str) and parameters_of(factory).find(key) is not None
 
 
 def add_override(recipe: Any, text: str, location: Location) -> None:
-    """Adds an override of what the recipe's factory returns; it is applied in the job.
+    """Adds an override of the factory's result; the job applies it.
 
     Args:
         recipe: The recipe.
@@ -154,7 +154,7 @@ def _factory(factory: str | Callable[..., Any], source: str | os.PathLike[str] |
         return Factory(name, _signature(factory), inspect.getdoc(factory) or "")
     if in_image:
         if source is not None:
-            raise ConfigError("in_image=True reads no source: leave source=... out")
+            raise ConfigError("in_image=True reads no source: leave out source=..., or in_image=True")
         from nemo_airflow.config.source.targets import check_target_name
 
         check_target_name(factory)
@@ -164,7 +164,7 @@ def _factory(factory: str | Callable[..., Any], source: str | os.PathLike[str] |
 
 
 def _signature(factory: Callable[..., Any]) -> inspect.Signature:
-    """Returns a signature with the annotations resolved, as those of a source are."""
+    """Returns a signature with resolved annotations, as a source's signature has."""
     parameters = parameters_of(factory)
     kept = inspect.signature(factory)
     changed = [

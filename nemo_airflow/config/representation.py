@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 def config_text(config: Any) -> str:
     """Returns a config as Python-like text, without memory addresses.
 
-    A config that is in several places is written out at the first.
+    A config in several places is written out at the first one.
     """
     return _text(config, 0, set(), 0)
 
@@ -42,7 +42,7 @@ _BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), d
 
 
 def _beginning(root: Any) -> str:
-    """Returns a value as Python writes it, up to what is shown of it: it may be huge, or the same list many times."""
+    """Returns the beginning of a value's ``repr``, up to the shown length: the whole may be huge."""
     text = ""
     stack: list[tuple[bool, Any]] = [(False, root)]
     while stack and len(text) <= 2 * _SHORT:

@@ -1,4 +1,4 @@
-"""What a config yields when it is built, as far as its target's annotations tell."""
+"""The type of a config's built value, as far as its target's annotations show it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CALLABLES = (typing.Callable, collections.abc.Callable)
 
 
 def result_fits(buildable: Any, annotation: Any) -> bool:
-    """Returns whether what a config yields fits an annotation; where it cannot be known, it does.
+    """Returns whether a config's built value fits an annotation; True where that cannot be known.
 
     Args:
         buildable: A config, a partial or an argument factory.
@@ -29,7 +29,7 @@ def result_fits(buildable: Any, annotation: Any) -> bool:
     if annotation is buildable.__fn_or_cls__ and not isinstance(buildable, fdl.Partial):
         return True
     if annotation in (Any, object) or recipe_overrides(buildable) is not None:
-        return True  # what a recipe yields is known in the job
+        return True  # a recipe's result is only known in the job
     if annotation in _CALLABLES or typing.get_origin(annotation) is collections.abc.Callable:
         fits = not isinstance(buildable, fdl.Partial) or takes(buildable, typing.get_args(annotation))
         return fits and _may_be_callable(buildable)
@@ -46,7 +46,7 @@ def result_fits(buildable: Any, annotation: Any) -> bool:
     if (names := protocol_members(annotation)) is not None:
         methods = frozenset(name for name in names if callable(inspect.getattr_static(expected, name, None)))
         return not isinstance(buildable.__fn_or_cls__, type) or has_members(result, methods)
-    # A function may be annotated more broadly than what it returns; a class yields just itself.
+    # A function's annotation may be broader than its result; a class yields exactly itself.
     is_class = isinstance(buildable.__fn_or_cls__, type)
     return _subclass(result, expected) or (not is_class and _subclass(expected, result))
 
@@ -58,7 +58,7 @@ def _may_be_callable(buildable: Any) -> bool:
     result = _result(target)
     if not isinstance(result, type) or any("__call__" in vars(base) for base in result.__mro__):
         return True
-    # A function may return a callable subclass of what its annotation says; not of the likes of int.
+    # A function may return a callable subclass of its annotation, but not of a type such as int.
     return not isinstance(target, type) and result.__module__ != "builtins"
 
 

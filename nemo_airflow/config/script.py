@@ -1,4 +1,4 @@
-"""A script as what a job runs."""
+"""A script as the target of a job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def Script(
         path: The script, relative to the package's root; with ``m`` the name of a module.
         inline: The script's text, instead of ``path``. The first command that fails ends it, where ``entrypoint`` is
             a bare ``bash`` or ``sh``.
-        args: The script's arguments; no shell looks at them.
+        args: The script's arguments, passed without a shell.
         env: Environment variables, besides the job's.
         entrypoint: The program that runs the script, with its options: ``bash``, ``python -u``.
         m: Whether to run ``entrypoint -m path``.
@@ -34,8 +34,8 @@ def Script(
         ParameterTypeError: A value is of the wrong type.
     """
     if (path is None) == (inline is None):
-        raise ConfigError("a Script needs exactly one of path and inline")
+        raise ConfigError("a Script takes either path or inline: give exactly one of them")
     if m and path is None:
-        raise ConfigError("m=True runs a module: the Script needs its name as path, not inline")
+        raise ConfigError("m=True runs a module: give its name as path, and no inline")
     given: dict[str, Any] = {"path": path, "inline": inline, "args": args, "env": env, "entrypoint": entrypoint, "m": m}
     return Partial(script.run, **{name: value for name, value in given.items() if value not in (None, ())})

@@ -1,4 +1,4 @@
-"""Names functions and classes as a plan does, and refuses those that a job could not import."""
+"""Names functions and classes for plans, and refuses those that a job could not import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nemo_airflow.runner.record import Record
 _RECORD = f"{Record.__module__}:{Record.__qualname__}"
 
 _DAG_FILE_PREFIX = "unusual_prefix_"
-"""How Airflow names the module of a DAG file."""
+"""Prefixes with which Airflow names the module of a DAG file."""
 
 _MOVE = "move it to a module beside the DAG file and import it from there"
 
@@ -48,7 +48,9 @@ def target_name(target: Any) -> str:
     if isinstance(module, str) and module.startswith(_DAG_FILE_PREFIX):
         raise TargetNotImportableError(f"a job cannot import {qualname} from a DAG file: {_MOVE}")
     if module is None or not _is_at(target, module, qualname):
-        message = f"a job would not find this {_kind(target)} at {shown}: {_MOVE}, under the name it was defined with"
+        message = (
+            f"a job cannot import this {_kind(target)}, since {shown} is something else: {_MOVE}, under its own name"
+        )
         raise TargetNotImportableError(message)
     return f"{module}:{qualname}"
 
@@ -60,7 +62,7 @@ def source_name(target: Any) -> str:
 
 
 def source_folder(target: Any) -> str:
-    """Returns the folder that a target was read from, where it was given and is not just on Python's path."""
+    """Returns the folder from which a target was read, if it was given and is not simply on Python's path."""
     own = getattr(target, "__dict__", {})
     return str(own.get("__nemo_folder__", ""))
 

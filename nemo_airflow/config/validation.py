@@ -1,4 +1,4 @@
-"""Checks a whole config, with the path of what is wrong, and builds one that is right."""
+"""Checks a whole config, naming the path of what is wrong, and builds a valid one."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from nemo_airflow.runner.grammar import Path, path_text
 
 
 def validate(config: Any) -> None:
-    """Checks all that a job would do with a config: names, types, what is missing, what is deferred.
+    """Checks a config as a job would use it: names, types, missing values, deferred values.
 
     Then calls the ``validate()`` methods of the classes in it that define one, the inner ones
-    first, and has pydantic's models validate what they are given. A ``Partial`` at the root has to
+    first, and has pydantic models validate their values. A ``Partial`` at the root has to
     be complete, since the job calls it without arguments; others need not.
 
     Args:
         config: A config, or a value with configs in it.
 
     Raises:
-        ConfigError: Something is wrong; the path of the first wrong value is in the error.
+        ConfigError: The config is not valid; the path of the first wrong value is in the error.
     """
     _validate(config, called=True)
 
 
 def check_complete(config: Any) -> None:
-    """Checks that a config gives each parameter that its targets require; nothing else is checked.
+    """Checks that a config sets each required parameter of its targets; nothing else is checked.
 
     Args:
         config: A config, which may have templates and outputs of other tasks in it.
@@ -70,7 +70,7 @@ def build(config: Any) -> Any:
         config: A config, or a value with configs in it.
 
     Returns:
-        What the config describes; a callable for a ``Partial``.
+        The object that the config describes; a callable for a ``Partial``.
 
     Raises:
         ConfigError: As for :func:`validate`, or it nests too deep for Fiddle.
@@ -83,14 +83,14 @@ def build(config: Any) -> Any:
         if levels < _SURELY_BUILT:
             raise  # the user's own code went too deep
         message = (
-            f"nested {levels} levels deep, which Fiddle cannot build: a job can, and so can "
+            f"the config is nested {levels} levels deep, too deep for Fiddle to build here; a job can build it, as can "
             "nemo_airflow.runner.plan.build(to_plan(config), allow)"
         )
         raise ConfigError(message) from error
 
 
 def _without_literals(config: Any) -> Any:
-    """Returns a config with the values of its literals; the config itself where it has none."""
+    """Returns a config with its literals replaced by their values; the same config where it has none."""
     if all(literal_of(leaf) is leaf for _, leaf in iter_leaves(config)):
         return config
     with templates_rendered():
@@ -98,7 +98,7 @@ def _without_literals(config: Any) -> Any:
 
 
 _SURELY_BUILT = 50
-"""How many levels leave Fiddle's recursion far from Python's limit."""
+"""Most levels at which Fiddle's recursion stays far from Python's limit."""
 
 
 def _levels(config: Any) -> int:
@@ -113,7 +113,7 @@ def _levels(config: Any) -> int:
 
 
 def check_root(config: Any) -> None:
-    """Checks that a job that calls the config's target has then run it.
+    """Checks that calling the config's target runs it.
 
     Raises:
         ConfigError: The target is a generator function: a call of it runs nothing of its body.
@@ -121,8 +121,8 @@ def check_root(config: Any) -> None:
     target = config.__fn_or_cls__ if isinstance(config, fdl.Buildable) else None
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
         raise ConfigError(
-            f"{short_name(target)} is a generator function, of which a call runs nothing: "
-            "give a function that iterates over it, and returns a value"
+            f"{short_name(target)} is a generator function: calling it runs nothing; "
+            "give a function that iterates over it and returns a value"
         )
 
 
@@ -155,7 +155,7 @@ def _check_value(value: Any, below: Sequence[tuple[Any, Any]], *, complete: bool
 
 
 def _placed(error: ConfigError, path: Path) -> ConfigError:
-    """Returns an error with the path of what holds the wrong value in front of its own."""
+    """Returns an error with the path of the enclosing config in front of its own."""
     above = path_text(path)
     dot = "." if above and error.path and not error.path.startswith("[") else ""
     return type(error)(error.message, f"{above}{dot}{error.path}")
@@ -175,7 +175,7 @@ def _check_required(config: Any) -> None:
     target = config.__fn_or_cls__
     for position, parameter in enumerate(parameters_of(target).by_name.values()):
         if parameter.is_required and not _is_given(config, parameter, position):
-            message = f"{short_name(target)} needs it, and it was not given"
+            message = f"{short_name(target)} requires this parameter, and it is not set"
             raise MissingParameterError(message, parameter.name)
 
 
@@ -187,32 +187,30 @@ def _is_given(config: Any, parameter: Parameter, position: int) -> bool:
 def _not_rendered(value: Any) -> str:
     if isinstance(value, str):
         return (
-            f"the template {value!r} was not rendered: only a config given to an operator may have templates; "
-            "write literal(...) of airflow.sdk around a text that is not a template"
+            f"the template {value!r} was not rendered: templates are rendered only in a config given to an operator; "
+            "for a text that is not a template, write literal(...) of airflow.sdk around it"
         )
     kind = type(value).__name__
-    return (
-        f"this {kind} was not replaced by a value: only a config given to an operator may have outputs of other tasks"
-    )
+    return f"this {kind} has no value here: outputs of other tasks are filled in only in a config given to an operator"
 
 
 def _call(hook: Callable[[], object], linked: Path) -> None:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what we print ourselves may be read by a program
+        with contextlib.redirect_stdout(sys.stderr):  # the command line's own output may be read by a program
             answer = hook()
     except ConfigError as error:
         raise _placed(error, linked) from error
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise ConfigError(checks.said(first), path_below(path_text(linked), first["loc"])) from error
-    except (Exception, SystemExit) as error:  # the user's own code, whose word it is that the config is wrong
+    except (Exception, SystemExit) as error:  # the user's own code decides that the config is wrong
         text = _one_line(str(error)) or type(error).__name__
         message = text if isinstance(error, (ValueError, TypeError, AssertionError)) else f"validate() failed: {text}"
         raise ConfigError(message, path_text(linked)) from error
     if inspect.iscoroutine(answer):
         answer.close()
         raise ConfigError(
-            "validate() is a coroutine, which nothing would await: define it without async", path_text(linked)
+            "validate() is a coroutine, which is never awaited: define it without async", path_text(linked)
         )
     if answer is False:
         raise ConfigError("validate() returned False", path_text(linked))

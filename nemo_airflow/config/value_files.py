@@ -23,17 +23,17 @@ _FILE = re.compile(rf"([^\n]+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?::([^\n]
 _MAX_DEPTH = 200
 
 _LARGEST = 16 << 20
-"""Bytes of a file that is read; what is larger is data, and no config."""
+"""Most bytes of a file of values; a larger file is data, not a config."""
 
 
 def as_file(text: str) -> File | None:
-    """Returns the file of values that a text names, ``exp.yaml`` or ``all.yaml:small``, or None where it names none."""
+    """Returns the file of values that a text names (``exp.yaml``, ``all.yaml:small``); None for other texts."""
     match = _FILE.fullmatch(text.strip().removeprefix("@"))
     return None if match is None else File(match[1], match[2] or "")
 
 
 def read_values(path: str | os.PathLike[str], key: str = "", folder: Path | None = None) -> Any:
-    """Returns what a file holds, or what is at a path in it.
+    """Returns the content of a file, or the value at a path in it.
 
     Args:
         path: The file.
@@ -47,7 +47,9 @@ def read_values(path: str | os.PathLike[str], key: str = "", folder: Path | None
     shown = os.fspath(path)
     try:
         if file.stat().st_size > _LARGEST:
-            raise OverrideError(f"{shown} is too large for a file of values: {file.stat().st_size} bytes")
+            raise OverrideError(
+                f"{shown} has {file.stat().st_size} bytes, more than the {_LARGEST} of a file of values"
+            )
         found = _read(file)
     except OSError as error:
         raise OverrideError(f"cannot read {shown}: {error.strerror or error} (looked for {file})") from None
@@ -97,7 +99,7 @@ def _at(value: Any, key: str, shown: str) -> Any:
     try:
         keys = parse_path(key)
     except OverrideSyntaxError as error:
-        raise OverrideError(f"{key!r} is no path in {shown}: {error.message}") from None
+        raise OverrideError(f"{key!r} is not a path in {shown}: {error.message}") from None
     for part in keys:
         if isinstance(value, Mapping):
             names: list[Any] = list(value)

@@ -1,4 +1,4 @@
-"""The values of changes: what an override, a file or a mapping says, as a place in a config wants it."""
+"""Makes the values of changes: converts what an override, a file or a mapping gives to its place in a config."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Values:
 
     Args:
         origin: Where the changes come from.
-        root: The config that is changed: what is in it already may be named in a change.
-        location: Who makes the changes, for the history of the configs that are made.
+        root: The config that is changed; changes may name its own targets.
+        location: Who makes the changes, for the history of new configs.
         reader: How plain values are read; one of the readers of :mod:`nemo_airflow.config.checks`.
     """
 
@@ -49,13 +49,13 @@ class Values:
         self._made: dict[int, tuple[Any, Any]] = {}
 
     def read(self, annotation: Any, given: Any, path: str, beside: Sequence[Any] = ()) -> Any:
-        """Returns a value as the annotation of its place wants it.
+        """Returns a value converted to the annotation of its place.
 
         Args:
             annotation: The annotation.
             given: A node of the grammar of overrides, or a value.
             path: The place.
-            beside: Functions and classes beside which a factory may stand that is named plainly.
+            beside: Functions and classes whose modules are searched for a factory without a module in its name.
 
         Raises:
             ParameterTypeError: It does not fit.
@@ -73,14 +73,14 @@ class Values:
         try:
             return fitted(annotation, self.make(given, path, beside), path, self._reader)
         except ParameterTypeError:
-            # A form's field, or a value of a run's conf, where only a factory fits.
+            # A form's field, or a value of a run's conf, at a place that only a factory fits.
             node = _parsed(given)
             if not isinstance(node, (nodes.Call, nodes.File)):
                 raise
         return fitted(annotation, self.make(node, path, beside), path, self._reader)
 
     def make(self, given: Any, path: str, beside: Sequence[Any] = ()) -> Any:
-        """Returns a value with the factories, files and ``_target_`` mappings in it as what they stand for."""
+        """Returns a value with its factories, files and ``_target_`` mappings replaced by their values."""
         if isinstance(given, (nodes.Word, nodes.Quoted)):
             return nodes.value_of(given)
         if isinstance(given, nodes.Items):
@@ -101,10 +101,10 @@ class Values:
         return given
 
     def file(self, file: nodes.File, path: str) -> Any:
-        """Returns what a file holds, as plain values.
+        """Returns the content of a file as plain values.
 
         Raises:
-            OverrideError: It cannot be read, or may not be by whoever names it.
+            OverrideError: It cannot be read, or this origin may not read files.
         """
         from nemo_airflow.config.value_files import read_values
 
@@ -128,14 +128,14 @@ class Values:
 
     @property
     def allow(self) -> tuple[str, ...]:
-        """What may be imported: what the origin permits, what is registered, and what the config names already."""
+        """What may be imported: names that the origin permits, registered recipes, and the config's own targets."""
         if self._known is None:
             registered_targets = (entry.value for entry in self.recipes.values() if not entry.problem)
             self._known = (*_targets_in(self._root), *registered_targets)
         return (*self._origin.allow, *self._known)
 
     def grant_registered(self, name: str) -> bool:
-        """Grants a target if it is registered as a recipe, under whatever name, and returns whether it is."""
+        """Grants a target that is registered as a recipe under any name; returns whether it is."""
         dotted = name.replace(":", ".")
         found = next((e.value for e in self.recipes.values() if e.value.replace(":", ".") == dotted), None)
         if found is not None:
@@ -148,7 +148,7 @@ class Values:
         return registered(RECIPES)
 
     def _once(self, given: dict[Any, Any], path: str, beside: Sequence[Any]) -> Any:
-        """Makes the value of a mapping that may be in several places, as an anchor's is: one value for all."""
+        """Makes the value of a mapping once, though it may be in several places, like that of a YAML anchor."""
         if id(given) not in self._made:
             self._made[id(given)] = (given, self._mapping(given, path, beside))
         return self._made[id(given)][1]
@@ -161,17 +161,19 @@ class Values:
         if "_target_" not in given or "_recipe_" in given:
             return self._planned(given, path)
         if unknown := [key for key in reserved if key not in TARGET_KEYS or key == "_id_"]:
-            raise OverrideError(f"{unknown[0]} has no meaning beside _target_", path)
+            raise OverrideError(f"{unknown[0]} cannot be used together with _target_", path)
         flags = {flag: _plain(given.get(flag, False)) for flag in ("_partial_", "_arg_factory_")}
         if any(not isinstance(value, bool) for value in flags.values()) or all(flags.values()):
-            raise OverrideError("_partial_ and _arg_factory_ must be true or false, and not both true", path)
+            raise OverrideError(
+                "_partial_ and _arg_factory_ must each be true or false, and only one of them true", path
+            )
         kind = "partial" if flags["_partial_"] else "arg_factory" if flags["_arg_factory_"] else "config"
         named = {text_of(key, path): item for key, item in given.items() if key not in TARGET_KEYS}
         name = text_of(given["_target_"], path)
         return self._named(name, argument_nodes(given, path), named, path, beside, kind)
 
     def _planned(self, given: Mapping[Any, Any], path: str) -> Any:
-        """Makes what a plan's tags stand for, such as ``{_path_: /data}``, and recipes."""
+        """Makes the values of a plan's tags, such as ``{_path_: /data}``, and recipes."""
         from nemo_airflow.config.plan import from_plan
         from nemo_airflow.config.yaml_text import plan_from_values
 
@@ -252,7 +254,7 @@ def argument_nodes(given: Mapping[Any, Any], path: str) -> Sequence[Any]:
     """Returns the positional arguments of a mapping with a ``_target_``.
 
     Raises:
-        OverrideError: They are no list.
+        OverrideError: They are not a list.
     """
     items = given.get("_args_", ())
     if isinstance(items, nodes.Items):
@@ -263,19 +265,19 @@ def argument_nodes(given: Mapping[Any, Any], path: str) -> Sequence[Any]:
 
 
 def text_of(value: Any, path: str) -> str:
-    """Returns a name that a mapping has as a text.
+    """Returns a text that has to be the name of a target or argument.
 
     Raises:
-        OverrideError: It is none.
+        OverrideError: It is not a text.
     """
     text = nodes.value_of(value) if isinstance(value, _NODES) else value
     if not isinstance(text, str):
-        raise OverrideError(f"{text!r} is no name of a target or argument", path)
+        raise OverrideError(f"{text!r} is not the name of a target or an argument", path)
     return text
 
 
 def _plain(value: Any) -> Any:
-    """Returns nodes as the plain values that they mean."""
+    """Returns nodes as plain values."""
     if isinstance(value, _NODES):
         return _plain(nodes.value_of(value))
     if isinstance(value, Mapping):
@@ -284,7 +286,7 @@ def _plain(value: Any) -> Any:
 
 
 def _classes_in(annotation: Any) -> Iterator[type]:
-    """Yields the classes of one's own that an annotation names."""
+    """Yields the user's classes in an annotation."""
     waiting = [annotation]
     while waiting:
         found = waiting.pop()
@@ -294,7 +296,7 @@ def _classes_in(annotation: Any) -> Iterator[type]:
 
 
 def as_call(annotation: Any, value: Any) -> str:
-    """Returns how a mapping is written where the config of a class is wanted, to be added to an error."""
+    """Returns a hint for an error: how to write a mapping as the config of the annotated class."""
     if not isinstance(value, dict) or not value:
         return ""
     for kind in _classes_in(annotation):
@@ -305,7 +307,7 @@ def as_call(annotation: Any, value: Any) -> str:
 
 
 def as_whole(annotation: Any, path: str, keys: Sequence[str | int], text: str) -> str:
-    """Returns how a value is written that holds another at the keys, to be added to an error.
+    """Returns a hint for an error: how to write the whole value that contains another at these keys.
 
     Args:
         annotation: The annotation of the place.
@@ -314,7 +316,7 @@ def as_whole(annotation: Any, path: str, keys: Sequence[str | int], text: str) -
         text: The value at their end, as it was written.
 
     Returns:
-        The hint; empty where the annotation does not say what is below the place.
+        The hint; empty where the annotation does not describe the values below the place.
     """
     whole = text
     wanted = [annotation]
@@ -329,7 +331,7 @@ def as_whole(annotation: Any, path: str, keys: Sequence[str | int], text: str) -
 
 
 def _below(annotation: Any, key: str | int) -> tuple[str, Any]:
-    """Returns how a value is written that has a key, and the annotation of what is at the key."""
+    """Returns how to write a value that has this key, and the annotation of the value at the key."""
     members = typing.get_args(annotation) if typing.get_origin(annotation) in checks.UNIONS else (annotation,)
     for member in members:
         kind = typing.get_origin(member) or member

@@ -1,4 +1,4 @@
-"""Every config that was run, kept by its digest: what a diff and a page look at later."""
+"""Every config that was run, stored by its digest for later diffs and pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ConfigVersions:
     folder: Path = dataclasses.field(default_factory=lambda: settings.home() / "configs")
 
     def save(self, plan: Mapping[str, Any]) -> str:
-        """Keeps a plan and returns its digest. Safe in parallel: a reader sees a whole file or none.
+        """Stores a plan and returns its digest. Safe in parallel: a reader sees a whole file or none.
 
         Raises:
             SettingsError: It cannot be written.
@@ -55,7 +55,7 @@ class ConfigVersions:
         """Returns the plan of a digest, or of the beginning of one. Imports nothing.
 
         Raises:
-            ConfigError: None or several have it, or the file is not what its name says.
+            ConfigError: None or several have it, or the file does not match its digest.
         """
         found = self.find(digest)
         try:
@@ -63,11 +63,13 @@ class ConfigVersions:
         except OSError as error:
             raise ConfigError(f"config {found} cannot be read in {self.folder}: {error.strerror}") from error
         if plans.digest(plan) != found:
-            raise ConfigError(f"the file of config {found} in {self.folder} was changed: delete it")
+            raise ConfigError(
+                f"the file of config {found} in {self.folder} does not match its digest: delete it, and run it again"
+            )
         return plan
 
     def find(self, prefix: str) -> str:
-        """Returns the whole digest that begins so.
+        """Returns the whole digest that begins with a prefix.
 
         Raises:
             ConfigError: None or several do.
@@ -81,7 +83,7 @@ class ConfigVersions:
         return found[0]
 
     def list(self) -> list[str]:
-        """Returns the digests of all that are kept, the newest first."""
+        """Returns the digests of all stored configs, the newest first."""
         files = [file for file in self.folder.glob("??/*.json") if _DIGEST.fullmatch(file.stem)]
         return [file.stem for file in sorted(files, key=lambda file: (-file.stat().st_mtime_ns, file.name))]
 

@@ -1,6 +1,6 @@
 """Configs as YAML, with ``_target_`` and ``_partial_`` keys as Hydra and NeMo-Run write them.
 
-A YAML file is read event by event into a plan: nothing is imported, no tag is obeyed, and what
+A YAML file is read event by event into a plan: nothing is imported, tags are refused, and input that
 would grow without bounds is refused with its line.
 """
 
@@ -23,10 +23,10 @@ from nemo_airflow.runner.parts import plan_of
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _MAX_NODES = 1_000_000
-"""How large a file may be once each alias is replaced by what it stands for."""
+"""Most values of a file after its aliases are replaced."""
 
 _MAX_DEPTH = 20_000
-"""How deep a file may nest: what libyaml takes for it grows with the square."""
+"""Most levels of a file: libyaml's time grows with the square of the depth."""
 
 _MOST_DIGITS = 4_000
 
@@ -37,13 +37,13 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 _SPECIAL_CHARACTERS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
-"""Characters that YAML takes for line breaks, or cannot hold, unless they are escaped."""
+"""Characters that YAML treats as line breaks or cannot hold, unless they are escaped."""
 
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:str", "!")
 
 
 def to_yaml(config: Any) -> str:
-    """Returns a config as YAML: what its author set, without defaults; shared parts as anchors.
+    """Returns a config as YAML: its set values without defaults, and shared parts as anchors.
 
     Templates are written as they are.
 
@@ -95,7 +95,7 @@ def plan_from_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def values_from_yaml(text: str) -> Any:
-    """Returns what a YAML document holds as plain values; what an alias stands for is the same object.
+    """Returns the content of a YAML document as plain values; an alias is the same object as its anchor.
 
     Raises:
         PlanError: It is not valid, with its line.
@@ -107,7 +107,7 @@ def plan_from_values(values: Any) -> dict[str, Any]:
     """Returns the plan that plain values describe, as :func:`plan_from_yaml` does of a file's.
 
     Raises:
-        PlanError: They are no such values.
+        PlanError: The values do not describe a plan.
     """
     from nemo_airflow.config.plan import plan_errors
 
@@ -139,7 +139,7 @@ def _scalar(text: str) -> Any:
         return text[0] in "tT"
     if _INT.fullmatch(text):
         if len(text) > _MOST_DIGITS:
-            raise ValueError(f"Exceeds the limit ({_MOST_DIGITS} digits) for integers")
+            raise ValueError(f"the integer has more than {_MOST_DIGITS} digits: quote it")
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT.fullmatch(text):
         if math.isinf(number := float(text)):
@@ -178,7 +178,7 @@ class _Events:
         self._root: Any = _NO_KEY
 
     def read(self) -> Any:
-        """Returns the document as plain Python values; what an alias stands for is the same object.
+        """Returns the document as plain Python values; an alias is the same object as its anchor.
 
         Raises:
             PlanError: It cannot be read, with the line.
@@ -198,11 +198,13 @@ class _Events:
     def _take(self, event: Any) -> None:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent) and self._root is not _NO_KEY:
-            raise PlanError(f"line {line}: a second YAML document; write one")
+            raise PlanError(f"line {line}: a second YAML document begins here: a file may have only one")
         if isinstance(event, yaml.AliasEvent):
             known = self._anchors.get(str(event.anchor))
             if known is None:
-                reason = "is inside what it stands for" if event.anchor in self._anchors else "stands for nothing"
+                reason = (
+                    "refers to a node that contains it" if event.anchor in self._anchors else "has no anchor before it"
+                )
                 raise PlanError(f"line {line}: the alias *{event.anchor} {reason}")
             self._put(known[0], known[1], line)
         elif isinstance(event, yaml.ScalarEvent):
@@ -238,7 +240,7 @@ class _Events:
             inside.value.append(value)
         elif inside.key is _NO_KEY:
             if isinstance(value, (list, dict)):
-                raise PlanError(f"line {line}: a key has to be a plain value")
+                raise PlanError(f"line {line}: a key has to be a scalar, not a list or mapping")
             if value in inside.value:
                 raise PlanError(f"line {line}: the key {value!r} is given twice")
             inside.key = value
@@ -263,10 +265,10 @@ class _Events:
 
 
 class _Sharing:
-    """Turns values that are the same object in several places into a plan's ``_id_`` and ``_same_``.
+    """Writes shared objects as a plan's ``_id_`` and ``_same_``.
 
     Args:
-        root: What was read; not deeper than a plan may be, and without cycles.
+        root: The document; not deeper than a plan may be, and without cycles.
     """
 
     def __init__(self, root: Any) -> None:
@@ -275,7 +277,7 @@ class _Sharing:
         self._shared = self._in_several_places(root)
 
     def plan_root(self) -> Any:
-        """Returns the root's node; without recursion, each node written into the place that its holder keeps."""
+        """Returns the root's node. Without recursion: each node is written into the place that its parent keeps."""
         holder: list[Any] = [None]
         stack: list[tuple[Any, Any, Any]] = [(self._root, holder, 0)]
         while stack:
@@ -323,7 +325,7 @@ def _leaf(value: Any) -> Any:
 
 
 def _opened(value: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
-    """Returns the node of a list or mapping, and what is to be written into it: the values with their places."""
+    """Returns the node of a list or mapping, and the values to write into it with their places."""
     if isinstance(value, list):
         items: list[Any] = [None] * len(value)
         return items, [(item, items, index) for index, item in enumerate(value)]
@@ -338,12 +340,14 @@ def _opened(value: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
         del node["_partial_"]
     for key in ("_id_", "_same_", "_part_"):
         if key in node:
-            raise PlanError(f"{key} is for plans; in YAML, share with an anchor and aliases")
+            raise PlanError(
+                f"{key} is reserved for plans: in YAML, share a value with an anchor (&name) and aliases (*name)"
+            )
     return node, [(item, node, key) for key, item in node.items() if isinstance(item, (list, dict, float))]
 
 
 def _is_tag(value: Any) -> TypeGuard[dict[str, Any]]:
-    """Returns whether a value is one of a plan's tags for what cannot change, such as ``{"_path_": ...}``."""
+    """Returns whether a value is one of a plan's tags for immutable values, such as ``{"_path_": ...}``."""
     if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) in ("_set_", "_dict_"):
         return False
     return grammar.is_reserved(next(iter(value))) and "_target_" not in value
@@ -359,7 +363,7 @@ def name_from_dotted(name: str) -> str:
 
 
 def _dotted(name: str) -> str:
-    """Returns a target's name with dots only, where it is read again from that."""
+    """Returns a target's name with dots only, where reading it back gives the same name."""
     dotted = name.replace(":", ".")
     return dotted if name_from_dotted(dotted) == name else name
 

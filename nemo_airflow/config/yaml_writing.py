@@ -1,6 +1,6 @@
-"""Writes a plan as YAML, event by event: nothing recurses, and what nests deep is written in one line.
+"""Writes a plan as YAML, event by event: nothing recurses, and deep levels are written in one line.
 
-In lines of their own, levels below others by the thousand would be little but the spaces in front of them.
+With a line for each level, thousands of levels would be mostly indentation.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from nemo_airflow.runner.contents import check
 _WIDTH = 120
 
 _BLOCK_LEVELS = 60
-"""How many levels have lines of their own."""
+"""Levels that have lines of their own."""
 
 _IMMUTABLE = ("_tuple_", "_frozenset_")
 
 
 def write(plan: Mapping[str, Any], dotted: Callable[[str], str], quoted: Callable[[str], str | None]) -> str:
-    """Returns a plan as YAML; what is shared is an anchor at its first place.
+    """Returns a plan as YAML; a shared value has an anchor at its first place.
 
     Args:
         plan: The plan.
         dotted: Writes the name of a target.
-        quoted: Returns the style in which a text has to be written.
+        quoted: Returns the YAML style for a text.
 
     Raises:
-        PlanError: It is no valid plan.
+        PlanError: The plan is not valid.
     """
     return _Writer(plan, dotted, quoted).text()
 
@@ -79,14 +79,14 @@ class _Writer:
             self._scalar(float(node[kind]) if kind == "_float_" else node)
 
     def _place(self, name: str, depth: int) -> None:
-        """Writes what is shared at one of its places."""
+        """Writes a shared value at one of its places."""
         if name in self._anchors:
             self._dumper.emit(yaml.AliasEvent(self._anchors[name]))
             return
         node = self._shared[name][0]
         inner = node.get("_value_", node)
         if isinstance(inner, dict) and any(tag in inner for tag in _IMMUTABLE):
-            self._stack.append((inner, depth, None))  # equal ones are as good as one
+            self._stack.append((inner, depth, None))  # equal values need no anchor
             return
         self._anchors[name] = f"id{len(self._anchors) + 1:03}"
         self._stack.append((inner, depth, self._anchors[name]))

@@ -44,7 +44,7 @@ class NemoDecoratedOperator(DecoratedOperator, NemoRunOperator):
         **kwargs: Any,
     ) -> None:
         if "config" in kwargs:
-            raise TypeError("@task.nemo takes no config: the decorated function returns it")
+            raise TypeError("@task.nemo takes no config argument: return the config from the decorated function")
         super().__init__(
             python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, config=SET_DURING_EXECUTION, **kwargs
         )

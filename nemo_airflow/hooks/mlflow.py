@@ -82,7 +82,7 @@ def _log_in(uri: str, login: dict[str, str]) -> None:
     global _logged_in
     if _logged_in is not None and _logged_in != (uri, login):
         raise SettingsError(
-            f"this process is logged in to {_logged_in[0]}, and MLflow can keep one login: use another task for {uri}"
+            f"this process is logged in to {_logged_in[0]}, and MLflow keeps only one login: use another task for {uri}"
         )
     _logged_in = (uri, login)
     os.environ.update(login)

@@ -80,7 +80,7 @@ def write_tar(
                 out.write(block)
                 size += len(block)
             if size != each.size:
-                raise PackagingError(f"{each.path} changed while it was packed: package again")
+                raise PackagingError(f"{each.path} changed during packaging: package again")
             out.write(_padding(size))
         out.write(bytes(2 * _RECORD))
 
@@ -178,7 +178,7 @@ def _zstd_packer() -> Callable[[memoryview], bytes]:
     name = _zstd_module()
     if name is None and shutil.which("zstd") is None:
         raise SettingsError(
-            "nothing here writes format='tar.zst': install the Python package zstandard, or the program zstd"
+            "format='tar.zst' cannot be written here: install the Python package zstandard, or the program zstd"
         )
     if name is None:
         return _zstd_program

@@ -95,7 +95,7 @@ def _inside(scratch: Repository, tree: str, state: CodeState) -> str:
         return scratch.text("rev-parse", "--verify", "--quiet", f"{tree}:{state.subpath}")
     except PackagingError as error:
         when = f"at {state.commit[:12]}" if state.commit else "as it is now"
-        raise PackagingError(f"{state.subpath} is no folder of {scratch} {when}") from error
+        raise PackagingError(f"{state.subpath} is not a folder of {scratch} {when}") from error
 
 
 def _tree(scratch: Repository, state: CodeState) -> str:
@@ -103,7 +103,9 @@ def _tree(scratch: Repository, state: CodeState) -> str:
         scratch.git("add", "--all", ".")
         return scratch.text("write-tree")
     if not has_commit(scratch, state.commit):
-        raise PackagingError(f"commit {state.commit[:12]} is not in {scratch}: fetch it, or take its own repository")
+        raise PackagingError(
+            f"commit {state.commit[:12]} is not in {scratch}: fetch it, or name the repository that has it"
+        )
     if not state.patch:
         return scratch.text("rev-parse", f"{state.commit}^{{tree}}")
     scratch.git("read-tree", state.commit)
@@ -117,6 +119,6 @@ def _tree(scratch: Repository, state: CodeState) -> str:
         )  # fmt: skip
     except PackagingError as error:
         raise PackagingError(
-            f"the changes that were recorded upon {state.commit[:12]} cannot be applied: {error}"
+            f"the changes that were recorded on top of {state.commit[:12]} cannot be applied: {error}"
         ) from error
     return scratch.text("write-tree")

@@ -118,4 +118,4 @@ def _home(commits: Sequence[str], folders: Sequence[Path]) -> Path:
         if not missing:
             return folder
         problems.append(f"commit {missing[0][:12]} is not in {repository}")
-    raise PackagingError(f"{'; '.join(problems)}: fetch it, or name its own repository with --repository")
+    raise PackagingError(f"{'; '.join(problems)}: fetch it, or name the repository that has it with --repository")

@@ -111,9 +111,9 @@ def tree_id(files: Iterable[File]) -> str:
         for part in above:
             folder = folder.setdefault(part, {})
             if not isinstance(folder, dict):
-                raise PackagingError(f"{file.path} is in a folder that is a file, too: leave one of them out")
+                raise PackagingError(f"{file.path} lies in a folder that is also a file: leave one of them out")
         if isinstance(folder.get(name), dict):
-            raise PackagingError(f"{file.path} is a file and a folder: leave one of them out")
+            raise PackagingError(f"{file.path} is both a file and a folder: leave one of them out")
         folder[name] = (file.mode, file.blob)
     return _id_of_folder(root, algorithm)
 
@@ -187,7 +187,7 @@ def check_links(files: Sequence[File]) -> None:
     for path, target in targets.items():
         if _leaves(path, target, targets):
             raise PackagingError(
-                f"link {shown(path)} leads to {shown(target)}, out of the package: "
+                f"link {shown(path)} points to {shown(target)}, outside the package: "
                 "commit the file itself, or leave the link out"
             )
 

@@ -40,7 +40,7 @@ class Disk:
         except OSError as error:
             raise PackagingError(f"cannot read {shown(str(self.root / file.at))}: {error.strerror}") from error
         if digest.hexdigest() != file.blob:
-            raise PackagingError(f"{shown(str(self.root / file.at))} changed while it was packed: package again")
+            raise PackagingError(f"{shown(str(self.root / file.at))} changed during packaging: package again")
 
 
 def walk(

@@ -74,7 +74,7 @@ class DistributionPackager(ContentPackager):
         paths = [str(file) for file in distribution.files or () if _is_shipped(PurePosixPath(file))]
         if not paths:
             raise PackagingError(
-                f"{self.name} has no list of its files (RECORD), as what the system's own package manager installed: "
+                f"{self.name} has no list of its files (RECORD), like all that the system's package manager installs: "
                 "give a wheel, or install it with pip"
             )
         return named(base, ((path, None) for path in sorted(set(paths))), notes)
@@ -83,7 +83,7 @@ class DistributionPackager(ContentPackager):
         names = {info.filename: info for info in archive.infolist() if not info.is_dir()}
         about = next((name for name in names if name.endswith(".dist-info/WHEEL") and name.count("/") == 1), None)
         if about is None:
-            raise PackagingError(f"{self.wheel} is no wheel: it has no .dist-info/WHEEL")
+            raise PackagingError(f"{self.wheel} is not a wheel: it has no .dist-info/WHEEL")
         self._refuse_binary(archive.read(about).decode("utf-8", "replace"), names)
         source = _Wheel(archive)
         files = []
@@ -97,7 +97,7 @@ class DistributionPackager(ContentPackager):
     def _refuse_binary(self, about: str, paths: Iterable[str]) -> None:
         compiled = sorted(path for path in paths if path.endswith(_BINARY) or ".so." in path)
         if compiled or "root-is-purelib: false" in about.lower():
-            what = f"has compiled files, such as {compiled[0]}" if compiled else "is made for one platform"
+            what = f"has compiled files, such as {compiled[0]}" if compiled else "is built for one platform"
             raise PackagingError(f"{self.name or self.wheel} {what}: install it in the job's image, or environment")
 
 

@@ -133,7 +133,7 @@ class GitArchivePackager(ContentPackager):
             )
         elif self.include:
             if repository.bare:
-                raise PackagingError(f"include=...: {repository} is bare, and has no files that git ignores")
+                raise PackagingError(f"include=...: {repository} is bare and has no untracked files: leave include out")
             state = State(repository, commit, included=sorted(self._included(repository)))
         return state
 
@@ -143,7 +143,7 @@ class GitArchivePackager(ContentPackager):
         except PackagingError as error:
             if self.ref == "HEAD":
                 raise NotARepositoryError(f"{repository} has no commit yet: commit first") from error
-            raise PackagingError(f"ref={self.ref!r} is no commit, branch or tag of {repository}") from error
+            raise PackagingError(f"ref={self.ref!r} is not a commit, branch or tag of {repository}") from error
 
     def _included(self, repository: Repository) -> set[str]:
         found = set(matching(repository, self.include, self._subpath)) if self.include else set()
@@ -168,14 +168,14 @@ class GitArchivePackager(ContentPackager):
         """Returns the changes, after refusing unmerged files and changes within submodules, shipped as committed."""
         if unmerged := [change.path for change in changed if change.unmerged]:
             raise UncommittedChangesError(
-                f"{repository} has unmerged files, with the marks of a conflict in them: {listed(unmerged)}; "
+                f"{repository} has unmerged files, which contain conflict markers: {listed(unmerged)}; "
                 "resolve them, then 'git add' and commit them"
             )
         inside = [change.path for change in changed if change.submodule[2:].strip(".")]
         if inside and self.include_submodules:
             raise UncommittedChangesError(
-                f"submodules of {repository} have changes of their own: {listed(inside)}; "
-                "commit them there: uncommitted='include' includes files of the repository itself"
+                f"submodules of {repository} have uncommitted changes: {listed(inside)}; "
+                "commit them there, since uncommitted='include' covers only the repository itself"
             )
         return changed
 
@@ -189,7 +189,7 @@ class GitArchivePackager(ContentPackager):
                 changed = state.ids(scratch, algorithm_of(committed))
             except OSError as error:
                 raise PackagingError(
-                    f"{error.filename} cannot be read, or changed while it was packed: package again"
+                    f"{error.filename} cannot be read, or changed during packaging: package again"
                 ) from error
             tree = edited(scratch, committed, changed) if changed else committed
             about: dict[str, Any] = {

@@ -35,9 +35,11 @@ class HybridPackager(ContentPackager):
             raise PackagingError("HybridPackager has no sub_packagers: give at least one")
         for prefix, packager in self._parts():
             if not isinstance(packager, ContentPackager):
-                raise PackagingError(f"sub_packagers[{prefix!r}] is {packager!r}, which is no packager of this kind")
+                raise PackagingError(f"sub_packagers[{prefix!r}] is {packager!r}, which is not a ContentPackager")
             if prefix.startswith("/") or ".." in prefix.split("/"):
-                raise PackagingError(f"sub_packagers[{prefix!r}]: a folder of the package, relative and without '..'")
+                raise PackagingError(
+                    f"sub_packagers[{prefix!r}]: give a folder of the package as a relative path without '..'"
+                )
 
     @contextlib.contextmanager
     def content(self, root: Path | None, notes: Notes) -> Iterator[Content]:

@@ -186,7 +186,7 @@ def _write(
     format = formats[0]
     files = content.files()
     if not files:
-        raise PackagingError("there is no file to package: see what the packager's path, subpath and patterns leave")
+        raise PackagingError("there are no files to package: check the packager's path, subpath and patterns")
     total = contents.check_size(files, max_size)
     contents.check_links(files)
     with store.write(digest, format) as file:

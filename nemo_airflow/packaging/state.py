@@ -95,7 +95,7 @@ def _hashed(scratch: Repository, paths: Iterable[str]) -> list[str]:
     try:
         return scratch.git(*_NO_LFS, "hash-object", "-w", "--stdin-paths", input=names).decode().split()
     except PackagingError as error:
-        raise PackagingError(f"{error}: it changed while it was packed, or cannot be read; package again") from error
+        raise PackagingError(f"{error}: a file changed during packaging, or cannot be read; package again") from error
 
 
 def _quoted(path: str) -> bytes:

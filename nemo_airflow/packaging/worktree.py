@@ -116,7 +116,7 @@ def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
         if path.endswith("/"):
             raise PackagingError(
                 f"{shown(path)} in {repository} is a repository of its own: "
-                "make it a submodule, package it by itself, or have git ignore it"
+                "make it a submodule, package it by itself, or add it to .gitignore"
             )
     return files
 

@@ -27,8 +27,8 @@ def _main(argv: "list[str]") -> int:
 
 
 if __name__ == "__main__":
-    # Run by its path, the interpreter puts this folder first on the path: it must not be
-    # there, or its modules would hide those of the job. What counts is the folder of the package.
+    # When run by its path, the interpreter puts this folder first on the path: it must not be
+    # there, or its modules would hide those of the job. The package's folder is needed instead.
     here = os.path.dirname(os.path.realpath(__file__))
     if sys.path and os.path.realpath(sys.path[0]) == here:
         sys.path[0] = os.path.dirname(os.path.dirname(here))

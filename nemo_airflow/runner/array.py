@@ -42,11 +42,11 @@ def numbers(text: str) -> List[int]:
     for part in tasks.split(","):
         match = _PART.fullmatch(part)
         if match is None or (at_once and not at_once.isdigit()) or text.endswith("%"):
-            raise ValueError(f"{text!r} is not the numbers of an array's tasks, for example '0-7' or '1,3,5-9:2%4'")
+            raise ValueError(f"{text!r} is not a list of array task numbers, such as '0-7' or '1,3,5-9:2%4'")
         first = int(match.group(1))
         last = int(match.group(2) or first)
         if last < first or last > _MOST:
-            raise ValueError(f"{part!r} is not a range of an array's tasks")
+            raise ValueError(f"{part!r} is not a range of array task numbers, such as 0-7")
         found.extend(range(first, last + 1, int(match.group(3) or 1)))
     return sorted(set(found))
 
@@ -178,7 +178,15 @@ class _Array:
                 continue
         silent = [str(task) for task in self._tasks if task not in ends]
         if silent:
-            self._say({"error": _error("array tasks {} ended without a result".format(", ".join(silent)))})
+            self._say(
+                {
+                    "error": _error(
+                        "array tasks {} ended without a result: see their logs in the job's folder".format(
+                            ", ".join(silent)
+                        )
+                    )
+                }
+            )
         elif not any(end.get("error") for end in ends.values()):
             self._say({"result": [ends[task].get("result") for task in self._tasks]})
             return 0

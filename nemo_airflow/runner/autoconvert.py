@@ -1,8 +1,8 @@
 """Turns a plain function that returns an object into one that returns its config.
 
-The function's calls are rewritten: a call of a class or function of one's own or of a library becomes
-a config of that call, so that what is inside can be seen, recorded and changed before anything is made.
-Calls of Python itself and of its standard library are made at once: they compute values.
+The function's calls are rewritten: a call of a class or function of the user or of a library becomes
+a config of that call, so that its arguments can be seen, recorded and changed before anything is made.
+Calls of builtins and of the standard library run at once: they compute values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AutoconvertError(TypeError):
 
 
 class Converted:
-    """A function whose call returns the config of what the plain function would have returned.
+    """A function that returns the config of the plain function's result.
 
     Args:
         plain: The function.
@@ -83,7 +83,7 @@ def convert(
     """Returns the converted function.
 
     Raises:
-        AutoconvertError: It is no plain function of a module: a lambda, a method, one with outer variables.
+        AutoconvertError: It is not a plain function of a module: a lambda, a method, one with outer variables.
     """
     if isinstance(plain, Converted):
         return plain
@@ -91,9 +91,13 @@ def convert(
         raise AutoconvertError(f"autoconvert takes a function written with def, not {plain!r}")
     if plain.__closure__:
         names = ", ".join(plain.__code__.co_freevars)
-        raise AutoconvertError(f"{plain.__qualname__} uses {names} of the function around it: move it to a module")
+        raise AutoconvertError(
+            f"{plain.__qualname__} uses {names} of an enclosing function: define it at the top of a module"
+        )
     if inspect.iscoroutinefunction(plain) or inspect.isgeneratorfunction(plain):
-        raise AutoconvertError(f"{plain.__qualname__} is a coroutine or a generator, which returns no config")
+        raise AutoconvertError(
+            f"{plain.__qualname__} is a coroutine or a generator and cannot return a config: use neither"
+        )
     return Converted(plain, config, partial, as_partial)
 
 
@@ -133,7 +137,7 @@ class _Calls(ast.NodeTransformer):
     visit_ClassDef = visit_FunctionDef  # type: ignore[assignment]
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        return node  # an exception is made, not configured
+        return node  # exceptions are created, not configured
 
     visit_Assert = visit_Raise  # type: ignore[assignment]
 
@@ -148,12 +152,12 @@ def _rewrite(plain: Callable[..., Any], call: Callable[..., Any]) -> Callable[..
     for argument in ast.walk(definition.args):
         if isinstance(argument, ast.arg):
             argument.annotation = None
-    # The defaults were evaluated where the function was defined, and are taken from it below.
+    # Defaults were evaluated at the function's definition and are copied from it below.
     definition.args.defaults = [ast.copy_location(ast.Constant(None), node) for node in definition.args.defaults]
     definition.args.kw_defaults = [
         None if node is None else ast.copy_location(ast.Constant(None), node) for node in definition.args.kw_defaults
     ]
-    # As an argument: the function keeps the globals of its module, in which nothing is changed.
+    # Passed as an argument: the function keeps its module's globals, which stay unchanged.
     definition.args.kwonlyargs.append(ast.arg(_CALL))
     definition.args.kw_defaults.append(ast.Constant(None))
     module = ast.fix_missing_locations(ast.Module([definition], []))
@@ -173,7 +177,9 @@ def _parsed(plain: types.FunctionType) -> Tuple[ast.FunctionDef, str, int]:
     try:
         lines, first = inspect.getsourcelines(plain)
     except (OSError, TypeError) as error:
-        raise AutoconvertError(f"the source of {plain.__qualname__} is not there, so it cannot be converted") from error
+        raise AutoconvertError(
+            f"the source of {plain.__qualname__} cannot be found, so it cannot be converted: define it in a file"
+        ) from error
     parsed = ast.parse(textwrap.dedent("".join(lines)))
     definition = parsed.body[0]
     if not isinstance(definition, ast.FunctionDef):

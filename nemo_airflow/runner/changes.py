@@ -1,4 +1,4 @@
-"""Changes a resolved config by override texts, in the job: typed by the annotations that are only there."""
+"""Changes a resolved config by override texts, in the job, where the annotations are known."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def apply(root: Any, text: str, allow: Iterable[str]) -> Any:
     Args:
         root: The config.
         text: The override, in the grammar of :mod:`nemo_airflow.runner.override_syntax`.
-        allow: What a factory that is named in the override may be.
+        allow: The allow-list for factories that the override names.
 
     Raises:
-        PlanError: It cannot be read, leads nowhere, or does not fit; the message has the override.
+        PlanError: The override cannot be read, its path does not exist, or its value does not fit.
         TargetNotAllowed: A factory in it is not permitted; nothing was imported.
     """
     try:
@@ -42,7 +42,7 @@ class _Change:
         self._allow = allow
 
     def at(self, node: Any, number: int, path: str, annotation: Any) -> Any:
-        """Returns what takes the place of a node."""
+        """Returns the replacement of a node."""
         if number == len(self._override.path):
             return self._changed(node, path, annotation)
         node = _opened(node)
@@ -57,7 +57,7 @@ class _Change:
         old = node[key] if not isinstance(node, dict) or key in node else _MISSING
         if old is _MISSING and not last:
             raise self._error(
-                f"{below} has no value yet, so there is nothing below it; set it as a whole with {below}=..."
+                f"{below} is not set, so nothing below it can be changed; set it as a whole with {below}=..."
             )
         new = self.at(old, number + 1, below, inner)
         if isinstance(node, (list, dict)):
@@ -70,7 +70,7 @@ class _Change:
     def _in_config(self, node: configs.Config, key: Any, number: int, below: str, last: bool) -> Any:
         if last and self._removes:
             if key not in node.__arguments__:
-                raise self._error(f"{below} was not set, so there is nothing to remove")
+                raise self._error(f"{below} is not set, so ~= cannot remove it")
             del node.__arguments__[key]
             return node
         old = node.__arguments__.get(key, _MISSING)
@@ -79,7 +79,7 @@ class _Change:
             old = _MISSING if default is inspect.Parameter.empty else _copied(default)
         if old is _MISSING and not last:
             raise self._error(
-                f"{below} has no value yet, so there is nothing below it; set it as a whole with {below}=..."
+                f"{below} is not set, so nothing below it can be changed; set it as a whole with {below}=..."
             )
         node.__arguments__[key] = self.at(old, number + 1, below, typed.annotation_of(node.__fn_or_cls__, key))
         return node
@@ -108,7 +108,7 @@ class _Change:
             return index % len(node)
         what = "None" if node is None else f"of type {type(node).__name__}"
         hint = f"; set it as a whole with {path}=..." if path else ""
-        raise self._error(f"{path or 'the root'} is {what}, so there is nothing below it{hint}")
+        raise self._error(f"{path or 'the root'} is {what} and has nothing below it{hint}")
 
     def _changed(self, old: Any, path: str, annotation: Any) -> Any:
         operator = self._override.operator
@@ -128,7 +128,7 @@ class _Change:
             raise PlanError(f"{error} (override {self._override.text!r})", path) from None
 
     def _made(self, value: Any) -> Any:
-        """Returns a value with the factories in it as configs."""
+        """Returns a value with its factories turned into configs."""
         if isinstance(value, File):
             raise self._error("a job reads no files for its config: give the value itself")
         if isinstance(value, Call):
@@ -154,7 +154,7 @@ _MISSING: Any = type("_Missing", (), {"__repr__": lambda self: "no value"})()
 
 
 def _opened(node: Any) -> Any:
-    """Returns a dataclass's instance as a config of it, which can be changed."""
+    """Returns a dataclass's instance as a config, which can be changed."""
     if dataclasses.is_dataclass(node) and not isinstance(node, (type, configs.Config)):
         values: Dict[configs.Key, Any] = {
             field.name: getattr(node, field.name) for field in dataclasses.fields(node) if field.init
@@ -166,14 +166,14 @@ def _opened(node: Any) -> Any:
 def _copied(default: Any) -> Any:
     import copy
 
-    # It is the target's own.
+    # The default belongs to the target, so it is copied.
     return copy.deepcopy(default) if type(default) in (list, dict, set) else default
 
 
 def _without(node: Any, key: Any) -> Any:
     if isinstance(node, dict):
         if key not in node:
-            raise PlanError(f"there is no key {key!r} to remove{similar(str(key), map(str, node))}")
+            raise PlanError(f"cannot remove the key {key!r}, which is not there{similar(str(key), map(str, node))}")
         del node[key]
         return node
     items = [item for index, item in enumerate(node) if index != key]

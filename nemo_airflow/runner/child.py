@@ -1,4 +1,4 @@
-"""The child's side: builds the plan, calls it, and says what came of it."""
+"""The child's side: builds the plan, calls it, and reports the result."""
 
 import os
 import signal
@@ -70,7 +70,7 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
     os.chdir(work)
     set_path(work, (job.get("env") or {}).get("PYTHONPATH", ""))
     sys.argv = [job.get("name") or "job"]
-    # New ones: those of the interpreter were made for what descriptors 1 and 2 were when it started.
+    # New streams: the interpreter's own were made for the earlier descriptors 1 and 2.
     sys.stdout = open(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     import faulthandler
@@ -79,7 +79,7 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
 
 
 def set_path(work: str, python_path: str) -> None:
-    """Puts the job's code first on the path, and the runner's own folder last: an installed package wins."""
+    """Puts the job's code first on the path, and the runner's folder last, so that an installed package wins."""
     from importlib.machinery import PathFinder
 
     own = os.path.abspath(sys.path.pop(0))
@@ -87,7 +87,7 @@ def set_path(work: str, python_path: str) -> None:
     before = [work, *(path for path in python_path.split(os.pathsep) if path)]
     sys.path[:0] = before
     sys.path.append(own)
-    # The processes that the job starts find the same code.
+    # Processes that the job starts find the same code.
     inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in before]
     os.environ["PYTHONPATH"] = os.pathsep.join([*before, *inherited, *([] if installed else [own])])
 
@@ -101,12 +101,12 @@ def _die_with_parent() -> None:
     set_parent_death_signal = 1
     parent = os.getppid()
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before it was asked
+    if os.getppid() != parent:  # the supervisor died before the request
         os._exit(1)
 
 
 def end_by_signal(number: int, frame: Any) -> None:
-    """Ends the job as an exception would, so that ``finally`` is kept to."""
+    """Ends the job as an exception would, so that ``finally`` blocks run."""
     # Ray, Slurm and torchrun signal every process, and the supervisor passes its own signal on: one and the same
     # cancel comes twice. Not SIG_IGN, which the programs that the clean-up starts would inherit.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -114,7 +114,7 @@ def end_by_signal(number: int, frame: Any) -> None:
 
 
 def call(job: Dict[str, Any], channel: Any) -> int:
-    """Builds the plan and calls it; says on the channel what came of it, and returns the exit code."""
+    """Builds the plan and calls it; reports the result on the channel, and returns the exit code."""
     try:
         target, plan = _build(job, channel)
         channel.send("config", plan=plan)
@@ -130,18 +130,18 @@ def call(job: Dict[str, Any], channel: Any) -> int:
 
 
 def _run_to_its_end(result: Any) -> Any:
-    """Returns what the root of the config returned; awaits it where that is still to be run.
+    """Returns the result of the config's root; awaits a coroutine.
 
     Raises:
-        TypeError: It is a generator: nothing of it has run, and nobody would iterate over it.
+        TypeError: It is a generator, which nothing would iterate over.
     """
     from collections.abc import Coroutine
     from types import AsyncGeneratorType, GeneratorType
 
     if isinstance(result, (GeneratorType, AsyncGeneratorType)):
         raise TypeError(
-            f"the job's function returned the generator {result.__qualname__!r}, of which nothing has run: "
-            "give a function that iterates over it, and returns a value"
+            f"the job's function returned the generator {result.__qualname__!r}, which was never iterated: "
+            "give a function that iterates over it and returns a value"
         )
     if not isinstance(result, Coroutine):
         return result
@@ -151,7 +151,7 @@ def _run_to_its_end(result: Any) -> Any:
 
 
 def _build(job: Dict[str, Any], channel: Any) -> Tuple[Any, Dict[str, Any]]:
-    """Returns what the plan describes, and the plan with its recipes resolved."""
+    """Returns the object that the plan describes, and the plan with its recipes resolved."""
     from nemo_airflow.runner import plan as plans
     from nemo_airflow.runner import recipe, shipped
 
@@ -187,7 +187,7 @@ def _exit_code(stop: SystemExit, channel: Any) -> int:
 def _failed(error: BaseException, channel: Any) -> int:
     import traceback
 
-    if type(error).__module__ == "nemo_airflow.runner.plan":  # the plan was refused: nothing of the job has run
+    if type(error).__module__ == "nemo_airflow.runner.plan":  # the plan was refused before any of the job's code ran
         text = ""
         sys.stderr.write(f"{error}\n")
     else:
@@ -200,7 +200,7 @@ def _failed(error: BaseException, channel: Any) -> int:
 
 
 def _cut_own_frames(error: BaseException) -> None:
-    """Takes this package's frames off the start of a traceback and of those that it was caused by."""
+    """Removes this package's frames from the start of a traceback and of its causes."""
     own = os.path.dirname(os.path.abspath(__file__))
     seen: List[int] = []
     current: Optional[BaseException] = error
@@ -214,7 +214,7 @@ def _cut_own_frames(error: BaseException) -> None:
 
 
 def _encode(result: Any, channel: Any) -> str:
-    """Returns the return value as JSON; null, with a warning, for one that is none."""
+    """Returns the return value as JSON; null, with a warning, for one that JSON cannot hold."""
     import json
 
     from nemo_airflow.runner.results import plain

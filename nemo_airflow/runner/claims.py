@@ -1,9 +1,9 @@
-"""Takes a job for one runner: whoever links the claim first runs it, and nobody else ever does.
+"""Claims a job for one runner: the first process that links the claim runs the job, and no other ever does.
 
-But for one: a batch system that starts a job of its own anew (preempted, node lost) starts it under
-the same id. It says so in ``NEMO_AIRFLOW_OWNER``, and such an owner takes its own job again, unless that
-has come to its end: a controller that lost its last seconds in a crash starts what is done once more.
-It may also start what still runs, on another node: the later start waits then for how the earlier one ends.
+One exception: a batch system that restarts a job (preempted, node lost) starts it under
+the same id. The id is in ``NEMO_AIRFLOW_OWNER``, and an owner may claim its own job again, unless the job
+has ended: a controller that lost its last seconds in a crash restarts a finished job.
+It may also start a running job on another node: then the later start waits until the earlier one ends.
 """
 
 import errno
@@ -18,19 +18,19 @@ from typing import Any, Callable, Dict, Optional
 OWNER = "NEMO_AIRFLOW_OWNER"
 
 _SILENT = 3
-"""Heartbeats without a sign of life after which a runner on another machine counts as dead."""
+"""Missed heartbeats after which a runner on another machine counts as dead."""
 
 _LOOK_EVERY = 0.2
 
 
 def take(folder: str, heartbeat: float) -> bool:
-    """Returns whether this process has taken the job in the folder.
+    """Claims the job in the folder for this process; returns whether that succeeded.
 
     The claim appears whole or not at all: it is written under another name, then linked.
 
     Args:
         folder: The job's folder.
-        heartbeat: Seconds within which whoever has the job shows that it lives.
+        heartbeat: Seconds within which the job's runner shows that it is alive.
     """
     owner = os.environ.get(OWNER, "")
     claim = _claim(folder)
@@ -51,21 +51,21 @@ def take(folder: str, heartbeat: float) -> bool:
 
 
 def show_alive(folder: str) -> None:
-    """Shows on the claim that its runner lives, for a later start on another machine to see."""
+    """Updates the claim's time to show that its runner is alive, for a later start on another machine."""
     if OWNER in os.environ:
         try:
             os.utime(_claim(folder))
-        except OSError:  # somebody removes the folder, or the disk is away: the job goes on
+        except OSError:  # the folder was removed, or the disk is unavailable: the job goes on
             return
 
 
 def keep_end(folder: str, text: bytes, waiting: Callable[[], bool]) -> None:
-    """Writes the end mark, the last that a runner leaves.
+    """Writes the end mark, the last file that a runner writes.
 
     Args:
         folder: The job's folder.
         text: How the job ended.
-        waiting: Called again and again while the disk is full; returns whether to go on waiting.
+        waiting: Called repeatedly while the disk is full; returns whether to keep waiting.
     """
     temporary = os.path.join(folder, f".end.json.{os.getpid()}")
     while True:
@@ -86,21 +86,21 @@ def _claim(folder: str) -> str:
 
 
 def _ends_unfinished(folder: str, heartbeat: float) -> bool:
-    """Waits until the earlier start of a job is over; returns whether it was told to end, or died, before that.
+    """Waits until the earlier start of a job is over; returns whether that start was cancelled or died before its end.
 
-    False as well where this process is told to end while it waits, by a signal that is blocked.
+    Also returns False where this process gets a (blocked) signal to end while it waits.
     """
     claim = _claim(folder)
     beat, since = 0, time.monotonic()
     while True:
         alive = _is_alive(_read(claim))
         if alive is None:
-            with open(claim) as file:  # a network file system asks the server when a file is opened, and only then
+            with open(claim) as file:  # a network file system asks the server only when a file is opened
                 seen = os.fstat(file.fileno()).st_mtime_ns
             if seen != beat:
                 beat, since = seen, time.monotonic()
             alive = time.monotonic() - since < _SILENT * heartbeat
-        # After that: the end mark is the last that a runner leaves.
+        # After that, since the end mark is the last file that a runner writes.
         end = _read(os.path.join(folder, "end.json"))
         if end or not alive:
             return not end or bool(end.get("told_to_end"))
@@ -110,7 +110,7 @@ def _ends_unfinished(folder: str, heartbeat: float) -> bool:
 
 
 def _is_alive(runner: Dict[str, Any]) -> Optional[bool]:
-    """Returns whether the runner of a claim lives, or None where it is another machine's."""
+    """Returns whether the runner of a claim is alive, or None where it is on another machine."""
     if runner.get("host") != socket.gethostname():
         return None
     if runner.get("boot_id") != _boot_id():
@@ -119,7 +119,7 @@ def _is_alive(runner: Dict[str, Any]) -> Optional[bool]:
 
 
 def _read(path: str) -> Dict[str, Any]:
-    """Returns the object in a file; an empty one where there is none, or none yet."""
+    """Returns the JSON object in a file; an empty one where the file is missing or empty."""
     try:
         with open(path) as file:
             return dict(json.load(file))
@@ -128,7 +128,7 @@ def _read(path: str) -> Dict[str, Any]:
 
 
 def _forget_end(folder: str) -> None:
-    """Drops how the earlier start ended: the job begins anew."""
+    """Deletes the end of the earlier start: the job begins anew."""
     try:
         os.unlink(os.path.join(folder, "end.json"))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """``Config`` and ``Partial`` where the job runs: for recipes, in an image that has no Fiddle.
 
-The same words as on Airflow's side, with what a factory of configs needs: arguments by attribute,
-their names checked. Types are checked where overrides are applied, and by the targets themselves.
+The same classes as on Airflow's side, with what a factory of configs needs: arguments as attributes,
+with their names checked. Types are checked when overrides are applied, and by the targets themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Config:
         kwargs: Its named arguments.
 
     Raises:
-        TypeError: It does not take such arguments; the message has the nearest names.
+        TypeError: It does not take these arguments; the message has the nearest names.
     """
 
     kind: ClassVar[str] = "config"
@@ -64,7 +64,9 @@ class Config:
             return self.__arguments__[name]
         default = default_of(self.__fn_or_cls__, name)
         if default is inspect.Parameter.empty:
-            raise AttributeError(f"{short_name(self.__fn_or_cls__)} was given no {name!r}, and has no default for it")
+            raise AttributeError(
+                f"{short_name(self.__fn_or_cls__)} has no value for {name!r}: it was not given and has no default"
+            )
         return default
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -73,7 +75,7 @@ class Config:
 
     def __delattr__(self, name: str) -> None:
         if name not in self.__arguments__:
-            raise AttributeError(f"{short_name(self.__fn_or_cls__)} was given no {name!r}")
+            raise AttributeError(f"{short_name(self.__fn_or_cls__)} has no value for {name!r}: it was not given")
         del self.__arguments__[name]
 
     def __repr__(self) -> str:
@@ -82,13 +84,13 @@ class Config:
 
 
 class Partial(Config):
-    """A callable with some of its arguments, once it is built."""
+    """Builds a callable with some of its arguments."""
 
     kind: ClassVar[str] = "partial"
 
 
 class ArgFactory(Config):
-    """An argument of a partial that is made anew at each call."""
+    """An argument of a partial that is created anew at each call."""
 
     kind: ClassVar[str] = "arg_factory"
 
@@ -97,7 +99,7 @@ KINDS: Mapping[str, Type[Config]] = {"config": Config, "partial": Partial, "arg_
 
 
 def unchecked(kind: str, target: Any, arguments: Mapping[Key, Any]) -> Config:
-    """Returns a config with arguments that were checked elsewhere."""
+    """Returns a config with arguments that were already checked."""
     config = object.__new__(KINDS[kind])
     object.__setattr__(config, "__fn_or_cls__", target)
     object.__setattr__(config, "__arguments__", dict(arguments))
@@ -105,7 +107,7 @@ def unchecked(kind: str, target: Any, arguments: Mapping[Key, Any]) -> Config:
 
 
 def ordered(config: Config) -> Iterator[Tuple[Key, Any]]:
-    """Yields the arguments in the order of the target's parameters, those of ``*args`` in their place."""
+    """Yields the arguments in the order of the target's parameters, including ``*args``."""
     given = config.__arguments__
     names = list(parameters_of(config.__fn_or_cls__))
     star = _star(config.__fn_or_cls__)
@@ -120,7 +122,7 @@ def ordered(config: Config) -> Iterator[Tuple[Key, Any]]:
 
 
 def positional_keys(config: Config) -> List[Key]:
-    """Returns the keys of the arguments that the call gives by position, in order.
+    """Returns the keys of the call's positional arguments, in order.
 
     A parameter that has a name is given by position where a later argument has none.
 
@@ -128,7 +130,7 @@ def positional_keys(config: Config) -> List[Key]:
         config: A config, also one of Fiddle.
 
     Raises:
-        TypeError: One before another is missing.
+        TypeError: An argument before another one is missing.
     """
     given = config.__arguments__
     last = max((key for key in given if isinstance(key, int)), default=-1)
@@ -147,12 +149,12 @@ def positional_keys(config: Config) -> List[Key]:
 
 
 def positional(config: Config) -> List[Any]:
-    """Returns the arguments that the call gives by position. Raises as :func:`positional_keys` does."""
+    """Returns the call's positional arguments. Raises as :func:`positional_keys` does."""
     return [config.__arguments__[key] for key in positional_keys(config)]
 
 
 def named(config: Config) -> Dict[str, Any]:
-    """Returns the arguments that the call gives by name: all but :func:`positional`."""
+    """Returns the call's named arguments: all but :func:`positional`."""
     by_position = positional_keys(config)
     return {
         key: value for key, value in config.__arguments__.items() if isinstance(key, str) and key not in by_position
@@ -160,7 +162,7 @@ def named(config: Config) -> Dict[str, Any]:
 
 
 def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
-    """Returns a target's parameters; any name is taken by one without a signature."""
+    """Returns a target's parameters; a target without a signature accepts any name."""
     try:
         return _parameters(target)
     except TypeError:  # it cannot be hashed

@@ -1,4 +1,4 @@
-"""What is in a plan: a walk over all its nodes that checks each of them. Imports nothing that a plan names."""
+"""Walks over all nodes of a plan, checking each, and lists its content. Imports nothing that a plan names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nemo_airflow.runner.grammar import (
 from nemo_airflow.runner.node_checks import check_node, check_target, check_value
 
 _SIMPLE = frozenset((bool, int, type(None)))
-"""Types of JSON's values about which nothing can be wrong."""
+"""Types of JSON values that are always valid."""
 
 
 def walk(plan: Mapping[str, Any], *, leaves: bool = True) -> Iterator[Tuple[Any, str, Path]]:
@@ -29,15 +29,15 @@ def walk(plan: Mapping[str, Any], *, leaves: bool = True) -> Iterator[Tuple[Any,
 
     Args:
         plan: The plan.
-        leaves: Whether to yield the plain values of JSON too; if not, they are just checked.
+        leaves: Whether to yield plain JSON values too; if not, they are only checked.
 
     Raises:
         PlanError: The plan is not valid; nodes before the wrong one were yielded.
     """
     if not is_plan(plan):
-        raise PlanError('a plan is {"version": 1, "root": ...}, if need be with "parts", and nothing else')
+        raise PlanError('a plan has the keys "version" and "root", optionally "parts", and no others')
     if plan["version"] != VERSION or isinstance(plan["version"], bool):
-        raise PlanError(f"plan version {plan['version']!r}, but only version {VERSION} is known here")
+        raise PlanError(f"plan version {plan['version']!r}, but this version of nemo-airflow reads only {VERSION}")
     if not isinstance(plan.get("parts", []), list):
         raise PlanError("parts is not a list")
     used: Dict[int, Path] = {}
@@ -47,7 +47,7 @@ def walk(plan: Mapping[str, Any], *, leaves: bool = True) -> Iterator[Tuple[Any,
         node, path, depth = stack.pop()
         try:
             if depth > MAX_DEPTH:
-                raise PlanError(f"nested deeper than {MAX_DEPTH} levels: a plan has deeper ones in its parts")
+                raise PlanError(f"nested deeper than {MAX_DEPTH} levels: move what is deeper into parts of the plan")
             kind = kind_of(node)
             is_bare = kind == "target" and check_target(node, bare)
             if kind == "value":
@@ -70,7 +70,7 @@ def walk(plan: Mapping[str, Any], *, leaves: bool = True) -> Iterator[Tuple[Any,
             depth += 1
             keeps_all = leaves or depth > MAX_DEPTH
             pairs = node.items() if is_bare and not keeps_all else children(node, kind)
-            # Most of a plan are plain values: with nothing wrong about them, they are not even put on the stack.
+            # Most nodes of a plan are plain values; valid ones are not put on the stack.
             found = [
                 (child, path if key is None else (path, key), depth)
                 for key, child in pairs
@@ -85,17 +85,17 @@ def walk(plan: Mapping[str, Any], *, leaves: bool = True) -> Iterator[Tuple[Any,
             stack += found
     if len(used) != len(plan.get("parts", ())):
         unused = next(number for number in range(len(plan["parts"])) if number not in used)
-        raise PlanError(f"part {unused} is used nowhere")
+        raise PlanError(f"part {unused} is never used")
 
 
 class Contents:
     """What one walk over a plan finds.
 
     Attributes:
-        names: What building the plan would import, with the first place of each.
-        enums: Which of those are the classes of Enum members.
-        shared: The nodes with an ``_id_``, by it, with their places.
-        has_recipes: Whether there are recipes in it, whose factories are still to be called.
+        names: Targets that building the plan would import, with the first place of each.
+        enums: Those of them that are classes of Enum members.
+        shared: The nodes with an ``_id_``, by id, with their places.
+        has_recipes: Whether it has recipes, whose factories are not called yet.
     """
 
     def __init__(self) -> None:
@@ -106,10 +106,10 @@ class Contents:
 
 
 def check(plan: Mapping[str, Any]) -> Contents:
-    """Checks that a plan has the right shape, and returns what is in it. Imports nothing, and does not recurse.
+    """Checks the shape of a plan and returns its contents. Imports nothing, and does not recurse.
 
     Raises:
-        PlanError: It has not; the path of the wrong node is in the error.
+        PlanError: The shape is wrong; the path of the wrong node is in the error.
     """
     found = Contents()
     used: List[Tuple[str, Path]] = []
@@ -121,7 +121,7 @@ def check(plan: Mapping[str, Any]) -> Contents:
                 found.has_recipes = True
         elif kind == "_ref_":
             found.names.setdefault(node[kind], path)
-        elif kind == "_enum_":  # by its class: which member it is decides nothing about what is imported
+        elif kind == "_enum_":  # by its class: the member does not affect what is imported
             name = node[kind].rpartition(".")[0]
             found.names.setdefault(name, path)
             found.enums.add(name)
@@ -133,7 +133,7 @@ def check(plan: Mapping[str, Any]) -> Contents:
             used.append((node["_same_"], path))
     for name, path in used:
         if name not in found.shared:
-            raise PlanError(f"_same_ {name!r} names no _id_ of this plan", path_text(path))
+            raise PlanError(f"_same_ {name!r} refers to an _id_ that this plan does not have", path_text(path))
     _check_acyclic(plan, {name for name, _ in used})
     return found
 
@@ -163,4 +163,4 @@ def _check_acyclic(plan: Mapping[str, Any], used: set[str]) -> None:
                 ready.append(name)
     left = sorted(name for name, count in waiting.items() if count)
     if left:
-        raise PlanError(f"the node with _id_ {left[0]!r} holds itself")
+        raise PlanError(f"the node with _id_ {left[0]!r} contains itself")

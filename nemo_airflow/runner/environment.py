@@ -1,4 +1,4 @@
-"""What the job finds where it runs: interpreter, packages, machine, devices."""
+"""Captures the job's environment: interpreter, packages, machine, devices."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from typing import Any, Dict
 
 
 def capture(job: Dict[str, Any], work: str) -> Dict[str, Any]:
-    """Returns the environment of a job. Cheap: names of folders are read, and no package's files.
+    """Returns the environment of a job. Cheap: only the names of folders are read, not packages.
 
     Args:
         job: The job, from ``job.json``.

@@ -1,25 +1,25 @@
-"""An exception as a record holds it: named, and of bounded size."""
+"""Describes an exception for a record, with bounded size."""
 
 from typing import Any, Dict
 
 MESSAGE_LIMIT = 64 << 10
 TRACEBACK_LIMIT = 256 << 10
-"""Bytes of UTF-8. An error goes into Airflow's database, and is held in memory for each task."""
+"""Bytes of UTF-8. An error goes into Airflow's database, and is in memory for each task."""
 
 
 def describe_error(error: BaseException, traceback: str) -> Dict[str, str]:
-    """Returns an exception as the end record holds it.
+    """Returns an exception as in the end record.
 
     Args:
         error: The exception.
-        traceback: Its traceback as text; empty where that helps nobody.
+        traceback: Its traceback as text; empty where it would not help.
     """
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error).strip()
     except Exception as inner:  # noqa: BLE001 - the user's own class, whose __str__ fails
-        message = f"(its text cannot be had: {type(inner).__name__})"
+        message = f"(its text cannot be read: {type(inner).__name__})"
     return bound_error({"type": name, "message": message, "traceback": traceback})
 
 
@@ -33,9 +33,9 @@ def bound_error(error: Dict[str, Any]) -> Dict[str, str]:
 
 
 def cut_text(text: str, limit: int) -> str:
-    """Returns a text of at most so many bytes of UTF-8: of a longer one the beginning and the end.
+    """Returns a text of at most this many bytes of UTF-8; a longer one is cut to its beginning and end.
 
-    A lone surrogate, which UTF-8 cannot hold, counts and comes in its backslash form.
+    A lone surrogate, which UTF-8 cannot hold, is replaced by its backslash form.
     """
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= limit:

@@ -15,7 +15,7 @@ _NAMES = {
 
 
 class Sampler:
-    """Asks in the background and answers with what came last, so that no sample waits for it.
+    """Runs queries in the background and returns the newest result, so that no sample waits for one.
 
     Args:
         program: Path of ``nvidia-smi``.
@@ -31,7 +31,7 @@ class Sampler:
 
     @classmethod
     def of(cls, job: Dict[str, Any]) -> Optional["Sampler"]:
-        """Returns a sampler for the job's GPUs, or None where there are none to be seen."""
+        """Returns a sampler for the job's GPUs, or None where the job sees none."""
         program = shutil.which("nvidia-smi")
         env = dict(os.environ, **(job.get("env") or {}))
         visible = env.get("CUDA_VISIBLE_DEVICES", env.get("NVIDIA_VISIBLE_DEVICES", "all"))
@@ -40,7 +40,7 @@ class Sampler:
         return cls(program, [] if visible == "all" else visible.split(","))
 
     def sample(self) -> Dict[str, float]:
-        """Returns the values of the query that has ended, if one has, and begins the next."""
+        """Returns the values of the last query if it has ended, and begins the next."""
         values: Dict[str, float] = {}
         if self._process is not None:
             if self._process.poll() is None:
@@ -59,7 +59,7 @@ class Sampler:
 
 
 def parse(text: str) -> Dict[str, float]:
-    """Returns the values of ``nvidia-smi``'s answer, by ``gpu_<index>_<name>``."""
+    """Returns the values in the output of ``nvidia-smi``, by ``gpu_<index>_<name>``."""
     values: Dict[str, float] = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
@@ -70,5 +70,5 @@ def parse(text: str) -> Dict[str, float]:
             try:
                 values[f"gpu_{cells[0]}_{name}"] = float(cell) * factor
             except ValueError:
-                continue  # "[N/A]": this device does not tell
+                continue  # "[N/A]": this device does not report it
     return values

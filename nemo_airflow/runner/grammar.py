@@ -1,8 +1,8 @@
-"""The grammar of a plan: the forms that its nodes have. Imports nothing that a plan names.
+"""The grammar of a plan: the forms of its nodes. Imports nothing that a plan names.
 
-A plan is a config as JSON, ``{"version": 1, "root": NODE}``. Where that would nest deeper than JSON readers go, it
-is cut: ``{"_part_": 3}`` then stands for the node of that number in the plan's own list ``"parts"``, each of which is
-used at one place. How deep a config is has no limit.
+A plan is a config as JSON, ``{"version": 1, "root": NODE}``. Where it would nest too deep for JSON readers, it
+is cut: ``{"_part_": 3}`` then refers to the node of that number in the plan's list ``"parts"``, each of which is
+used at one place. The depth of a config has no limit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nemo_airflow.runner.tags import SCALARS as SCALARS
 VERSION = 1
 
 MAX_DEPTH = 200
-"""How deep the root of a plan, and each of its parts, may nest: JSON readers recurse, and so may others."""
+"""Most levels of a plan's root and of each part: JSON readers recurse."""
 
 SEQUENCES = ("_tuple_", "_set_", "_frozenset_")
 NAMES = ("_target_", "_ref_", "_enum_")
@@ -27,11 +27,11 @@ Path = Tuple[Any, ...]
 
 
 class DictKey(int):
-    """In a path: the key, not the value, of the pair of that number in a ``_dict_``."""
+    """In a path: the key of a pair in a ``_dict_``, by the pair's number."""
 
 
 class PartKey(int):
-    """In a path, as its first: the part of that number."""
+    """First key of a path: the part of that number."""
 
 
 class PlanError(ValueError):
@@ -42,7 +42,7 @@ class PlanError(ValueError):
         path: Dotted path of the wrong node, empty for the root.
     """
 
-    __module__ = "nemo_airflow.runner.plan"  # where callers import it from
+    __module__ = "nemo_airflow.runner.plan"  # callers import it from here
 
     def __init__(self, message: str, path: str = "") -> None:
         self.message = message
@@ -56,14 +56,14 @@ def is_reserved(key: Any) -> bool:
 
 
 def join(path: str, key: object) -> str:
-    """Returns the dotted path of a child; keys that are no plain words are put in brackets."""
+    """Returns the dotted path of a child; keys other than plain words are put in brackets."""
     if isinstance(key, int) or (isinstance(key, str) and key.isidentifier()):
         return f"{path}.{key}" if path else str(key)
     return f"{path}[{key!r}]"
 
 
 def path_text(path: Path) -> str:
-    """Returns a linked path as dotted text: of one with hundreds of keys their end, behind ``….``."""
+    """Returns a linked path as dotted text; a path of hundreds of keys is cut to its end, after ``….``."""
     keys: List[Any] = []
     while path and len(keys) < _SHOWN_KEYS:
         path, key = path
@@ -78,14 +78,14 @@ _SHOWN_KEYS = 250
 
 
 def kind_of(node: Any) -> str:
-    """Returns which form of the grammar a node has.
+    """Returns the form of a node.
 
     Returns:
         ``value`` (null, bool, int, float, str), ``list``, ``map`` (a dict as it is), ``target``,
         ``shared`` (a container with an ``_id_``), ``same``, ``part``, or the tag: ``_dict_``, ``_tuple_`` ...
 
     Raises:
-        PlanError: It has none of them.
+        PlanError: The node has none of these forms.
     """
     if isinstance(node, dict):
         if "_target_" in node:
@@ -103,7 +103,7 @@ def kind_of(node: Any) -> str:
                 return tag
         elif node.keys() == {"_id_", "_value_"}:
             return "shared"
-        raise PlanError(f"{', '.join(map(repr, sorted(reserved)))}: no form that a plan knows")
+        raise PlanError(f"{', '.join(map(repr, sorted(reserved)))}: not a form of node that a plan has")
     if isinstance(node, list):
         return "list"
     if node is None or isinstance(node, (bool, int, float, str)):
@@ -112,7 +112,7 @@ def kind_of(node: Any) -> str:
 
 
 def children(node: Any, kind: str) -> Iterable[Tuple[Any, Any]]:
-    """Returns the nodes below a node with the key of each; None is the key of one in the same place."""
+    """Returns the children of a node with their keys; the key None is for a child at the same place."""
     if kind == "target":
         named = [pair for pair in node.items() if pair[0] not in TARGET_KEYS]
         return [*enumerate(node["_args_"]), *named] if "_args_" in node else named
@@ -133,14 +133,14 @@ def children(node: Any, kind: str) -> Iterable[Tuple[Any, Any]]:
 
 
 def part(plan: Mapping[str, Any], node: Mapping[str, Any]) -> Tuple[Any, Path]:
-    """Returns the part that a node of the kind ``part`` stands for, and the path of it.
+    """Returns the part to which a node of the kind ``part`` refers, and the part's path.
 
     Raises:
-        PlanError: There is none of that number.
+        PlanError: The plan has no part of this number.
     """
     number, parts = node["_part_"], plan.get("parts", ())
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(parts):
-        raise PlanError(f"_part_ {number!r} names no part of this plan, which has {len(parts)}")
+        raise PlanError(f"_part_ {number!r} refers to a missing part: this plan has {len(parts)}")
     return parts[number], ((), PartKey(number))
 
 

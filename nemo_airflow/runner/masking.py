@@ -1,7 +1,7 @@
-"""Replaces the values of a job's secrets in all that the job writes and reports, before it leaves the runner.
+"""Replaces a job's secrets in everything that it writes and reports, before it leaves the runner.
 
-Airflow knows its secrets in the worker only, where templates are rendered. So the worker marks which texts of
-``job.json`` are secrets, and nobody after the runner has to know them.
+Airflow knows its secrets only in the worker, where templates are rendered. So the worker marks the texts of
+``job.json`` that are secrets, and only the runner has to know them.
 """
 
 import json
@@ -14,7 +14,7 @@ from nemo_airflow.runner.stream_writer import StreamWriter
 MASK = "***"
 
 _OWN = ("start", "clock", "heartbeat", "sample")
-"""Records in which nothing is the user's."""
+"""Records without any user content."""
 
 
 def map_texts(value: Any, change: Callable[[str], str], keys: bool = True) -> Any:
@@ -22,9 +22,9 @@ def map_texts(value: Any, change: Callable[[str], str], keys: bool = True) -> An
 
     Args:
         value: The value; it is not changed itself.
-        change: Returns what stands for a text.
+        change: Returns the replacement of a text.
         keys: Whether the keys of objects are changed too, and texts below any key. Not in a plan, where keys and the
-            texts of its grammar tell what is built.
+            texts of its grammar determine what is built.
     """
     if isinstance(value, str):
         return change(value)
@@ -56,7 +56,7 @@ class Masker:
         forms: Set[str] = set()
         for text in _secrets(job):
             forms.update(_forms(text))
-        # The longest first: one secret may begin as another does.
+        # The longest first: one secret may be the beginning of another.
         found = sorted(forms, key=lambda text: (-len(text), text))
         self._texts = re.compile("|".join(map(re.escape, found)))
         self._secrets = [text.encode("utf-8", "surrogatepass") for text in found]
@@ -69,7 +69,7 @@ class Masker:
         return bool(self._secrets)
 
     def feed(self, data: bytes) -> bytes:
-        """Returns what can be passed on of the job's output: a piece that may be the start of a secret is held."""
+        """Returns the output that can be passed on; holds back a piece that may be the start of a secret."""
         buffer = self._held + data
         pieces: List[bytes] = []
         at, hold = 0, self._hold_from(buffer, 0)
@@ -85,7 +85,7 @@ class Masker:
                 hold = self._hold_from(buffer, at)
 
     def finish(self) -> bytes:
-        """Returns what is still held."""
+        """Returns the output that is still held back."""
         held, self._held = self._held, b""
         return self._bytes.sub(MASK.encode(), held)
 
@@ -93,7 +93,7 @@ class Masker:
         """Returns the fields of a record without secrets."""
         if not fields or kind in _OWN:
             return fields
-        if kind == "end":  # how a job ended is told in words that may be somebody's password
+        if kind == "end":  # the words for how a job ended may be someone's password
             return {**fields, **{name: self._value(fields.get(name)) for name in ("result", "error")}}
         return {name: self._value(value, keys=kind != "config") for name, value in fields.items()}
 
@@ -104,7 +104,7 @@ class Masker:
             return MASK
 
     def _hold_from(self, buffer: bytes, at: int) -> int:
-        """Returns where the longest end of the buffer begins that is the start of a secret; its length if none is."""
+        """Returns where the buffer's longest end that begins a secret starts; the buffer's length if none does."""
         for start in range(max(at, len(buffer) - self._longest + 1), len(buffer)):
             if buffer[start] in self._first:
                 end = buffer[start:]
@@ -114,7 +114,7 @@ class Masker:
 
 
 class MaskingWriter(StreamWriter):
-    """A stream without the secrets of its job.
+    """A stream writer that replaces the secrets of its job.
 
     Args:
         masker: Replaces them.
@@ -127,7 +127,7 @@ class MaskingWriter(StreamWriter):
         self._masker = masker
 
     def output(self, data: bytes) -> None:
-        """Passes on what the job wrote."""
+        """Passes on output of the job."""
         super().output(self._masker.feed(data))
 
     def record(self, kind: str, fields: Optional[Dict[str, Any]] = None) -> None:
@@ -135,7 +135,7 @@ class MaskingWriter(StreamWriter):
         super().record(kind, self._masker.fields(kind, fields))
 
     def finish(self, kind: str, fields: Dict[str, Any]) -> bytes:
-        """Writes what is held and the last record, and returns its JSON."""
+        """Writes the held output and the last record, and returns its JSON."""
         super().output(self._masker.finish())
         return super().finish(kind, self._masker.fields(kind, fields) or {})
 
@@ -156,7 +156,7 @@ def _secrets(job: Dict[str, Any]) -> Iterator[str]:
 
 
 def _forms(text: str) -> Tuple[str, ...]:
-    """Returns a secret as it is printed: itself, in Python's quotes, in JSON, in an address."""
+    """Returns the forms in which a secret is printed: itself, in Python's quotes, in JSON, in an address."""
     from urllib.parse import quote
 
     safe = text.encode("utf-8", "surrogatepass")

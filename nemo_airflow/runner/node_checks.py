@@ -1,4 +1,4 @@
-"""Checks of single nodes of a plan: what each form of the grammar takes. Imports nothing that a plan names."""
+"""Checks single nodes of a plan against their forms. Imports nothing that a plan names."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def check_name(name: Any) -> None:
 
 
 def check_node(node: Any, kind: str) -> None:
-    """Checks a node that is neither a target's nor a plain value, without those below it.
+    """Checks a node other than a target or a plain value, without its children.
 
     Args:
         node: The node.
-        kind: Its form, as :func:`~nemo_airflow.runner.grammar.kind_of` tells it.
+        kind: Its form, from :func:`~nemo_airflow.runner.grammar.kind_of`.
 
     Raises:
-        PlanError: It is not what its form takes.
+        PlanError: The node does not match its form.
     """
     if kind == "map":
         _check_keys(node)
@@ -51,14 +51,14 @@ def check_node(node: Any, kind: str) -> None:
 
 
 def check_target(node: Mapping[str, Any], bare: Set[Tuple[str, ...]]) -> bool:
-    """Checks a target's node, and returns whether it has its name and named arguments only.
+    """Checks a target's node; returns whether it has only a name and named arguments.
 
     Args:
         node: The node.
-        bare: The keys of such nodes of this plan, to which its own are added: those of one target mostly have the same.
+        bare: Cache of the keys of such nodes: nodes of one target mostly have the same keys.
 
     Raises:
-        PlanError: It is not what its form takes.
+        PlanError: The node does not match its form.
     """
     keys = tuple(node)
     if keys in bare:
@@ -72,9 +72,9 @@ def check_target(node: Mapping[str, Any], bare: Set[Tuple[str, ...]]) -> bool:
         return True
     unknown = [key for key in own if key not in TARGET_KEYS]
     if unknown:
-        raise PlanError(f"{unknown[0]!r} is neither a parameter nor known to a plan")
+        raise PlanError(f"{unknown[0]!r} is neither the name of a parameter nor a key of plans")
     if any(node.get(flag, True) is not True for flag in FLAGS) or all(flag in node for flag in FLAGS):
-        raise PlanError("_partial_ and _arg_factory_ are true or absent, and not both")
+        raise PlanError("_partial_ and _arg_factory_ must be true or absent, and only one of them true")
     if not isinstance(node.get("_args_", []), list):
         raise PlanError("_args_ is not a list")
     if "_recipe_" in node:
@@ -87,7 +87,7 @@ def check_value(value: Any) -> None:
     """Checks a plain value.
 
     Raises:
-        PlanError: JSON has no such number, or it is a text that is not valid Unicode.
+        PlanError: The number does not exist in JSON, or the text is not valid Unicode.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise PlanError(f'{value} is not JSON: write {{"_float_": "nan"}}, "inf" or "-inf"')
@@ -101,7 +101,7 @@ def _check_name(name: str) -> None:
     if not colon or not all(part.isidentifier() for part in (*module.split("."), *qualname.split("."))):
         raise PlanError(f"target {name!r} is not of the form 'package.module:name'")
     if any(part.startswith("__") and part.endswith("__") for part in (*module.split("."), *qualname.split("."))):
-        raise PlanError(f"target {name!r} has a part in double underscores, which no plan may name")
+        raise PlanError(f"target {name!r} has a part in double underscores, which plans may not use")
 
 
 def _check_keys(node: Mapping[Any, Any]) -> None:
@@ -133,9 +133,9 @@ def _check_recipe(node: Mapping[str, Any]) -> None:
     recipe = node["_recipe_"]
     texts = recipe["overrides"] if isinstance(recipe, dict) and recipe.keys() == {"overrides"} else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise PlanError('_recipe_ takes {"overrides": [...]}, a list of texts, and nothing else')
+        raise PlanError('_recipe_ takes only {"overrides": [...]}, a list of texts')
     if any(flag in node for flag in FLAGS):
-        raise PlanError("a recipe is neither _partial_ nor _arg_factory_: what its factory returns may be")
+        raise PlanError("a recipe cannot be _partial_ or _arg_factory_: only what its factory returns can be")
     for text in texts:
         check_value(text)
 
@@ -147,7 +147,7 @@ def _check_tag(tag: str, value: Any) -> None:
             raise ValueError
         SCALARS[tag](value)
     except (ValueError, KeyError, ArithmeticError):
-        raise PlanError(f"{value!r} is not what {tag} takes") from None
+        raise PlanError(f"{value!r} is not a valid value of {tag}") from None
 
 
 def _check_items(tag: str, value: Any) -> None:

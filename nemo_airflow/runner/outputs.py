@@ -1,4 +1,4 @@
-"""What a job keeps: gathered at its end into one folder, and sent from there as one archive."""
+"""Gathers the files that a job keeps into one folder at its end, and sends them as one archive."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ from typing import IO, Any, Dict, List
 
 FOLDER = "outputs"
 COLLECTED = "collected"
-"""File of the job's folder that says that the outputs were fetched."""
+"""File in the job's folder that marks the outputs as fetched."""
 
 
 def check_patterns(patterns: Any) -> None:
     """Checks the patterns of files to keep.
 
     Raises:
-        TypeError: They are a text in place of a list, or one is not a text.
-        ValueError: One leads out of the working directory, or names no file.
+        TypeError: The patterns are a text instead of a list, or one is not a text.
+        ValueError: One leads out of the working directory, or matches no file.
     """
     if isinstance(patterns, (str, bytes, Mapping)) or not isinstance(patterns, Iterable):
         raise TypeError(f"outputs={patterns!r} is not a list of patterns: write outputs=['models/*.pt']")
@@ -37,18 +37,20 @@ def check_pattern(pattern: str) -> None:
             "files elsewhere are kept when the job writes them below output_dir(), or calls log_artifact(path)"
         )
     if any("**" in part and part != "**" for part in path.parts):
-        raise ValueError(f"outputs has {pattern!r}: ** stands for folders of any depth, and alone between two slashes")
+        raise ValueError(
+            f"outputs has {pattern!r}: ** stands for folders of any depth: write it alone between two slashes"
+        )
     if not path.parts:
-        raise ValueError(f"outputs has {pattern!r}, which names no file: write '*' for all of the working directory")
+        raise ValueError(f"outputs has {pattern!r}, which matches no file: write '*' for all of the working directory")
 
 
 def gather(folder: str, patterns: "Iterable[str]") -> List[str]:
-    """Brings what the patterns match in the working directory into the output folder.
+    """Moves the files that the patterns match in the working directory into the output folder.
 
-    A link is brought as the link that it is: whoever fetches the outputs judges where it leads.
+    A link stays a link: whoever fetches the outputs decides whether to follow it.
 
     Returns:
-        What could not be brought, and why, in words. No pattern hinders the others.
+        Which files could not be moved, and why. A failing pattern does not affect the others.
     """
     complaints = []
     for pattern in patterns:
@@ -75,18 +77,18 @@ def _gather_matches(work: Path, target: Path, pattern: str) -> None:
 
 
 def measure(folder: str) -> Dict[str, int]:
-    """Returns how many files the output folder holds, and their bytes."""
+    """Returns the number of files in the output folder, and their bytes."""
     count = size = 0
     for parent, _, names in os.walk(os.path.join(folder, FOLDER)):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # what the job left running may delete files
+            with contextlib.suppress(FileNotFoundError):  # processes that the job left running may delete files
                 size += os.lstat(os.path.join(parent, name)).st_size
                 count += 1
     return {"files": count, "bytes": size}
 
 
 def send(folder: str, to: IO[bytes]) -> int:
-    """Writes the output folder as a tar archive, then notes that it was fetched; returns an exit code."""
+    """Writes the output folder as a tar archive, then marks it as fetched; returns an exit code."""
     root = os.path.join(folder, FOLDER)
     with tarfile.open(fileobj=to, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
         for name in sorted(os.listdir(root)) if os.path.isdir(root) else ():

@@ -1,15 +1,15 @@
-"""What is raised for an override that cannot be read or applied, and how its place in the text is shown."""
+"""The error for an override that cannot be read or applied, with its place in the text."""
 
 from __future__ import annotations
 
 
 class OverrideSyntaxError(ValueError):
-    """An override that cannot be read, or an operator that does not fit what is there.
+    """An override that cannot be read, or an operator that does not fit the existing value.
 
     Args:
         message: What is wrong, and what was expected, in one line.
         text: The override.
-        column: Where in it, from 0.
+        column: The position in it, from 0.
     """
 
     def __init__(self, message: str, text: str = "", column: int = 0) -> None:
@@ -20,7 +20,7 @@ class OverrideSyntaxError(ValueError):
 
 
 def excerpt(text: str, column: int) -> str:
-    """Returns the part of a text around a column, and below it a line with a caret under the column."""
+    """Returns the part of a text around a column, and a line below with a caret under the column."""
     width, indent = 80, "    "
     start = max(0, min(column - width // 2, len(text) - width))
     shown = "".join(c if c.isprintable() else " " for c in text[start : start + width])

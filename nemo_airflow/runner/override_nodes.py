@@ -1,4 +1,4 @@
-"""What an override's value is made of, as it was written, and what that means where no annotation says otherwise."""
+"""The nodes of an override's value as written, and their meaning without an annotation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Tuple, Union
 
 MAX_NESTING = 50
-"""How deep the brackets of a value may nest."""
+"""Most levels of brackets in a value."""
 
 _MAX_DIGITS = 1000
 
@@ -24,10 +24,10 @@ _SPECIAL = re.compile(r"([-+]?)\.?(inf|Inf|INF|nan|NaN|NAN)")
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A text without quotes: a number, null or a truth value where it reads as one.
+    """A text without quotes: a number, null or a truth value where it can be read as one.
 
     Attributes:
-        text: As it was written; what a place for a text takes.
+        text: The text as written, for a place that takes a text.
     """
 
     text: str
@@ -35,7 +35,7 @@ class Word:
 
 @dataclasses.dataclass(frozen=True)
 class Quoted:
-    """A text in quotes, which is nothing but a text."""
+    """A text in quotes, which is always a text."""
 
     text: str
 
@@ -46,7 +46,7 @@ class Items:
 
     Attributes:
         kind: ``list``, ``tuple`` or ``set``.
-        items: What is in it, in the order written.
+        items: The items in the order written.
     """
 
     kind: str
@@ -77,7 +77,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """What a file holds, ``@optimizers.yaml:adam``.
+    """A value from a file, ``@optimizers.yaml:adam``.
 
     Attributes:
         path: The file: YAML, TOML or JSON, by its ending.
@@ -89,13 +89,13 @@ class File:
 
 
 Node = Union[Word, Quoted, Items, Pairs, Call, File]
-"""A value as it was written, before a place's annotation tells what it means."""
+"""A value as written, before the annotation of its place determines its meaning."""
 
 
 def value_of(node: Node) -> Any:
-    """Returns what a value means where no annotation says otherwise.
+    """Returns the meaning of a value without an annotation.
 
-    Calls and files stay what they are, with their arguments read likewise: whoever applies the
+    Calls and files stay nodes, with their arguments read in the same way: whoever applies the
     override decides whether the target may be imported and the file read.
     """
     if isinstance(node, Word):
@@ -114,7 +114,7 @@ def value_of(node: Node) -> Any:
 
 
 def literal(text: str) -> Any:
-    """Returns what a text without quotes means: None, a truth value, a number, or itself."""
+    """Returns the meaning of a text without quotes: None, a truth value, a number, or the text."""
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):

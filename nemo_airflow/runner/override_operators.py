@@ -1,4 +1,4 @@
-"""What the operators of an override do with the value that is there and the one that is given."""
+"""Applies an override's operator to the existing value and the given one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nemo_airflow.runner.override_errors import OverrideSyntaxError
 OPERATORS = ("=", "+=", "-=", "*=", "/=", "|=", "~=")
 
 MAX_BITS = 4096
-"""How large a whole number may become."""
+"""Most bits of a whole number."""
 
 
 def combine(operator: str, old: Any, new: Any) -> Any:
-    """Returns what an operator makes of the value that is there and the one that is given.
+    """Returns the result of an operator for the existing value and the given one.
 
     ``+=`` adds numbers, joins texts, extends a list or tuple with a list or appends anything else to
     it, and adds to a set; ``-=`` subtracts, also from a set; ``*=`` and ``/=`` are for numbers, and
@@ -23,11 +23,11 @@ def combine(operator: str, old: Any, new: Any) -> Any:
 
     Args:
         operator: One of :data:`OPERATORS`.
-        old: What is there; it is not changed.
-        new: What is given.
+        old: The existing value; it is not changed.
+        new: The given value.
 
     Raises:
-        OverrideSyntaxError: The operator is not for such values, or there is nothing to remove.
+        OverrideSyntaxError: The operator cannot be used with these values, or there is nothing to remove.
     """
     if operator == "=":
         return new
@@ -48,14 +48,16 @@ def combine(operator: str, old: Any, new: Any) -> Any:
         except TypeError:
             raise OverrideSyntaxError(f"{_shown(new)} cannot be in a set") from None
         return type(old)(old - more_set if operator == "-=" else old | more_set)
-    raise OverrideSyntaxError(f"{operator} is not for {kind_text(old)} and {kind_text(new)}: {_hint(operator, old)}")
+    raise OverrideSyntaxError(
+        f"{operator} cannot be used with {kind_text(old)} and {kind_text(new)}: {_hint(operator, old)}"
+    )
 
 
 _ARITHMETIC = ("+=", "-=", "*=", "/=")
 
 
 def kind_text(value: Any) -> str:
-    """Returns what kind of value it is, for an error."""
+    """Returns the kind of a value, for an error."""
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
@@ -82,13 +84,13 @@ def _without(old: Any, new: Any) -> Any:
     if isinstance(old, dict):
         there = [key for key in old if any(_same(key, item) or str(key) == item for item in wanted)]
         if not there:
-            raise OverrideSyntaxError(f"there is no key {_shown(new)} to remove; keys: {_listed(old)}")
+            raise OverrideSyntaxError(f"the key {_shown(new)} is not there; keys: {_listed(old)}")
         return {key: value for key, value in old.items() if key not in there}
     if not isinstance(old, (list, tuple, set, frozenset)) or hasattr(old, "_fields"):
-        raise OverrideSyntaxError(f"~= with a value is not for {kind_text(old)}: {_hint('~=', old)}")
+        raise OverrideSyntaxError(f"~= with a value cannot be used with {kind_text(old)}: {_hint('~=', old)}")
     kept = [item for item in old if not any(_same(item, other) for other in wanted)]
     if len(kept) == len(old):
-        raise OverrideSyntaxError(f"there is no {_shown(new)} to remove; there: {_listed(old)}")
+        raise OverrideSyntaxError(f"the value {_shown(new)} is not there; values: {_listed(old)}")
     return type(old)(kept)
 
 
@@ -113,10 +115,10 @@ def _shown(value: Any) -> str:
 
 def _hint(operator: str, old: Any) -> str:
     if old is None:
-        return "there is no value yet, set one with ="
+        return "no value is set yet: set one with ="
     return {
-        "+=": "it adds numbers, joins texts, and adds to lists and sets",
-        "-=": "it subtracts numbers, and takes from sets; ~= removes from a list",
+        "+=": "it adds numbers, joins texts, and extends lists and sets",
+        "-=": "it subtracts numbers and removes from sets; ~= removes from a list",
         "*=": "it multiplies numbers",
         "/=": "it divides numbers",
         "|=": "it merges dicts and unites sets",

@@ -11,10 +11,10 @@ from nemo_airflow.runner.override_operators import OPERATORS
 from nemo_airflow.runner.override_quoting import QUOTED, quoted, unquoted
 
 MAX_KEYS = 50
-"""How many keys a path may have."""
+"""Most keys of a path."""
 
 Key = Union[str, int]
-"""A key of a path: a name, or a number in brackets. A container takes the name ``0`` for a number too."""
+"""A key of a path: a name, or a number in brackets. A container also reads the name ``0`` as a number."""
 
 _BRACKET = re.compile(rf"\[\s*(?:(-?\d{{1,9}})|({QUOTED}))\s*\]", re.DOTALL)
 _WORD = re.compile(r"[^.\[\]=]+")
@@ -25,11 +25,11 @@ def parse_path(text: str) -> tuple[Key, ...]:
     """Reads a path: names with dots between them, numbers and quoted texts in brackets.
 
     Raises:
-        OverrideSyntaxError: It is none.
+        OverrideSyntaxError: It is not a path.
     """
     path, _, end = read_path(text, 0)
     if end != len(text):
-        raise OverrideSyntaxError("expected a dot or a bracket, since this is a path alone", text, end)
+        raise OverrideSyntaxError("expected a dot or a bracket: this is a path without a value", text, end)
     return path
 
 
@@ -58,7 +58,7 @@ def read_path(text: str, position: int) -> tuple[tuple[Key, ...], tuple[int, ...
             match = _BRACKET.match(text, position)
             if match is None:
                 raise OverrideSyntaxError(
-                    'no path: expected a number or a quoted name in the brackets, such as [0] or ["a.b"]',
+                    'not a path: expected a number or a quoted name in the brackets, such as [0] or ["a.b"]',
                     text,
                     position,
                 )
@@ -68,7 +68,7 @@ def read_path(text: str, position: int) -> tuple[tuple[Key, ...], tuple[int, ...
             position += len(text[position:]) - len(text[position:].lstrip()) if position < len(text) else 0
             continue
         if keys and text[position] != ".":
-            raise OverrideSyntaxError("no path: expected a dot, a bracket or an operator", text, position)
+            raise OverrideSyntaxError("not a path: expected a dot, a bracket or an operator", text, position)
         start = position + 1 if keys else position
         word = _WORD.match(text, start)
         end = start if word is None else word.end()
@@ -76,7 +76,7 @@ def read_path(text: str, position: int) -> tuple[tuple[Key, ...], tuple[int, ...
             end -= 1
         key = text[start:end].strip()
         if not key:
-            raise OverrideSyntaxError("no path: expected a name, as in model.layers.0", text, min(start, len(text)))
+            raise OverrideSyntaxError("not a path: expected a name, as in model.layers.0", text, min(start, len(text)))
         columns.append(start + len(text[start:end]) - len(text[start:end].lstrip()))
         keys.append(key)
         position = end

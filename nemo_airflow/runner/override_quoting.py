@@ -1,4 +1,4 @@
-"""Texts in quotes, as overrides have them in their paths and values: JSON's, or with single quotes."""
+"""Texts in quotes, in the paths and values of overrides: as in JSON, or with single quotes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "/
 
 
 def quoted(text: str) -> str:
-    """Returns a text in quotes."""
+    """Returns a text with quotes around it."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def unquoted(written: str, text: str, column: int) -> str:
-    """Returns what a text in quotes means.
+    """Returns the content of a text in quotes.
 
     Args:
-        written: It, with its quotes.
+        written: The text, with its quotes.
         text: The override that it is in, for errors.
-        column: Where in it.
+        column: Its column in the override.
 
     Raises:
-        OverrideSyntaxError: A backslash in it stands for nothing.
+        OverrideSyntaxError: An escape in it is not valid.
     """
     pairs = False
 
@@ -43,7 +43,7 @@ def unquoted(written: str, text: str, column: int) -> str:
             return chr(number)
         if code not in _ESCAPES:
             raise OverrideSyntaxError(
-                f"\\{code} stands for nothing: a backslash is written \\\\", text, column + 1 + match.start()
+                f"\\{code} is not an escape: write a backslash as \\\\", text, column + 1 + match.start()
             )
         return _ESCAPES[code]
 

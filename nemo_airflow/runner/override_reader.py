@@ -60,16 +60,16 @@ class _Frame:
 
     @property
     def may_end(self) -> bool:
-        """Whether it may be closed where a value could begin: empty, or behind a comma with something before it."""
+        """Whether it may be closed where a value could begin: when empty, or after a comma behind a value."""
         return self.key is None and (bool(self.items or self.pairs) if self.comma else not self.items)
 
     @property
     def place(self) -> str:
-        """Which words may stand here next."""
+        """What may come next here."""
         return "{:" if self.kind == "{" and self.key is not None else self.kind
 
     def node(self) -> Node:
-        """Returns what the closed bracket means."""
+        """Returns the node of the closed bracket."""
         if self.kind == "call":
             if self.name == "set" and not self.items and not self.pairs:
                 return Items("set", ())
@@ -100,7 +100,7 @@ class _Reader:
         rest = self._text[self._at : self._end]
         if not rest or (rest[0] not in "[({\"'@" and not _CALL.match(rest)):
             return Word(rest)
-        if rest.startswith(("{{", "{%")):  # a template that is yet to be rendered
+        if rest.startswith(("{{", "{%")):  # a template that is not rendered yet
             return Word(rest)
         if rest[0] == "@" and self._file_at_end(rest) is None:
             return Word(rest)
@@ -147,7 +147,7 @@ class _Reader:
         return self._file(frame) if character == "@" else self._word(frame)
 
     def _placed(self, node: Node) -> Node | None:
-        """Puts a value into the innermost bracket; returns that bracket's own value if it ends."""
+        """Puts a value into the innermost bracket; returns the bracket's own value if it ends."""
         frame = self._open[-1]
         self._space()
         character = self._text[self._at] if self._at < self._end else ""
@@ -189,7 +189,7 @@ class _Reader:
         return self._open.pop().node()
 
     def _set_key(self, frame: _Frame, key: Any, written: Any) -> None:
-        # 1, 1.0 and True are one key to Python.
+        # 1, 1.0 and True are the same key in Python.
         if key in frame.pairs:
             self._fail(f"the key {key!r} is given twice")
         frame.key = (key, written)

@@ -1,7 +1,7 @@
-"""The grammar of one override, ``path operator value``, and how it is read.
+"""Parses one override, ``path operator value``.
 
-Everywhere the same: on the command line, in the trigger form, in operators, in YAML files and in
-the job. Reading never recurses and never raises anything but
+The grammar is the same on the command line, in the trigger form, in operators, in YAML files and in
+the job. Reading does not recurse, and raises only
 :class:`~nemo_airflow.runner.override_errors.OverrideSyntaxError`.
 
 The path is read in :mod:`~nemo_airflow.runner.override_paths`, the value in
@@ -21,7 +21,7 @@ from nemo_airflow.runner.override_paths import Key, format_path, read_path
 from nemo_airflow.runner.override_reader import read_value
 
 MAX_TEXT = 100_000
-"""How many characters an override may have."""
+"""Most characters of an override."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Override:
     Attributes:
         path: The keys that lead to the place.
         operator: One of :data:`~nemo_airflow.runner.override_operators.OPERATORS`.
-        node: The value as it was written; None for ``~=`` without one, which removes the place itself.
+        node: The value as written; None for ``~=`` without a value, which removes the place itself.
         text: The whole override, for errors.
         columns: Where each key begins in the text.
         column: Where the value begins in the text.
@@ -46,12 +46,12 @@ class Override:
 
     @property
     def value(self) -> Any:
-        """The value where no annotation says otherwise; see :func:`~nemo_airflow.runner.override_nodes.value_of`."""
+        """The value without regard to an annotation; see :func:`~nemo_airflow.runner.override_nodes.value_of`."""
         return None if self.node is None else value_of(self.node)
 
     @property
     def raw(self) -> str:
-        """The value's own text, which a place for a text takes as it is."""
+        """The value's own text, for a place that takes a text."""
         return self.text[self.column :].strip()
 
     @property
@@ -71,19 +71,21 @@ def parse_override(text: str) -> Override:
         text: The override. ``~path`` means ``path~=``.
 
     Raises:
-        OverrideSyntaxError: It is none; the message has the place and what was expected there.
+        OverrideSyntaxError: It is not an override; the message has the place and what was expected there.
     """
     if not isinstance(text, str):
         raise OverrideSyntaxError(f"an override is a text of the form path=value, not {type(text).__name__}")
     if len(text) > MAX_TEXT:
-        raise OverrideSyntaxError(f"an override of {len(text)} characters: at most {MAX_TEXT} are read")
+        raise OverrideSyntaxError(f"an override of {len(text)} characters is too long: the limit is {MAX_TEXT}")
     start = len(text) - len(text.lstrip())
     removes = text[start : start + 1] == "~"
     path, columns, position = read_path(text, start + 1 if removes else start)
     if position == len(text) and removes:
         return Override(path, "~=", None, text, columns, position)
     if removes:
-        raise OverrideSyntaxError("expected nothing behind ~path: to remove a value, write path~=value", text, position)
+        raise OverrideSyntaxError(
+            "expected the end of the text after ~path: to remove a value, write path~=value", text, position
+        )
     if position == len(text):
         raise OverrideSyntaxError(
             "not of the form path=value: expected one of " + " ".join(OPERATORS), text, len(text.rstrip())
@@ -102,8 +104,8 @@ def parse_value(text: str) -> Node:
     """Reads a value alone: ``adam(lr=0.1)``, ``@optimizers.yaml:adam``, ``[1, 2]``.
 
     Raises:
-        OverrideSyntaxError: It is none.
+        OverrideSyntaxError: It is not a value.
     """
     if len(text) > MAX_TEXT:
-        raise OverrideSyntaxError(f"a value of {len(text)} characters: at most {MAX_TEXT} are read")
+        raise OverrideSyntaxError(f"a value of {len(text)} characters is too long: the limit is {MAX_TEXT}")
     return read_value(text)

@@ -1,4 +1,4 @@
-"""Cuts what would nest too deep for JSON readers into the parts of a plan. See :mod:`nemo_airflow.runner.grammar`."""
+"""Cuts nodes that nest too deep for JSON readers into the parts of a plan. See :mod:`nemo_airflow.runner.grammar`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Dict, List, Tuple
 from nemo_airflow.runner.grammar import MAX_DEPTH, SEQUENCES, VERSION
 
 _LISTS = ("_args_", *SEQUENCES)
-"""Keys of lists of nodes, which are no nodes themselves."""
+"""Keys of lists of nodes; the lists themselves are not nodes."""
 
 
 def plan_of(root: Any) -> Dict[str, Any]:
     """Returns the plan of a root, which is changed in place where it is too deep for one piece.
 
-    The same root gives the same parts, in whatever order its keys are.
+    The parts do not depend on the order of keys.
 
     Args:
         root: The nodes of a plan, however deep.
@@ -37,14 +37,14 @@ def plan_of(root: Any) -> Dict[str, Any]:
 
 
 def _is_end(node: Any) -> bool:
-    """Returns whether nothing nests in a list or object, though it may be a tag."""
+    """Returns whether a list or object has no list or object in it, except as a tag."""
     if isinstance(node, dict) and len(node) == 1:
         return not isinstance(next(iter(node.values())), (dict, list))
     return not node
 
 
 def _places(node: Any) -> Iterator[Tuple[Any, Any, int]]:
-    """Yields where the lists and objects below a node are, and how many levels of JSON lead there."""
+    """Yields the places of the lists and objects below a node, and their depth in levels of JSON."""
     if isinstance(node, list):
         for index, child in enumerate(node):
             if isinstance(child, (dict, list)):

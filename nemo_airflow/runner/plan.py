@@ -1,6 +1,6 @@
 """Builds a plan under an allow-list: the job's side of a config. See :mod:`nemo_airflow.runner.grammar`.
 
-Nothing is imported that the allow-list does not permit, and all targets of a plan are checked
+Only targets that the allow-list permits are imported, and all targets of a plan are checked
 before the first is imported. Standard library only: this runs in the job.
 """
 
@@ -17,7 +17,7 @@ from nemo_airflow.runner.grammar import SCALARS, TARGET_KEYS, Path, PlanError, c
 from nemo_airflow.runner.node_checks import check_name
 
 ALWAYS_ALLOWED = ("nemo_airflow.runner.record:Record", "nemo_airflow.runner.script:run")
-"""Targets of our own that need no entry. Not all of this package: it can build plans, under any allow-list."""
+"""Targets of this package that need no entry. Not the whole package: it can build plans under any allow-list."""
 
 
 class TargetNotAllowed(PlanError):
@@ -25,7 +25,7 @@ class TargetNotAllowed(PlanError):
 
 
 class TargetNotFound(ImportError):
-    """An allowed target is not there: no such module in the job, or no such name in it."""
+    """An allowed target does not exist: the job has no such module, or the module no such name."""
 
 
 def targets_in(plan: Mapping[str, Any]) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def check_entries(allow: Iterable[str]) -> Tuple[str, ...]:
         parts = entry[:-1].split(".") if is_prefix else entry.replace(":", ".", 1).split(".") if entry else []
         if not all(part.isidentifier() for part in parts) or len(parts) < (1 if is_prefix else 2):
             raise PlanError(
-                f"allow has {entry!r}, which is neither a name, 'package.module:name', nor a prefix, 'package.'"
+                f"allow has {entry!r}, neither a name such as 'package.module:name' nor a prefix such as 'package.'"
             )
     return entries
 
@@ -65,7 +65,7 @@ def check_allowed(names: Mapping[str, Path], allow: Iterable[str]) -> None:
 
     Raises:
         TargetNotAllowed: A target is not permitted.
-        PlanError: An entry of the list is none.
+        PlanError: An entry of the list is not valid.
     """
     allow = check_entries(allow)
     for name, path in names.items():
@@ -78,12 +78,12 @@ def check_allowed(names: Mapping[str, Path], allow: Iterable[str]) -> None:
 def resolve(name: str, allow: Iterable[str]) -> Any:
     """Imports an allowed target.
 
-    What a prefix permits must also be defined under a permitted name: a module may have imported
-    anything, ``os.system`` for one. An exact name permits what it names.
+    An object that a prefix permits must also be defined under a permitted name: a module may have imported
+    anything, for example ``os.system``. An exact name permits its object.
 
     Raises:
         TargetNotAllowed: The allow-list does not permit it.
-        TargetNotFound: It is not there.
+        TargetNotFound: It does not exist.
     """
     check_name(name)
     allow = tuple(allow)
@@ -115,36 +115,36 @@ def resolve(name: str, allow: Iterable[str]) -> Any:
 
 
 def build(plan: Mapping[str, Any], allow: Iterable[str] = ()) -> Any:
-    """Builds what a plan describes.
+    """Builds the object that a plan describes.
 
     Args:
         plan: The plan.
         allow: Exact names (``pkg.mod:name`` or ``pkg.mod.name``), or prefixes that end with a dot.
 
     Returns:
-        The root: what its target returned, or a callable when it is a partial.
+        The result of the root's target, or a callable where the root is a partial.
 
     Raises:
         PlanError: The plan is not valid.
         TargetNotAllowed: A target is not permitted; nothing was imported.
-        TargetNotFound: A target is not there.
+        TargetNotFound: A target does not exist.
     """
     allow = tuple(allow)
     contents = check(plan)
     check_allowed(contents.names, allow)
     if contents.has_recipes:
-        # They are resolved first, all of them: a factory is given configs, and not what those would build.
+        # All recipes are resolved first: a factory gets configs, not the objects that those build.
         return importlib.import_module("nemo_airflow.runner.recipe").build(plan, allow)[0]
     return Builder(allow).build(plan, contents)
 
 
 def has_recipes(plan: Mapping[str, Any]) -> bool:
-    """Returns whether a plan has recipes in it, whose factories are still to be called."""
+    """Returns whether a plan has recipes, whose factories are not called yet."""
     return check(plan).has_recipes
 
 
 class Builder:
-    """Turns nodes into values, each shared node once. Nothing here recurses: a plan may be as deep as it likes.
+    """Turns nodes into values, each shared node once. Nothing here recurses: a plan may have any depth.
 
     Args:
         allow: The allow-list, as for :func:`build`.
@@ -161,7 +161,7 @@ class Builder:
 
         Args:
             plan: The plan.
-            contents: What is in it, where all of that was checked already.
+            contents: Its contents, if they were already checked.
         """
         if contents is None:
             contents = check(plan)
@@ -176,7 +176,7 @@ class Builder:
             kind: ``config``, ``partial`` or ``arg_factory``.
             target: What was imported.
             args: The built positional arguments.
-            kwargs: The built named arguments, in a dict that may be kept.
+            kwargs: The built named arguments, in a dict that the callee may keep.
             path: Where the node is.
         """
         if kind == "config":
@@ -205,10 +205,10 @@ class Builder:
             target: The factory.
             args: The built positional arguments.
             kwargs: The built named arguments.
-            overrides: Override texts for what the factory returns.
+            overrides: Override texts for the factory's result.
             path: Where the node is.
         """
-        raise PlanError(f"the recipe {name!r} is not resolved", path_text(path))
+        raise PlanError(f"the recipe {name!r} was not resolved before building", path_text(path))
 
     def _root(self, plan: Mapping[str, Any]) -> Any:
         values: List[Any] = []
@@ -234,7 +234,7 @@ class Builder:
                     name = node["_same_" if kind == "same" else "_id_"]
                     if name in self._built:
                         values.append(self._built[name])
-                    else:  # keys may have been sorted since the plan was made, so the first may come last
+                    else:  # keys may have been sorted since the plan was made, so the definition may come last
                         stack.append((*self._shared[name], None))
                     continue
                 target = None
@@ -257,7 +257,7 @@ class Builder:
         return values[0]
 
     def _value(self, node: Any, kind: str, target: Any, below: Any, built: Sequence[Any], path: Path) -> Any:
-        """Returns a node's value, given what is below it, and which of that was built."""
+        """Returns a node's value from its children and the keys of those that were built."""
         if kind == "target":
             args = [below.pop(position) for position in range(len(node["_args_"]))] if "_args_" in node else []
             if "_recipe_" in node:
@@ -282,14 +282,14 @@ class Builder:
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
-            raise PlanError(f"{error}: it can be no key of a dict and no member of a set", path_text(path)) from error
+            raise PlanError(f"{error}: it cannot be a key of a dict or a member of a set", path_text(path)) from error
 
     def _member(self, name: str, path: Path) -> Any:
         class_name, _, member = name.rpartition(".")
         found = self._resolve(class_name)
         members = getattr(found, "__members__", {}) if isinstance(found, type) else {}
         if member not in members:
-            raise PlanError(f"{class_name!r} is no Enum with a member {member!r}", path_text(path))
+            raise PlanError(f"{class_name!r} is not an Enum with a member {member!r}", path_text(path))
         return members[member]
 
     def _resolve(self, name: str) -> Any:
@@ -303,7 +303,7 @@ class _Frame(NamedTuple):
 
     Attributes:
         kind: Its kind.
-        target: What it calls, or None.
+        target: Its target, or None.
         below: Its children, by key.
         holes: The keys of those children that are built and put back.
     """
@@ -315,14 +315,14 @@ class _Frame(NamedTuple):
 
 
 class _Factory:
-    """An argument that is made anew at each call of the partial that it belongs to."""
+    """An argument that is created anew at each call of its partial."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self.make = make
 
 
 class _FactoryPartial:
-    """A partial some of whose arguments are made at each call."""
+    """A partial with arguments that are created at each call."""
 
     def __init__(self, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self._target, self._args, self._kwargs = target, args, kwargs
@@ -336,7 +336,7 @@ _LEAVES = frozenset((bool, int, float, str, type(None)))
 
 
 def _below(node: Any, kind: str) -> Tuple[Any, Optional[Sequence[Any]]]:
-    """Returns what is below a node, in the order in which it is built: a dict's keys before its values.
+    """Returns the children of a node in build order: a dict's keys before its values.
 
     Returns:
         A list, or a dict of the arguments of a target and of the values of a map; and their keys for the
@@ -367,11 +367,11 @@ def _partial(target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
 
 
 def holding(container: Any, below: Iterable[Any]) -> Any:
-    """Returns a container, or what makes it anew at each call where that is so of something in it.
+    """Returns a container, or a factory of it where an item is created anew at each call.
 
     Args:
         container: A list, tuple, dict or set that was built.
-        below: What is in it; plain values may be left out.
+        below: Its items; plain values may be left out.
     """
     if any(isinstance(value, _Factory) for value in below):
         return _Factory(functools.partial(_remake, container))
@@ -396,7 +396,7 @@ def _import(module_name: str, name: str) -> types.ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # A module that is there but cannot import another is that module's own traceback.
+        # Where an existing module cannot import another one, that module's own traceback is shown.
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
         message = (

@@ -1,8 +1,8 @@
-"""A job of several processes: the command that starts them, and what each of them does.
+"""Jobs of several processes: the command that starts them, and the work of each process.
 
-One supervisor watches the whole job. In the place of the user's code it starts a launcher (``srun``,
-``torchrun``, this package's own), which starts this module once a process. A process says in a file
-how it ended: its node may not be the supervisor's.
+One supervisor watches the whole job. Instead of the user's code it starts a launcher (``srun``,
+``torchrun``, this package's own), which starts this module for each process. A process records in a file
+how it ended, since it may run on another node than the supervisor.
 """
 
 import json
@@ -18,16 +18,16 @@ from typing import Any, Dict, List, Optional
 _FOLDER = "ranks"
 
 ARRAY_OUTCOME = os.path.join("array", "outcome.json")
-"""How a job array ended as a whole."""
+"""File with the end of a whole job array."""
 
 ARRAY_TASK = "NEMO_AIRFLOW_ARRAY_TASK"
-"""In the environment of a process that is a task of a job array: its number."""
+"""Environment variable with the number of an array task."""
 
 _FROM_SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
-"""How torch's names for a process are called in a Slurm step."""
+"""Slurm's variables for torch's names of a process."""
 
 _FIRST_PORT, _PORTS = 20000, 12000
-"""Below the range that systems give out by themselves."""
+"""Below the range of ephemeral ports."""
 
 
 PLACEHOLDERS = ("brace", "python", "runner", "folder", "key", "head", "port", "nodes", "node_rank")
@@ -36,14 +36,14 @@ _PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 
 
 def literal(text: str) -> str:
-    """Returns a part of a launcher's command line that stands for a text as it is: no placeholder is filled in it."""
+    """Returns a part of a launcher's command line for a literal text, in which no placeholder is filled."""
     return _PLACEHOLDER.sub(lambda match: "{brace}" + match[1] + "}", text)
 
 
 def command(job: Dict[str, Any], folder: str) -> List[str]:
     """Returns the launcher's command line with its ``{placeholders}`` filled.
 
-    ``{head}`` and ``{port}`` are where the processes meet, ``{nodes}`` and ``{node_rank}`` which of
+    ``{head}`` and ``{port}`` are the address where the processes meet, ``{nodes}`` and ``{node_rank}`` which of
     how many machines this one is: from the environment that the back-end sets. ``{brace}`` is an opening brace:
     see :func:`literal`.
     """
@@ -72,7 +72,7 @@ def run(folder: str) -> int:
         if slurm_name in os.environ:
             os.environ.setdefault(name, os.environ[slurm_name])
     signal.signal(signal.SIGTERM, child.end_by_signal)
-    for number in signals.WARNINGS:  # a launcher ignores them, and what it starts inherits that
+    for number in signals.WARNINGS:  # a launcher ignores these signals, and its children inherit that
         signal.signal(number, signal.SIG_DFL)
     child.set_path(os.path.join(folder, "work"), (job.get("env") or {}).get("PYTHONPATH", ""))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -84,7 +84,7 @@ def run(folder: str) -> int:
 
 
 def forget(folder: str) -> None:
-    """Drops what the processes of an earlier start of the job said; the tasks of an array run on meanwhile."""
+    """Deletes the ends of an earlier start's processes; the tasks of an array may still run."""
     if os.path.exists(os.path.join(folder, "array", "id")):
         return
     for path in _files(folder):
@@ -92,7 +92,7 @@ def forget(folder: str) -> None:
 
 
 def outcome(folder: str) -> Optional[Dict[str, Any]]:
-    """Returns how the processes ended: the first error of the last start, else the first one's result."""
+    """Returns the outcome of the processes: the first error of the last start, else the first process's result."""
     ends = [end for end in map(_read_end, _files(folder)) if end is not None]
     errors = sorted((end for end in ends if end.get("error")), key=lambda end: (-end["restart"], end["ts"]))
     if errors:
@@ -110,7 +110,7 @@ def outcome(folder: str) -> Optional[Dict[str, Any]]:
 
 
 def _read_end(path: str) -> Optional[Dict[str, Any]]:
-    """Returns how a process says that it ended; None where its file was cut by a crash of its machine."""
+    """Returns the recorded end of a process; None where its file was cut by a crash of its machine."""
     try:
         with open(path, encoding="utf-8") as file:
             end = json.load(file)
@@ -120,7 +120,7 @@ def _read_end(path: str) -> Optional[Dict[str, Any]]:
 
 
 def path_of(folder: str, rank: str) -> str:
-    """Returns where a process says how it ended."""
+    """Returns the path of the file with a process's end."""
     return os.path.join(folder, _FOLDER, rank + ".json")
 
 
@@ -131,7 +131,7 @@ def _files(folder: str) -> List[str]:
 
 
 class _RankChannel:
-    """Passes reports on to the supervisor, where it is on this machine; keeps the outcome in a file."""
+    """Passes reports to the supervisor if it is on this machine; writes the outcome to a file."""
 
     def __init__(self, folder: str, channel: Any) -> None:
         self._channel = channel
@@ -142,7 +142,7 @@ class _RankChannel:
         self._path = path_of(folder, self._rank)
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         if os.path.exists(self._path):
-            os.unlink(self._path)  # of this process before it was restarted
+            os.unlink(self._path)  # from this process before its restart
 
     def send(self, kind: str, **fields: Any) -> None:
         if kind == "outcome":

@@ -1,7 +1,7 @@
-"""Resolves recipes: calls factories of configs where their libraries are, and changes what they return.
+"""Resolves recipes: calls factories of configs where their libraries are, and applies overrides to the results.
 
-A plan with recipes becomes a tree of the configs of :mod:`nemo_airflow.runner.configs` first, in which
-each recipe is replaced by what its factory returned. That is built, and written for the record.
+A plan with recipes first becomes a tree of the configs of :mod:`nemo_airflow.runner.configs`, in which
+each recipe is replaced by its factory's result. The tree is built, and recorded as a plan.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def build(plan: Mapping[str, Any], allow: Iterable[str]) -> Tuple[Any, Dict[str,
         allow: As for :func:`nemo_airflow.runner.plan.build`.
 
     Returns:
-        What the plan describes, the resolved plan, and the paths of what it holds as text only.
+        The built object, the resolved plan, and the paths of values that the plan has only as text.
 
     Raises:
-        PlanError: The plan is not valid, a factory returned what cannot be built, or an override does not fit.
+        PlanError: The plan is not valid, a factory's result cannot be built, or an override does not fit.
         TargetNotAllowed: A factory is not permitted; nothing was imported.
     """
     tree = expand(plan, allow)
@@ -37,26 +37,26 @@ def build(plan: Mapping[str, Any], allow: Iterable[str]) -> Tuple[Any, Dict[str,
 
 
 def build_here(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], overrides: Sequence[str]) -> Any:
-    """Resolves one recipe and builds it, its own package being allowed.
+    """Resolves one recipe and builds it; the recipe's own package is allowed.
 
     Args:
         name: ``pkg.mod:name`` of the factory.
         args: Its positional arguments, built.
         kwargs: Its named arguments, built.
-        overrides: Override texts for what it returns.
+        overrides: Override texts for its result.
     """
     allow = (name, name.replace(":", ".").partition(".")[0] + ".")
     return resolved.build(_resolve(name, resolve(name, allow), args, kwargs, overrides, allow, ""))
 
 
 def expand(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
-    """Returns a plan's root as a tree of configs, each recipe replaced by what its factory returned."""
+    """Returns a plan's root as a tree of configs, each recipe replaced by its factory's result."""
     return _Expansion(allow).build(plan)
 
 
 class _Expansion(Builder):
     def call(self, kind: str, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], path: Path) -> Any:
-        """Makes a config where the job would make the call."""
+        """Makes a config in place of the call."""
         try:
             made = configs.KINDS[kind](target, *args)
         except TypeError as error:
@@ -73,7 +73,7 @@ class _Expansion(Builder):
         overrides: Sequence[str],
         path: Path,
     ) -> Any:
-        """Calls the factory, and applies the overrides to what it returned."""
+        """Calls the factory and applies the overrides to its result."""
         return _resolve(name, target, args, kwargs, overrides, self._allow, path_text(path))
 
 
@@ -98,7 +98,7 @@ def _resolve(
 
         if not isinstance(tree, configs.Config):
             raise PlanError(
-                f"{name} returned {type(tree).__name__}, not a config, so overrides={list(overrides)} change nothing: "
+                f"{name} returned {type(tree).__name__}, not a config, so overrides={list(overrides)} cannot apply: "
                 "decorate it with @autoconvert",
                 path,
             )
@@ -108,10 +108,10 @@ def _resolve(
 
 
 def config_of_call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Returns the config of a call; of a function that returns configs, by its annotation, the one it returns.
+    """Returns the config of a call; calls a function whose annotation is a config, and returns its result.
 
     Raises:
-        TypeError: The target takes no such arguments.
+        TypeError: The target does not take these arguments.
     """
     made: Any = configs.Config(target, *args, **kwargs)
     if isinstance(target, type) or not _returns_configs(target):
@@ -133,14 +133,14 @@ def _returns_configs(target: Any) -> bool:
 
 
 class _Foreign:
-    """Takes configs of Fiddle, and of what is built on it, over into the form of this package, each once."""
+    """Converts configs of Fiddle, and of libraries built on it, to configs of this package, each once."""
 
     def __init__(self) -> None:
         self._made: Dict[int, Any] = {}
         self._kept: List[Any] = []
 
     def own(self, root: Any) -> Any:
-        """Returns the root with every foreign config in it as our own."""
+        """Returns the root with each foreign config converted."""
         waiting: List[Any] = []
         found = self._shallow(root, waiting)
         while waiting:
@@ -151,7 +151,7 @@ class _Foreign:
         return found
 
     def _shallow(self, value: Any, waiting: List[Any]) -> Any:
-        """Returns a value without the arguments of the configs in it having been looked at."""
+        """Returns a converted value whose configs' arguments are not converted yet."""
         if id(value) in self._made:
             return self._made[id(value)]
         if isinstance(value, configs.Config):

@@ -1,4 +1,4 @@
-"""What a config that is a class of its own becomes in the job: plain named values."""
+"""The object of a config class in the job: plain named values."""
 
 from __future__ import annotations
 

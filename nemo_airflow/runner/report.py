@@ -1,7 +1,7 @@
-"""What user code imports in a job, to log metrics and keep files without knowing who listens.
+"""What user code imports in a job to log metrics and keep files, independently of the tracker.
 
 Usable from any process of the job: reports go to the runner over a Unix socket, whose path is in the
-environment. Outside a job nothing is sent. Also a command, for jobs that are no Python::
+environment. Outside a job nothing is sent. Also a command, for jobs that are not Python::
 
     python -m nemo_airflow.runner.report metric loss 0.25 --step 3
     python -m nemo_airflow.runner.report artifact model.bin
@@ -40,7 +40,7 @@ class Channel:
         self.send_json(json.dumps(fields, separators=(",", ":")))
 
     def send_json(self, text: str) -> None:
-        """Sends one report that is JSON already. Nothing is sent once the runner is gone."""
+        """Sends one report as JSON. Does nothing once the runner is gone."""
         data = text.encode("utf-8") + b"\n"
         with self._lock:
             if self._pid != os.getpid():
@@ -64,7 +64,7 @@ _open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    """Gives a forked process locks of its own: a thread that it does not have may hold those that it inherited."""
+    """Gives a forked process new locks: the inherited ones may be held by a thread that it does not have."""
     for channel in _open:
         channel._lock = threading.Lock()
 
@@ -76,7 +76,7 @@ _steps: Dict[str, int] = {}
 
 
 def in_job() -> bool:
-    """Returns whether this code runs in a job, where reports are listened to."""
+    """Returns whether this code runs in a job, where reports are received."""
     return _EVENTS in os.environ
 
 
@@ -86,7 +86,7 @@ def log_metric(name: str, value: float, step: Optional[int] = None) -> None:
     Args:
         name: For example ``loss`` or ``train/accuracy``.
         value: A number, or a scalar of an array library; may be NaN or infinite.
-        step: The point's place on the axis; one more than the last of this name when None.
+        step: The point's place on the axis; one more than the last step of this name when None.
 
     Raises:
         TypeError: The value is not a number.
@@ -107,12 +107,12 @@ def log_metrics(values: Mapping[str, float], step: Optional[int] = None) -> None
 
 
 def set_tag(name: str, value: object) -> None:
-    """Sets a tag of the run: what is known of it as a whole, in words."""
+    """Sets a tag of the run: a text that describes the whole run."""
     _send("tags", tags={str(name): str(value)})
 
 
 def output_dir() -> "os.PathLike[str]":
-    """Returns the folder whose files are kept; ``./outputs``, made on demand, outside a job."""
+    """Returns the folder whose files are kept after the job; outside a job ``./outputs``, created when needed."""
     from pathlib import Path
 
     folder = Path(os.environ.get(_OUTPUTS) or "outputs").absolute()
@@ -121,19 +121,19 @@ def output_dir() -> "os.PathLike[str]":
 
 
 def log_artifact(path: "os.PathLike[str]", name: Optional[str] = None) -> None:
-    """Keeps a file or folder: it is copied into the output directory. Outside a job, nothing is done.
+    """Copies a file or folder into the output directory. Does nothing outside a job.
 
     Args:
         path: The file or folder.
-        name: Path to keep it under, relative to the output directory; its own name when None.
+        name: Path of the copy in the output directory; the file's own name when None.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: The name leads out of the output directory.
     """
     source = os.path.abspath(os.fspath(path))
     if not os.path.exists(source):
-        raise FileNotFoundError(f"log_artifact: there is no {source}")
+        raise FileNotFoundError(f"log_artifact: {source} does not exist")
     if not in_job():
         return
     folder = os.fspath(output_dir())
@@ -170,7 +170,7 @@ def _number(name: str, value: Any) -> Any:
     except (TypeError, ValueError):
         raise TypeError(f"log_metric: {name} is {value!r}, not a number") from None
     if number != number or number in (float("inf"), float("-inf")):
-        return str(number)  # JSON has no word for these
+        return str(number)  # JSON has no such numbers
     return number
 
 
@@ -183,7 +183,7 @@ def _send(kind: str, **fields: Any) -> None:
 
 
 def main() -> None:
-    """The command line, for jobs that are no Python."""
+    """The command line, for jobs that are not Python."""
     import argparse
 
     parser = argparse.ArgumentParser(

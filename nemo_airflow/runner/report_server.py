@@ -14,7 +14,7 @@ _BATCH = 500
 _FLUSH_EVERY = 0.2
 
 _LONGEST_REPORT = 64 << 20
-"""Bytes; what sends a longer line is cut off, or it would fill the supervisor's memory."""
+"""Most bytes of a line; a sender of a longer one is disconnected, since it would fill the supervisor's memory."""
 
 
 class ReportServer:
@@ -28,7 +28,7 @@ class ReportServer:
     def __init__(self, writer: StreamWriter, selector: selectors.BaseSelector) -> None:
         self._writer = writer
         self._selector = selector
-        # A folder of its own right under the temporary one: a socket's path has at most 108 bytes.
+        # A folder directly under the temporary one: a socket's path has at most 108 bytes.
         self._folder = tempfile.mkdtemp(prefix="nemo-")
         self.path = os.path.join(self._folder, "events")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -39,12 +39,12 @@ class ReportServer:
         self._points: List[List[Any]] = []
         self._since = 0.0
         self.outcome: Optional[Dict[str, Any]] = None
-        """What the child said of its end: a result or an error."""
+        """The child's report of its end: a result or an error."""
         self._listening = False
         self._listen()
 
     def close(self) -> None:
-        """Takes in what has arrived, and stops listening."""
+        """Reads all reports that have arrived, and stops listening."""
         self._accept()
         for connection in list(self._rests):
             while connection in self._rests and self._receive(connection):
@@ -59,7 +59,7 @@ class ReportServer:
         os.rmdir(self._folder)
 
     def tick(self) -> None:
-        """Writes points that have waited long enough, and accepts connections for which there was no room."""
+        """Writes points that have waited long enough, and accepts connections that waited for descriptors."""
         if not self._listening:
             self._listen()
             self._accept()
@@ -67,7 +67,7 @@ class ReportServer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the points that have gathered."""
+        """Writes the collected points."""
         points, self._points = self._points, []
         if points:
             self._writer.record("metrics", {"points": points})
@@ -82,7 +82,7 @@ class ReportServer:
                 connection, _ = self._socket.accept()
             except BlockingIOError:
                 return
-            except OSError:  # no file descriptors are left: whoever connects waits until there are
+            except OSError:  # no file descriptors are left: new connections wait until there are
                 if self._listening:
                     self._selector.unregister(self._socket)
                     self._listening = False
@@ -94,7 +94,7 @@ class ReportServer:
                 pass
 
     def _receive(self, connection: socket.socket) -> bool:
-        """Takes in what is there; returns whether there may be more."""
+        """Reads available reports; returns whether there may be more."""
         try:
             data = connection.recv(1 << 16)
         except BlockingIOError:
@@ -144,7 +144,7 @@ class ReportServer:
 
 
 class _Reader:
-    """A callback for one connection; a closure would do, but for its name in a traceback."""
+    """A callback for one connection; a class rather than a closure, for its name in tracebacks."""
 
     def __init__(self, receive: Callable[[socket.socket], bool], connection: socket.socket) -> None:
         self._receive = receive

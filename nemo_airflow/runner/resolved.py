@@ -29,7 +29,7 @@ def build(root: Any) -> Any:
     """Builds a config with all configs below it, each once.
 
     Raises:
-        PlanError: A value holds itself, or an argument factory is no argument of a partial.
+        PlanError: A value contains itself, or an argument factory is not an argument of a partial.
     """
     builder = Builder(())
 
@@ -60,7 +60,7 @@ def children(value: Any) -> Optional[List[Tuple[Any, Any]]]:
 
 
 def rebuilt(value: Any, below: Sequence[Any]) -> Any:
-    """Returns a container with other values in it; itself where none has changed."""
+    """Returns a container with other values; the same container where none has changed."""
     pairs = children(value)
     if pairs is None or all(new is old for new, (_, old) in zip(below, pairs)):
         return value
@@ -72,17 +72,17 @@ def rebuilt(value: Any, below: Sequence[Any]) -> Any:
 
 
 def bottom_up(root: Any, combine: Combine) -> Any:
-    """Returns what a function makes of the root, given what it made of the values below; shared values once.
+    """Returns the result of combining the root with the results of the values below it; shared values once.
 
     Args:
         root: A config or any value.
-        combine: Called with a value, what it returned for those below, and the path.
+        combine: Called with a value, the results of its children, and the path.
 
     Raises:
-        PlanError: A value holds itself.
+        PlanError: A value contains itself.
     """
     made: Dict[int, Any] = {}
-    kept: List[Any] = []  # alive, so that no id is used twice
+    kept: List[Any] = []  # kept alive, since ids are reused
     open_: Set[int] = set()
     stack: List[Tuple[Any, Path, Optional[List[Tuple[Any, Any]]]]] = [(root, (), None)]
     while stack:
@@ -92,7 +92,7 @@ def bottom_up(root: Any, combine: Combine) -> Any:
         if below is None:
             below = children(value) or []
             if id(value) in open_:
-                raise PlanError("the value holds itself", path_text(path))
+                raise PlanError("the value contains itself", path_text(path))
             if below:
                 open_.add(id(value))
                 stack.append((value, path, below))
@@ -105,9 +105,9 @@ def bottom_up(root: Any, combine: Combine) -> Any:
 
 
 def record(root: Any) -> Tuple[Dict[str, Any], List[str]]:
-    """Returns a config as a plan for people and for the tracker, and the paths of what a plan cannot hold.
+    """Returns a config as a plan for people and the tracker, and the paths of values that a plan cannot hold.
 
-    What a plan cannot hold, a tensor's type for one, is in it as text.
+    Such values, for example the type of a tensor, are in the plan as text.
     """
     writer = _Writer(root)
     return plan_of(writer.node()), writer.as_text
@@ -131,7 +131,7 @@ class _Writer:
         return self._with_names(root, nodes)
 
     def _with_names(self, root: Any, nodes: Dict[int, Any]) -> Any:
-        """Puts ``_id_`` on the first place of what is shared, in the plan's order, and ``_same_`` on the others."""
+        """Puts ``_id_`` on the first place of a shared value, in the plan's order, and ``_same_`` on the others."""
         shared = {id(nodes[key]) for key in self._shared if key in nodes}
         if not shared:
             return root
@@ -215,7 +215,7 @@ RECORD = f"{Record.__module__}:{Record.__qualname__}"
 
 
 def leaf(value: Any) -> Optional[Tuple[Any]]:
-    """Returns the node of a value that holds no others, as a tuple of one; None for what a plan cannot hold."""
+    """Returns the node of a value without children, as a tuple of one; None for a value that a plan cannot hold."""
     if isinstance(value, enum.Enum):
         owner = name_of(type(value))
         return (
@@ -232,14 +232,14 @@ def leaf(value: Any) -> Optional[Tuple[Any]]:
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
         name = name_of(value)
         return None if name is None else ({"_ref_": name},)
-    from nemo_airflow.runner.scalars import tagged  # with what it imports, only where a config has such a value
+    from nemo_airflow.runner.scalars import tagged  # imported only where a config has such a value
 
     node = tagged(value)
     return None if node is None else (node,)
 
 
 def name_of(target: Any) -> Optional[str]:
-    """Returns ``pkg.mod:name`` of what can be imported by that name, else None."""
+    """Returns ``pkg.mod:name`` of an object that can be imported by that name, else None."""
     import sys
 
     if isinstance(target, type) and issubclass(target, Record):
@@ -280,6 +280,6 @@ def _in_several_places(root: Any) -> Set[int]:
 
 
 def _is_shareable(value: Any) -> bool:
-    if type(value) in (tuple, frozenset):  # identity matters where it holds a list or a config
+    if type(value) in (tuple, frozenset):  # its identity matters where it contains a list or a config
         return any(children(item) is not None for item in value)
     return isinstance(value, configs.Config) or type(value) in (list, dict, set)

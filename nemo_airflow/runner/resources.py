@@ -1,4 +1,4 @@
-"""What a job uses: processor, memory and disk of all its processes, and its own GPUs."""
+"""Measures what a job uses: processor, memory and disk of all its processes, and its GPUs."""
 
 import os
 import time
@@ -31,7 +31,7 @@ def processes() -> Iterator[Process]:
                 with open(f"/proc/{name}/stat", "rb") as file:
                     fields = file.read().rpartition(b") ")[2].split()
             except OSError:
-                continue  # it has ended meanwhile
+                continue  # the process has ended meanwhile
             yield Process(
                 int(name), fields[0].decode(), int(fields[1]), int(fields[2]),
                 (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE,

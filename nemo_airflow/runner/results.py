@@ -12,13 +12,13 @@ def plain(value: Any, replaced: List[str], path: str = "") -> Any:
 
     Args:
         value: What the job's function returned.
-        replaced: Takes the places of numbers that are not finite, which JSON does not have: None stands there.
+        replaced: Receives the paths of numbers that are not finite; they become None, since JSON does not have them.
         path: Where the value is.
 
     Raises:
-        TypeError: It holds something that is neither a JSON type, nor an enum member, path, time,
+        TypeError: It contains something that is neither a JSON type, nor an enum member, path, time,
             dataclass instance or scalar of an array library.
-        ValueError: Two keys of a dictionary are one in JSON.
+        ValueError: Two keys of a dictionary become one in JSON.
     """
     if isinstance(value, enum.Enum):
         return plain(value.value, replaced, path)
@@ -43,7 +43,7 @@ def _plain_dict(value: Any, replaced: List[str], path: str) -> Any:
     for key, item in value.items():
         name = _key(key)
         if name in items:
-            raise ValueError(f"two keys at {path.lstrip('.') or 'the top'} are {name!r} in JSON")
+            raise ValueError(f"two keys at {path.lstrip('.') or 'the top'} become the same key {name!r} in JSON")
         items[name] = plain(item, replaced, f"{path}.{name}")
     return items
 
@@ -63,7 +63,7 @@ def _from_object(value: Any, replaced: List[str], path: str) -> Any:
     # Scalars of NumPy, PyTorch, JAX ...: zero dimensions, and a Python scalar to give.
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         return plain(value.item(), replaced, path)
-    raise TypeError(f"type {type(value).__module__}.{type(value).__qualname__} is not JSON")
+    raise TypeError(f"type {type(value).__module__}.{type(value).__qualname__} cannot be written as JSON")
 
 
 def _key(key: Any) -> str:
@@ -73,4 +73,4 @@ def _key(key: Any) -> str:
         return {None: "null", True: "true", False: "false"}[key]
     if isinstance(key, (str, int, float)):
         return key if isinstance(key, str) else str(key)
-    raise TypeError(f"a key of type {type(key).__qualname__} is not JSON")
+    raise TypeError(f"a key of type {type(key).__qualname__} cannot be written as JSON")

@@ -1,4 +1,4 @@
-"""Values of Python's own types as the tags of a plan: of a config here, and of one that the job resolved."""
+"""Writes values of Python's own types as tags of a plan, for configs here and for those that the job resolved."""
 
 from __future__ import annotations
 

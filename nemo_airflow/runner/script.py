@@ -22,7 +22,7 @@ def run(
     entrypoint: str = "bash",
     m: bool = False,
 ) -> None:
-    """Runs a script in the job's working directory, and ends as it ends.
+    """Runs a script in the job's working directory, and ends in the same way.
 
     The script writes to the job's output, and is in the job's process group: what cancels the
     job reaches it too.
@@ -31,28 +31,28 @@ def run(
         path: The script, relative to the working directory; with ``m`` the name of a module.
         inline: The script's text, instead of ``path``. Where ``entrypoint`` is a bare ``bash`` or ``sh``, the first
             command that fails ends the script (``-e``, and of ``bash`` ``-o pipefail``); ``bash +e`` goes on.
-        args: The script's arguments; no shell looks at them.
+        args: The script's arguments, passed without a shell.
         env: Environment variables, besides the job's.
         entrypoint: The program that runs the script, with its options: ``bash``, ``python -u``.
         m: Whether to run ``entrypoint -m path``.
 
     Raises:
         SystemExit: The script failed; the code is its own, or 128 + n when signal n ended it.
-        FileNotFoundError: There is no such script, or no such program.
+        FileNotFoundError: The script or the program does not exist.
         ValueError: Not exactly one of ``path`` and ``inline``, or ``m`` without ``path``.
     """
     if (path is None) == (inline is None):
-        raise ValueError("a script needs exactly one of path and inline")
+        raise ValueError("a script takes either path or inline: give exactly one of them")
     if m and path is None:
-        raise ValueError("m=True runs a module: it needs path, not inline")
+        raise ValueError("m=True runs a module: give its name as path, and no inline")
     if path is not None and not m and not os.path.isfile(path):
-        raise FileNotFoundError(f"no script {path!r} in the working directory {os.getcwd()}: is it in the package?")
+        raise FileNotFoundError(f"no script {path!r} in the working directory {os.getcwd()}: add it to the package")
     program = shlex.split(entrypoint)
     if inline is not None and len(program) == 1:
         program += _STRICT.get(os.path.basename(program[0]), [])
     with _script_file(inline) as written:
         command = [*program, *(["-m"] if m else []), written or str(path), *args]
-        # Lines come as they are printed, and the last ones before a kill are there: Python holds back 8 KiB otherwise.
+        # Lines appear as they are printed, also the last ones before a kill: Python buffers 8 KiB otherwise.
         code = _wait_for(command, {"PYTHONUNBUFFERED": "1", **os.environ, **(env or {})})
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
@@ -70,7 +70,7 @@ def _wait_for(command: list[str], env: Mapping[str, str]) -> int:
     try:
         return process.wait()
     except BaseException:
-        # The signal that ends us went to the whole group: the script is cleaning up, let it.
+        # The signal went to the whole group: let the script clean up.
         process.wait()
         raise
 

@@ -1,4 +1,4 @@
-"""Which packages the job's own code has: a plan may name what is in them."""
+"""Lists the packages of the job's own code, whose objects a plan may name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import List, Tuple
 def prefixes(folders: Iterable[str]) -> Tuple[str, ...]:
     """Returns an allow-list entry for each package and module that is imported from one of the folders.
 
-    One that Python would import from elsewhere, such as a folder of data named as a module of the
-    standard library, has none. Imports nothing.
+    A folder whose name Python would import from elsewhere, such as data named like a module of the
+    standard library, has no entry. Imports nothing.
 
     Args:
         folders: Where the job's code is, on ``sys.path``.
@@ -26,7 +26,7 @@ def prefixes(folders: Iterable[str]) -> Tuple[str, ...]:
         for name in names:
             module = name[: -len(".py")] if name.endswith(".py") else name
             if module == "nemo_airflow":
-                continue  # it can build plans, under any allow-list
+                continue  # this module can build plans under any allow-list
             if module.isidentifier() and _has_code(os.path.join(root, name)) and _is_from(module, root):
                 found.append(f"{module}.")
     return tuple(dict.fromkeys(found))

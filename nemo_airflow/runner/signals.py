@@ -1,7 +1,7 @@
-"""Sends signals to the job's processes; a warning only to those that handle it.
+"""Sends signals to the job's processes; a warning signal only to those that handle it.
 
-Slurm and people send SIGUSR1 or SIGUSR2 for a job to write a checkpoint. A process without a handler would
-die of it: a shell around a training script, ``torchrun``, a helper program. Those do not get it.
+Slurm and people send SIGUSR1 or SIGUSR2 to make a job write a checkpoint. A process without a handler would
+die: a shell around a training script, ``torchrun``, a helper program. These do not get it.
 """
 
 import os
@@ -15,17 +15,17 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def pass_on(root: int, number: int) -> bool:
-    """Sends a signal to the uppermost processes of the job that handle it; returns whether there was one.
+    """Sends a signal to the topmost processes of the job that handle it; returns whether there was one.
 
-    Processes below one that handles it have their handler from that one (the workers of a data loader), or
-    are its own to tell (the commands of a script with a ``trap``).
+    Descendants of a process that handles it inherited the handler (the workers of a data loader), or
+    are managed by it (the commands of a script with a ``trap``).
 
     Args:
         root: Process id of the job's first process, whose process group is the job's.
         number: The signal.
     """
     if not sys.platform.startswith("linux"):
-        os.kill(root, number)  # nothing tells there who handles what
+        os.kill(root, number)  # this system does not show which process handles a signal
         return True
     children: Dict[int, List[int]] = {}
     members: Set[int] = set()
@@ -34,7 +34,7 @@ def pass_on(root: int, number: int) -> bool:
         if process.group == root:
             members.add(process.pid)
     passed_on = False
-    # Also those of the group that were left behind by a process that has ended.
+    # Also processes of the group whose parent has ended.
     below = {child for pid in members for child in children.get(pid, ())}
     waiting = sorted((members - below) | {root})
     while waiting:
@@ -47,7 +47,7 @@ def pass_on(root: int, number: int) -> bool:
 
 
 def _handles(pid: int, number: int) -> bool:
-    """Returns whether a process has a handler for a signal, or blocks it to take it by ``sigwait``."""
+    """Returns whether a process has a handler for a signal, or blocks it in order to use ``sigwait``."""
     try:
         with open(f"/proc/{pid}/status") as file:
             masks = dict(line.split(":\t", 1) for line in file if line.startswith(("SigCgt", "SigBlk")))
@@ -66,16 +66,16 @@ def _send(pid: int, number: int) -> bool:
 
 
 def explain_unhandled(number: int) -> str:
-    """Returns what to do about a warning signal that no process of the job handles."""
+    """Returns advice for a warning signal that no process of the job handles."""
     name = signal.Signals(number).name
     return (
-        f"{name} came, and no process of the job handles it: in Python, signal.signal(signal.{name}, save) "
-        f"calls save(number, frame) when it comes; in a shell, trap '...' {name[3:]} runs a command"
+        f"{name} arrived, but no process of the job handles it: in Python, signal.signal(signal.{name}, save) "
+        f"calls save(number, frame) when it arrives; in a shell, trap '...' {name[3:]} runs a command"
     )
 
 
 def kill(pid: int, number: int) -> None:
-    """Sends a signal to a process, where it is still there."""
+    """Sends a signal to a process, if it still exists."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -83,7 +83,7 @@ def kill(pid: int, number: int) -> None:
 
 
 def kill_group(group: int, number: int) -> None:
-    """Sends a signal to a process group, where it is still there."""
+    """Sends a signal to a process group, if it still exists."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
@@ -91,5 +91,5 @@ def kill_group(group: int, number: int) -> None:
 
 
 def group_lives(group: int) -> bool:
-    """Returns whether a process of the group other than its ended leader is there."""
+    """Returns whether the group has a process other than its ended leader."""
     return any(process.group == group and process.state not in ("Z", "X") for process in processes())

@@ -1,4 +1,4 @@
-"""Starts several processes of a job on this machine, and ends them together: no launcher needed."""
+"""Starts several processes of a job on this machine and ends them together, without a launcher."""
 
 import os
 import selectors
@@ -17,7 +17,7 @@ _DRAIN = 2.0
 def run(count: int, folder: str) -> int:
     """Starts the processes and waits; returns 0, or the exit code of the first that failed.
 
-    One that ends well leaves the others running; one that fails ends them all.
+    A process that succeeds leaves the others running; one that fails ends them all.
 
     Args:
         count: How many processes on this machine.
@@ -36,7 +36,7 @@ def run(count: int, folder: str) -> int:
             if not key.data(key.fileobj):
                 selector.unregister(key.fileobj)
         ended = [process.poll() for process in processes]
-        # A process may close its output long before it ends, and what it left behind may hold it open.
+        # A process may close its output long before it ends, and its children may keep it open.
         if None not in ended and not selector.get_map():
             code = code or next((end for end in ended if end), 0)
             break
@@ -45,12 +45,12 @@ def run(count: int, folder: str) -> int:
         failed = [end for end in ended if end]
         if failed:
             code, give_up = failed[0], time.monotonic() + _GRACE
-            # All of them, and what they have started: that is one process group, this one's.
+            # All processes and their children: they are in this process's group.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.killpg(0, signal.SIGTERM)
         elif None not in ended:
             give_up = time.monotonic() + _DRAIN
-    # What has not ended by now the supervisor ends, with the whole group.
+    # The supervisor ends the remaining processes with the whole group.
     return code if code >= 0 else 128 - code
 
 
@@ -76,7 +76,7 @@ def _start(local_rank: int, count: int, folder: str) -> "subprocess.Popen[bytes]
 
 
 class _Prefixer:
-    """Passes a process's lines on, each behind its rank."""
+    """Passes on a process's lines, each with its rank in front."""
 
     def __init__(self, rank: int) -> None:
         self._prefix = f"[{rank}] ".encode()

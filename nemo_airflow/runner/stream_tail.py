@@ -1,13 +1,13 @@
-"""Keeps the end of the stream in the job's folder, for a back-end that may lose what is written while it is away."""
+"""Keeps the end of the stream in the job's folder, for a back-end that may lose output while it is unreachable."""
 
 import os
 
 FOLDER = "stream"
 KEEP = "NEMO_AIRFLOW_KEEP_STREAM"
-"""In the environment of a runner that is to keep it."""
+"""Environment variable that makes a runner keep it."""
 
 _PART = 4 << 20
-"""Bytes of a file. Two are kept: at least so much of the stream's end, and at most twice that."""
+"""Bytes of a file. Two files are kept: at least this much of the stream's end, and at most twice as much."""
 
 
 class StreamTail:
@@ -15,7 +15,7 @@ class StreamTail:
 
     Args:
         folder: The job's folder.
-        at: Bytes that the stream has already.
+        at: Bytes already on the stream.
         part: Bytes of a file.
     """
 
@@ -30,7 +30,7 @@ class StreamTail:
         self._full = False
 
     def write(self, data: bytes) -> None:
-        """Keeps what comes next on the stream."""
+        """Keeps the next bytes of the stream."""
         if self._full:
             return
         try:

@@ -1,7 +1,7 @@
-"""Supervises one job: claims it, starts it, passes on what it writes, ends it, says how it ended.
+"""Supervises one job: claims it, starts it, forwards its output, ends it, and reports how it ended.
 
-Two processes: this one, and the child that it forks to run the user's code. So an end mark is
-written also when the code takes its process down with it, and a stuck interpreter cannot stop the
+There are two processes: this one, and the child that it forks to run the user's code. So an end mark is
+written even when the code kills its process, and a stuck interpreter cannot stop the
 heartbeat. The child is forked before anything heavy is imported: no second interpreter is started.
 """
 
@@ -27,17 +27,17 @@ EXIT_BAD_JOB = 2
 EXIT_TIMEOUT = 124
 
 SETUP_FAILED = "NEMO_AIRFLOW_SETUP_FAILED"
-"""Environment variable with the line of the author's set-up that failed before the runner was started."""
+"""Environment variable with the set-up line that failed before the runner was started."""
 
 JOB_VERSION = 1
 
 LINGER = "NEMO_AIRFLOW_LINGER"
-"""Seconds to wait after the job's end for its outputs to be fetched, where nothing could be read later."""
+"""Seconds to wait after the job's end until its outputs are fetched, where they could not be read later."""
 
 _TOLD_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _LAST_WORDS = 5.0
-"""Seconds after the grace period in which a full disk, or a reader that has stopped, may take the stream's end."""
+"""Seconds after the grace period in which a full disk, or a stalled reader, may accept the stream's end."""
 
 _DRAIN = 2.0
 _LAST_KILL = 3.0
@@ -45,7 +45,7 @@ _AGAIN = 1.0
 
 
 def main(argv: List[str]) -> int:
-    """Runs the job in the folder that the command line names; returns the exit code."""
+    """Runs the job in the folder on the command line; returns the exit code."""
     if len(argv) != 2:
         sys.stderr.write("usage: python -m nemo_airflow.runner JOB_FOLDER\n")
         return EXIT_BAD_JOB
@@ -58,7 +58,7 @@ def main(argv: List[str]) -> int:
     except (OSError, ValueError, AttributeError) as error:
         sys.stderr.write(f"{folder}/job.json is not a job: {error}\n")
         return EXIT_BAD_JOB
-    # Whoever sees the claim may tell this process to end: it hears that once it can say that it did.
+    # Anyone who sees the claim may signal this process to end: signals stay blocked until it can report its end.
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_TOLD_TO_END, *signals.WARNINGS))
     if not claims.take(folder, _heartbeat(job)):
         return EXIT_ALREADY_CLAIMED
@@ -90,11 +90,11 @@ class Supervisor:
         self._again_at = 0.0
         self._kill_at = 0.0
         self._give_up_at = float("inf")
-        """When the job is over its time limit."""
+        """Time at which the job reaches its time limit."""
         self._last_words_until = float("inf")
         self._beat_at = 0.0
         self._warned: List[int] = []
-        """Warning signals that are still to be passed on."""
+        """Warning signals that are not yet passed on."""
         self._unhandled: List[int] = []
         """Warning signals that no process of the job handles."""
         self._signalled = False
@@ -102,7 +102,7 @@ class Supervisor:
         self._zstd_mark = zstd_mark.take(folder)
 
     def run(self) -> int:
-        """Returns the exit code for this process: the job's own."""
+        """Runs the job; returns its exit code, as the exit code of this process."""
         wake_read, wake_write = os.pipe()
         for fd in (wake_read, wake_write):
             os.set_blocking(fd, False)
@@ -153,7 +153,7 @@ class Supervisor:
         ranks.forget(self._folder)
         package = self._job.get("package")
         unpacked = os.path.join(self._folder, ".unpacked")
-        # A job that is started again finds what it left: a checkpoint, to go on from.
+        # A restarted job finds its own files, such as a checkpoint.
         if package and not os.path.exists(unpacked):
             from nemo_airflow.runner.unpack import ZstdUnreadableError, unpack_package
 
@@ -182,7 +182,7 @@ class Supervisor:
 
             os.write(2, traceback.format_exc().encode())
         finally:
-            # Never back into the supervisor's code: one process of the two goes on there.
+            # Never returns into the supervisor's code: only the parent continues there.
             os._exit(code)
 
     def _start_clock(self) -> None:
@@ -192,12 +192,12 @@ class Supervisor:
     # Watching
 
     def _watch(self) -> None:
-        """Passes on all that comes, until the child has ended."""
+        """Forwards all output until the child has ended."""
         from nemo_airflow.runner import environment
 
         self._writer.record("environment", environment.capture(self._job, os.path.join(self._folder, "work")))
         if self._job.get("package"):
-            # Now that the job runs: it does not wait for it, nor find modules that were only tried.
+            # After the job has started: the job neither waits for this nor finds the modules that it imports.
             zstd_mark.leave(self._zstd_mark, self._folder)
         sampler = Sampler(self._child, self._job)
         heartbeat = _heartbeat(self._job)
@@ -217,12 +217,12 @@ class Supervisor:
                 next_sample = now + interval
             self._server.tick()
             self._writer.tick()
-            # At least five times a second, for the batches of reports that wait.
+            # At least five times a second, for waiting batches of reports.
             wake = min(next_heartbeat, next_sample, self._give_up_at, self._kill_at or float("inf"), now + 0.2)
             self._select(max(wake - time.monotonic(), 0))
 
     def _keep_watch(self) -> bool:
-        """Does what is due whether or not the stream takes anything; returns whether it is worth waiting for that."""
+        """Does what is due even if the stream is blocked; returns whether to keep waiting for the stream."""
         now = time.monotonic()
         if now >= self._give_up_at:
             self._give_up_at = float("inf")
@@ -250,7 +250,7 @@ class Supervisor:
     def _sample(self, sampler: Sampler) -> None:
         try:
             values = sampler.sample()
-        except OSError:  # no file descriptor or no process can be had just now
+        except OSError:  # no file descriptor or process is available now
             return
         if values:
             self._writer.record("sample", {"values": values})
@@ -288,8 +288,8 @@ class Supervisor:
         self._kill_at = time.monotonic() + float(self._job.get("grace") or 0)
         self._last_words_until = self._kill_at + _LAST_WORDS
         if not self._job.get("launch"):
-            # Python sees a signal that comes just before it blocks in a system call only when that call ends: so
-            # once more. To the job's own process, and not to the programs that its clean-up has started by then.
+            # Python handles a signal that arrives just before a blocking system call only after that call: so
+            # it is sent once more, to the job's own process and not to programs that its clean-up has started by then.
             self._again_at = time.monotonic() + _AGAIN
         if self._child:
             self._signal_child(signal.SIGTERM)
@@ -301,12 +301,12 @@ class Supervisor:
         try:
             os.killpg(self._child, number)
         except (ProcessLookupError, PermissionError):
-            # The group is not there yet, or only as a zombie.
+            # The group does not exist yet, or only as a zombie.
             if number == signal.SIGKILL or not self._reap():
                 signals.kill(self._child, number)
 
     def _sweep(self, output: int) -> None:
-        """Ends what the job left running, and takes in the last of its output."""
+        """Ends processes that the job left running, and reads the last of its output."""
         deadline = time.monotonic() + _DRAIN
         while self._open_output and time.monotonic() < deadline:
             self._select(0.05)
@@ -321,10 +321,10 @@ class Supervisor:
         while self._open_output and time.monotonic() < deadline:
             self._select(0.05)
         _, self._status, usage = os.wait4(self._child, 0)
-        self._child = 0  # the id may be another's from here on
+        self._child = 0  # from here on the id may belong to another process
         self._give_up_at = float("inf")
         if self._job.get("sample_interval"):
-            # Of the whole life of the job's processes: a short job has no other sample.
+            # For the whole life of the job's processes: a short job has no other sample.
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
             seconds = round(usage.ru_utime + usage.ru_stime, 3)
             self._writer.record("sample", {"values": {"peak_rss_bytes": peak, "cpu_seconds": seconds}})
@@ -352,15 +352,15 @@ class Supervisor:
         return end
 
     def _early_end(self) -> Dict[str, Any]:
-        """Returns how a job ended that was told to, or ran into its time limit."""
+        """Returns the end of a job that was cancelled or reached its time limit."""
         if self._ending == "timeout":
-            message = "the job ran into its time limit of {:g} s".format(self._job["time_limit"])
+            message = "the job reached its time limit of {:g} s".format(self._job["time_limit"])
             error = {"type": "", "message": message, "traceback": ""}
             return {"state": "timeout", "exit_code": EXIT_TIMEOUT, "failure": "timeout", "error": error}
         return {"state": "cancelled", "exit_code": 128 + signal.SIGTERM, "failure": "cancelled", "error": None}
 
     def _failure(self, by_signal: Optional[int]) -> str:
-        # The counter is that of the control group, which on a bare machine is everybody's.
+        # The counter belongs to the control group, which all users share on a bare machine.
         killed_for_memory = by_signal == signal.SIGKILL and oom_kills() > self._oom_kills
         return "out_of_memory" if killed_for_memory else "user_error"
 
@@ -404,9 +404,9 @@ def _refusal(message: str, failure: str) -> Dict[str, Any]:
 
 def _reason(code: int, by_signal: Optional[int]) -> str:
     if by_signal == signal.SIGKILL:
-        return "killed by SIGKILL: it ran out of memory (see peak_rss_bytes), or somebody killed it"
+        return "killed by SIGKILL: it ran out of memory (see peak_rss_bytes), or someone killed it"
     if by_signal in signals.WARNINGS:
-        return f"killed by {signal.Signals(by_signal).name}, for which it has no handler"
+        return f"killed by {signal.Signals(by_signal).name}, a signal that it does not handle"
     if by_signal:
         return f"killed by {signal.Signals(by_signal).name}"
     return f"ended with exit code {code}"

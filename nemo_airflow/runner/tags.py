@@ -1,4 +1,4 @@
-"""How the tags of a plan that stand for one value are read: ``{"_path_": "/data"}`` and its like."""
+"""Reads the tags of a plan that represent one value, such as ``{"_path_": "/data"}``."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _decimal(text: str) -> object:
     return decimal.Decimal(text)
 
 
-# Imported where they are read: a job that has none of these starts sooner.
+# Imported when needed: a job without these starts sooner.
 SCALARS: Mapping[str, Callable[[Any], Any]] = {
     "_float_": _float,
     "_bytes_": _bytes,
@@ -69,4 +69,4 @@ SCALARS: Mapping[str, Callable[[Any], Any]] = {
     "_timedelta_": _timedelta,
     "_decimal_": _decimal,
 }
-"""How the value of each tag is read."""
+"""Readers of the tags' values."""

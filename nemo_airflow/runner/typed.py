@@ -1,7 +1,7 @@
-"""Values as the annotation at their place wants them, by the standard library: what an override says, in the job.
+"""Converts the values of overrides to the annotations of their places, in the job, with the standard library only.
 
-Strict as on Airflow's side, where pydantic does it: a bool is no int, and a text no number unless it was
-written as one. What is not known here (an array, a protocol) takes any value.
+As strict as pydantic on Airflow's side: a bool is not an int, and a text is not a number unless it was
+written as one. An annotation that is not known here (an array, a protocol) accepts any value.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 class Misfit(ValueError):
-    """A value that is not what its annotation wants."""
+    """A value that does not fit its annotation."""
 
 
 def annotation_of(target: Any, key: Any) -> Any:
@@ -58,15 +58,15 @@ def element_of(annotation: Any, key: Any) -> Any:
 
 
 def read(annotation: Any, value: Any, text: str) -> Any:
-    """Returns a value as its annotation wants it.
+    """Returns a value converted to its annotation.
 
     Args:
         annotation: The annotation.
-        value: What the text means as a literal.
-        text: The text itself, which is what a place for a ``str`` takes.
+        value: The text read as a literal.
+        text: The text itself, for a place that takes a ``str``.
 
     Raises:
-        Misfit: It does not fit; the message has what was expected.
+        Misfit: It does not fit; the message says what was expected.
     """
     annotation = _bare(annotation)
     if annotation in (Any, object, inspect.Parameter.empty) or isinstance(annotation, (str, typing.TypeVar)):
@@ -77,7 +77,7 @@ def read(annotation: Any, value: Any, text: str) -> Any:
     if origin is typing.Literal:
         return _of_literal(args, value, text)
     if isinstance(value, Config):
-        return value  # what it yields, its target knows
+        return value  # only its target knows its result
     if annotation is None or annotation is type(None):
         if value is None:
             return None

@@ -1,4 +1,4 @@
-"""Unpacks the job's package. What is in it came from outside: nothing may land out of the folder."""
+"""Unpacks the job's package. Its content is untrusted: nothing may be written outside the folder."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import tempfile
 from typing import IO, Any, Iterator, List, Mapping, Set, cast
 
 REMOVED = ".nemo_airflow_removed"
-"""First member of an archive of changes: the paths that are gone, each behind a zero byte."""
+"""First member of an archive of changes: the removed paths, each after a zero byte."""
 
 
 _END = 1024
@@ -20,21 +20,21 @@ _TRIAL = bytes.fromhex("28b52ffd004809000061 28b52ffd004809000062")
 
 
 class UnpackError(ValueError):
-    """The package is not one, or a member of it would land where it must not."""
+    """The archive is not a package, or a member would be written outside the folder."""
 
 
 class ZstdUnreadableError(UnpackError):
-    """The package is packed with zstd, and nothing here reads that.
+    """The package is packed with zstd, which this environment cannot read.
 
     Attributes:
-        failure: The kind of failure that this is, as the end record has it.
+        failure: The kind of failure, as in the end record.
     """
 
     failure = "package"
 
 
 def unpack_package(folder: str, package: Mapping[str, Any], into: str) -> None:
-    """Unpacks a package that lies in a job's folder: one archive, or that of another package and the changes since.
+    """Unpacks the package in a job's folder: one archive, or an earlier package and an archive of changes.
 
     Args:
         folder: The job's folder.
@@ -54,7 +54,7 @@ def unpack_package(folder: str, package: Mapping[str, Any], into: str) -> None:
 
 
 def _laid(folder: str, name: str, format: str) -> str:
-    """Returns where an archive is; a host that had the same content as ``tar.gz`` has laid that there."""
+    """Returns the path of an archive; it may be ``tar.gz`` where the host already had that form of the content."""
     path, plainer = (os.path.join(folder, f"{name}.{ending}") for ending in (format, "tar.gz"))
     return plainer if not os.path.exists(path) and os.path.exists(plainer) else path
 
@@ -65,11 +65,11 @@ def unpack(archive: str, into: str, changes: bool = False) -> None:
     Args:
         archive: The archive.
         into: The folder.
-        changes: Whether it is an archive of changes, to be made to what is in the folder.
+        changes: Whether it is an archive of changes to the content of the folder.
 
     Raises:
         UnpackError: A member leaves the folder, links out of it, or is neither file, folder nor link.
-        ZstdUnreadableError: Nothing here reads zstd.
+        ZstdUnreadableError: This environment cannot read zstd.
         OSError: The archive cannot be read, or the disk is full.
     """
     root = os.path.realpath(into)
@@ -77,7 +77,7 @@ def unpack(archive: str, into: str, changes: bool = False) -> None:
     whole: Set[str] = {root}
     try:
         with _opened(archive) as tar:
-            # Python's own filters differ from version to version; what counts is checked here.
+            # Python's own filters differ between versions, so members are checked here.
             tar.extraction_filter = lambda member, path: member
             for member in tar:
                 if changes:
@@ -94,7 +94,7 @@ def unpack(archive: str, into: str, changes: bool = False) -> None:
     except (tarfile.TarError, EOFError) as error:
         raise UnpackError(f"{os.path.basename(archive)} is not a package: {error}") from error
     for name in links:
-        # Again, now that all members are on the disk: a link may lead out by way of another.
+        # Checked again after all members are written: a link may lead out through another link.
         if not _inside(os.path.realpath(os.path.join(root, name)), root):
             os.unlink(os.path.join(root, name))
             raise UnpackError(f"member {name!r} links out of the package's folder")
@@ -106,7 +106,7 @@ def _opened(archive: str) -> Iterator[tarfile.TarFile]:
         with tarfile.open(archive, "r:*") as tar:
             yield tar
         return
-    # As a stream: a disk that has room for the files need not have it for a second, plain archive.
+    # As a stream: the disk may not have room for the files and a plain archive.
     with open(archive, "rb") as packed, _plain(packed) as plain:
         stream = _Stream(plain)
         with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
@@ -115,7 +115,7 @@ def _opened(archive: str) -> Iterator[tarfile.TarFile]:
 
 
 class _Stream:
-    """A plain archive as it comes: what unpacks zstd may take a file that is cut off for one that ends there."""
+    """A stream of a plain archive: zstd may not detect that its input was cut off."""
 
     def __init__(self, plain: IO[bytes]) -> None:
         self._plain = plain
@@ -127,18 +127,18 @@ class _Stream:
         return data
 
     def finish(self, archive: str) -> None:
-        """Reads what is left, which has to end as archives do."""
+        """Reads the rest, which has to end with the end marker of an archive."""
         while self.read(1 << 16):
             continue
         if self._end != bytes(_END):
-            raise UnpackError(f"{os.path.basename(archive)} is cut off")
+            raise UnpackError(f"{os.path.basename(archive)} is incomplete: the job's upload was cut off")
 
 
 def reads_zstd() -> bool:
-    """Returns whether :func:`unpack` reads ``tar.zst`` here; found out by reading some.
+    """Returns whether :func:`unpack` can read ``tar.zst`` here, by reading a small archive.
 
     Raises:
-        OSError: There is no room for a temporary file.
+        OSError: The disk has no room for a temporary file.
     """
     with tempfile.TemporaryFile() as packed:
         packed.write(_TRIAL)
@@ -152,7 +152,7 @@ def reads_zstd() -> bool:
 
 @contextlib.contextmanager
 def _plain(packed: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Reads zstd with what is here: Python 3.14's own module, the package zstandard, or the program."""
+    """Reads zstd with Python 3.14's own module, the package zstandard, or the program, whichever is here."""
     with contextlib.ExitStack() as stack:
         plain: Any
         try:
@@ -177,7 +177,7 @@ def _plain_by_program(packed: IO[bytes]) -> Iterator[IO[bytes]]:
         process = subprocess.Popen(command, stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except (FileNotFoundError, PermissionError) as error:
         raise ZstdUnreadableError(
-            "the package is packed with zstd, and nothing here reads that: use Python 3.14, "
+            "the package is packed with zstd, which this environment cannot read: use Python 3.14, "
             "install the package zstandard or the program zstd, or package with format='tar.gz'"
         ) from error
     broken = None
@@ -185,7 +185,7 @@ def _plain_by_program(packed: IO[bytes]) -> Iterator[IO[bytes]]:
         out, complaints = cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)
         try:
             yield out
-        except (tarfile.TarError, UnpackError) as error:  # what the program complains of is nearer to the cause
+        except (tarfile.TarError, UnpackError) as error:  # the program's own message is nearer to the cause
             broken = error
         while out.read(1 << 20):
             continue  # padding after the archive's end
@@ -210,12 +210,12 @@ def _check(member: tarfile.TarInfo, root: str) -> None:
 
 
 def _make_room(member: tarfile.TarInfo, root: str, whole: Set[str]) -> None:
-    """Refuses a member below a link, and deletes the file that is in its place.
+    """Refuses a member below a link, and deletes an existing file at its path.
 
     Args:
         member: The member.
         root: The folder.
-        whole: Folders that are known to be no links, nor below any; grows.
+        whole: Folders that are known to be neither links nor below links; grows.
     """
     path = os.path.normpath(os.path.join(root, member.name))
     parent = os.path.dirname(path)
@@ -233,23 +233,23 @@ def _make_room(member: tarfile.TarInfo, root: str, whole: Set[str]) -> None:
 
 
 def _paths_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> List[str]:
-    """Returns the paths that an archive of changes says are gone."""
+    """Returns the paths that an archive of changes removes."""
     file = tar.extractfile(member) if member.name == REMOVED and member.isfile() else None
     if file is None:
-        raise UnpackError(f"the archive of changes begins with {member.name!r} in place of what is removed")
+        raise UnpackError(f"the archive of changes begins with {member.name!r} instead of the list of removed files")
     return [os.fsdecode(path) for path in file.read().split(b"\0")[1:]]
 
 
 def _remove(paths: List[str], root: str) -> None:
-    """Deletes files, and the folders that this leaves empty."""
+    """Deletes files, and folders that become empty."""
     for name in paths:
         path = os.path.normpath(os.path.join(root, name))
         parent = os.path.dirname(path)
         if path == root or not _inside(path, root) or not _inside(os.path.realpath(parent), root):
-            raise UnpackError(f"{name!r} is to be removed, and leaves the package's folder")
+            raise UnpackError(f"{name!r} is listed as removed, but lies outside the package's folder")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        with contextlib.suppress(OSError):  # where there is something left
+        with contextlib.suppress(OSError):  # the folder is not empty
             while parent != root:
                 os.rmdir(parent)
                 parent = os.path.dirname(parent)

@@ -1,39 +1,39 @@
-"""Leaves word where jobs keep their packages: whether those of this interpreter and set-up read ``tar.zst``.
+"""Records beside the packages whether jobs of this interpreter and set-up can read ``tar.zst``.
 
-The word is an empty file, ``<mark>.yes`` or ``<mark>.no``: nothing in it can be half written, and of many jobs at
-once none overwrites another's. Both may be there, on a cluster whose nodes differ; then *no* counts.
+The record is an empty file, ``<mark>.yes`` or ``<mark>.no``: it cannot be half written, and of many jobs at
+once none overwrites another's. On a cluster whose nodes differ, both may exist; then *no* counts.
 """
 
 import contextlib
 import os
 
 MARK = "NEMO_AIRFLOW_ZSTD_MARK"
-"""The mark's path, seen from the job's folder; set where the executor keeps one."""
+"""Environment variable with the mark's path, relative to the job's folder; set where the executor keeps one."""
 
 YES, NO = ".yes", ".no"
 
 
 def take(folder: str) -> str:
-    """Returns the mark's path and takes it out of the environment: it is not that of jobs that this one starts."""
+    """Returns the mark's path and removes it from the environment, so that jobs started by this one do not get it."""
     mark = os.environ.pop(MARK, "")
     return os.path.join(folder, mark) if mark else ""
 
 
 def leave(mark: str, folder: str) -> None:
-    """Leaves word after a package was unpacked.
+    """Records the result after a package was unpacked.
 
     Args:
-        mark: From :func:`take`; nothing is done where it is empty.
+        mark: From :func:`take`; an empty one does nothing.
         folder: The job's folder.
     """
     if not mark or os.path.exists(mark + NO):
         return
-    with contextlib.suppress(OSError):  # no room to try, which says nothing
+    with contextlib.suppress(OSError):  # no room for the attempt: the result is unknown
         say(mark, _reads_zstd(folder))
 
 
 def say(mark: str, reads: bool) -> None:
-    """Leaves word; a disk that is full or cannot be written keeps no job from running."""
+    """Writes the record; a full or read-only disk does not keep the job from running."""
     path = mark + (YES if reads else NO)
     if not mark or os.path.exists(path):
         return

@@ -163,7 +163,7 @@ class TrackerQueue:
         await self._files.drain(end - asyncio.get_running_loop().time())
         left = [*self._records_left(), *(what for what, _ in self._file_calls)]
         if left:
-            self._warn(f"{self._ref.uri} did not take in time, for run {self._ref.run_id}: {', '.join(left)}")
+            self._warn(f"{self._ref.uri} did not accept these in time for run {self._ref.run_id}: {', '.join(left)}")
             await self._give_up()
         if self._points.dropped:
             self._warn(
@@ -219,7 +219,7 @@ class TrackerQueue:
             if files:
                 # What a store of files refuses it refuses for each file: the reason is said once.
                 code = error.code if isinstance(error, TrackingError) else ""
-                line = f"not all files of run {self._ref.run_id} are kept, its other records are: {what}: {text}"
+                line = f"not all files of run {self._ref.run_id} were uploaded; its other records were: {what}: {text}"
                 self._refused.append((f"files: {code or text}", line))
             else:
                 line = f"{what} of run {self._ref.run_id} could not be recorded: {text}"
@@ -244,7 +244,7 @@ class TrackerQueue:
     def _say_files_kept(self) -> None:
         if "files wait" in self._warned:
             self._warned.discard("files wait")
-            self._warn(f"the files of run {self._ref.run_id} can be kept again")
+            self._warn(f"the files of run {self._ref.run_id} can be uploaded again")
 
     def _records_left(self) -> list[str]:
         points = len(self._points)

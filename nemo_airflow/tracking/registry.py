@@ -44,7 +44,7 @@ def tracker_from_json(data: Mapping[str, Any]) -> Tracker:
     fields = dict(data)
     cls = tracker_class(fields.pop("kind", ""))
     if not dataclasses.is_dataclass(cls):
-        raise TrackingError(f"{cls.__name__} is not a dataclass, so it cannot be brought back from JSON")
+        raise TrackingError(f"{cls.__name__} is not a dataclass, so it cannot be read from JSON: make it a dataclass")
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(fields.keys() - known):
         raise TrackingError(

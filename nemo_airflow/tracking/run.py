@@ -1,7 +1,7 @@
 """One job's run in a tracker: opened before the job is submitted, fed while it runs, closed at its end.
 
 Opening it in the worker gives the job its run id, and the task its link. Where the tracking server
-is away just then, the job is submitted all the same, and whoever follows it opens the run later.
+is away just then, the job is submitted anyway, and the run opened later, and whoever follows it opens the run later.
 """
 
 from __future__ import annotations
@@ -192,10 +192,12 @@ class RunSink:
             keep(collector, self._run.job, folder / "outputs", kept)
         except Exception as error:  # noqa: BLE001 - a collector is user code, and the job has ended well without it
             reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-            self._warn(f"the collector {self._run.collector!r} failed, so all outputs are kept: {reason}")
+            self._warn(f"the collector {self._run.collector!r} failed, so all outputs were kept: {reason}")
             keep(CollectEverything(), self._run.job, folder / "outputs", kept)
         if name := reserved.move_aside(kept):
-            self._warn(f"outputs of the job named {reserved.RECORD!r}, as the record of its run, are kept as {name!r}")
+            self._warn(
+                f"the job's output {reserved.RECORD!r} has the name of the run's record, so it is kept as {name!r}"
+            )
         log = kept / reserved.RECORD / "log.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         (folder / "log.txt").rename(log)
@@ -209,7 +211,7 @@ class RunSink:
             store = configured_store()
             return put_tree(store, kept) if store is not None else ""
         except NemoAirflowError as error:
-            self._warn(f"the outputs are not in the shared store: {error}")
+            self._warn(f"the outputs could not be put into the shared store: {error}")
             return ""
 
     async def _open(self) -> None:
@@ -226,12 +228,12 @@ class RunSink:
                         await asyncio.sleep(min(_LAST_PAUSE, self._open_again))
                     continue
                 if not known:  # waiting would not mend it
-                    self._warn(f"this run is not tracked, once more it is tried at the job's end: {error}")
+                    self._warn(f"this run cannot be tracked now and is tried once more when the job ends: {error}")
                 return
             dropped = self._points.dropped
             self._warn(
-                f"run {run.ref.run_id if run.ref else ''} is open now, and is recorded from here on, with "
-                + (f"what came before but the {dropped} oldest points" if dropped else "all that came before")
+                f"run {run.ref.run_id if run.ref else ''} is open now and recorded from here on, with "
+                + (f"everything before except the {dropped} oldest points" if dropped else "everything before")
             )
             self._open_queue(run)
             return
@@ -290,8 +292,8 @@ class RunSink:
         if fresh := sorted(set(refused) - self._refused_tags):
             self._refused_tags |= set(fresh)
             self._warn(
-                f"the job may not set the tags {', '.join(fresh)}, by which its run is found and judged: "
-                "they are left as they are, choose other names"
+                f"the job may not set the tags {', '.join(fresh)}, which nemo-airflow uses to find and judge its run: "
+                "they were not changed; choose other names"
             )
         return allowed
 
@@ -325,8 +327,8 @@ def open_run(
         return run.open()
     except TrackingError as error:
         warn(
-            f"the run is not tracked yet ({error}), after {time.monotonic() - begun:.0f} s; "
-            "the job is submitted all the same"
+            f"the run could not be opened ({error}) within {time.monotonic() - begun:.0f} s; "
+            "the job is submitted anyway, and the run opened later"
         )
         return run
 

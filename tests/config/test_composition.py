@@ -140,7 +140,7 @@ def test_shared_parts_of_a_layer_of_code_stay_shared():
 
 def test_a_partial_is_a_template_that_layers_fill_in():
     template = Partial(train, model=Config(Model), epochs=3)
-    with pytest.raises(MissingParameterError, match=r"^model\.hidden: Model needs it"):
+    with pytest.raises(MissingParameterError, match=r"^model\.hidden: Model requires this"):
         compose(template)
     assert type(compose(template, check=False)) is Partial
     filled = compose(template, {"model": {"hidden": 8}})
@@ -238,7 +238,7 @@ def test_overrides_may_be_the_name_of_a_parameter(tmp_path, monkeypatch):
         ({"names": {"b": ["x"]}}, ParameterTypeError, "names.b.0: expected int, got 'x' (in layer 2, values)"),
         ({"model": {"_target_": "os.system"}}, TargetNotAllowedError,
          "model: target 'os:system' is not allowed here: add it to allow (in layer 2, values)"),
-        ({"model": {"_x_": 1}}, PlanError, "model: '_x_': no form that a plan knows (in layer 2, values)"),
+        ({"model": {"_x_": 1}}, PlanError, "model: '_x_': not a form of node that a plan has (in layer 2, values)"),
         ({"_partial_": "no"}, OverrideError, "_partial_ must be true or false (in layer 2, values)"),
         ({"data": {"seed": 1}}, ParameterTypeError, "data: expected Data, got {'seed': 1}"),
         (["model.hidden=x"], ParameterTypeError, "model.hidden: expected int, got 'x' (in layer 2, overrides)"),
@@ -268,11 +268,11 @@ def test_an_error_names_the_layer_and_the_path(base, folder, layer, kind, messag
         ({"x.yaml": "_base_: base.yaml\noverrides: ['@x.yaml']"}, "x.yaml is among its own bases: "),
         ({"x.yaml": "_base_: base.yaml\nmodel: {_base_: x.yaml}"}, "x.yaml is among its own bases: "),
         ({"x.yaml": "_base_: base.yaml\noverrides: ['model=@x.yaml']"}, "x.yaml is among its own bases: "),
-        ({"x.yaml": "[1]"}, "x.yaml holds a list: a layer is a mapping of values"),
+        ({"x.yaml": "[1]"}, "x.yaml contains a list, but a layer has to be a mapping of values"),
         ({"x.yaml": "_base_: y.yaml", "y.yaml": "_base_: base.yaml\nmodel: {hiden: 3}"},
          "(in layer 1, x.yaml, its base y.yaml)"),
-        ({"x.yaml": "a: 1"}, "the layers make up a dict, not a config: add a _target_"),
-        ({"x.yaml": "overrides: ['a=1']"}, "there is nothing yet that overrides could change"),
+        ({"x.yaml": "a: 1"}, "the layers together are a dict, not a config: add a _target_"),
+        ({"x.yaml": "overrides: ['a=1']"}, "there is no config yet for overrides to change"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_wrong_is_told_with_the_way_to_it(folder, files, message):

@@ -77,7 +77,7 @@ def error_of(make, kind=ConfigError):
         (lambda: validate(Config(models.Outer, m=Config(models.M, x=11))), "m: too big"),
         (lambda: Config(models.A, x=1, y=["a"]), "A.y.0: expected int, got 'a'"),
         (lambda: Config(models.fkw, 1, a="x"), "fkw.a: expected int, got 'x'"),
-        (lambda: validate(Config(models.fkw, 1)), "a: fkw needs it, and it was not given"),
+        (lambda: validate(Config(models.fkw, 1)), "a: fkw requires this parameter, and it is not set"),
         (lambda: Config(models.D, x=1, me=3), "D.me: expected D, got 3"),
         (lambda: validate([models.Point("x")]), "0.x: expected int, got 'x'"),
         (lambda: validate(Config(models.Plain, n=-1)), "n is below zero"),

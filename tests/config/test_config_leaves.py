@@ -121,7 +121,7 @@ def test_value_that_holds_itself_is_refused():
     loop = []
     loop.append(loop)
     for visit in (lambda: list(iter_leaves(loop)), lambda: map_leaves(loop, lambda _, leaf: leaf)):
-        with pytest.raises(ConfigError, match="0: the value holds itself"):
+        with pytest.raises(ConfigError, match="0: the value contains itself"):
             visit()
 
 
@@ -267,7 +267,7 @@ def test_a_text_of_any_plain_value_is_that_value_or_refused(value):
     ],
 )
 def test_a_rendered_text_that_no_value_can_be_read_from_is_refused(value):
-    with pytest.raises(ParameterTypeError, match=r"extra: expected .*, the text of a value that cannot be read: use"):
+    with pytest.raises(ParameterTypeError, match=r"extra: expected .*, which was rendered as unreadable text: pass"):
         map_leaves(Config(of_values, extra="{{ up }}"), rendered(up=str(value)))
 
 

@@ -184,14 +184,14 @@ def test_templates_may_be_set(config):
         ("names.x=1", "names.x: this dict has no item 'x' at names; valid: a, b.c; names|={x: ...} adds one"),
         ("optimizer.layers.2=1", "optimizer.layers.2: this list has no item '2' at optimizer.layers; valid: 0, 1"),
         ("optimizer.layers.x=1", "this list has no item 'x'"),
-        ("model.hidden.x=1", "model.hidden.x: model.hidden is of type int, so there is nothing below it"),
-        ("callback.x=1", "callback.x: callback is None, so there is nothing below it"),
+        ("model.hidden.x=1", "model.hidden.x: model.hidden is of type int and has nothing below it"),
+        ("callback.x=1", "callback.x: callback is None and has nothing below it"),
         ("model.hidden", "not of the form path=value"),
         ("=3", "not of the form path=value"),
-        ("model..hidden=3", "no path: expected a name"),
-        (".model=3", "no path: expected a name"),
-        ("model.=3", "no path: expected a name"),
-        ("names[b.c]=3", "no path: expected a number or a quoted name in the brackets"),
+        ("model..hidden=3", "not a path: expected a name"),
+        (".model=3", "not a path: expected a name"),
+        ("model.=3", "not a path: expected a name"),
+        ("names[b.c]=3", "not a path: expected a number or a quoted name in the brackets"),
     ],
 )
 def test_path_that_is_not_there_is_refused_with_the_nearest_names(config, override, message):
@@ -199,7 +199,7 @@ def test_path_that_is_not_there_is_refused_with_the_nearest_names(config, overri
 
 
 def test_path_below_a_value_that_is_missing_is_refused():
-    assert "model has no value yet" in error_of(lambda: apply_overrides(Config(train), ["model.hidden=1"]))
+    assert "model is not set" in error_of(lambda: apply_overrides(Config(train), ["model.hidden=1"]))
     assert error_of(lambda: apply_overrides(Config(train), {3: 1})) == "the path 3 is not a text"
     assert "not of the form" in error_of(lambda: apply_overrides(Config(train), [3]))
 
@@ -226,7 +226,7 @@ def of_nothing(
 def test_path_below_none_is_refused_with_what_makes_it(override, whole):
     config = Config(of_nothing)
     message = error_of(lambda: apply_overrides(config, [override]))
-    assert message.endswith(f"is None, so there is nothing below it; write {whole}")
+    assert message.endswith(f"is None and has nothing below it; write {whole}")
     made = apply_overrides(config, [whole], allow=["config_targets."])
     path, _, value = override.partition("=")
     assert str(value_at(made, path)) == value
@@ -236,7 +236,7 @@ def test_path_below_none_of_no_known_type_is_refused():
     for override in ("anything.a=1", "optimizer.rate=1", "extra.a+=1"):
         assert error_of(lambda text=override: apply_overrides(Config(of_nothing), [text])).endswith("nothing below it")
     message = error_of(lambda: apply_overrides(Config(train), ["model.hidden=1"]))
-    assert message.endswith("model has no value yet, so there is nothing below it; write model=Model(hidden=1)")
+    assert message.endswith("model is not set, so nothing below it can be changed; write model=Model(hidden=1)")
 
 
 def of_numbers(

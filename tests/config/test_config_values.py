@@ -238,7 +238,7 @@ def test_validation_names_the_whole_path():
 
 def test_missing_parameter_is_named_with_its_path():
     message = error_of(lambda: validate(Config(train, model=Config(Model))), MissingParameterError)
-    assert message == "model.hidden: Model needs it, and it was not given"
+    assert message == "model.hidden: Model requires this parameter, and it is not set"
     assert error_of(lambda: validate(Config(positional)), MissingParameterError).startswith("a: ")
     assert error_of(lambda: build(Config(train)), MissingParameterError).startswith("model: ")
 
@@ -255,13 +255,13 @@ def test_value_that_is_yet_to_come_is_refused_when_validated(value):
     for check_it in (validate, build):
         message = error_of(lambda check_it=check_it: check_it(config), ConfigError)
         assert message.startswith("names.a: ")
-        assert "only a config given to an operator" in message
+        assert "in a config given to an operator" in message
 
 
 def test_value_that_holds_itself_is_refused():
     loop = {"a": []}
     loop["a"].append(loop)
-    assert error_of(lambda: validate(Config(Data, seed=1) and loop), ConfigError) == "a.0: the value holds itself"
+    assert error_of(lambda: validate(Config(Data, seed=1) and loop), ConfigError) == "a.0: the value contains itself"
 
 
 def local_function():
@@ -296,7 +296,7 @@ class Callable_:
         (functools.partial(double), "use Partial(function, ...)"),
         (Model(1).method, "Model.method bound to an object"),
         (Callable_(), "not a function or class"),
-        (functools.lru_cache(double), "would not find"),
+        (functools.lru_cache(double), "is something else"),
         (list[int], "not a function or class"),
         (3, "not a function or class"),
     ],
@@ -328,7 +328,7 @@ def test_validate_of_a_dataclass_is_called_with_the_values():
 def test_config_class_checks_its_fields_and_calls_its_validate():
     assert (
         error_of(lambda: validate(Experiment()), MissingParameterError)
-        == "name: Experiment needs it, and it was not given"
+        == "name: Experiment requires this parameter, and it is not set"
     )
     assert error_of(lambda: validate(LongExperiment(name="a", lr=-1.0)), ConfigError) == "lr must be positive"
     message = error_of(lambda: LongExperiment(name="a", epoch=1), UnknownParameterError)
@@ -391,7 +391,7 @@ def test_repr_has_no_addresses_and_writes_shared_parts_once():
     ],
 )
 def test_script_needs_exactly_one_of_path_and_inline(make):
-    assert "Script needs" in error_of(make, ConfigError)
+    assert "path" in error_of(make, ConfigError)
 
 
 def test_a_field_of_a_model_is_taken_by_its_alias_and_by_its_name_where_the_model_does():

@@ -126,9 +126,9 @@ def test_configured_prefixes_are_checked(monkeypatch):
     monkeypatch.setenv(allow.VARIABLE, " zoo., fractions:Fraction,shop.models.Net ")
     assert allow.configured() == ("zoo.", "fractions:Fraction", "shop.models.Net")
     for text, says in [
-        ("os.", "'os.' would permit too much: of Python's own modules name single functions"),
+        ("os.", "'os.' would permit too much: of Python's own modules list single functions"),
         ("zoo.,builtins.", "'builtins.' would permit too much"),
-        ("nemo_airflow.", "'nemo_airflow.' would permit too much: of this package name single functions"),
+        ("nemo_airflow.", "'nemo_airflow.' would permit too much: of this package list single functions"),
         ("zoo", "$NEMO_AIRFLOW_ALLOW: allow has 'zoo', which is neither a name"),
         ("zoo.,,", "allow has '', which is neither"),
     ]:

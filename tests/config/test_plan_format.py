@@ -300,7 +300,7 @@ def test_missing_parameter_is_refused_unless_unchecked():
 def test_cycle_is_refused():
     loop = []
     loop.append({"a": loop})
-    assert "holds itself" in error_of(lambda: plans.to_plan(loop, check=False))
+    assert "contains itself" in error_of(lambda: plans.to_plan(loop, check=False))
 
 
 def test_plan_at_the_limit_of_depth_is_in_one_piece():
@@ -321,9 +321,9 @@ def nested(count, opening, closing, middle="1"):
     ("text", "message"),
     [
         ("", "the plan is not JSON"),
-        ("[]", "a plan is"),
-        ('{"version":1}', "a plan is"),
-        ('{"version":1,"root":1,"more":1}', "a plan is"),
+        ("[]", "a plan has the keys"),
+        ('{"version":1}', "a plan has the keys"),
+        ('{"version":1,"root":1,"more":1}', "a plan has the keys"),
         ('{"version":2,"root":1}', "plan version 2"),
         ('{"version":true,"root":1}', "plan version True"),
         ('{"version":1,"root":NaN}', "NaN is not JSON"),
@@ -331,20 +331,20 @@ def nested(count, opening, closing, middle="1"):
         ('{"version":1,"root":' + "9" * 5000 + "}", "cannot be read"),
         ('{"version":1,"root":{"a":1,"a":2}}', "'a' is given twice"),
         ('{"version":1,"root":"\\ud800"}', "not valid Unicode"),
-        ('{"version":1,"root":{"a":{"_x_":1}}}', "a: '_x_': no form that a plan knows"),
-        ('{"version":1,"root":{"_id_":"1"}}', "no form"),
+        ('{"version":1,"root":{"a":{"_x_":1}}}', "a: '_x_': not a form of node that a plan has"),
+        ('{"version":1,"root":{"_id_":"1"}}', "not a form"),
         ('{"version":1,"root":{"_tuple_":1}}', "_tuple_ takes a list"),
         ('{"version":1,"root":{"_dict_":[[1]]}}', "pairs"),
         ('{"version":1,"root":[{"_dict_":[[{"_tuple_":[[]]},1]]}]}', None),
-        ('{"version":1,"root":{"_bytes_":"*"}}', "is not what _bytes_ takes"),
-        ('{"version":1,"root":{"_float_":"1"}}', "is not what _float_ takes"),
-        ('{"version":1,"root":{"_date_":"soon"}}', "is not what _date_ takes"),
-        ('{"version":1,"root":{"_timedelta_":1e300}}', "is not what _timedelta_ takes"),
-        ('{"version":1,"root":{"_timedelta_":true}}', "is not what _timedelta_ takes"),
-        ('{"version":1,"root":{"_decimal_":"x"}}', "is not what _decimal_ takes"),
+        ('{"version":1,"root":{"_bytes_":"*"}}', "is not a valid value of _bytes_"),
+        ('{"version":1,"root":{"_float_":"1"}}', "is not a valid value of _float_"),
+        ('{"version":1,"root":{"_date_":"soon"}}', "is not a valid value of _date_"),
+        ('{"version":1,"root":{"_timedelta_":1e300}}', "is not a valid value of _timedelta_"),
+        ('{"version":1,"root":{"_timedelta_":true}}', "is not a valid value of _timedelta_"),
+        ('{"version":1,"root":{"_decimal_":"x"}}', "is not a valid value of _decimal_"),
         ('{"version":1,"root":{"_target_":"os.system"}}', "is not of the form 'package.module:name'"),
         ('{"version":1,"root":{"_target_":3}}', "is not of the form"),
-        ('{"version":1,"root":{"_target_":"a:b","_x_":1}}', "'_x_' is neither a parameter"),
+        ('{"version":1,"root":{"_target_":"a:b","_x_":1}}', "'_x_' is neither the name of a parameter"),
         ('{"version":1,"root":{"_target_":"a:b","_args_":1}}', "_args_ is not a list"),
         ('{"version":1,"root":{"_target_":"a:b","_partial_":false}}', "_partial_"),
         ('{"version":1,"root":{"_target_":"a:b.__class__"}}', "double underscores"),
@@ -352,10 +352,10 @@ def nested(count, opening, closing, middle="1"):
         ('{"version":1,"root":{"_target_":"a:b()"}}', "is not of the form"),
         ('{"version":1,"root":{"_ref_":"..a:b"}}', "is not of the form"),
         ('{"version":1,"root":{"_enum_":"a:b"}}', "is not of the form 'package.module:Class.MEMBER'"),
-        ('{"version":1,"root":{"_same_":"1"}}', "names no _id_"),
+        ('{"version":1,"root":{"_same_":"1"}}', "refers to an _id_ that"),
         ('{"version":1,"root":[{"_id_":"1","_value_":1},{"_id_":"1","_value_":1}]}', "given twice"),
-        ('{"version":1,"root":{"_id_":"1","_value_":[{"_same_":"1"}]}}', "holds itself"),
-        (nested(1, "[", "]", '{"_id_":"1","_value_":{"_same_":"2"}},{"_id_":"2","_value_":{"_same_":"1"}}'), "holds"),
+        ('{"version":1,"root":{"_id_":"1","_value_":[{"_same_":"1"}]}}', "contains itself"),
+        (nested(1, "[", "]", '{"_id_":"1","_value_":{"_same_":"2"}},{"_id_":"2","_value_":{"_same_":"1"}}'), "itself"),
         (nested(201, "[", "]"), "nested deeper than 200 levels"),
         (nested(100_000, "[", "]"), "nested deeper than 200 levels"),
         (nested(100_000, '{"a":', "}"), "nested deeper than 200 levels"),

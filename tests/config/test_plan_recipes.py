@@ -78,8 +78,8 @@ def test_recipe_is_the_same_in_yaml():
         ({"_recipe_": {"overrides": [1]}}, "_recipe_ takes"),
         ({"_recipe_": {"overrides": [], "more": 1}}, "_recipe_ takes"),
         ({"_recipe_": {"overrides": ["\ud800"]}}, "not valid Unicode"),
-        ({"_partial_": True}, "a recipe is neither"),
-        ({"_arg_factory_": True}, "a recipe is neither"),
+        ({"_partial_": True}, "a recipe cannot be"),
+        ({"_arg_factory_": True}, "a recipe cannot be"),
     ],
 )
 def test_recipe_of_another_form_is_refused(changed, message):
@@ -88,7 +88,7 @@ def test_recipe_of_another_form_is_refused(changed, message):
 
 
 def test_recipe_outside_a_target_is_refused():
-    with pytest.raises(runner.PlanError, match="no form that a plan knows"):
+    with pytest.raises(runner.PlanError, match="not a form of node that a plan has"):
         runner.build(plan_of({"_recipe_": {"overrides": []}}))
 
 
@@ -116,7 +116,7 @@ def test_recipe_that_is_not_allowed_is_refused_before_anything_is_imported():
 
 
 def test_builder_that_knows_no_recipes_says_so():
-    with pytest.raises(runner.PlanError, match="0: the recipe 'config_targets:Model' is not resolved"):
+    with pytest.raises(runner.PlanError, match="0: the recipe 'config_targets:Model' was not resolved before building"):
         runner.Builder(ALLOW).build(plan_of([NODE]))
 
 
@@ -150,4 +150,4 @@ def test_reading_a_recipe_imports_nothing_of_it():
 def test_text_of_the_error_is_one_line():
     with pytest.raises(PlanError) as caught:
         plans.loads('{"version":1,"root":{"_target_":"a:b","_recipe_":{"overrides":3}}}')
-    assert str(caught.value) == '_recipe_ takes {"overrides": [...]}, a list of texts, and nothing else'
+    assert str(caught.value) == '_recipe_ takes only {"overrides": [...]}, a list of texts'

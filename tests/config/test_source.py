@@ -245,7 +245,7 @@ def test_a_form_is_made_of_it(zoo):
         ("zoo.nets:tran", "module 'zoo.nets' has no 'tran'; did you mean 'train'?"),
         ("zoo.netz:train", "no module 'zoo.netz' under"),
         ("zoo.nets:WIDTH", "zoo.nets:WIDTH is a value, not a function or class, so a job cannot call it"),
-        ("zoo.nets:Tensor", "is imported from elsewhere, and cannot be followed to its source"),
+        ("zoo.nets:Tensor", "has no source here: name the module that defines it"),
         ("zoo.nets", "is not of the form 'package.module:name'"),
         ("zoo.broken:f", "line 1 cannot be read"),
         ("zoo.nets:Net.__init__", "has a part in double underscores"),

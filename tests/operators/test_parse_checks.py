@@ -21,9 +21,9 @@ TRAIN = Config(jobs.train, model=Config(jobs.Model))
     [
         ({"config": jobs.number}, r"config=number is not a config: write Config\(number, \.\.\.\)"),
         ({"config": 3}, "config is int, not a Config"),
-        ({"config": Config(jobs.train)}, "^model: train needs it, and it was not given"),
-        ({"config": Partial(jobs.double)}, "^value: double needs it"),
-        ({"config": Config(jobs.train, model=Config(jobs.fail))}, "^model.message: fail needs it"),
+        ({"config": Config(jobs.train)}, "^model: train requires this parameter, and it is not set"),
+        ({"config": Partial(jobs.double)}, "^value: double requires this"),
+        ({"config": Config(jobs.train, model=Config(jobs.fail))}, "^model.message: fail requires this"),
         ({"config": TRAIN, "overrides": ["lrr=3"]}, "'lrr'"),
         ({"config": TRAIN, "overrides": {"model.hiden": 3}}, "did you mean 'hidden'"),
         ({"config": TRAIN, "overrides": {"model.hidden": "many"}}, "^model.hidden: expected int"),
@@ -31,7 +31,7 @@ TRAIN = Config(jobs.train, model=Config(jobs.Model))
         ({"config": TRAIN, "overrides": ["lrr=3", "model={{ params.model }}"]}, "'lrr'"),
         (
             {"config": TRAIN, "overrides": ["model=@/etc/passwd.yaml"]},
-            "no files are read for overrides",
+            "may not read files",
         ),
         ({"config": TRAIN, "overrides": "learning_rate=3"}, "overrides is str, not a mapping or a list"),
         ({"config": TRAIN, "job_executor": Config(LocalExecutor, time="2h")}, "time='2h' is not a time limit"),

@@ -144,7 +144,7 @@ def test_operator_refuses_what_is_no_executor():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nowhere.yaml", "no executor in 'nowhere.yaml'"),
+        ("nowhere.yaml", "cannot read an executor from 'nowhere.yaml'"),
         ("root: somewhere", "is not an executor"),
         ("kind: pbs", "no executor of kind 'pbs'"),
         ("kind: local\nroote: x", "no field roote"),

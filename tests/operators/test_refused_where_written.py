@@ -12,7 +12,7 @@ from nemo_airflow.exceptions import ConfigError
 @pytest.mark.parametrize("kind", [Config, Partial])
 @pytest.mark.parametrize("function", [jobs.batches, jobs.async_batches])
 def test_generator_function_is_refused(kind, function):
-    with pytest.raises(ConfigError, match=r"batches is a generator function, .* iterates over it"):
+    with pytest.raises(ConfigError, match=r"batches is a generator function: .* iterates over it"):
         NemoRunOperator(task_id="t", config=kind(function))
     with pytest.raises(ConfigError, match="generator function"):
         validate(kind(function))

@@ -367,7 +367,7 @@ def test_a_runs_conf_makes_configs_of_what_the_author_allows(defaults, model):
             {"model": "factory_jobs:deep(hidden=3)"},
             "model: target 'operator_jobs:DeepModel' is not allowed here",
         ),
-        ({}, {"model": "@/etc/passwd.yaml"}, "no files are read for overrides from the run's conf"),
+        ({}, {"model": "@/etc/passwd.yaml"}, "overrides from the run's conf may not read files"),
         ({"overrides": ["model={{ params['d.overrides'].x }}"]}, {"x": "@/etc/passwd.yaml"}, "'x'"),
         ({"overrides": ["@{{ 'x.yaml' }}"]}, {}, "read for overrides from the operator's overrides"),
     ],

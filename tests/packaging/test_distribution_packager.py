@@ -103,7 +103,7 @@ def test_an_editable_install_is_refused_with_what_to_package(installed, store, t
             "Root-Is-Purelib: true\n",
             "has compiled files",
         ),
-        (CODE, "Root-Is-Purelib: false\n", "is made for one platform"),
+        (CODE, "Root-Is-Purelib: false\n", "is built for one platform"),
     ],
 )
 def test_what_is_not_pure_python_is_refused(tmp_path, store, files, about, message):
@@ -131,5 +131,5 @@ def test_bad_input_is_one_clear_line(store, options, message):
 def test_what_is_no_wheel_is_said(tmp_path, store):
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
         archive.writestr("a.py", "")
-    with pytest.raises(PackagingError, match=r"is no wheel: it has no \.dist-info/WHEEL"):
+    with pytest.raises(PackagingError, match=r"is not a wheel: it has no \.dist-info/WHEEL"):
         DistributionPackager(wheel=str(tmp_path / "a.whl")).package(store)

@@ -174,7 +174,7 @@ def test_submodules_and_theirs_with_attributes_and_lfs_of_their_own(repository, 
     commit_files(repository / "vendor" / "library", {"code.py": "newest"})
     assert contents(packager.package(store))["vendor/library/code.py"] == b"newest"
     (repository / "vendor" / "library" / "code.py").write_text("not committed there")
-    with pytest.raises(UncommittedChangesError, match=r"submodules of .* have changes of their own: vendor/library"):
+    with pytest.raises(UncommittedChangesError, match=r"submodules of .* have uncommitted changes: vendor/library"):
         GitArchivePackager(path=str(repository), uncommitted="include").package(store)
 
 

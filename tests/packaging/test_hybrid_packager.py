@@ -93,7 +93,11 @@ def test_a_file_of_two_packagers_is_refused_with_both_names(folder, store):
 
 @pytest.mark.parametrize(
     ("packagers", "message"),
-    [({}, "has no sub_packagers"), ({"a": "b"}, "is no packager"), ({"../a": PatternPackager()}, "without '..'")],
+    [
+        ({}, "has no sub_packagers"),
+        ({"a": "b"}, "is not a ContentPackager"),
+        ({"../a": PatternPackager()}, "without '..'"),
+    ],
 )
 def test_wrong_parts_are_refused(packagers, message):
     with pytest.raises(PackagingError, match=message):

@@ -81,7 +81,7 @@ def test_a_changed_file_is_seen_and_an_unchanged_one_not_read(folder, store, con
 def test_a_file_that_changes_between_the_look_and_the_packing_is_refused(folder, store, change):
     with PatternPackager(path=str(folder), include=["train.py"]).content(None, Notes(store.folder, "")) as content:
         (folder / "train.py").write_bytes(change)
-        with pytest.raises(PackagingError, match=r"train\.py changed while it was packed: package again"):
+        with pytest.raises(PackagingError, match=r"train\.py changed during packaging: package again"):
             pack(content, store, Notes(store.folder, ""), ("tar.gz",), 1 << 30)
     assert not list(store.folder.rglob("*.tar.gz"))
 
@@ -129,7 +129,7 @@ def test_links_that_lead_out_are_refused_also_by_way_of_others(folder, store, li
     if "a" in links:  # stays within: pkg/data/../.. is the root itself
         PatternPackager(path=str(folder)).package(store)
         lay(folder, {"c": "-> a/.."})
-    with pytest.raises(PackagingError, match=r"link (bad|c) leads to .*, out of the package"):
+    with pytest.raises(PackagingError, match=r"link (bad|c) points to .*, outside the package"):
         PatternPackager(path=str(folder)).package(store)
 
 

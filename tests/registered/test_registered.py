@@ -175,7 +175,7 @@ def test_operators_take_names(zoo):
     with pytest.raises(ConfigError, match="did you mean 'small'"):
         NemoRunOperator(task_id="t", config="smal")
     for name in ("exp.yaml", "zoo.recipes:small"):
-        with pytest.raises(ConfigError, match=r"is no name of a recipe: give compose\("):
+        with pytest.raises(ConfigError, match=r"is not the name of a recipe: give compose\("):
             NemoRunOperator(task_id="t", config=name)
     with pytest.raises(ExecutorError, match="no executor 'slurm'"):
         NemoRunOperator(task_id="t", config="small", job_executor="slurm")
@@ -304,7 +304,7 @@ def test_the_command_line_tells_which_layer_set_a_value(zoo, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("plan", "smal"), "'smal' names no config"),
+        (("plan", "smal"), "'smal' is not the name of a config"),
         (("plan", "small", "optimizer=@no.yaml"), "optimizer: cannot read no.yaml: No such file or directory"),
         (("plan", "small", "optimizer=os:system(ls)"), "optimizer: target 'os:system' is not allowed here"),
         (("plan", "bad.yaml"), "net.hiden: Net has no parameter 'hiden' at net; did you mean 'hidden'"),
@@ -312,7 +312,7 @@ def test_the_command_line_tells_which_layer_set_a_value(zoo, tmp_path):
         (("plan", "small", "--layer", "os.yaml"), "is not allowed here"),
         (("plan", "small", "--layer", "os.yaml"), "(in --layer os.yaml)"),
         (("plan", "one.yaml"), "one.yaml is among its own bases: one.yaml -> two.yaml -> one.yaml"),
-        (("plan", "list.yaml"), "list.yaml holds a list: a layer is a mapping of values"),
+        (("plan", "list.yaml"), "list.yaml contains a list, but a layer has to be a mapping of values"),
         (("render", "small", "--executor", "nowhere"), "no executor 'nowhere' is registered"),
         (("plan", "failing"), "failing() failed: RuntimeError: no luck today"),
     ],

@@ -166,4 +166,4 @@ def test_error_of_many_megabytes_is_cut_and_keeps_both_its_ends(run):
 
 def test_exception_that_has_no_text_is_named(run):
     error = run("fail_without_a_text", code=HOSTILE).end["error"]
-    assert (error["type"], error["message"]) == ("jobs.Mute", "(its text cannot be had: RuntimeError)")
+    assert (error["type"], error["message"]) == ("jobs.Mute", "(its text cannot be read: RuntimeError)")

@@ -289,10 +289,10 @@ def test_overrides_of_what_it_returns_are_typed_in_the_job(zoo, resolve):
         ("net.hiden=3", "Net has no parameter 'hiden'; did you mean 'hidden'?"),
         ("optim.lr=fast", "optim.lr: expected float, got 'fast'"),
         ("net.act=TANH", "net.act: expected one of RELU, GELU, got 'TANH'"),
-        ("net.below.hidden=1", "net.below is None, so there is nothing below it; set it as a whole with"),
+        ("net.below.hidden=1", "net.below is None and has nothing below it; set it as a whole with"),
         ("steps.9=1", "there is no item '9' at steps, which has 2"),
         ("net.below=os:system(hidden=1)", "target 'os:system' is not allowed here"),
-        ("optim.lr+=[1]", "+= is not for a value of type float and a value of type list"),
+        ("optim.lr+=[1]", "+= cannot be used with a value of type float and a value of type list"),
     ],
 )
 def test_an_override_that_does_not_fit_ends_the_job_in_one_line(zoo, resolve, override, message):
@@ -303,7 +303,7 @@ def test_an_override_that_does_not_fit_ends_the_job_in_one_line(zoo, resolve, ov
 
 
 def test_no_file_is_read_for_a_recipe_by_whoever_may_not_and_none_in_a_job(zoo):
-    with pytest.raises(OverrideError, match=r"data: @secret\.yaml: no files are read"):
+    with pytest.raises(OverrideError, match=r"data: @secret\.yaml: overrides from .* may not read files"):
         recipe(zoo, "small", ["data=@secret.yaml"])
     with pytest.raises(PlanError, match="a job reads no files"):
         changes.apply({"data": 1}, "data=@secret.yaml", [])
@@ -344,7 +344,11 @@ def test_a_factory_of_configs_in_an_override_is_called_in_the_job(zoo, resolve, 
             ParameterTypeError,
             "net.below.below.hidden: expected int",
         ),
-        ("optim=Optm(lr=1)", OverrideError, "no recipe 'Optm' is registered, and nothing of that name stands beside"),
+        (
+            "optim=Optm(lr=1)",
+            OverrideError,
+            "no recipe 'Optm' is registered, and the modules of the config have no such name",
+        ),
         ("optim=libs:DTyp()", TargetNotImportableError, "module 'libs' has no 'DTyp'; did you mean 'DType'"),
     ],
 )
@@ -364,7 +368,7 @@ def test_factories_in_overrides_are_those_of_the_folder_and_not_of_others_of_tha
     other.mkdir()
     (other / "zoo.py").write_text("class Net:\n    def __init__(self, width: int): ...\n")
     monkeypatch.syspath_prepend(other)
-    importlib.import_module("zoo")  # what is imported here is not what the job gets
+    importlib.import_module("zoo")  # what is imported here is not a valid value of the job gets
     try:
         given = recipe(zoo, "around", ["net=zoo:Net(hidden=3, act=GELU)", "optim=Optim(lr=0.5)"])
         beside = recipe(zoo, "around", ["net=Net(hidden=3)"], net=Config(given.net.__fn_or_cls__, hidden=1))

@@ -64,7 +64,7 @@ def test_cancel_lets_a_coroutine_clean_up(start, folder):
 def test_generator_fails_the_job_and_says_that_nothing_has_run(run, function):
     ran = run(function, code=CODE)
     assert (ran.end["state"], ran.end["failure"], ran.end["exit_code"]) == ("failed", "user_error", 1)
-    assert "batches', of which nothing has run" in ran.end["error"]["message"]
+    assert "batches', which was never iterated" in ran.end["error"]["message"]
     assert "ran" not in ran.lines
 
 

@@ -135,7 +135,7 @@ def test_a_parameter_that_is_resolved_otherwise_is_a_warning(
     resolved = {"version": 1, "root": {**PLAN["root"], "lr": 0.2, "added": True}}  # type: ignore[dict-item]
     with caplog.at_level(logging.WARNING):
         tracker.documents(opened, tracker.config(opened, resolved))
-    assert "another one of: lr" in caplog.text
+    assert "another value for: lr" in caplog.text
     run = client.get_run(opened.run_id)
     assert run.data.params["lr"] == "0.1"
     assert run.data.params["added"].lower() == "true"
@@ -256,7 +256,7 @@ def test_without_settings_the_store_is_in_the_home_folder(tmp_path: Path, monkey
 
 
 def test_a_folder_of_files_is_refused_as_a_store(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"is a folder of files, which MLflow has given up: use sqlite:"):
+    with pytest.raises(SettingsError, match=r"is a folder of files, which MLflow no longer supports: use sqlite:"):
         open_run(MLflowTracker(tracking_uri=tmp_path.as_uri()), make_job("files"))
 
 

@@ -254,7 +254,7 @@ def test_runs_of_several_repositories_with_changes_differ_in_the_files_of_each(
     [first, second] = code_lines(capsys)[-2:]
     assert first == "M train.py (+1 -1)"
     assert second.startswith("vendor/lib (git): commit ")
-    assert second.endswith(f"is not in {repository}: fetch it, or name its own repository with --repository")
+    assert second.endswith(f"is not in {repository}: fetch it, or name the repository that has it with --repository")
 
 
 def test_what_is_shipped_besides_repositories_is_told_apart(

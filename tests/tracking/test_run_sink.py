@@ -109,7 +109,9 @@ def test_a_store_that_refuses_files_costs_the_files_alone(
     assert not kept
     assert_recorded(database, run)
     assert len(warnings) == 1, warnings
-    assert warnings[0].startswith(f"not all files of run {run.ref and run.ref.run_id} are kept, its other records are")
+    assert warnings[0].startswith(
+        f"not all files of run {run.ref and run.ref.run_id} were uploaded; its other records were"
+    )
 
 
 def test_one_file_that_is_refused_costs_no_other(database: str, job: Job, tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_a_store_of_files_that_hangs_holds_up_no_record(database: str, job: Job,
     assert not kept
     assert_recorded(database, run)
     (warning,) = warnings
-    assert "did not take in time" in warning
+    assert "did not accept these in time" in warning
     assert warning.endswith("the artifacts")
     assert "the job's end" not in warning
 
@@ -174,7 +176,7 @@ def test_a_store_of_files_that_is_away_is_asked_again_and_costs_no_record(
     assert "files of run" in warnings[0]
     assert "not kept yet" in warnings[0]
     assert "Connection refused" in warnings[0]
-    assert "did not take in time" in warnings[1]
+    assert "did not accept these in time" in warnings[1]
 
 
 @pytest.fixture
@@ -209,7 +211,7 @@ def test_a_tracker_away_at_the_start_gets_all_but_the_oldest_points(
     steps = {point.step for point in client.get_metric_history(found.info.run_id, "loss")}
     dropped = 2500 - len(steps)
     assert steps == set(range(dropped, 2500))
-    assert f"with what came before but the {dropped} oldest points" in warnings[0]
+    assert f"with everything before except the {dropped} oldest points" in warnings[0]
     assert f"{dropped} points of run {found.info.run_id} were dropped" in warnings[-1]
 
 
@@ -254,7 +256,7 @@ def test_a_job_cannot_overwrite_the_tags_and_files_of_its_record(database: str, 
     assert metrics
     (about_tags,) = (line for line in warnings if "may not set the tags" in line)
     assert all(name in about_tags for name in forbidden)
-    (about_files,) = (line for line in warnings if "outputs" in line)
+    (about_files,) = (line for line in warnings if "the job's output" in line)
     assert "'job_nemo_airflow'" in about_files
     assert run.ref is not None
     folder = Path(MlflowClient(database).download_artifacts(run.ref.run_id, "", str(tmp_path)))

@@ -142,7 +142,7 @@ async def test_a_server_that_stays_away_is_given_up_in_time(own_server: Server, 
     assert len(warnings) == 4
     assert "away for long" in warnings[0]
     assert "tracking is delayed" in warnings[1]
-    assert "did not take in time" in warnings[2]
+    assert "did not accept these in time" in warnings[2]
     assert "the job's end" in warnings[2]
     assert f"{queue.dropped} points" in warnings[3]
 

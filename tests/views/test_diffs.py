@@ -94,7 +94,7 @@ def test_configs_are_kept_by_digest(code, tmp_path):
         versions.load("f" * 64)
     (file,) = (tmp_path / "configs").rglob("*.json")
     file.write_text(file.read_text().replace("diffed:train", "os:system"))
-    with pytest.raises(ConfigError, match="was changed"):
+    with pytest.raises(ConfigError, match="does not match its digest"):
         versions.load(digest)
     blocked = tmp_path / "blocked"
     blocked.write_text("")
@@ -116,7 +116,7 @@ def test_the_command_line_compares_code_files_and_what_was_run(code, tmp_path, c
     assert any(change["path"] == "net.hidden" for change in json.loads(capsys.readouterr().out)["config"])
     assert main(["graph", "diffed:base", "net.hidden=3", "--svg", "graph.svg"]) == 0
     assert main(["diff", "nothing", "diffed:base"]) == 2
-    assert "names no config" in capsys.readouterr().err
+    assert "is not a config" in capsys.readouterr().err
 
 
 def test_files_of_layers_are_compared_drawn_and_written_as_code(code, tmp_path, capsys, monkeypatch):
@@ -135,4 +135,4 @@ def test_files_of_layers_are_compared_drawn_and_written_as_code(code, tmp_path, 
     assert "is not allowed here" in capsys.readouterr().err
     digest = ConfigVersions(tmp_path / "configs").save(plans.to_plan(code.base))
     assert main(["code", digest, "rate=1"]) == 2
-    assert "is what was run: overrides are for code and files" in capsys.readouterr().err
+    assert "is a config that was run and cannot be changed: overrides are for code and files" in capsys.readouterr().err

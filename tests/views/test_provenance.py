@@ -106,7 +106,7 @@ def test_what_was_read_from_a_plan_is_told_with_the_line_that_read_it(code):
 
 
 def test_a_path_that_never_was_is_refused(code):
-    with pytest.raises(UnknownParameterError, match="nothing was set there"):
+    with pytest.raises(UnknownParameterError, match="nothing was ever set at it"):
         history(Config(code.train), "nett")
 
 

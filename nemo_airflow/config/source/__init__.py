@@ -1,7 +1,7 @@
 """Targets read from their source: names, types, defaults and docstrings of code that is not imported.
 
-What :func:`target_from_source` returns stands for a function or class wherever a config takes one:
-it has the same name, signature and docstring, is checked alike, and is written into a plan alike.
+The stand-in from :func:`target_from_source` replaces a function or class wherever a config takes one:
+it has the same name, signature and docstring, and is checked and written into a plan in the same way.
 """
 
 from __future__ import annotations

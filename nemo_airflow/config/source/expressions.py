@@ -1,6 +1,6 @@
-"""Annotations and defaults as they are written in a source, as types and values: nothing is called that could do harm.
+"""Reads annotations and defaults in a source as types and values, calling nothing that could do harm.
 
-What cannot be known without running the code is ``Any`` for an annotation and ``SET_BY_THE_CODE`` for a value.
+An unknown annotation is ``Any`` and an unknown value ``SET_BY_THE_CODE``: only running the code would tell them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nemo_airflow.config.parameters import SET_BY_THE_CODE
 from nemo_airflow.config.source.modules import Source
 
 _MOST_ALIASES = 20
-"""How many type aliases and constants may refer to one another."""
+"""Longest chain of type aliases and constants that is followed."""
 
 _TYPES = frozenset(
     (
@@ -28,7 +28,7 @@ _TYPES = frozenset(
         "numbers", "pathlib", "re", "types", "typing", "typing_extensions", "uuid",
     )
 )  # fmt: skip
-"""Modules that an annotation may take a type from; importing them does nothing, and they are there anyway."""
+"""Modules whose types an annotation may use; importing them has no effect, and they are always installed."""
 
 _CONSTRAINTS = ("annotated_types", "pydantic")
 """Modules whose objects may be called in an annotation: ``Annotated[int, Gt(0)]``, ``Field(ge=1)``."""
@@ -39,7 +39,7 @@ _CALLS = frozenset(
      "builtins.frozenset", "builtins.set", "builtins.list", "builtins.dict", "builtins.tuple", "builtins.float",
      "builtins.int", "builtins.str", "builtins.bool")
 )  # fmt: skip
-"""What may be called for a default, with values that are known: it makes a value, and does nothing else."""
+"""Callables that may be called for a default with known values: they make a value without side effects."""
 
 _OPERATORS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -77,18 +77,18 @@ class Reader:
         self._depth = depth
 
     def annotation(self, expression: griffe.Expr | str | None) -> Any:
-        """Returns the type that an annotation means, ``Any`` where that is not known."""
+        """Returns the type of an annotation, ``Any`` where it is not known."""
         node = _parsed(expression)
         if node is None:
             return Any
         try:
             found = self._type(node)
         except (TypeError, ValueError, AttributeError, IndexError, RecursionError):
-            return Any  # no type that Python would make either, or of other kinds than the source could tell
+            return Any  # Python could not make this type either, or the source does not show its parameters
         return Any if found is SET_BY_THE_CODE else found
 
     def value(self, expression: griffe.Expr | str | None) -> Any:
-        """Returns the value that an expression has, ``SET_BY_THE_CODE`` where only running it would tell."""
+        """Returns the value of an expression, ``SET_BY_THE_CODE`` where it is only known by running it."""
         node = _parsed(expression)
         if node is None:
             return SET_BY_THE_CODE
@@ -98,7 +98,7 @@ class Reader:
             return SET_BY_THE_CODE
 
     def name(self, dotted: str) -> Any:
-        """Returns what a dotted name means: a type of the standard library, a target, or ``SET_BY_THE_CODE``."""
+        """Returns the object of a dotted name: a type of the standard library, a target, or ``SET_BY_THE_CODE``."""
         first, _, rest = dotted.partition(".")
         member = self._module.members.get(first)
         if isinstance(member, griffe.Alias):
@@ -134,7 +134,7 @@ class Reader:
 
     def _type(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Constant):
-            if isinstance(node.value, str):  # a reference to what comes later in the file
+            if isinstance(node.value, str):  # a reference to a definition later in the file
                 inner = _parsed(node.value)
                 return self._type(inner) if inner is not None else Any
             return node.value if node.value in (None, ...) else SET_BY_THE_CODE
@@ -183,7 +183,7 @@ class Reader:
         return SET_BY_THE_CODE
 
     def path_of(self, dotted: str) -> str:
-        """Returns the dotted path of what a name was imported from."""
+        """Returns the dotted path from which a name was imported."""
         first, _, rest = dotted.partition(".")
         member = self._module.members.get(first)
         if isinstance(member, griffe.Alias):
@@ -255,7 +255,7 @@ def _dotted(node: ast.expr) -> str:
 
 
 def _standard(path: str) -> Any:
-    """Returns what a dotted path names in one of the modules that types may come from."""
+    """Returns the object of a dotted path in one of the permitted modules of types."""
     module, _, name = path.rpartition(".")
     if path in _TYPES:
         return importlib.import_module(path)

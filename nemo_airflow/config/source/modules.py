@@ -1,4 +1,4 @@
-"""Finds modules as files and reads what they define, by griffe: nothing of them is run."""
+"""Finds modules as files and reads their definitions with griffe, without running them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nemo_airflow.exceptions import TargetNotImportableError
 from nemo_airflow.runner.similar import similar
 
 _LARGEST = 4 << 20
-"""Bytes of a module that is read; a larger one is generated, and no place for a function to configure."""
+"""Most bytes of a module that is read; a larger one is generated and not meant to be configured."""
 
 _MOST_LINKS = 30
-"""How many imports are followed from where a name is used to where it is defined."""
+"""Most imports that are followed from the use of a name to its definition."""
 
 
 class Source:
@@ -26,7 +26,7 @@ class Source:
 
     Args:
         folders: Where packages and modules are, in the order in which Python would look.
-        folder: The first of them, where it was given, and is not just on Python's path.
+        folder: The first of them, if it was given and is not simply on Python's path.
     """
 
     def __init__(self, folders: Sequence[Path], folder: str = "") -> None:
@@ -46,14 +46,14 @@ class Source:
         return None
 
     def is_in_folder(self, package: str) -> bool:
-        """Returns whether the folder that was given has a package, or a module at its top."""
+        """Returns whether the given folder has a package, or a module at its top."""
         base = Path(self.folder, package)
         return base.is_dir() or base.with_name(f"{package}.py").is_file()
 
     def may_have(self, module: str, qualname: str) -> bool:
-        """Returns whether a module may have a name that cannot be followed to its definition here.
+        """Returns whether a module may have a name whose definition cannot be found here.
 
-        It may be imported from what is not here, be a value, or be made as the module runs.
+        The name may be imported from a missing module, be a value, or be created when the module runs.
         """
         found = self.module(module)
         if found is None:
@@ -63,7 +63,7 @@ class Source:
         )
 
     def module(self, name: str) -> griffe.Module | None:
-        """Returns what a module defines, or None where there is no such module.
+        """Returns the definitions of a module, or None where there is no such module.
 
         Raises:
             TargetNotImportableError: Its file cannot be read, or is not Python.
@@ -75,7 +75,7 @@ class Source:
         return _visited(name, path, status.st_mtime_ns, status.st_size)
 
     def find(self, module: str, qualname: str) -> tuple[griffe.Object, str, str]:
-        """Returns what a name stands for, behind all imports, with the module and name where it is defined.
+        """Returns the definition of a name, following imports, and the module and name where it is.
 
         Raises:
             TargetNotImportableError: There is no such module or name; the nearest names are in the message.
@@ -95,12 +95,12 @@ class Source:
             raise TargetNotImportableError(
                 f"module {module!r} has no {qualname!r}{similar(first, names)}"
                 if first not in found.members
-                else f"{module}:{qualname} is imported from elsewhere, and cannot be followed to its source"
+                else f"{module}:{qualname} has no source here: name the module that defines it"
             )
         return defined
 
     def follow(self, module: griffe.Module, qualname: str, links: int = 0) -> tuple[griffe.Object, str, str] | None:
-        """Returns what a name in a module stands for, or None where that is not in the source."""
+        """Returns the definition of a name in a module, or None where the source does not have it."""
         first, _, rest = qualname.partition(".")
         member = module.members.get(first)
         if member is None:
@@ -115,7 +115,7 @@ class Source:
         return (found, module.path, qualname) if not found.is_alias else None
 
     def _at(self, path: str, links: int) -> tuple[griffe.Object, str, str] | None:
-        """Returns what a dotted path stands for: its longest start that is a module, then names in it."""
+        """Returns the definition of a dotted path: its longest beginning that is a module, then names in it."""
         if links > _MOST_LINKS:
             return None
         parts = path.split(".")
@@ -149,7 +149,7 @@ class Source:
 
 
 def source_at(folder: str | os.PathLike[str] | None) -> Source:
-    """Returns the modules of a folder and of Python's own path behind it; of the path alone for None.
+    """Returns the modules of a folder, then of Python's path; of the path alone for None.
 
     In a DAG file, the path has the folder of the DAG bundle.
     """
@@ -160,7 +160,7 @@ def source_at(folder: str | os.PathLike[str] | None) -> Source:
 
 
 def packages_in(folder: str) -> list[str]:
-    """Returns the packages and modules at the top of a folder of code, but for those named as Python's own."""
+    """Returns the packages and modules at the top of a folder of code, except those named like Python's own."""
     found = []
     for path in sorted(Path(folder).iterdir()):
         name = path.name if path.is_dir() else path.stem
@@ -180,7 +180,7 @@ def _python_path() -> Iterator[Path]:
 @functools.lru_cache(maxsize=2048)
 def _visited(name: str, path: Path, mtime_ns: int, size: int) -> griffe.Module:
     if size > _LARGEST:
-        raise TargetNotImportableError(f"{path} is too large to be read as source: {size} bytes")
+        raise TargetNotImportableError(f"{path} has {size} bytes, which is too large to be read as source")
     try:
         module = griffe.visit(name, filepath=path, code=path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError, RecursionError, OSError) as error:

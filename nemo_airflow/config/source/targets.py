@@ -31,7 +31,7 @@ _KINDS: Mapping[griffe.ParameterKind, Any] = {
 _MODELS = ("pydantic.BaseModel", "pydantic.main.BaseModel")
 
 _FIELD_BASES = (*_MODELS, "typing.NamedTuple")
-"""Base classes whose annotated fields are the parameters, as those of a dataclass are."""
+"""Base classes whose annotated fields are the parameters, as for a dataclass."""
 
 _FIELD_DECORATORS = ("dataclass", "define", "frozen", "attrs", "attr.s")
 """Decorators that make annotated fields the parameters: of dataclasses, pydantic and attrs."""
@@ -46,7 +46,7 @@ class SourceFunction:
         name: ``pkg.mod:name``, as a job imports it.
         signature: Its parameters; a default that only the code knows is ``SET_BY_THE_CODE``.
         doc: Its docstring.
-        folder: The folder that it was read from, where that was given and is not just on Python's path.
+        folder: The folder from which it was read, if it was given and is not simply on Python's path.
     """
 
     def __init__(self, name: str, signature: inspect.Signature, doc: str, folder: str = "") -> None:
@@ -61,8 +61,7 @@ class SourceFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuses: there is no body here."""
         raise TargetNotImportableError(
-            f"{self.__nemo_source__} was read from its source, and is called in the job only: "
-            "import it to build it here"
+            f"{self.__nemo_source__} was read from its source and has no body here: import it to call it here"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -85,7 +84,7 @@ class SourceFunction:
 
 
 class _SourceClass(type):
-    """A class of a source. The real class, should it be imported after all, counts as the same one."""
+    """A class of a source. It equals the real class, should that be imported later."""
 
     __nemo_source__: str
 
@@ -109,14 +108,14 @@ def check_target_name(name: str) -> None:
 
 
 def target_from_source(name: str, source: Source | str | None = None) -> Any:
-    """Returns what stands for a function or class of a source: typed, documented, never imported.
+    """Returns the stand-in for a function or class of a source: typed, documented, never imported.
 
     Args:
         name: ``pkg.mod:name``.
         source: Where the code is, or the folder of it; Python's own path when None.
 
     Raises:
-        TargetNotImportableError: There is none of that name; the nearest names are in the message.
+        TargetNotImportableError: The name does not exist; the nearest names are in the message.
     """
     check_target_name(name)
     module, _, qualname = name.partition(":")
@@ -136,7 +135,7 @@ class _Targets:
         self._source = source
 
     def make(self, module: str, qualname: str, found: griffe.Object) -> Any:
-        """Returns the target of a definition; the same one each time while the file does not change."""
+        """Returns the target of a definition; the same object until the file changes."""
         making = _MAKING.get()
         if found in making:  # a class that is named in its own annotations
             return SET_BY_THE_CODE
@@ -194,7 +193,7 @@ class _Targets:
             if not isinstance(member, griffe.Attribute) or member.value is None or member.name.startswith("_"):
                 continue
             value = reader.value(member.value)
-            # Where only the code knows it, any will do: a plan names the member.
+            # An unknown value can be anything: a plan refers to the member by name.
             values.append((member.name, member.name if value is SET_BY_THE_CODE else value))
         kind = base if base in (enum.IntEnum, enum.StrEnum, enum.Flag, enum.IntFlag) else enum.Enum
         if kind is not enum.Enum and any(not isinstance(value, (int, str, enum.auto)) for _, value in values):
@@ -250,14 +249,16 @@ class _Root(metaclass=_SourceClass):
 
 
 class _Constructor:
-    """Has the annotations and the docstring of a class's ``__init__``."""
+    """Holds the annotations and the docstring of a class's ``__init__``."""
 
     def __init__(self, signature: inspect.Signature, doc: str) -> None:
         self.__annotations__ = _annotations(signature)
         self.__doc__ = doc
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TargetNotImportableError("this class was read from its source, and is made in the job only")
+        raise TargetNotImportableError(
+            "this class was read from its source and cannot be instantiated here: import it first"
+        )
 
 
 @functools.lru_cache(maxsize=8192)
@@ -283,7 +284,7 @@ def _has_fields(found: griffe.Class, reader: Reader) -> bool:
 
 
 def _field_settings(member: griffe.Attribute, reader: Reader) -> dict[str, Any]:
-    """Returns what ``field(...)``, ``Field(...)`` or a plain default says of a field."""
+    """Returns the settings of a field from ``field(...)``, ``Field(...)`` or a plain default."""
     value = member.value
     if value is None:
         return {}

@@ -63,7 +63,7 @@ def _place(url: str) -> Place:
     if parts.scheme == "file" and path.strip("/"):
         if parts.netloc not in ("", "localhost"):
             raise SettingsError(
-                f"{url!r} names a host, {parts.netloc!r}, which is not reached by file://: "
+                f"{url!r} names a host, {parts.netloc!r}, which file:// cannot reach: "
                 f"for a folder of this machine write file:///{parts.netloc}{parts.path}, for one of a host ssh://conn_id/path"
             )
         return FolderPlace(Path(path))

@@ -70,7 +70,7 @@ def collect(
     """
     if older_than < 2 * FRESH:
         raise StoreError(
-            f"older_than={older_than:.0f} s is too short for puts at the same time: give two hours or more"
+            f"older_than={older_than:.0f} s is too short, since uploads may be going on: give two hours or more"
         )
     garbage = _find(store, time.time() + later, older_than, keep)
     if dry_run or not (garbage.records or garbage.blobs or garbage.refs):
@@ -81,7 +81,9 @@ def collect(
         names = [entry.name for entry in (*garbage.refs, *garbage.records, *garbage.blobs)]
         for start in range(0, len(names), _BATCH):
             if time.monotonic() - begun > COLLECTION_LASTS / 3:
-                raise StoreError("the collection takes too long for those who wait for it: collect again for the rest")
+                raise StoreError(
+                    "the collection took too long and was stopped, since others wait for it: run it again for the rest"
+                )
             store.delete(names[start : start + _BATCH])
     return garbage
 

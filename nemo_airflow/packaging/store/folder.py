@@ -43,7 +43,7 @@ class FolderPlace(Place):
         with self._errors(), self._appearing(name) as file, source.open("rb") as content:
             shutil.copyfileobj(content, file, 1 << 20)
             if file.tell() != source.stat().st_size:
-                raise StoreError(f"{source} changed while it was kept in {self.where}: put it again")
+                raise StoreError(f"{source} changed while it was stored in {self.where}: put it again")
 
     def get(self, name: str, target: Path) -> bool:
         """See :meth:`Place.get`."""

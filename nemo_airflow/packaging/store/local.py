@@ -68,7 +68,7 @@ class PackageStore:
         """
         if older_than < _LEAST_AGE:
             raise StoreError(
-                f"older_than={older_than:.0f} s is too short for jobs that begin now: give two hours or more"
+                f"older_than={older_than:.0f} s is too short, since jobs may be starting: give two hours or more"
             )
         before = time.time() - older_than
         count = size = 0

@@ -167,4 +167,4 @@ def _time(info: Mapping[str, Any]) -> float:
 
                 value = datetime.datetime.fromisoformat(value)
             return float(value.timestamp())
-    raise StoreError("the store does not say when an object was written: it cannot be collected from")
+    raise StoreError("the store does not report when an object was written, so garbage cannot be collected from it")

@@ -117,9 +117,7 @@ def _survey(folder: Path) -> Iterator[TreeFile]:
         for name in folders + names:
             path = Path(parent, name)
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                raise StoreError(
-                    f"{path} is a link or a special file: only plain files are kept, copy what it leads to"
-                )
+                raise StoreError(f"{path} is a link or a special file: only plain files can be stored; copy its target")
         for name in sorted(names):
             path = Path(parent, name)
             status = path.stat()
@@ -151,7 +149,7 @@ def _put_pack(store: SharedStore, folder: Path, pack: list[TreeFile], scratch: P
         for file in pack:
             data = (folder / file.path).read_bytes()
             if hashlib.sha256(data).hexdigest() != file.sha256:
-                raise StoreError(f"{folder / file.path} changed while it was kept: put the folder again")
+                raise StoreError(f"{folder / file.path} changed while it was stored: put the folder again")
             out.write(data)
             digest.update(data)
             offsets.append([file.sha256, offset])
@@ -188,7 +186,7 @@ def _write(store: SharedStore, sha256: str, files: dict[TreeFile, int], into: Pa
             target = into / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.parent.resolve().is_relative_to(into.resolve()):
-                raise StoreError(f"{file.path!r} leads through a link out of the folder {into}: it was not written")
+                raise StoreError(f"{file.path!r} passes through a link out of the folder {into}: it was not written")
             source.seek(offset)
             target.unlink(missing_ok=True)
             _copy(source, target, file, sha256)
@@ -204,4 +202,4 @@ def _copy(source: Any, target: Path, file: TreeFile, blob: str) -> None:
             left -= len(block)
     if digest.hexdigest() != file.sha256:
         target.unlink()
-        raise StoreError(f"{file.path!r} is not in blob {blob[:12]} as its record says: put the folder again")
+        raise StoreError(f"{file.path!r} does not match its record in blob {blob[:12]}: put the folder again")

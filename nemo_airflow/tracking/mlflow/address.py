@@ -123,7 +123,7 @@ def _usable(uri: str) -> str:
         and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1")
     ):
         instead = "use sqlite:////path/to/mlflow.db, or a server's http address"
-        raise SettingsError(f"tracking_uri={uri!r} is a folder of files, which MLflow has given up: {instead}")
+        raise SettingsError(f"tracking_uri={uri!r} is a folder of files, which MLflow no longer supports: {instead}")
     if uri.startswith("sqlite:///"):
         folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
         try:

@@ -90,11 +90,13 @@ def _plan(store: Store, run: Run) -> Mapping[str, Any]:
 
     data = _read(store, run, "plan.json")
     if data is None:
-        raise TrackingError(f"run {run.run_id} has no {_FOLDER}/plan.json: it is no run of a job, or was not recorded")
+        raise TrackingError(
+            f"run {run.run_id} has no {_FOLDER}/plan.json: it is not the run of a job, or its config was not recorded"
+        )
     try:
         return plans.loads(data)
     except PlanError as error:
-        raise TrackingError(f"{_FOLDER}/plan.json of run {run.run_id} is no config: {error}") from error
+        raise TrackingError(f"{_FOLDER}/plan.json of run {run.run_id} is not a config: {error}") from error
 
 
 def _parts(text: str) -> Sequence[Mapping[str, str]]:

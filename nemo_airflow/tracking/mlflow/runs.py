@@ -68,7 +68,7 @@ def find_or_create_run(
                 _delete(store, loser)
             return winner
     raise TrackingError(
-        f"run {key!r} in the MLflow store {store.uri} is made and deleted again and again", transient=True
+        f"run {key!r} in the MLflow store {store.uri} is repeatedly created and deleted by others", transient=True
     )
 
 

@@ -71,7 +71,7 @@ class MLflowTracker(Tracker):
         known = isinstance(self.tracking_uri, str) and "{{" not in self.tracking_uri
         if known and self.tracking_uri and address.without_login(self.tracking_uri)[1]:
             raise SettingsError(
-                "tracking_uri has a login in it, which would be shown: put it into a connection, and give conn_id"
+                "tracking_uri contains a login, which would be visible: put it into a connection and give conn_id"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -312,7 +312,9 @@ def _write_params(store: Store, run: Run, params: Mapping[str, str]) -> None:
     """Writes those parameters that the run does not have; a parameter in MLflow is written once."""
     if conflicts := sorted(name for name, value in params.items() if run.params.get(name, value) != value):
         shown = ", ".join(conflicts[:10]) + (f" and {len(conflicts) - 10} more" if len(conflicts) > 10 else "")
-        _log.warning("MLflow keeps the first value of a parameter; the resolved config has another one of: %s", shown)
+        _log.warning(
+            "MLflow keeps the first value of a parameter; the resolved config has another value for: %s", shown
+        )
         store.log(run.run_id, tags=fields.clean_tags({fields.CONFLICTS: ", ".join(conflicts)}))
     missing = {name: value for name, value in params.items() if name not in run.params}
     for part in fields.batches(missing, fields.PARAMS_AT_ONCE):
