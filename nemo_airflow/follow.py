@@ -126,8 +126,8 @@ class Follower:
         self._timed_out = False
         self._waits = ""
         self._turn_begun = 0.0
-        self.is_queued = False
-        """Whether the job was last seen to wait for its start."""
+        self.state = JobState.UNKNOWN
+        """The job's state as last seen."""
         self.has_seen_the_end = False
         """Whether all that the job wrote was passed on: what is left is to keep what came of it."""
 
@@ -244,8 +244,8 @@ class Follower:
 
     async def _take(self, update: Update, log: KeptLog | None) -> None:
         if update.status:
-            self.is_queued = update.status.state is JobState.PENDING
-        if update.status and self.is_queued and update.status.reason != self._waits:
+            self.state = update.status.state
+        if update.status and self.state is JobState.PENDING and update.status.reason != self._waits:
             self._waits = update.status.reason
             self._inform(f"the job waits: {self._waits}")
         if update.outage:

@@ -20,8 +20,8 @@ def job_key(identity: Mapping[str, object], *, name: str, attempt: int) -> str:
     submitted once; anything that makes it another job must be in ``identity``.
 
     Args:
-        identity: What the job is: the Airflow ids, the start of the DAG run (two installations
-            may share a cluster and have the same ids), the digests of plan and executor.
+        identity: What the job is: the Airflow ids, the installation (two may share a cluster and
+            have the same ids), the digests of plan and executor.
         name: For people: the readable start of the key.
         attempt: 1 for the first; a retry after a failure is a new attempt, a retry after a
             crash is not.

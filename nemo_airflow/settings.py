@@ -50,6 +50,22 @@ def allow() -> str:
     return os.environ.get("NEMO_AIRFLOW_ALLOW", "")
 
 
+def defer_after() -> float:
+    """Returns for how many seconds a worker follows a job before its task is deferred, ``$NEMO_AIRFLOW_DEFER_AFTER``.
+
+    Raises:
+        SettingsError: It is not a number of at least 0.
+    """
+    text = os.environ.get("NEMO_AIRFLOW_DEFER_AFTER", "10")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise SettingsError(f"NEMO_AIRFLOW_DEFER_AFTER={text!r} is not a number of seconds: set one of at least 0")
+    return seconds
+
+
 def jobs_folder() -> Path:
     """Returns the folder under which each local job has its own."""
     return home() / "jobs"

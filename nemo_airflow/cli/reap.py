@@ -13,6 +13,7 @@ import yaml
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.installation import run_labels
 from nemo_airflow.reaping import end_orphans, orphans_among, remove_folders, survey, survey_folders
 from nemo_airflow.registered import named_executor
 
@@ -68,7 +69,7 @@ def _state(database: Session, labels: Mapping[str, str]) -> str | None:
     from airflow.models.taskinstance import TaskInstance
 
     run = database.query(DagRun).filter_by(dag_id=labels["dag_id"], run_id=labels["run_id"]).one_or_none()
-    if run is None or str(run.start_date) != labels.get("run_started"):
+    if run is None or not run_labels(run.run_after).items() <= labels.items():
         return None
     task = (
         database.query(TaskInstance)

@@ -8,12 +8,14 @@ that finds a record knows the key of what an earlier try may have submitted:
 - An earlier try saw its job fail: the record is consumed, and this try is a new attempt.
 - The task was cleared: Airflow then raises ``max_tries``, a retry does not. A new attempt; the old
   job, should it still run, is ended.
-- The config changed meanwhile: another plan digest, so another job. A new attempt.
+- The config or the executor changed meanwhile: another digest, so another job. A new attempt; the old job, should it
+  still run, is ended where it runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 STORE_KEY = "nemo_job"
@@ -39,6 +41,7 @@ class Attempt:
         digest: Digest of what is run and where; another digest is another job.
         max_tries: The task's ``max_tries`` when the attempt was begun.
         consumed: Whether a try has seen how the job ended without success.
+        executor: JSON form of the executor that the job was submitted to; None in records of earlier releases.
     """
 
     number: int
@@ -46,6 +49,7 @@ class Attempt:
     digest: str
     max_tries: int
     consumed: bool = False
+    executor: Mapping[str, Any] | None = None
 
 
 def recall(store: StateStore) -> Attempt | None:

@@ -56,6 +56,17 @@ def check_executor(executor: Any) -> None:
     executor.launch()
 
 
+def check_defer_after(seconds: Any) -> None:
+    """Refuses what is no number of seconds.
+
+    Raises:
+        ConfigError: It is not a number of at least 0, or None.
+    """
+    if seconds is None or (isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0):
+        return
+    raise ConfigError(f"defer_after={seconds!r} is not a number of seconds of at least 0, or None for the setting")
+
+
 def check_config(config: Any, overrides: Any, allow: Sequence[str], *, takes_params: bool) -> None:
     """Checks that a config is one, that the overrides fit it, and that nothing is missing then.
 

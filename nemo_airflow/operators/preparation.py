@@ -20,6 +20,7 @@ from nemo_airflow.config.origins import Origin
 from nemo_airflow.config.overrides import change
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor
+from nemo_airflow.installation import run_labels
 from nemo_airflow.job import Job
 from nemo_airflow.keys import job_key
 from nemo_airflow.operators.params import check_conf, overrides_from
@@ -93,11 +94,40 @@ def prepare(
         # An override may choose a member of an enumeration that was not named before.
         allowed += sorted(contents.enums)
         check_allowed(contents.names, allowed)
-    where = json.dumps(executor.to_json(), sort_keys=True)
+    where = json.dumps(changed_fields(executor), sort_keys=True)
     digest = hashlib.sha256(f"{plans.digest(plan)}\n{where}".encode()).hexdigest()
     labels = labels_of(context)
-    identity = {name: labels[name] for name in ("dag_id", "run_id", "task_id", "map_index", "run_started")}
+    identity = {
+        name: labels[name] for name in ("dag_id", "run_id", "task_id", "map_index", "installation", "run_after")
+    }
     return Prepared(plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest})
+
+
+def changed_fields(executor: Executor) -> dict[str, Any]:
+    """Returns the JSON form of an executor without the fields that have their default.
+
+    So a field that a later release adds makes no other job of a task whose job runs.
+    """
+    data = executor.to_json()
+    return {"kind": data["kind"], **_without_defaults(executor, data)}
+
+
+def _without_defaults(value: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        here = getattr(value, field.name)
+        if field.default is not dataclasses.MISSING:
+            default = field.default
+        else:
+            default = dataclasses.MISSING if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if here == default:
+            continue
+        given = data[field.name]
+        if dataclasses.is_dataclass(here) and isinstance(given, Mapping):
+            extra = {name: item for name, item in given.items() if name not in vars(here)}
+            given = {**extra, **_without_defaults(here, given)}
+        changed[field.name] = given
+    return changed
 
 
 def labels_of(context: Context) -> dict[str, str]:
@@ -109,8 +139,7 @@ def labels_of(context: Context) -> dict[str, str]:
         "task_id": ti.task_id,
         "map_index": str(-1 if ti.map_index is None else ti.map_index),
         "try_number": str(ti.try_number),
-        # Tells two installations apart that share a back-end and have equal ids.
-        "run_started": str(run.start_date),
+        **run_labels(run.run_after),
         "run_type": str(getattr(run.run_type, "value", run.run_type)),
     }
     if run.logical_date is not None:

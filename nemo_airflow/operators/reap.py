@@ -17,6 +17,7 @@ from nemo_airflow import blocking
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.installation import run_labels
 from nemo_airflow.reaping import MIN_AGE, Orphan, end_orphans, orphans_among, survey
 
 
@@ -68,7 +69,8 @@ class _States:
     """States of tasks, as Airflow tells them to a task that runs."""
 
     def __call__(self, labels: Mapping[str, str]) -> str | None:
-        if _run_started(labels["dag_id"], labels["run_id"]) != labels.get("run_started"):
+        run_after = _run_after(labels["dag_id"], labels["run_id"])
+        if run_after is None or not run_labels(run_after).items() <= labels.items():
             return None
         states = self._of_run(labels["dag_id"], labels["run_id"])
         name = labels["task_id"]
@@ -81,12 +83,12 @@ class _States:
         return dict(task_runner.RuntimeTaskInstance.get_task_states(dag_id, run_ids=[run_id]).get(run_id, {}))
 
 
-def _run_started(dag_id: str, run_id: str) -> str | None:
+def _run_after(dag_id: str, run_id: str) -> str | None:
     try:
         run = task_runner.SUPERVISOR_COMMS.send(GetDagRun(dag_id=dag_id, run_id=run_id))
     except (AirflowRuntimeError, ServerResponseError):  # no such run: it is another Airflow's, or was deleted
         return None
-    return str(run.start_date) if isinstance(run, DagRunResult) else None
+    return str(run.run_after) if isinstance(run, DagRunResult) else None
 
 
 def _as_json(executor: Any) -> Mapping[str, Any]:

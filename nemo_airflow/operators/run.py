@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
 from typing import Any, ClassVar, NoReturn
@@ -13,50 +12,44 @@ from typing import Any, ClassVar, NoReturn
 import jinja2
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.context import Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
-from nemo_airflow import blocking
+from nemo_airflow import blocking, settings
 from nemo_airflow.config import Config, build
-from nemo_airflow.config import plan as plans
 from nemo_airflow.config.graph import is_template, templates_rendered
 from nemo_airflow.config.validation import check_root
-from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import (
     ConfigError,
     JobFailed,
     MissingExtraError,
     NemoAirflowError,
     PackagingError,
-    SettingsError,
     SubmitError,
 )
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.local import LocalExecutor
 from nemo_airflow.follow import Follower, Outcome
-from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
-from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, Package, without_patch
-from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
+from nemo_airflow.job import FailureKind, JobHandle, JobState
+from nemo_airflow.masking import masked_executor
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, template_error, unwrap, wrap
-from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.ending import needs_no_worker
 from nemo_airflow.operators.links import MLflowRunLink
-from nemo_airflow.operators.output_patterns import check_outputs, patterns_of
-from nemo_airflow.operators.parse_checks import check_config, check_executor, check_kind
+from nemo_airflow.operators.output_patterns import check_outputs
+from nemo_airflow.operators.parse_checks import check_config, check_defer_after, check_executor, check_kind
 from nemo_airflow.operators.preparation import Overrides, Prepared, prepare
+from nemo_airflow.operators.submission import Options, Submission, Submitted
+from nemo_airflow.operators.termination import Termination
+from nemo_airflow.operators.worker_phase import follow_for
 from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.registered import named_executor, named_recipe
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
-from nemo_airflow.tracking.run import TrackedRun, load_collector, open_run
 from nemo_airflow.triggers.run import NemoRunTrigger
 from nemo_airflow.triggers.task_log import TaskLog
-from nemo_airflow.web_address import web_address
 
 _BACKSTOP = timedelta(seconds=60)
 """How long after the deadline Airflow itself ends the deferral, and the runner the job, should the trigger not have."""
-
-_SHOWN_PARAMETERS = 500
-"""How many parameters of the config the job's page shows; the tracker has all of them."""
 
 _DEFAULT_TRACKER = MLflowTracker()
 
@@ -64,8 +57,8 @@ _DEFAULT_TRACKER = MLflowTracker()
 class NemoRunOperator(BaseOperator):
     """Runs a config as a job: packaged, submitted once, followed, tracked.
 
-    The task waits in the triggerer, not in a worker, and ends as the job ends: the function's
-    return value is the task's XCom, and an error is the task's, with the job's own traceback.
+    A worker follows the job for some seconds; a task whose job takes longer waits in the triggerer. The task ends
+    as the job ends: the function's return value is its XCom, and an error is the job's own, with its traceback.
 
     Args:
         config: What to run: a ``Config``, ``Partial`` or ``Script``, or the name of a recipe that an
@@ -88,6 +81,9 @@ class NemoRunOperator(BaseOperator):
         env: Environment variables for the job.
         allow: Further targets that the job may import, as ``"pkg.mod:name"`` or ``"pkg."``.
         deferrable: Whether the task waits in the triggerer. If not, it keeps a worker's slot.
+        defer_after: Seconds for which the worker follows the job before the task is deferred; a job that ends in that
+            time needs neither the triggerer nor a second worker, and one that is queued is deferred sooner. 0 defers at
+            once; None takes ``$NEMO_AIRFLOW_DEFER_AFTER``, which is 10 unless set.
     """
 
     template_fields: Sequence[str] = (
@@ -125,6 +121,7 @@ class NemoRunOperator(BaseOperator):
         env: Mapping[str, str] | None = None,
         allow: Sequence[str] = (),
         deferrable: bool = True,
+        defer_after: float | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(kwargs.get("executor"), (str, NoneType)):
@@ -142,6 +139,7 @@ class NemoRunOperator(BaseOperator):
             check_config(config, overrides, allow, takes_params=params_prefix is not None)
             check_root(config)
             check_outputs(outputs)
+            check_defer_after(defer_after)
         super().__init__(**kwargs)
         self.config = wrap(config)
         self.job_executor = wrap(executor)
@@ -155,7 +153,9 @@ class NemoRunOperator(BaseOperator):
         self.env = env
         self.allow = allow
         self.deferrable = deferrable
-        self._submitted: tuple[BackEnd, JobHandle] | None = None
+        self.defer_after = defer_after
+        self._submission: Submission | None = None
+        self._termination: Termination | None = None
         self._without_zstd = False
 
     def render_template(
@@ -182,14 +182,18 @@ class NemoRunOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Submits the job, or finds the one that an earlier try submitted, and waits for its end."""
+        self._termination = Termination(context["ti"], self.log.warning)
         with _plain_errors():
             prepared = self._prepare(context)
-        return self._begin(context, prepared)
+        try:
+            return self._run(context, prepared)
+        except AirflowTaskTimeout:
+            self._cancel()
+            raise
 
     def render(self, context: Context) -> str:
         """Returns what would be sent to the back-end for this task, for people to read."""
-        prepared = self._prepare(context)
-        return self._executor().render(self._job(prepared, 1, None, {}, context)).to_text()
+        return self._new_submission(context, self._prepare(context)).render()
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Ends the task as its job ended. Called when the trigger has fired."""
@@ -204,12 +208,21 @@ class NemoRunOperator(BaseOperator):
         return self._end(context, handle, Outcome.from_json(event["outcome"]), attached=event["attached"])
 
     def on_kill(self) -> None:
-        """Cancels the job: the task was killed while it was in a worker."""
-        if self._submitted is None:
-            return
-        back_end, handle = self._submitted
-        self.log.info("The task was killed: cancelling job %s", handle.key)
-        back_end.cancel_at_once(handle)
+        """Cancels the job if a user has ended the task; a job whose worker has to go is left to the triggerer.
+
+        Airflow calls this in the handler of SIGTERM, and goes on with the task.
+        """
+        if self._termination is not None:
+            self._termination.look_why(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._submission is not None:
+            self._submission.cancel()
+
+    def _go_on_unless_ended(self) -> None:
+        """Airflow lets a task whose user has ended it run on until it kills the process, some seconds later."""
+        if self._termination is not None and self._termination.by_user.is_set():
+            raise AirflowFailException("the task was ended by a user")
 
     def _prepare(self, context: Context) -> Prepared:
         if self.overrides is not None and not isinstance(self.overrides, (Mapping, list, tuple)):
@@ -232,160 +245,93 @@ class NemoRunOperator(BaseOperator):
             raise ConfigError(f"job_executor is {type(executor).__name__}, not an executor such as LocalExecutor()")
         return executor
 
-    def _begin(self, context: Context, prepared: Prepared) -> Any:
-        back_end = BackEnd(self._executor(), self.log.warning)
-        store = context["task_state_store"]
-        max_tries = context["ti"].max_tries
-        earlier = attempts.recall(store)
-        if attempts.continues(earlier, digest=prepared.digest, max_tries=max_tries):
-            attempt = earlier
-        else:
-            number = _next_number(prepared, back_end, earlier)
-            attempt = attempts.Attempt(number, prepared.key(number), prepared.digest, max_tries)
-            attempts.remember(store, attempt)
-        assert attempt is not None  # noqa: S101 - for the type checker: continues() is false for None
-        with _plain_errors():
-            handle, run, attached = self._attach_or_submit(context, prepared, back_end, attempt)
-        return self._wait(context, back_end.executor, handle, run, attached=attached)
-
-    def _attach_or_submit(
-        self, context: Context, prepared: Prepared, back_end: BackEnd, attempt: attempts.Attempt
-    ) -> tuple[JobHandle, TrackedRun | None, bool]:
-        executor = back_end.executor
-        handle = back_end.find(attempt.key)
-        if handle is not None:
-            self._submitted = (back_end, handle)
-            self.log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
-            run = self._open_run(prepared, prepared.job(attempt.number), executor)
-            return handle, run.submitted(handle, "") if run else None, True
-        self._keep_version(prepared)
-        package = self._package(context, back_end)
-        job = self._job(prepared, attempt.number, package, {}, context)
-        run = self._open_run(prepared, job, executor)
-        if run is not None and run.ref is not None:
-            job = self._job(prepared, attempt.number, package, run.env_beside(self.env or {}), context)
-        handle = self._submit(back_end, job)
-        if run is not None:
-            run = run.submitted(handle, redact(executor.render(masked_job(job)).to_text()))
-        self._announce(context, prepared, handle, run, package)
-        return handle, run, False
-
-    def _keep_version(self, prepared: Prepared) -> None:
-        """Keeps the config by its digest; a disk that is full keeps no job from running."""
-        from nemo_airflow.config.versions import ConfigVersions
-
-        try:
-            ConfigVersions().save(masked_plan(prepared.plan))
-        except SettingsError as error:
-            self.log.warning("%s", error)
-
-    def _submit(self, back_end: BackEnd, job: Job) -> JobHandle:
-        # Before it is submitted: a kill at this very moment must find what to cancel.
-        self._submitted = (back_end, JobHandle(job.key, back_end.executor.kind, ""))
-        handle = back_end.submit(back_end.executor.render(job))
-        self._submitted = (back_end, handle)
-        self.log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
-        return handle
-
-    def _open_run(self, prepared: Prepared, job: Job, executor: Executor) -> TrackedRun | None:
-        tracker = unwrap(self.tracker)
-        if tracker is None:
-            return None
-        load_collector(self.collector)
-        return open_run(
-            tracker,
-            masked_job(job),
-            experiment=self.experiment or prepared.labels["dag_id"],
-            shares_filesystem=executor.shares_filesystem,
-            collector=self.collector,
-            warn=self.log.warning,
-        )
-
-    def _package(self, context: Context, back_end: BackEnd) -> Package | None:
-        packager = unwrap(self.packager)
-        if packager is None:
-            return None
-        reads_zstd = self._may_choose_zstd() and back_end.reads_zstd()
-        return PackagingHook(packager, reads_zstd=reads_zstd).package(context)
-
-    def _may_choose_zstd(self) -> bool:
-        packager = unwrap(self.packager)
-        return not self._without_zstd and isinstance(packager, ContentPackager) and packager.takes_zstd
-
-    def _job(
-        self, prepared: Prepared, number: int, package: Package | None, env: Mapping[str, str], context: Context
-    ) -> Job:
-        executor = self._executor()
-        labels = prepared.labels
-        airflow_env = {
-            f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")
-        }
-        if package is None and executor.shares_filesystem:
-            airflow_env["PYTHONPATH"] = str(bundle_folder(context))
+    def _new_submission(self, context: Context, prepared: Prepared) -> Submission:
         # The trigger holds the deadline; the runner's own limit is for when no triggerer is left.
         backstop = (self.execution_timeout + _BACKSTOP).total_seconds() if self.execution_timeout else None
-        limits = [executor.time_limit, backstop]
-        job = prepared.job(
-            number,
-            package=package,
-            env={**executor.env, **airflow_env, **env, **(self.env or {})},
-            time_limit=min((limit for limit in limits if limit), default=None),
-            outputs=patterns_of(self.outputs),
+        options = Options(
+            packager=unwrap(self.packager),
+            tracker=unwrap(self.tracker),
+            experiment=self.experiment or "",
+            collector=self.collector,
+            outputs=self.outputs,
+            env=self.env or {},
+            time_limit=backstop,
         )
-        return mark_secrets(job)
+        return Submission(
+            prepared,
+            self._executor(),
+            options,
+            context,
+            self.log,
+            without_zstd=self._without_zstd,
+            check=self._go_on_unless_ended,
+        )
 
-    def _announce(
-        self, context: Context, prepared: Prepared, handle: JobHandle, run: TrackedRun | None, package: Package | None
-    ) -> None:
-        """Pushes what a page or a later task wants to know, before the task waits."""
-        ti = context["ti"]
-        ref = run.ref if run is not None else None
-        plan = masked_plan(prepared.plan)
-        record = {
-            "key": handle.key,
-            "handle": handle.to_json(),
-            "plan_digest": plans.digest(plan),
-            "config": dict(itertools.islice(plans.flatten(plan).items(), _SHOWN_PARAMETERS)),
-            "package": without_patch(package.to_json()) if package else None,
-            "run": {**ref.to_json(), "env": {}} if ref else None,
-        }
-        ti.xcom_push(key="nemo_job", value=record)
-        ti.xcom_push(key=MLflowRunLink().xcom_key, value=web_address(ref.url) if ref else "")
+    def _run(self, context: Context, prepared: Prepared) -> Any:
+        submission = self._submission = self._new_submission(context, prepared)
+        in_worker = settings.defer_after() if self.defer_after is None else self.defer_after
+        with _plain_errors():
+            submitted = submission.submit()
+        return self._wait(context, submission.back_end.executor, submitted, in_worker)
 
-    def _wait(
-        self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, *, attached: bool
-    ) -> Any:
+    def _wait(self, context: Context, executor: Executor, job: Submitted, in_worker: float) -> Any:
         deadline = time.time() + self.execution_timeout.total_seconds() if self.execution_timeout else None
-        if self.deferrable:
-            self._defer(executor, handle, run, deadline, attached=attached)
+        log = TaskLog()
         follower = Follower(
             executor,
-            handle,
-            on_line=TaskLog().write,
+            job.handle,
+            on_line=log.write,
             warn=self.log.warning,
             inform=self.log.info,
-            sink=run.sink(self.log.warning) if run else None,
+            sink=job.run.sink(self.log.warning) if job.run else None,
             deadline=deadline,
         )
-        return self._end(context, handle, blocking.run(follower.run()), attached=attached)
+        outcome = blocking.run(self._follow(follower, in_worker, deadline, attached=job.attached))
+        if outcome is None:
+            self._defer(executor, job, deadline, log)
+        return self._end(context, job.handle, outcome, attached=job.attached)
 
-    def _defer(
-        self, executor: Executor, handle: JobHandle, run: TrackedRun | None, deadline: float | None, *, attached: bool
-    ) -> NoReturn:
+    def _follow(
+        self, follower: Follower, seconds: float, deadline: float | None, *, attached: bool
+    ) -> Coroutine[Any, Any, Outcome | None]:
+        if not self.deferrable:
+            return follower.run()
+        if deadline is not None:
+            # Airflow ends the process at the deadline; the trigger lets the job end, and says why.
+            seconds = min(seconds, (deadline - time.time()) / 2)
+        assert self._termination is not None  # noqa: S101 - for the type checker: execute() has made it
+        return follow_for(follower, seconds, self._termination.leave, attached=attached)
+
+    def _defer(self, executor: Executor, job: Submitted, deadline: float | None, log: TaskLog) -> NoReturn:
+        self._go_on_unless_ended()
         trigger = NemoRunTrigger(
             executor=masked_executor(executor),
-            handle=handle.to_json(),
-            run=run.to_json() if run else None,
+            handle=job.handle.to_json(),
+            run=job.run.to_json() if job.run else None,
             deadline=deadline,
-            attached=attached,
+            attached=job.attached,
+            logged=log.mark,
+            deferred_at=time.time(),
+            may_end_task=type(self).execute_complete is NemoRunOperator.execute_complete and needs_no_worker(self),
+            pushes_result=self.do_xcom_push,
         )
         backstop = None if deadline is None else timedelta(seconds=deadline - time.time() + executor.grace) + _BACKSTOP
         # The worker lets go of the job: from here on only the trigger may cancel it.
-        self._submitted = None
+        self._let_go()
         self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
 
+    def _let_go(self) -> None:
+        if self._submission is not None:
+            self._submission.to_cancel = None
+
+    def _chose_format(self) -> bool:
+        packager = unwrap(self.packager)
+        return not self._without_zstd and isinstance(packager, ContentPackager) and packager.takes_zstd
+
     def _end(self, context: Context, handle: JobHandle, outcome: Outcome, *, attached: bool) -> Any:
-        self._submitted = None
+        self._let_go()
+        if not outcome.succeeded:
+            self._go_on_unless_ended()
         store = context["task_state_store"]
         if outcome.succeeded:
             return outcome.result
@@ -397,24 +343,12 @@ class NemoRunOperator(BaseOperator):
             )
             return self.execute(context)
         kind = outcome.status.failure or FailureKind.USER_ERROR
-        if kind is FailureKind.PACKAGE and self._may_choose_zstd():
+        if kind is FailureKind.PACKAGE and self._chose_format():
             # Earlier jobs there read it, this one's machine does not. Nothing has run, and it was our choice.
             self.log.warning("Job %s: %s: submitting it again as tar.gz", handle.key, outcome.message)
             self._without_zstd = True
             return self.execute(context)
         raise JobFailed(f"job {handle.key} failed ({kind}): {outcome.message}", kind, outcome.traceback)
-
-
-def _next_number(prepared: Prepared, back_end: BackEnd, earlier: attempts.Attempt | None) -> int:
-    """Returns the number of a new attempt, and ends what may still run of the earlier one."""
-    if earlier is not None:
-        back_end.end(earlier.key)
-        return earlier.number + 1
-    # No record, yet a job of that key: the record was dropped when the task was cleared.
-    number = 1
-    while back_end.end(prepared.key(number)):
-        number += 1
-    return number
 
 
 def _values_of(argument: Any) -> contextlib.AbstractContextManager[None]:

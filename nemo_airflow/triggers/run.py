@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from nemo_airflow.clean import clean_value
 from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.executors.registry import executor_from_json
-from nemo_airflow.follow import Follower
+from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import JobHandle, JobState
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.tracking.run import TrackedRun
@@ -22,10 +23,11 @@ from nemo_airflow.triggers.task_log import TaskLog
 _ENDED_BY_AIRFLOW_WITHIN = 3
 
 _NOT_BEFORE = 10.0
-"""Seconds from the start of a trigger to its event.
+"""Seconds from a deferral to the event that resumes the task.
 
 Where a trigger fires before the scheduler has noted that the task's first process ended with a deferral, the scheduler
 takes the second process for the first, and fails the task (apache/airflow#67287). A busy one needs several seconds.
+An event that ends the task needs no second process, and is not held.
 """
 
 
@@ -41,6 +43,10 @@ class NemoRunTrigger(BaseTrigger):
         run: JSON form of the :class:`~nemo_airflow.tracking.run.TrackedRun`, or None.
         deadline: Seconds since the epoch after which the job is cancelled, or None.
         attached: Whether an earlier try of the task submitted the job; handed on in the event.
+        logged: How far the worker had come in the task's log, as :attr:`TaskLog.mark`.
+        deferred_at: Seconds since the epoch at which the task was deferred; when the trigger was started, if None.
+        may_end_task: Whether the trigger ends the task itself where the job has succeeded.
+        pushes_result: Whether it then stores the job's result as the task's XCom.
     """
 
     def __init__(
@@ -50,6 +56,10 @@ class NemoRunTrigger(BaseTrigger):
         run: Mapping[str, Any] | None = None,
         deadline: float | None = None,
         attached: bool = False,
+        logged: Sequence[int] = (0, 0),
+        deferred_at: float | None = None,
+        may_end_task: bool = False,
+        pushes_result: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.executor = executor
@@ -57,6 +67,10 @@ class NemoRunTrigger(BaseTrigger):
         self.run_data = run
         self.deadline = deadline
         self.attached = attached
+        self.logged = logged
+        self.deferred_at = deferred_at
+        self.may_end_task = may_end_task
+        self.pushes_result = pushes_result
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Returns the class path and the arguments, all plain JSON types."""
@@ -66,12 +80,16 @@ class NemoRunTrigger(BaseTrigger):
             "run": self.run_data,
             "deadline": self.deadline,
             "attached": self.attached,
+            "logged": list(self.logged),
+            "deferred_at": self.deferred_at,
+            "may_end_task": self.may_end_task,
+            "pushes_result": self.pushes_result,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields one event with the job's outcome, or with an error when it cannot be followed."""
         begun = time.monotonic()
-        log = await TaskLog.reopen(self.task_instance)
+        log = await TaskLog.reopen(self.task_instance, (self.logged[0], self.logged[1]))
         tracked = TrackedRun.from_json(self.run_data) if self.run_data else None
         event: dict[str, Any] = {"handle": dict(self.handle), "attached": self.attached}
         try:
@@ -90,15 +108,41 @@ class NemoRunTrigger(BaseTrigger):
                 # where it gives its number to that try's (as on sqlite), our event would wake the wrong try.
                 await asyncio.sleep(_ENDED_BY_AIRFLOW_WITHIN)
             event["outcome"] = outcome.to_json()
+            if self._ends_task(outcome):
+                result = event["outcome"]["result"]
+                yield TaskSuccessEvent(
+                    xcoms={"return_value": result} if self.pushes_result and result is not None else None
+                )
+                return
         except NemoAirflowError as error:
             event["error"] = str(error)
-        if self.trigger_id is not None:  # in a triggerer, and not inline, as by dag.test()
-            await asyncio.sleep(max(begun + _NOT_BEFORE - time.monotonic(), 0))
+        if self._is_in_triggerer:
+            await asyncio.sleep(self._hold(time.monotonic() - begun))
         # What Airflow cannot send on would end the triggerer, and each that takes the trigger over.
         yield TriggerEvent(clean_value(event))  # type: ignore[no-untyped-call]  # Airflow's
+
+    @property
+    def _is_in_triggerer(self) -> bool:
+        """Not inline, as by ``dag.test()``, which knows no races, and no events that end a task."""
+        return self.trigger_id is not None
+
+    def _ends_task(self, outcome: Outcome) -> bool:
+        return (
+            self._is_in_triggerer and self.may_end_task and outcome.succeeded and is_plain(outcome.to_json()["result"])
+        )
+
+    def _hold(self, seconds: float) -> float:
+        """Returns for how long to hold an event of a trigger that has run for some seconds."""
+        since = time.time() - self.deferred_at if self.deferred_at is not None else 0.0
+        return max(_NOT_BEFORE - max(since, seconds), 0.0)
 
     async def on_kill(self) -> None:
         """Cancels the job: a user marked the task failed or succeeded, or cleared it."""
         handle = JobHandle.from_json(self.handle)
         self.log.info("The task was ended by a user: cancelling job %s", handle.key)
         await JobService.shared(executor_from_json(self.executor)).driver.cancel([handle])
+
+
+def is_plain(result: Any) -> bool:
+    """Returns whether a trigger stores a result as a worker would: Airflow knows encoded objects by such names."""
+    return '"__' not in json.dumps(result)

@@ -1,8 +1,9 @@
-"""Writes a job's lines to its task's log, and knows how far a killed triggerer had come, so that none is repeated.
+"""Writes a job's lines to its task's log, and knows how far others of the same try had come, so that none is repeated.
 
 A line's timestamp is a function of the job's stream alone and rises with each line, so the
 newest timestamp in the log tells where to go on. Nothing else would: what a triggerer notes
-elsewhere about its progress can be older or newer than what reached the log when it was killed.
+elsewhere about its progress can be older or newer than what reached the log when it was killed. A worker that hands its
+job over to a trigger is not killed: it says how far it has come, as its log may be on another machine.
 """
 
 from __future__ import annotations
@@ -46,18 +47,28 @@ class TaskLog:
     def __init__(self, logged: int = 0, shown: int = 0) -> None:
         self._logged = logged
         self._shown = shown
+        self._newest = (logged, shown)
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """The newest line that was written: when the job wrote it, and the millisecond at which it is shown."""
+        return self._newest
 
     @classmethod
-    async def reopen(cls, task_instance: Any) -> TaskLog:
-        """Returns a log that goes on where earlier triggers of this try have ended.
+    async def reopen(cls, task_instance: Any, mark: tuple[int, int] = (0, 0)) -> TaskLog:
+        """Returns a log that goes on where the worker and earlier triggers of this try have ended.
 
         Where there is no line it begins with the job's first, as it must where the log of the
         killed triggerer was on another machine's disk and is gone with it.
+
+        Args:
+            task_instance: The task instance that the triggerer has; None outside one.
+            mark: What :attr:`mark` of the worker's log was.
         """
         if task_instance is None:
-            return cls()
+            return cls(*mark)
         newest = await asyncio.to_thread(lambda: [_newest(path) for path in _trigger_logs(task_instance)])
-        return cls(*max(newest, default=(0, 0)))
+        return cls(*max([*newest, mark]))
 
     def write(self, line: Line) -> None:
         """Writes a line with the time at which the job wrote it, unless it is there."""
@@ -67,6 +78,7 @@ class TaskLog:
         late = min(max(self._shown + 1 - time // 1000, 0), 999) if self._logged else 0
         when = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=time + 1000 * late)
         digits = f"{late:03}" if late else ""
+        self._newest = (time, time // 1000 + late)
         _log.info(clean_text(line.text), timestamp=f"{when:%Y-%m-%dT%H:%M:%S.%f}{digits}Z")
 
 

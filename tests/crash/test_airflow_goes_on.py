@@ -6,8 +6,10 @@ Here it is Airflow itself that finds out, keeps the task's state, and starts ano
 
 import json
 import re
+import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nemo_airflow.cli.airflow_server import AirflowServer
@@ -87,11 +89,54 @@ def test_worker_killed_after_submit_runs_the_job_exactly_once(airflow, scratch):
     assert_no_process_is_left(airflow, scratch, POINTS)
 
 
+def records(airflow, *task):
+    """Returns what the log of the task's last try says."""
+    return [record.get("event", "") for record in airflow.log(*task, airflow.task(*task)["try_number"])]
+
+
+def has_been_deferred(scratch, dag_id, task_id):
+    return bool(list((scratch / "airflow" / "logs").glob(f"dag_id={dag_id}/*/task_id={task_id}/*.trigger.*")))
+
+
+def wait_for_success(airflow, *task):
+    state = airflow.wait(
+        lambda: (state := airflow.task(*task)["state"]) in ("success", "failed") and state, f"the end of {task[2]}"
+    )
+    assert state == "success", records(airflow, *task)
+
+
+def test_worker_that_has_to_go_leaves_its_job_and_a_short_job_needs_one_process_only(airflow, scratch):
+    run_id = airflow.trigger("in_worker")
+    tasks = {name: ("in_worker", run_id, name) for name in ("short", "longer", "told_to_go", "evicted")}
+    for name in ("told_to_go", "evicted"):
+        airflow.wait(lambda name=name: len(job_lines(airflow, *tasks[name])) > 5, f"lines of {name}")
+        # As where a pod is evicted, or a worker is replaced: there the process that has started it passes this on.
+        process = psutil.Process(airflow.task(*tasks[name])["pid"])
+        process.send_signal(signal.SIGTERM)
+        airflow.wait(
+            lambda name=name: any("nobody has ended the task" in text for text in records(airflow, *tasks[name])),
+            f"{name} to be told",
+        )
+        if name == "evicted":
+            process.kill()
+    for task in tasks.values():
+        wait_for_success(airflow, *task)
+    counts = {"short": 20, "longer": 80, "told_to_go": 150, "evicted": 150}
+    for name, count in counts.items():
+        assert runs_of(scratch, name) == 1
+        assert job_lines(airflow, *tasks[name]) == [f"line {number}" for number in range(count)], name
+    assert {name for name in tasks if has_been_deferred(scratch, "in_worker", name)} == {"longer", "told_to_go"}
+    tries = {name: airflow.task(*task)["try_number"] for name, task in tasks.items()}
+    assert tries == {"short": 1, "longer": 1, "told_to_go": 1, "evicted": 2}
+    assert {airflow.xcom(*task) for task in tasks.values()} == set(counts.values())
+    assert_no_process_is_left(airflow, scratch, tasks)
+
+
 def test_triggerer_killed_while_jobs_run_loses_and_doubles_no_line(airflow, scratch):
     run_id = airflow.trigger("triggerer_killed")
     tasks = [("triggerer_killed", run_id, f"task_{number}") for number in range(3)]
     for task in tasks:
-        airflow.wait(lambda task=task: len(job_lines(airflow, *task)) > 20, f"lines of {task[2]}")
+        airflow.wait(lambda task=task: len(job_lines(airflow, *task)) > 60, f"lines of {task[2]}")
     airflow.kill_component("triggerer")
     airflow.start_component("triggerer")
     for task in tasks:
@@ -105,27 +150,32 @@ def test_triggerer_killed_while_jobs_run_loses_and_doubles_no_line(airflow, scra
     assert_no_process_is_left(airflow, scratch, [task_id for _, _, task_id in tasks])
 
 
-def test_task_ended_by_a_user_cancels_its_job(airflow, scratch):
+def test_task_ended_by_a_user_cancels_its_job_in_a_worker_and_in_the_triggerer(airflow, scratch):
     run_id = airflow.trigger("ended_by_user")
-    tasks = {name: ("ended_by_user", run_id, name) for name in ("marked_failed", "cleared")}
+    names = [f"{name}{where}" for name in ("marked_failed", "cleared") for where in ("", "_in_worker")]
+    tasks = {name: ("ended_by_user", run_id, name) for name in names}
+    cleared = [name for name in names if name.startswith("cleared")]
     for name, task in tasks.items():
         airflow.wait(lambda task=task: job_lines(airflow, *task), f"lines of {name}")
     first = {name: folders(scratch, name)[0] for name in tasks}
-    airflow.call("PATCH", f"/dags/ended_by_user/dagRuns/{run_id}/taskInstances/marked_failed", {"new_state": "failed"})
-    airflow.call(
-        "POST",
-        "/dags/ended_by_user/clearTaskInstances",
-        {"dry_run": False, "task_ids": ["cleared"], "dag_run_id": run_id, "only_failed": False, "only_running": False},
-    )
-    for name in tasks:
+    assert {name for name in names if has_been_deferred(scratch, "ended_by_user", name)} == {"marked_failed", "cleared"}
+    for name in names:
+        if name not in cleared:
+            instance = f"/dags/ended_by_user/dagRuns/{run_id}/taskInstances/{name}"
+            airflow.call("PATCH", instance, {"new_state": "failed"})
+    choice = {"task_ids": cleared, "dag_run_id": run_id, "only_failed": False, "only_running": False}
+    airflow.call("POST", "/dags/ended_by_user/clearTaskInstances", {"dry_run": False, **choice})
+    for name in names:
         airflow.wait((first[name] / "end.json").exists, f"the end of the first job of {name}")
         assert json.loads((first[name] / "end.json").read_text())["state"] == "cancelled"
-    airflow.wait(lambda: runs_of(scratch, "cleared") == 2, "the second job of the cleared task")
-    # Its lines are there once the trigger runs: Airflow tells a trigger of a kill only from then on.
-    airflow.wait(lambda: job_lines(airflow, *tasks["cleared"]), "lines of the second job")
-    assert runs_of(scratch, "marked_failed") == 1
-    airflow.call("PATCH", f"/dags/ended_by_user/dagRuns/{run_id}/taskInstances/cleared", {"new_state": "success"})
-    jobs = folders(scratch, "cleared")
-    assert len(jobs) == 2
-    airflow.wait((jobs[1] / "end.json").exists, "the end of the second job")
+    for name in cleared:
+        airflow.wait(lambda name=name: runs_of(scratch, name) == 2, f"the second job of {name}")
+        # Its lines are there once the trigger runs: Airflow tells a trigger of a kill only from then on.
+        airflow.wait(lambda name=name: job_lines(airflow, *tasks[name]), f"lines of the second job of {name}")
+        instance = f"/dags/ended_by_user/dagRuns/{run_id}/taskInstances/{name}"
+        airflow.call("PATCH", instance, {"new_state": "success"})
+        jobs = folders(scratch, name)
+        assert len(jobs) == 2
+        airflow.wait((jobs[1] / "end.json").exists, f"the end of the second job of {name}")
+    assert [runs_of(scratch, name) for name in names if name not in cleared] == [1, 1]
     assert_no_process_is_left(airflow, scratch, tasks)

@@ -1,6 +1,7 @@
 """The maintenance DAG, on a real Airflow."""
 
 from nemo_airflow import LocalExecutor, blocking
+from nemo_airflow.installation import run_labels
 from nemo_airflow.job import Job, JobState
 from nemo_airflow.testing.services import service_of
 
@@ -13,12 +14,14 @@ def finished(server, run_id):
     return server.xcom(DAG, run_id, "end_orphans")
 
 
-def test_job_of_an_ended_task_is_ended(airflow_server):
+def test_job_of_an_ended_task_is_ended(airflow_server, monkeypatch):
     first = airflow_server.trigger(DAG)
     assert finished(airflow_server, first) == []
     run = airflow_server.run(DAG, first)
     labels = {"dag_id": DAG, "run_id": first, "task_id": "end_orphans", "map_index": "-1"}
-    labels["run_started"] = run["start_date"].replace("T", " ").replace("Z", "+00:00")
+    for name in ("AIRFLOW_HOME", "AIRFLOW__API__BASE_URL"):  # as in a worker there
+        monkeypatch.setenv(name, airflow_server.env[name])
+    labels |= run_labels(run["run_after"].replace("T", " ").replace("Z", "+00:00"))
     executor = LocalExecutor(root=str(airflow_server.home / "nemo" / "jobs"), grace=1)
     plan = {"version": 1, "root": {"_target_": "time:sleep", "_args_": [600]}}
     job = Job(key="orphan", name="sleep", plan=plan, allow=("time:sleep",), labels=labels)

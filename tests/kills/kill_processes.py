@@ -26,7 +26,7 @@ from airflow.sdk import DAG
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import TaskDeferred
 from kill_jobs import count_and_talk
-from kill_steps import die_at
+from kill_steps import die_at, is_in_worker
 
 from nemo_airflow import Config, MLflowTracker, NemoRunOperator, PatternPackager
 from nemo_airflow.executors.registry import executor_from_json
@@ -89,12 +89,15 @@ def work(folder: Path, given: dict[str, Any], number: int) -> None:
             job_executor=executor_from_json(given["executor"]),
             packager=PatternPackager(path=str(HERE), include=["/kill_jobs.py"]),
             tracker=MLflowTracker(tracking_uri=given["tracking_uri"]),
+            # The job ends in the worker, or is the triggerer's from its start.
+            defer_after=600 if is_in_worker(given["step"]) else 0,
         )
+    _log_to(folder, given, number)
     context: Any = {
         "ti": SimpleNamespace(**_task(given, number), max_tries=MAX_TRIES, xcom_push=lambda **_: None),
         "dag": dag,
         "dag_run": SimpleNamespace(
-            start_date=datetime.datetime(2026, 1, 1), run_type="manual", logical_date=None, conf={}
+            run_after=datetime.datetime(2026, 1, 1), run_type="manual", logical_date=None, conf={}
         ),
         "task_state_store": _Store(told),
     }
@@ -112,17 +115,7 @@ def trigger(folder: Path, given: dict[str, Any], number: int) -> None:
     """Runs what the task deferred to, until it fires; its log is the task's, as the triggerer has it."""
     told = Told(folder)
     task = SimpleNamespace(**_task(given, number))
-    log = folder / "logs" / f"dag_id={task.dag_id}/run_id={task.run_id}/task_id={task.task_id}/attempt={number}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    structlog.configure(
-        processors=[
-            lambda logger, method, event: {"logger": event.pop("logger_name", ""), **event},
-            _stamp,
-            structlog.processors.JSONRenderer(default=str),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(log.with_name(f"{log.name}.trigger.{os.getpid()}.log").open("a")),
-        cache_logger_on_first_use=False,
-    )
+    _log_to(folder, given, number, f".trigger.{os.getpid()}.log")
     path, arguments = told.get("deferral")
     module, _, name = path.rpartition(".")
     instance = getattr(importlib.import_module(module), name)(**arguments)
@@ -134,6 +127,22 @@ def trigger(folder: Path, given: dict[str, Any], number: int) -> None:
             return
 
     asyncio.run(fire())
+
+
+def _log_to(folder: Path, given: dict[str, Any], number: int, suffix: str = "") -> None:
+    """Has what is logged go to a log of the try, as Airflow names those of a worker and of a triggerer."""
+    task = SimpleNamespace(**_task(given, number))
+    log = folder / "logs" / f"dag_id={task.dag_id}/run_id={task.run_id}/task_id={task.task_id}/attempt={number}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    structlog.configure(
+        processors=[
+            lambda logger, method, event: {"logger": event.pop("logger_name", ""), **event},
+            _stamp,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(log.with_name(f"{log.name}{suffix}").open("a")),
+        cache_logger_on_first_use=False,
+    )
 
 
 def _stamp(logger: Any, method: str, event: Any) -> Any:

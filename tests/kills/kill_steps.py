@@ -62,7 +62,17 @@ STARTS = {
 RELEASES = {"kubernetes": Seam("nemo_airflow.executors.kubernetes.driver:KubernetesDriver.release")}
 OTHER_RELEASE = Seam("nemo_airflow.executors.base:Driver.release")
 
-STEPS = [f"{when} {step}" for step in (*WORKER, *TRIGGERER) for when in ("before", "after")]
+_IN_WORKER = " in the worker"
+
+FOLLOWED_BY_WORKER = [f"{step}{_IN_WORKER}" for step in ("first line read", "end seen", "outputs kept")]
+"""Steps of the triggerer that a worker does as well, where it follows the job to its end."""
+
+STEPS = [f"{when} {step}" for step in (*WORKER, *TRIGGERER, *FOLLOWED_BY_WORKER) for when in ("before", "after")]
+
+
+def is_in_worker(step: str) -> bool:
+    """Returns whether it is the worker that does the step, of those that both do."""
+    return step.endswith(_IN_WORKER)
 
 
 def seam_of(step: str, kind: str) -> Seam:
@@ -82,7 +92,7 @@ def die_at(step: str, kind: str, marker: Path) -> None:
     Raises:
         LookupError: The code has no such place any more.
     """
-    when, _, name = step.partition(" ")
+    when, _, name = step.removesuffix(_IN_WORKER).partition(" ")
     seam = seam_of(name, kind)
     module, _, path = seam.where.partition(":")
     owner: Any = importlib.import_module(module)

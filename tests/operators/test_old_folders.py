@@ -14,6 +14,7 @@ from dag_database import register
 
 from nemo_airflow import LocalExecutor, SlurmExecutor, SSHExecutor, blocking, cli
 from nemo_airflow.executors.ssh.shell import Shell
+from nemo_airflow.installation import run_labels
 from nemo_airflow.job import Job, JobState
 from nemo_airflow.packaging import PackageStore
 from nemo_airflow.packaging.archive import write_archive
@@ -85,7 +86,7 @@ def test_folders_of_ended_jobs_whose_tasks_have_ended_are_deleted(
     def submit(name, seconds=0.0, **changes):
         labels = {
             "dag_id": dag_run.dag_id, "run_id": dag_run.run_id, "task_id": "done", "map_index": "-1",
-            "try_number": "1", "run_started": str(dag_run.start_date), **changes,
+            "try_number": "1", **run_labels(dag_run.run_after), **changes,
         }  # fmt: skip
         plan = {"version": 1, "root": {"_target_": "time:sleep", "_args_": [seconds]}}
         key = f"folders-{name}-{os.urandom(3).hex()}"

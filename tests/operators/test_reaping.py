@@ -5,6 +5,7 @@ import itertools
 import time
 
 import pytest
+from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import DAG, task
 from airflow.utils.session import create_session
@@ -12,6 +13,7 @@ from dag_database import register
 
 from nemo_airflow import LocalExecutor, blocking, cli
 from nemo_airflow.exceptions import ConfigError
+from nemo_airflow.installation import run_labels
 from nemo_airflow.job import Job, JobState
 from nemo_airflow.operators import NemoReapOperator
 from nemo_airflow.testing.services import service_of
@@ -49,7 +51,7 @@ def submit(executor):
     def submit_job(run, task_id="alone", map_index=-1, **changes):
         labels = {
             "dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": str(map_index),
-            "try_number": "1", "run_started": str(run.start_date), **changes,
+            "try_number": "1", **run_labels(run.run_after), **changes,
         }  # fmt: skip
         plan = {"version": 1, "root": {"_target_": "time:sleep", "_args_": [600]}}
         job = Job(key=f"reap-{len(handles)}", name="sleep", plan=plan, allow=("time:sleep",), labels=labels)
@@ -87,7 +89,7 @@ def test_command_line_ends_the_jobs_of_ended_and_cleared_tasks_only(executor, ru
     ended, mapped = submit(run), submit(run, "train", 1)
     others = [
         submit(run, dag_id="of_another_airflow"),
-        submit(run, run_started="1999-01-01 00:00:00+00:00"),
+        submit(run, installation="another"),
         submit(run, task_id="no_such_task"),
     ]
     assert reap(executor, "--dry-run") == 0
@@ -118,6 +120,17 @@ def test_job_of_a_cleared_task_is_ended(executor, run, submit, capsys):
     assert wait_for_end(executor, handle) is JobState.CANCELLED
 
 
+def test_job_of_a_run_that_was_cleared_is_found_and_one_of_a_deleted_run_is_not(executor, run, submit, capsys):
+    of_run, of_deleted = submit(run), submit(run, run_after="1999-01-01 00:00:00+00:00")
+    with create_session() as session:
+        # What Airflow does with a finished run that is cleared; it starts anew later.
+        session.query(DagRun).filter_by(dag_id=run.dag_id, run_id=run.run_id).one().start_date = None
+    reap(executor)
+    assert "1 orphan cancelled" in capsys.readouterr().out
+    assert wait_for_end(executor, of_run) is JobState.CANCELLED
+    assert state(executor, of_deleted) is JobState.RUNNING
+
+
 def test_young_jobs_are_let_be(executor, run, submit, capsys):
     submit(run)
     assert cli.main(["reap", f"kind: local\nroot: {executor.root}"]) == 0
@@ -126,7 +139,7 @@ def test_young_jobs_are_let_be(executor, run, submit, capsys):
 
 def test_operator_ends_them_from_a_worker(executor, run, submit):
     ended, mapped = submit(run), submit(run, "train", 0)
-    others = [submit(run, run_id="another"), submit(run, run_started="1999-01-01 00:00:00+00:00")]
+    others = [submit(run, run_id="another"), submit(run, installation="another")]
     with DAG(next(names), schedule=None, start_date=datetime.datetime(2026, 1, 1)) as dag:
         NemoReapOperator(task_id="reap", executors=[executor], min_age=0)
     register(dag)

@@ -28,13 +28,20 @@ def overridable(defaults, prefix="d", **arguments):
     return dag
 
 
-@pytest.mark.parametrize("deferrable", [True, False])
-def test_result_of_the_job_is_the_tasks_xcom(defaults, deferrable):
+followed_where = pytest.mark.parametrize(
+    "where",
+    [{"defer_after": 0}, {}, {"deferrable": False}],
+    ids=["in the triggerer", "in the worker at first", "in the worker"],
+)
+
+
+@followed_where
+def test_result_of_the_job_is_the_tasks_xcom(defaults, where):
     with new_dag() as dag:
         NemoRunOperator(
             task_id="t",
             config=Config(jobs.train, model=Config(jobs.Model, hidden=3)),
-            deferrable=deferrable,
+            **where,
             **defaults,
         )
     states, results = run(dag)
@@ -42,10 +49,10 @@ def test_result_of_the_job_is_the_tasks_xcom(defaults, deferrable):
     assert results[("t", -1)] == {"hidden": 3, "name": "mlp", "learning_rate": 0.1, "tags": None}
 
 
-@pytest.mark.parametrize("deferrable", [True, False])
-def test_failed_job_fails_the_task_with_its_own_traceback(defaults, deferrable, caplog, capfd):
+@followed_where
+def test_failed_job_fails_the_task_with_its_own_traceback(defaults, where, caplog, capfd):
     with new_dag() as dag:
-        NemoRunOperator(task_id="t", config=Config(jobs.fail, message="no luck"), deferrable=deferrable, **defaults)
+        NemoRunOperator(task_id="t", config=Config(jobs.fail, message="no luck"), **where, **defaults)
     states, results = run(dag)
     assert states == {("t", -1): "failed"}
     assert ("t", -1) not in results
@@ -301,7 +308,7 @@ class WokenByAStray(NemoRunOperator):
 
 def test_event_of_an_earlier_try_is_not_taken_for_this_trys(defaults, root, capfd):
     with new_dag() as dag:
-        WokenByAStray(task_id="t", config=Config(jobs.number), **defaults)
+        WokenByAStray(task_id="t", config=Config(jobs.number), defer_after=0, **defaults)
     states, results = run(dag)
     assert states == {("t", -1): "success"}
     assert results[("t", -1)] == 21

@@ -60,6 +60,20 @@ def test_lines_are_there_once_and_in_order(log_of, tmp_path, pace, kills):
     assert all(-1e-6 <= seconds < 0.0011 * (len(kills) + 1) for seconds in late)
 
 
+@pytest.mark.parametrize("pace", [1e-6, 3e-4, 0.4])
+def test_trigger_goes_on_behind_the_worker_whose_log_it_cannot_see(log_of, tmp_path, monkeypatch, pace):
+    written = lines(SECOND + number * pace for number in range(12))
+    worker = log_of()
+    for line in written[:7]:
+        worker.write(line)
+    monkeypatch.setattr(task_log, "_trigger_logs", lambda task_instance: [])
+    log_of()  # the file of the next log
+    trigger = asyncio.run(TaskLog.reopen("the task", worker.mark))
+    for line in written:
+        trigger.write(line)
+    assert merged(tmp_path)[0] == [line.text for line in written]
+
+
 def test_record_that_a_kill_cut_off_is_written_again(log_of, tmp_path):
     written = lines(SECOND + number * 1e-6 for number in range(4))
     log = log_of()

@@ -1,4 +1,4 @@
-"""DAGs whose worker processes kill themselves, once, when they have submitted their job."""
+"""DAGs whose worker processes kill themselves, once, when they have submitted their job, and others to kill."""
 
 import datetime
 import os
@@ -16,13 +16,12 @@ SCRATCH = Path(os.environ["CRASH_SCRATCH"])
 class KilledOnce(NemoRunOperator):
     """Kills its own process when it has submitted its job for the first time."""
 
-    def _submit(self, back_end, job):
-        handle = super()._submit(back_end, job)
+    def _wait(self, *arguments):
         marker = SCRATCH / f"killed_{self.task_id}"
         if not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return handle
+        return super()._wait(*arguments)
 
 
 def job(name, lines=20, pause=0.1):
@@ -38,8 +37,18 @@ with DAG("worker_killed", schedule=None, default_args=defaults) as worker_killed
 
 with DAG("triggerer_killed", schedule=None) as triggerer_killed:
     for number in range(3):
-        NemoRunOperator(task_id=f"task_{number}", config=job(f"task_{number}", lines=300, pause=0.1), **common)
+        # Begun by its worker, and gone on with by two triggerers.
+        lines = job(f"task_{number}", lines=300, pause=0.1)
+        NemoRunOperator(task_id=f"task_{number}", config=lines, defer_after=1, **common)
+
+with DAG("in_worker", schedule=None, default_args=defaults) as in_worker:
+    NemoRunOperator(task_id="short", config=job("short"), defer_after=60, **common)
+    NemoRunOperator(task_id="longer", config=job("longer", lines=80), defer_after=2, **common)
+    NemoRunOperator(task_id="told_to_go", config=job("told_to_go", lines=150), defer_after=600, **common)
+    NemoRunOperator(task_id="evicted", config=job("evicted", lines=150), deferrable=False, **common)
 
 with DAG("ended_by_user", schedule=None) as ended_by_user:
     for name in ("marked_failed", "cleared"):
-        NemoRunOperator(task_id=name, config=job(name, lines=3000, pause=0.1), **common)
+        for where, seconds in (("", 0), ("_in_worker", 600)):
+            lines = job(f"{name}{where}", lines=3000, pause=0.1)
+            NemoRunOperator(task_id=f"{name}{where}", config=lines, defer_after=seconds, **common)

@@ -1,0 +1,30 @@
+"""Which tasks the trigger may end by itself, without a worker: those of which nothing would be lost.
+
+What Airflow 3.3 does when a trigger ends a task: it sets the state, and stores XComs. It runs no success callback, no
+``post_execute`` and no listener, emits no outlets, counts no length for tasks that are mapped over the result, splits
+no ``multiple_outputs``, renders no name of a map index, makes no result the DAG's, and passes over an XCom back-end.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.xcom import BaseXCom
+
+
+def needs_no_worker(operator: BaseOperator) -> bool:
+    """Returns whether the trigger may end the task once the job has succeeded."""
+    from airflow.sdk.execution_time.xcom import XCom
+    from airflow.sdk.listener import get_listener_manager
+
+    return not (
+        operator.outlets
+        or operator.on_success_callback
+        or operator._post_execute_hook is not None
+        or type(operator).post_execute is not BaseOperator.post_execute
+        or operator.multiple_outputs
+        or operator.map_index_template is not None
+        or operator.returns_dag_result
+        or next(operator.iter_mapped_dependants(), None) is not None
+        or (operator.do_xcom_push and XCom is not BaseXCom)
+        or get_listener_manager().has_listeners
+    )

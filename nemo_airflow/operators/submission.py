@@ -1,0 +1,270 @@
+"""From what a task runs to its submitted job: which attempt it is, the package, the run, the request, the handle."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from airflow.sdk.definitions.context import Context
+
+from nemo_airflow.config import plan as plans
+from nemo_airflow.connections import redact
+from nemo_airflow.exceptions import NemoAirflowError, SettingsError
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
+from nemo_airflow.job import Job, JobHandle, Package, without_patch
+from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
+from nemo_airflow.operators import attempt as attempts
+from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.links import MLflowRunLink
+from nemo_airflow.operators.output_patterns import patterns_of
+from nemo_airflow.operators.preparation import Prepared
+from nemo_airflow.packaging.base import ContentPackager, Packager
+from nemo_airflow.tracking.base import Tracker
+from nemo_airflow.tracking.run import TrackedRun, load_collector, open_run
+from nemo_airflow.web_address import web_address
+
+_SHOWN_PARAMETERS = 500
+"""How many parameters of the config the job's page shows; the tracker has all of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a task asks for besides what it runs and where; rendered values of the operator's arguments.
+
+    Attributes:
+        packager: How the code is shipped, or None.
+        tracker: What remembers the run, or None.
+        experiment: The tracker's experiment, or empty for the DAG id.
+        collector: Which outputs the tracker keeps, as ``"pkg.mod:Class"``; empty for all.
+        outputs: Patterns of files to keep.
+        env: Environment variables of the job.
+        time_limit: Seconds after which the job's runner ends it, should nobody else have; None for never.
+    """
+
+    packager: Packager | None
+    tracker: Tracker | None
+    experiment: str
+    collector: str
+    outputs: Any
+    env: Mapping[str, str]
+    time_limit: float | None
+
+    @property
+    def may_choose_zstd(self) -> bool:
+        """Whether the format of the package is not the author's choice."""
+        return isinstance(self.packager, ContentPackager) and self.packager.takes_zstd
+
+
+@dataclasses.dataclass(frozen=True)
+class Submitted:
+    """A job of a task that has to be followed.
+
+    Attributes:
+        handle: The job.
+        run: Its run in the tracker, or None.
+        attached: Whether an earlier try of the task has submitted it.
+    """
+
+    handle: JobHandle
+    run: TrackedRun | None
+    attached: bool
+
+
+class Submission:
+    """Submits the job of a task, or finds the one that an earlier try has submitted.
+
+    Args:
+        prepared: What runs.
+        executor: Where.
+        options: What else the task asks for.
+        context: Airflow's context of the task.
+        log: The task's logger.
+        without_zstd: Whether the package must not be in ``tar.zst``.
+        check: Called right before a job is submitted; raises if none is to be.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        executor: Executor,
+        options: Options,
+        context: Context,
+        log: Any,
+        *,
+        without_zstd: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.back_end = BackEnd(executor, log.warning)
+        self.to_cancel: JobHandle | None = None
+        """The job that this process is to cancel should its task be ended by a user."""
+        self._prepared = prepared
+        self._executor = executor
+        self._options = options
+        self._context = context
+        self._log = log
+        self._reads_zstd = options.may_choose_zstd and not without_zstd
+        self._check = check
+
+    def submit(self) -> Submitted:
+        """Returns the job of this try, submitted if it is not there."""
+        return self._attach_or_submit(self._attempt())
+
+    def render(self) -> str:
+        """Returns what would be sent to the back-end, for people to read."""
+        return self._executor.render(self._job(1, None, {})).to_text()
+
+    def cancel(self) -> None:
+        """Cancels the job, if there is one and nobody else has taken it over."""
+        if self.to_cancel is None:
+            return
+        handle, self.to_cancel = self.to_cancel, None
+        self._log.info("The task was ended: cancelling job %s", handle.key)
+        self.back_end.cancel_at_once(handle)
+
+    def _attempt(self) -> attempts.Attempt:
+        store = self._context["task_state_store"]
+        max_tries = self._context["ti"].max_tries
+        earlier = attempts.recall(store)
+        if earlier is not None and attempts.continues(earlier, digest=self._prepared.digest, max_tries=max_tries):
+            return earlier
+        number = self._next_number(earlier)
+        attempt = attempts.Attempt(
+            number,
+            self._prepared.key(number),
+            self._prepared.digest,
+            max_tries,
+            executor=masked_executor(self._executor),
+        )
+        attempts.remember(store, attempt)
+        return attempt
+
+    def _next_number(self, earlier: attempts.Attempt | None) -> int:
+        """Returns the number of a new attempt, and ends what may still run of the earlier one."""
+        if earlier is not None:
+            self._end_earlier(earlier)
+            return earlier.number + 1
+        # No record, yet a job of that key: the record was dropped when the task was cleared.
+        number = 1
+        while self.back_end.end(self._prepared.key(number)):
+            number += 1
+        return number
+
+    def _end_earlier(self, earlier: attempts.Attempt) -> None:
+        """Ends the job of an earlier attempt on the back-end where it is, which may be another than now."""
+        there = self._earlier_executor(earlier)
+        if there is None:
+            return
+        if there.connection_key() == self._executor.connection_key():
+            self.back_end.end(earlier.key)
+            return
+        try:
+            BackEnd(there, self._log.warning).end(earlier.key)
+        except NemoAirflowError as error:
+            # The task was moved, perhaps because of that: whoever moved it has to know, but need not wait.
+            self._log.warning(
+                "Job %s of an earlier attempt may still run where the task ran before (%s), which cannot be reached: "
+                "%s; run 'nemo-airflow reap' for it later",
+                earlier.key, there.kind, error,
+            )  # fmt: skip
+
+    def _earlier_executor(self, earlier: attempts.Attempt) -> Executor | None:
+        if earlier.executor is None:
+            return self._executor
+        try:
+            return executor_from_json(earlier.executor)
+        except NemoAirflowError as error:  # of a release that had other fields, or of a back-end that is uninstalled
+            self._log.warning("Job %s of an earlier attempt is not looked for: %s", earlier.key, error)
+            return None
+
+    def _attach_or_submit(self, attempt: attempts.Attempt) -> Submitted:
+        handle = self.back_end.find(attempt.key)
+        if handle is not None:
+            self.to_cancel = handle
+            self._log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
+            run = self._open_run(self._prepared.job(attempt.number))
+            return Submitted(handle, run.submitted(handle, "") if run else None, attached=True)
+        self._keep_version()
+        package = self._package()
+        job = self._job(attempt.number, package, {})
+        run = self._open_run(job)
+        if run is not None and run.ref is not None:
+            job = self._job(attempt.number, package, run.env_beside(self._options.env))
+        handle = self._send(job)
+        if run is not None:
+            run = run.submitted(handle, redact(self._executor.render(masked_job(job)).to_text()))
+        self._announce(handle, run, package)
+        return Submitted(handle, run, attached=False)
+
+    def _keep_version(self) -> None:
+        """Keeps the config by its digest; a disk that is full keeps no job from running."""
+        from nemo_airflow.config.versions import ConfigVersions
+
+        try:
+            ConfigVersions().save(masked_plan(self._prepared.plan))
+        except SettingsError as error:
+            self._log.warning("%s", error)
+
+    def _send(self, job: Job) -> JobHandle:
+        self._check()
+        # Before it is submitted: a kill at this very moment must find what to cancel.
+        self.to_cancel = JobHandle(job.key, self._executor.kind, "")
+        handle = self.back_end.submit(self._executor.render(job))
+        self.to_cancel = handle
+        self._log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
+        return handle
+
+    def _open_run(self, job: Job) -> TrackedRun | None:
+        if self._options.tracker is None:
+            return None
+        load_collector(self._options.collector)
+        return open_run(
+            self._options.tracker,
+            masked_job(job),
+            experiment=self._options.experiment or self._prepared.labels["dag_id"],
+            shares_filesystem=self._executor.shares_filesystem,
+            collector=self._options.collector,
+            warn=self._log.warning,
+        )
+
+    def _package(self) -> Package | None:
+        if self._options.packager is None:
+            return None
+        reads_zstd = self._reads_zstd and self.back_end.reads_zstd()
+        return PackagingHook(self._options.packager, reads_zstd=reads_zstd).package(self._context)
+
+    def _job(self, number: int, package: Package | None, env: Mapping[str, str]) -> Job:
+        labels = self._prepared.labels
+        airflow_env = {
+            f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")
+        }
+        if package is None and self._executor.shares_filesystem:
+            airflow_env["PYTHONPATH"] = str(bundle_folder(self._context))
+        limits = [self._executor.time_limit, self._options.time_limit]
+        job = self._prepared.job(
+            number,
+            package=package,
+            env={**self._executor.env, **airflow_env, **env, **self._options.env},
+            time_limit=min((limit for limit in limits if limit), default=None),
+            outputs=patterns_of(self._options.outputs),
+        )
+        return mark_secrets(job)
+
+    def _announce(self, handle: JobHandle, run: TrackedRun | None, package: Package | None) -> None:
+        """Pushes what a page or a later task wants to know, before the task waits."""
+        ti = self._context["ti"]
+        ref = run.ref if run is not None else None
+        plan = masked_plan(self._prepared.plan)
+        record = {
+            "key": handle.key,
+            "handle": handle.to_json(),
+            "plan_digest": plans.digest(plan),
+            "config": dict(itertools.islice(plans.flatten(plan).items(), _SHOWN_PARAMETERS)),
+            "package": without_patch(package.to_json()) if package else None,
+            "run": {**ref.to_json(), "env": {}} if ref else None,
+        }
+        ti.xcom_push(key="nemo_job", value=record)
+        ti.xcom_push(key=MLflowRunLink().xcom_key, value=web_address(ref.url) if ref else "")

@@ -1,0 +1,70 @@
+"""Why the process of a task is told to end: a user has ended the task, or its worker has to go.
+
+Airflow sends SIGTERM in both cases, and calls ``on_kill``. In the first the API server has refused a heartbeat, so the
+state of the task is another by then; in the second (a pod evicted, a worker replaced, an API server that is away) it
+is still running.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_ENDED_BY_USER = frozenset({None, "success", "failed", "skipped", "removed", "upstream_failed", "restarting"})
+"""States of a task whose process lives on that a user has given it, or after which no try looks for its job.
+
+Not among them are those of a next try (``up_for_retry``, ``scheduled``, ``queued``, ``running``), such as one begun by
+a scheduler that has missed this one's heartbeats: it finds the job, follows it, or ends it if the task was cleared.
+"""
+
+
+def is_ended_by_user(state: str | None) -> bool:
+    """Returns whether a task of which the process is told to end was ended by a user, by the state that it has."""
+    return state in _ENDED_BY_USER
+
+
+class Termination:
+    """What is known of why this process is to end. Made for each execution of a task.
+
+    Args:
+        ti: The task instance, as in Airflow's context.
+        warn: Takes a warning, as a logger does.
+    """
+
+    def __init__(self, ti: Any, warn: Callable[..., None]) -> None:
+        self._ti = ti
+        self._warn = warn
+        self.leave = threading.Event()
+        """Set when this process is to end and the job is to go on."""
+        self.by_user = threading.Event()
+        """Set when a user has ended the task."""
+
+    def look_why(self, cancel: Callable[[], None]) -> None:
+        """Finds out why, and cancels the job if it was a user. Returns at once, as a handler of signals must.
+
+        Args:
+            cancel: Cancels the job.
+        """
+        threading.Thread(target=self._look, args=(cancel,), name="nemo-termination", daemon=True).start()
+
+    def _look(self, cancel: Callable[[], None]) -> None:
+        if is_ended_by_user(self._state()):
+            self.by_user.set()
+            cancel()
+        else:
+            self._warn("This process was told to end, and nobody has ended the task: its job goes on")
+            self.leave.set()
+
+    def _state(self) -> str | None:
+        ti = self._ti
+        index = None if ti.map_index is None or ti.map_index < 0 else ti.map_index
+        try:
+            states = ti.get_task_states(
+                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=index
+            ).get(ti.run_id, {})
+        except Exception as error:  # noqa: BLE001 - of the API server, which may be what is away
+            self._warn("Cannot find out whether the task was ended by a user, so its job goes on: %s", error)
+            return "running"
+        state: str | None = states.get(ti.task_id if index is None else f"{ti.task_id}_{index}")
+        return state

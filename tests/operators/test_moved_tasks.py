@@ -1,0 +1,107 @@
+"""A task that was moved to another back-end while its job ran: the old job is ended, and no other one is."""
+
+import dataclasses
+import datetime
+import time
+from types import SimpleNamespace
+
+import operator_jobs as jobs
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import TaskDeferred
+from operator_dags import jobs_in
+
+from nemo_airflow import Config, LocalExecutor, NemoRunOperator, SSHExecutor, Torchrun, blocking
+from nemo_airflow.job import JobHandle, JobState
+from nemo_airflow.operators.preparation import changed_fields
+from nemo_airflow.testing.services import service_of
+
+
+class Store(dict):
+    """The state store of a task, which outlives its tries."""
+
+    def set(self, key, value):
+        self[key] = value
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture
+def submit(monkeypatch, defaults, store):
+    """Returns a function that does a try of one task, whose worker is away before the job has ended."""
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+    submitted = []
+
+    def submit_to(executor):
+        with DAG("moved", schedule=None) as dag:
+            operator = NemoRunOperator(
+                task_id="t",
+                config=Config(jobs.sleep, seconds=600),
+                defer_after=0,
+                **{**defaults, "job_executor": executor},
+            )
+        ids = {"dag_id": "moved", "run_id": "run", "task_id": "t", "map_index": -1, "try_number": 1}
+        run = {"run_type": "manual", "logical_date": None, "conf": {}, "run_after": datetime.datetime(2026, 1, 1)}
+        context = {
+            "ti": SimpleNamespace(**ids, max_tries=3, xcom_push=lambda **_: None),
+            "dag": dag,
+            "dag_run": SimpleNamespace(**run),
+            "task_state_store": store,
+        }
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context)
+        handle = JobHandle.from_json(deferred.value.trigger.serialize()[1]["handle"])
+        submitted.append((executor, handle))
+        return handle
+
+    yield submit_to
+    for executor, handle in submitted:
+        blocking.run(executor.connect().cancel([handle]))
+
+
+def state(executor, handle):
+    return blocking.run(service_of(executor.connect()).status([handle]))[handle.key].state
+
+
+def test_old_job_is_cancelled_where_it_runs(submit, tmp_path):
+    old, new = (LocalExecutor(root=str(tmp_path / name), grace=1) for name in ("old", "new"))
+    first = submit(old)
+    second = submit(new)
+    deadline = time.monotonic() + 60
+    while not state(old, first).is_final:
+        assert time.monotonic() < deadline, "the job on the old back-end still runs"
+        time.sleep(0.05)
+    assert state(old, first) is JobState.CANCELLED
+    assert state(new, second) is JobState.RUNNING
+    assert len(jobs_in(tmp_path / "old")) == len(jobs_in(tmp_path / "new")) == 1
+
+
+def test_old_back_end_that_is_gone_keeps_no_task_from_its_new_one(submit, store, tmp_path, caplog, capfd):
+    old, new = LocalExecutor(root=str(tmp_path / "old"), grace=1), LocalExecutor(root=str(tmp_path / "new"), grace=1)
+    first = submit(old)
+    store["nemo_job"]["executor"] = SSHExecutor(ssh_conn_id="is_no_more").to_json()
+    second = submit(new)
+    assert state(new, second) is JobState.RUNNING
+    told = caplog.text + "".join(capfd.readouterr())
+    assert f"Job {first.key} of an earlier attempt may still run where the task ran before (ssh)" in told
+
+
+@dataclasses.dataclass(frozen=True)
+class OfTheNextRelease(LocalExecutor):
+    """Has a field more."""
+
+    quiet: bool = False
+
+
+def test_field_that_a_release_adds_makes_no_other_job_and_one_that_is_set_does():
+    executor = {"time": 60, "env": {"A": "1"}, "launcher": Torchrun()}
+    assert changed_fields(LocalExecutor(**executor)) == changed_fields(OfTheNextRelease(**executor))
+    assert changed_fields(LocalExecutor()) == {"kind": "local"}
+    assert changed_fields(OfTheNextRelease(quiet=True)) == {"kind": "local", "quiet": True}
+    launchers = [Torchrun(), Torchrun(rdzv_backend="static"), None]
+    told = [changed_fields(LocalExecutor(launcher=launcher)) for launcher in launchers]
+    assert all(told.count(one) == 1 for one in told)
