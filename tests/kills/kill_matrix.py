@@ -39,11 +39,16 @@ _LEFT_LIMIT = 60.0
 
 
 class Forks:
-    """A process that has imported everything, and forks workers and triggerers."""
+    """A process that has imported everything, and forks workers and triggerers.
 
-    def __init__(self) -> None:
+    Args:
+        database: Where it makes an MLflow database, to be copied.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
         env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-        command = [sys.executable, str(HERE / "kill_processes.py")]
+        command = [sys.executable, str(HERE / "kill_processes.py"), str(database)]
         self._server = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True, bufsize=1
         )

@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -26,10 +25,10 @@ from airflow.sdk import DAG
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import TaskDeferred
 from kill_jobs import count_and_talk
-from kill_steps import die_at, is_in_worker
+from kill_steps import STARTS, die_at, is_in_worker
 
 from nemo_airflow import Config, MLflowTracker, NemoRunOperator, PatternPackager
-from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.executors.registry import executor_class, executor_from_json
 from nemo_airflow.job import Job
 
 HERE = Path(__file__).parent
@@ -157,9 +156,13 @@ def _task(given: dict[str, Any], number: int) -> dict[str, Any]:
 # Forking
 
 
-def serve() -> None:
-    """Forks a process for each line of the standard input, and writes how it ended, as a line, when it has."""
-    _import_all()
+def serve(database: str) -> None:
+    """Forks a process for each line of the standard input, and writes how it ended, as a line, when it has.
+
+    Args:
+        database: Path of an MLflow database to make first; it can be copied for the tasks.
+    """
+    _import_all(database)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
     for line in sys.stdin:
@@ -167,8 +170,8 @@ def serve() -> None:
             _keep(json.loads(line))
 
 
-def _import_all() -> None:
-    """Imports what the processes use, so that none of them has to."""
+def _import_all(database: str) -> None:
+    """Imports and looks up what the processes use, so that none of them has to."""
     for name in (
         "mlflow.tracking", "nemo_airflow.tracking.mlflow.client", "nemo_airflow.triggers.run",
         "nemo_airflow.executors.docker.driver", "nemo_airflow.executors.kubernetes.driver",
@@ -180,11 +183,12 @@ def _import_all() -> None:
         "mlflow.store.artifact.artifact_repository_registry",
     ):  # fmt: skip
         importlib.import_module(name)
+    for kind in STARTS:
+        executor_class(kind)
     # The first use of an MLflow store in a process takes seconds: here it is the last.
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(key="warm", name="warm", plan={"version": 1, "root": {"_target_": "os:getpid"}})
-        tracker = MLflowTracker(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-        tracker.open(job, experiment="warm", parent="warm", shares_filesystem=False)
+    job = Job(key="warm", name="warm", plan={"version": 1, "root": {"_target_": "os:getpid"}})
+    tracker = MLflowTracker(tracking_uri=f"sqlite:///{database}")
+    tracker.open(job, experiment="warm", parent="warm", shares_filesystem=False)
     assert threading.active_count() == 1, "a process with threads must not be forked"
 
 
@@ -223,4 +227,4 @@ def _be(id: str, part: str, folder: str, number: int, env: dict[str, str]) -> No
 
 if __name__ == "__main__":
     sys.modules["kill_processes"] = sys.modules["__main__"]  # where the steps look for it
-    serve()
+    serve(sys.argv[1])

@@ -3,6 +3,7 @@
 For each back-end, at each step, one case: the process kills itself just before, or just after; see ``kill_steps``.
 """
 
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -17,7 +18,6 @@ from nemo_airflow.executors import (
     SlurmExecutor,
     SSHExecutor,
 )
-from nemo_airflow.tracking.mlflow.store import Credentials, open_store
 
 AT_ONCE = 6
 """Tasks of one back-end that run at a time: they mostly wait."""
@@ -26,8 +26,8 @@ at_each_step = pytest.mark.parametrize("step", STEPS)
 
 
 @pytest.fixture(scope="session")
-def forks():
-    forks = Forks()
+def forks(tmp_path_factory):
+    forks = Forks(tmp_path_factory.mktemp("forks") / "mlflow.db")
     yield forks
     forks.close()
 
@@ -41,9 +41,8 @@ def counters():
 @pytest.fixture(scope="module")
 def matrix(forks, counters, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    open_store(uri, Credentials())  # its tables are made once
-    return Matrix(forks, folder, counters, uri)
+    shutil.copy(forks.database, folder / "mlflow.db")
+    return Matrix(forks, folder, counters, f"sqlite:///{folder}/mlflow.db")
 
 
 @pytest.fixture(scope="module")
