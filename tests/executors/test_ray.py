@@ -15,7 +15,7 @@ import psutil
 import pytest
 import ray_jobs
 from lab.delay_proxy import DelayProxy
-from lab.ray_cluster import RayCluster, ray_address, start_cluster  # noqa: F401 - fixtures
+from lab.ray_cluster import RayCluster, ray_address  # noqa: F401 - a fixture
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsError, SubmitError
@@ -30,8 +30,9 @@ from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.testing.services import service_of
 
 TIMEOUT = 120.0
+TOKEN = uuid.uuid4().hex
 
-# The fixtures of the clusters come by import.
+# The fixture of the shared cluster comes by import.
 # ruff: noqa: F811
 
 
@@ -62,11 +63,11 @@ def executor(ray_address):
 def connect():
     drivers = []
 
-    def open_session(executor):
+    def open_driver(executor):
         drivers.append(executor.connect())
         return drivers[-1]
 
-    yield open_session
+    yield open_driver
     for driver in drivers:
         blocking.run(driver.close())
 
@@ -350,9 +351,118 @@ def test_cluster_away_and_back_loses_nothing(ray_address, connect, make, tmp_pat
     assert (outcome.result, lines) == ("seen", ["started"])
 
 
-def test_job_of_a_head_that_was_killed_is_lost(start_cluster, connect, make):
-    cluster = start_cluster()
-    executor = RayExecutor(address=cluster.address)
+# A cluster of several nodes, to which one logs in, and which tests may break
+
+
+@pytest.fixture(scope="module")
+def several_nodes():
+    cluster = RayCluster(env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN})
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def cluster(several_nodes):
+    """The cluster: a head and one other node, whatever an earlier test has killed."""
+    if not several_nodes.has_nodes(2):
+        several_nodes.stop()
+        several_nodes.start()
+        several_nodes.add_worker({"other": 1, "task": 1})
+    return several_nodes
+
+
+@pytest.fixture
+def login(cluster, monkeypatch):
+    """An executor on that cluster, by a connection with its token."""
+    connection = {"conn_type": "ray", "host": cluster.address, "password": TOKEN}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_RAY", json.dumps(connection))
+    return RayExecutor(ray_conn_id="my_ray")
+
+
+def test_what_is_reserved_decides_where_a_job_runs(cluster, login, connect, make):
+    executor = login
+    driver = connect(executor)
+    head, other = sorted(cluster.nodes(), key=lambda node: not node["is_head_node"])[:2]
+    on_head = submit(executor, driver, make("where"))
+    on_other = submit(dataclasses.replace(executor, entrypoint_resources={"other": 1}), driver, make("where"))
+    for handle, node in ((on_head, head), (on_other, other)):
+        outcome, lines, warnings = follow(executor, handle)
+        assert outcome.succeeded, (outcome, lines, warnings)
+        details = cluster.get(f"/api/jobs/{handle.key}").json()
+        assert details["driver_node_id"] == node["node_id"]
+
+
+def test_package_is_there_for_tasks_on_other_nodes(cluster, login, connect, make):
+    outcome, _, _ = follow(login, submit(login, connect(login), make("remote_on", resource="task")))
+    (other,) = [node["node_id"] for node in cluster.nodes() if "task" in node["resources_total"]]
+    assert outcome.result == ["a note", other]
+
+
+def test_node_that_dies_takes_its_job_along(cluster, login, connect, make):
+    worker = cluster.add_worker({"doomed": 1})
+    executor = dataclasses.replace(login, entrypoint_resources={"doomed": 1})
+    driver = connect(executor)
+    handle = submit(executor, driver, make("wait", seconds=600))
+    wait_for_output(driver, handle)
+    cluster.kill(worker)
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.failure is FailureKind.NODE_FAILURE
+    assert "\n" not in outcome.message
+    with pytest.raises(ExecutorError, match="has left"):
+        blocking.run(driver.collect(handle, Path("nowhere")))
+
+
+def test_job_whose_log_is_not_handed_out_is_not_taken_for_a_success(cluster, login, connect, make, monkeypatch):
+    # A node whose agent finds its port taken: Ray runs jobs there, and cannot read their logs.
+    mute = cluster.add_worker({"mute": 1}, agent=cluster.agent)
+    executor = dataclasses.replace(login, entrypoint_resources={"mute": 1})
+    driver = connect(executor)
+    handle = submit(executor, driver, make("where"))
+    wait_for(lambda: "does not hand out its log" in status(driver, handle).reason, "the job's end")
+    assert status(driver, handle).state is JobState.RUNNING
+    monkeypatch.setattr(ray_status, "_LOG_AWAY", 0.0)
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.state is JobState.LOST
+    assert "its result is lost" in outcome.message
+    cluster.kill(mute)
+
+
+def test_worker_that_ray_killed_for_memory_is_out_of_memory(cluster, login, connect, make):
+    # Ray's memory monitor kills what runs on a node above this share of its memory: here, always.
+    worker = cluster.add_worker(
+        {"small": 1}, env={"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
+    )
+    executor = dataclasses.replace(login, entrypoint_resources={"small": 1})
+    handle = submit(executor, connect(executor), make("wait", seconds=600))
+    outcome, _, _ = follow(executor, handle)
+    assert outcome.status.failure is FailureKind.OUT_OF_MEMORY
+    cluster.kill(worker)
+
+
+def test_two_clusters_keep_jobs_of_the_same_key_apart(executor, driver, login, connect, make):
+    other = login
+    others = connect(other)
+    job = make("where")
+    first = submit(executor, driver, job)
+    assert blocking.run(others.find([job.key])) == {}
+    second = submit(other, others, job)
+    assert first.cluster != second.cluster
+    assert executor.connection_key() != other.connection_key()
+    blocking.run(others.cancel([second]))
+    assert follow(executor, first)[0].succeeded
+
+
+def test_token_of_the_connection_logs_in(cluster, login, connect, make):
+    handle = submit(login, connect(login), make("where"))
+    assert follow(login, handle)[0].succeeded
+    assert TOKEN not in str(handle) + login.render(make("where")).to_text()
+    stranger = RayExecutor(address=cluster.address)
+    with pytest.raises(ExecutorError, match="refused the login"):
+        submit(stranger, connect(stranger), make("where"))
+
+
+def test_job_of_a_head_that_was_killed_is_lost(cluster, login, connect, make):
+    executor = login
     driver = connect(executor)
     handle = submit(executor, driver, make("wait", seconds=600))
     wait_for_output(driver, handle)
@@ -370,106 +480,7 @@ def test_job_of_a_head_that_was_killed_is_lost(start_cluster, connect, make):
     assert psutil.wait_procs(processes, timeout=30)[1] == []
 
 
-def test_two_clusters_keep_jobs_of_the_same_key_apart(executor, driver, start_cluster, connect, make):
-    other = RayExecutor(address=start_cluster().address)
-    others = connect(other)
-    job = make("where")
-    first = submit(executor, driver, job)
-    assert blocking.run(others.find([job.key])) == {}
-    second = submit(other, others, job)
-    assert first.cluster != second.cluster
-    assert executor.connection_key() != other.connection_key()
-    blocking.run(others.cancel([second]))
-    assert follow(executor, first)[0].succeeded
-
-
-def test_worker_that_ray_killed_for_memory_is_out_of_memory(start_cluster, connect, make):
-    # Ray's memory monitor kills what runs on a node above this share of its memory: here, always.
-    cluster = start_cluster(env={"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"})
-    executor = RayExecutor(address=cluster.address)
-    handle = submit(executor, connect(executor), make("wait", seconds=600))
-    outcome, _, _ = follow(executor, handle)
-    assert outcome.status.failure is FailureKind.OUT_OF_MEMORY
-
-
-# Clusters of several nodes
-
-
-@pytest.fixture(scope="module")
-def two_nodes():
-    cluster = RayCluster()
-    try:
-        cluster.start()
-        cluster.add_worker({"other": 1, "task": 1})
-        yield cluster
-    finally:
-        cluster.remove()
-
-
-def test_what_is_reserved_decides_where_a_job_runs(two_nodes, connect, make):
-    executor = RayExecutor(address=two_nodes.address)
-    driver = connect(executor)
-    head, other = sorted(two_nodes.nodes(), key=lambda node: not node["is_head_node"])[:2]
-    on_head = submit(executor, driver, make("where"))
-    on_other = submit(dataclasses.replace(executor, entrypoint_resources={"other": 1}), driver, make("where"))
-    for handle, node in ((on_head, head), (on_other, other)):
-        outcome, lines, warnings = follow(executor, handle)
-        assert outcome.succeeded, (outcome, lines, warnings)
-        details = httpx.get(f"{two_nodes.address}/api/jobs/{handle.key}").json()
-        assert details["driver_node_id"] == node["node_id"]
-
-
-def test_package_is_there_for_tasks_on_other_nodes(two_nodes, connect, make):
-    executor = RayExecutor(address=two_nodes.address)
-    outcome, _, _ = follow(executor, submit(executor, connect(executor), make("remote_on", resource="task")))
-    (other,) = [node["node_id"] for node in two_nodes.nodes() if "task" in node["resources_total"]]
-    assert outcome.result == ["a note", other]
-
-
-def test_node_that_dies_takes_its_job_along(two_nodes, connect, make):
-    worker = two_nodes.add_worker({"doomed": 1})
-    executor = RayExecutor(address=two_nodes.address, entrypoint_resources={"doomed": 1})
-    driver = connect(executor)
-    handle = submit(executor, driver, make("wait", seconds=600))
-    wait_for_output(driver, handle)
-    two_nodes.kill(worker)
-    outcome, _, _ = follow(executor, handle)
-    assert outcome.status.failure is FailureKind.NODE_FAILURE
-    assert "\n" not in outcome.message
-    with pytest.raises(ExecutorError, match="has left"):
-        blocking.run(driver.collect(handle, Path("nowhere")))
-
-
-def test_job_whose_log_is_not_handed_out_is_not_taken_for_a_success(two_nodes, connect, make, monkeypatch):
-    # A node whose agent finds its port taken: Ray runs jobs there, and cannot read their logs.
-    mute = two_nodes.add_worker({"mute": 1}, agent=two_nodes.agent)
-    executor = RayExecutor(address=two_nodes.address, entrypoint_resources={"mute": 1})
-    driver = connect(executor)
-    handle = submit(executor, driver, make("where"))
-    wait_for(lambda: "does not hand out its log" in status(driver, handle).reason, "the job's end")
-    assert status(driver, handle).state is JobState.RUNNING
-    monkeypatch.setattr(ray_status, "_LOG_AWAY", 0.0)
-    outcome, _, _ = follow(executor, handle)
-    assert outcome.status.state is JobState.LOST
-    assert "its result is lost" in outcome.message
-    two_nodes.kill(mute)
-
-
 # Connections
-
-
-def test_token_of_the_connection_logs_in(start_cluster, connect, make, monkeypatch):
-    token = uuid.uuid4().hex
-    cluster = start_cluster(env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
-    connection = {"conn_type": "ray", "host": cluster.address, "password": token}
-    monkeypatch.setenv("AIRFLOW_CONN_MY_RAY", json.dumps(connection))
-    executor = RayExecutor(ray_conn_id="my_ray")
-    handle = submit(executor, connect(executor), make("where"))
-    assert follow(executor, handle)[0].succeeded
-    assert token not in str(handle) + executor.render(make("where")).to_text()
-    stranger = RayExecutor(address=cluster.address)
-    with pytest.raises(ExecutorError, match="refused the login"):
-        submit(stranger, connect(stranger), make("where"))
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head:6379", "http://user:secret@head:8265"])

@@ -13,9 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -25,8 +24,14 @@ from nemo_airflow.cli.ports import hold_port, port_of
 
 _START = 300.0
 
-_PATIENT = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300"}
-"""On a busy machine the dashboard takes more than the minute after which ``ray start`` gives up."""
+_ENV = {
+    # On a busy machine the dashboard takes more than the minute after which ``ray start`` gives up.
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+    # What nobody looks at here: how much each process uses, and workers for tasks that may come.
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    "RAY_metrics_report_interval_ms": "60000",
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 class RayCluster:
@@ -42,8 +47,10 @@ class RayCluster:
         self.cpus = cpus
         self._env = env or {}
         self._held = [_hold_port() for _ in range(4)]
-        self._port, self._dashboard, self.agent, self._client = (port_of(holder) for holder in self._held)
+        self._port, self._dashboard, self.agent, self._client_port = (port_of(holder) for holder in self._held)
         self._nodes: list[subprocess.Popen[bytes]] = []
+        token = self._env.get("RAY_AUTH_TOKEN")
+        self._client = httpx.Client(headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=30.0)
 
     @property
     def address(self) -> str:
@@ -66,67 +73,86 @@ class RayCluster:
                 "--dashboard-host=127.0.0.1",
                 f"--dashboard-port={self._dashboard}",
                 f"--dashboard-agent-listen-port={self.agent}",
-                f"--ray-client-server-port={self._client}",
+                f"--ray-client-server-port={self._client_port}",
                 "--no-monitor",  # nothing is scaled
-                f"--temp-dir={self.folder}",
                 name="head",
             )
         ]
         # The job API answers once the agent of the head's node has registered.
-        self._wait(lambda: self._get("/api/jobs/").is_success and len(self.nodes()) == 1)
+        self._wait(lambda: self.get("/api/jobs/").is_success and len(self.nodes()) == 1)
         return self
 
-    def add_worker(self, resources: dict[str, float], agent: int | None = None) -> subprocess.Popen[bytes]:
-        """Adds a node with one CPU and some custom resources; its agent listens on a free port unless told where."""
-        count = len(self.nodes())
+    def add_worker(
+        self, resources: dict[str, float], agent: int | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Adds a node with one CPU and some custom resources.
+
+        Args:
+            resources: Amounts by name.
+            agent: The port that its agent listens on; a free one when None.
+            env: Further environment variables for this node.
+        """
         self._held.append(_hold_port())
         node = self._start(
             f"--address=127.0.0.1:{self._port}",
             "--num-cpus=1",
             f"--resources={json.dumps(resources)}",
             f"--dashboard-agent-listen-port={agent or port_of(self._held[-1])}",
-            name=f"worker{count}",
+            name=f"w{len(self._held)}",
+            env=env,
         )
         self._nodes.append(node)
-        self._wait(lambda: len(self.nodes()) == count + 1)
+        self._wait(lambda: len(self.nodes()) == len(self._nodes))
         return node
 
     def nodes(self) -> list[dict[str, object]]:
         """Returns the living nodes."""
-        answer = self._get("/api/v0/nodes").raise_for_status().json()
+        answer = self.get("/api/v0/nodes").raise_for_status().json()
         return [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
+
+    def has_nodes(self, count: int) -> bool:
+        """Returns whether the head runs and knows of so many nodes."""
+        return bool(self._nodes) and len(self.nodes()) == count
 
     def stop(self) -> None:
         """Kills all nodes, as a power cut would."""
         while self._nodes:
-            self.kill(self._nodes[-1])
+            _kill_session(self._nodes.pop())
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
-        """Kills a node with all that it has started, by process id."""
+        """Kills a node that is not the head, and waits until the head knows."""
         self._nodes.remove(node)
         _kill_session(node)
+        self._wait(lambda: len(self.nodes()) == len(self._nodes))
 
     def remove(self) -> None:
         """Kills all nodes, and deletes what they wrote."""
         self.stop()
         for holder in self._held:
             holder.close()
+        self._client.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _get(self, path: str) -> httpx.Response:
-        token = self._env.get("RAY_AUTH_TOKEN")
-        return httpx.get(f"{self.address}{path}", headers={"Authorization": f"Bearer {token}"} if token else {})
+    def get(self, path: str) -> httpx.Response:
+        """Asks the dashboard."""
+        return self._client.get(f"{self.address}{path}")
 
-    def _start(self, *arguments: str, name: str) -> subprocess.Popen[bytes]:
+    def _start(self, *arguments: str, name: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         ray = str(Path(sys.executable).with_name("ray"))
-        command = [ray, "start", "--block", "--disable-usage-stats", "--object-store-memory=200000000", *arguments]
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "NEMO_AIRFLOW"))}
+        command = [
+            ray, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false",
+            "--object-store-memory=200000000",
+            # As on machines of their own, nodes share no folder.
+            f"--temp-dir={self.folder / name}",
+            *arguments,
+        ]  # fmt: skip
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "NEMO_AIRFLOW"))}
         # As in Ray's images, the interpreter that has Ray is the one that jobs find.
-        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+        inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
         with open(self.folder / f"{name}.log", "ab") as log:
             return subprocess.Popen(
                 command,
-                env={**env, **_PATIENT, **self._env},
+                env={**inherited, **_ENV, **self._env, **(env or {})},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -194,17 +220,3 @@ def end_shared() -> None:
 def ray_address(lab_ray: str) -> str:
     """The address of a Ray cluster that tests share."""
     return lab_ray
-
-
-@pytest.fixture
-def start_cluster() -> Iterator[Callable[..., RayCluster]]:
-    """Starts Ray clusters that a test may break; the arguments are those of :class:`RayCluster`."""
-    clusters: list[RayCluster] = []
-
-    def start(**options: Any) -> RayCluster:
-        clusters.append(RayCluster(**options))
-        return clusters[-1].start()
-
-    yield start
-    for cluster in clusters:
-        cluster.remove()
