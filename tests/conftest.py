@@ -31,7 +31,7 @@ os.environ.update(
 hypothesis.settings.register_profile("gate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("gate")
 
-pytest_plugins = ["side_by_side", "time_table", "lab.fixtures"]
+pytest_plugins = ["side_by_side", "time_table", "lab.fixtures", "shared_airflow"]
 pytest.register_assert_rewrite("nemo_airflow.testing.conformance")  # it tells what it found
 
 

@@ -1,40 +1,18 @@
 """The example pipeline as somebody uses it in a browser, on a real Airflow."""
 
-import shutil
 from urllib.parse import quote
 
 import pytest
 from mlflow import MlflowClient
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 DAG = "retrain_digits"
 FIELD = "train.optimizer.learning_rate"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "install a browser: apt-get install chromium"
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        yield running
-        running.close()
-
-
 @pytest.fixture
-def page(browser, airflow_server):
-    # The page is a large bundle, and the machine is busy with the jobs.
-    page = browser.new_page(base_url=airflow_server.url, viewport={"width": 1280, "height": 1100})
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
-    yield page
-    page.close()
-
-
-def end_of(server, run_id):
-    state = server.wait(lambda: (s := server.run(DAG, run_id)["state"]) in ("success", "failed") and s, run_id, 240)
-    assert state == "success", {task["task_id"]: task["state"] for task in server.tasks(DAG, run_id)}
+def page(open_page):
+    return open_page("ann")
 
 
 def run_with(server, learning_rate):
@@ -42,12 +20,16 @@ def run_with(server, learning_rate):
     return next((run["dag_run_id"] for run in runs if run["conf"].get(FIELD) == learning_rate), None)
 
 
-@pytest.mark.timeout(900)
-def test_a_value_changed_in_the_trigger_form_is_in_the_run_on_its_page_and_in_mlflow(airflow_server, page):
-    first = airflow_server.trigger(DAG)
-    end_of(airflow_server, first)
+def states(server, run_id):
+    return {task["task_id"]: task["state"] for task in server.tasks(DAG, run_id)}
 
-    page.goto(f"/dags/{DAG}")
+
+@pytest.mark.timeout(900)
+def test_a_value_changed_in_the_trigger_form_is_in_the_run_on_its_page_and_in_mlflow(airflow_server, end_of, page):
+    first = airflow_server.trigger(DAG)
+    assert end_of(DAG, first) == "success", states(airflow_server, first)
+
+    page.goto(f"{airflow_server.url}/dags/{DAG}")
     page.get_by_role("button", name="Trigger").first.click()
     form = page.get_by_role("dialog")
     form.get_by_role("button", name="train.optimizer", exact=True).click()
@@ -58,7 +40,7 @@ def test_a_value_changed_in_the_trigger_form_is_in_the_run_on_its_page_and_in_ml
     field.blur()
     form.get_by_role("button", name="Trigger", exact=True).last.click()
     run_id = airflow_server.wait(lambda: run_with(airflow_server, 0.02), "the run that the form starts", 60)
-    end_of(airflow_server, run_id)
+    assert end_of(DAG, run_id) == "success", states(airflow_server, run_id)
 
     record = airflow_server.xcom(DAG, run_id, "train", "nemo_job")
     client = MlflowClient(f"sqlite:///{airflow_server.home}/nemo/mlflow.db")
@@ -77,7 +59,7 @@ def test_a_value_changed_in_the_trigger_form_is_in_the_run_on_its_page_and_in_ml
     kept = client.get_model_version("digits", outcome["version"])
     assert kept.description == outcome["reason"]
 
-    page.goto(f"/dags/{DAG}/runs/{quote(run_id)}/tasks/train")
+    page.goto(f"{airflow_server.url}/dags/{DAG}/runs/{quote(run_id)}/tasks/train")
     expect(page.get_by_text("epoch 12 of 12").first).to_be_visible()
     page.get_by_role("link", name="Job", exact=True).click()
     job = page.frame_locator("iframe")

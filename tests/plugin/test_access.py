@@ -5,7 +5,7 @@ import re
 
 import httpx
 import pytest
-from plugin_server import PATCH_SECRET
+from shared_airflow import PATCH_SECRET
 
 ROUTES = pytest.mark.parametrize("route", ["job", "api/job"])
 

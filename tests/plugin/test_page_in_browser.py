@@ -1,36 +1,19 @@
 """The Job tab in a browser, of an Airflow that is served below a path."""
 
-import shutil
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "install a browser: apt-get install chromium"
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        yield running
-        running.close()
+from playwright.sync_api import expect
 
 
 @pytest.fixture
-def page(browser, server, tokens):
-    context = browser.new_context(viewport={"width": 1280, "height": 1100})
-    context.add_cookies([{"name": "_token", "value": tokens["vera"], "url": server.url}])
+def page(open_page):
+    page = open_page("vera")
     # The page of MLflow that the job's page leads to.
-    context.route("https://mlflow.example/**", lambda route: route.fulfill(body="<h1>MLflow</h1>"))
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
+    page.context.route("https://mlflow.example/**", lambda route: route.fulfill(body="<h1>MLflow</h1>"))
     page.said = []
     page.on("console", lambda message: page.said.append(message.text))
-    yield page
-    context.close()
+    return page
 
 
 @pytest.mark.timeout(600)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from plugin_server import end_of
 
 SECRET = 'S3cr3t/t0ken "+" va|ue'
 """With characters that JSON, Python, a shell and an address each write in their own way."""
@@ -16,7 +15,7 @@ PARTS = ("S3cr3t", "t0ken", "va|ue", "va%7Cue")
 
 
 @pytest.fixture(scope="module")
-def run(server):
+def run(server, end_of):
     """The run of the DAG ``secrets``, and what the API told of its task while that was deferred."""
     server.call("POST", "/connections", {"connection_id": "hf", "conn_type": "http", "password": SECRET})
     run_id = server.trigger("secrets")
@@ -25,7 +24,7 @@ def run(server):
         "the task to be deferred",
     )
     Path(server.env["PLUGIN_TEST_GO"]).touch()
-    assert end_of(server, "secrets", run_id) == "failed"  # one of its two tasks
+    assert end_of("secrets", run_id) == "failed"  # one of its two tasks
     assert {task["task_id"]: task["state"] for task in server.tasks("secrets", run_id)} == {
         "tell": "success",
         "fail": "failed",
