@@ -12,9 +12,16 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-_HOME = Path(tempfile.mkdtemp(prefix="nemo-airflow-tests-"))
+# Where pytest keeps the folders of the last runs; the workers of a run find it set.
+_TEMPORARY = os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+_HOME = Path(tempfile.mkdtemp(prefix="nemo-airflow-tests-", dir=_TEMPORARY))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 (_HOME / "dags").mkdir()
+# What a process that a test kills leaves behind goes with the tests.
+_HOME.chmod(0o711)  # some tests have a second user
+(_HOME / "tmp").mkdir()
+(_HOME / "tmp").chmod(0o1777)
+os.environ["TMPDIR"] = tempfile.tempdir = str(_HOME / "tmp")
 # A newcomer's Python writes bytecode beside the code and buffers what it prints: so do the tests and all they start.
 _UNSET = ("AIRFLOW", "NEMO_AIRFLOW", "MLFLOW", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 for name in [name for name in os.environ if name.startswith(_UNSET)]:

@@ -15,6 +15,7 @@ LAB=$(realpath -m "${NEMO_LAB:-/tmp/nemo-lab}")
 BUILDS=$(realpath -m "${NEMO_LAB_BUILDS:-$LAB/builds}")
 RUN=$LAB/run
 export DEBIAN_FRONTEND=noninteractive
+unset TMPDIR # the daemons outlive whoever brings them up
 for part in common docker slurm kubernetes; do
   # shellcheck disable=SC1090,SC2034
   . "$HERE/$part.sh"
