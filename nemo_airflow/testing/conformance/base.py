@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
@@ -39,6 +39,8 @@ class ConformanceCases:
 
     timeout: float = 120.0
     """Seconds within which any one job of the suite has to end."""
+
+    _ended: ClassVar[dict[str, JobHandle]] = {}
 
     @pytest.fixture
     def executor(self) -> Executor:
@@ -87,6 +89,13 @@ class ConformanceCases:
             return self.follow(executor, handle)
 
         return run_job
+
+    @pytest.fixture
+    def ended(self, executor: Executor, run: Callable[..., Finished]) -> JobHandle:
+        """A job that has ended well: one for all tests of the same executor."""
+        if (name := repr(executor)) not in self._ended:
+            self._ended[name] = run("add", a=1, b=1).handle
+        return self._ended[name]
 
     def follow(self, executor: Executor, handle: JobHandle) -> Finished:
         """Follows a job to its end."""

@@ -11,8 +11,8 @@ import pytest
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.base import Driver, Executor
-from nemo_airflow.job import FailureKind, Job, JobState
-from nemo_airflow.testing.conformance.base import ConformanceCases, Finished
+from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
+from nemo_airflow.testing.conformance.base import ConformanceCases
 
 
 class EndingCases(ConformanceCases):
@@ -39,11 +39,10 @@ class EndingCases(ConformanceCases):
         blocking.run(driver.cancel([handle]))
         assert self.status(driver, handle).state is JobState.CANCELLED
 
-    def test_cancel_of_an_ended_job_changes_nothing(self, run: Callable[..., Finished], driver: Driver) -> None:
-        handle = run("add", a=1, b=1).handle
-        assert self.final_status(driver, handle).state is JobState.SUCCEEDED
-        blocking.run(driver.cancel([handle]))
-        assert self.status(driver, handle).state is JobState.SUCCEEDED
+    def test_cancel_of_an_ended_job_changes_nothing(self, ended: JobHandle, driver: Driver) -> None:
+        assert self.final_status(driver, ended).state is JobState.SUCCEEDED
+        blocking.run(driver.cancel([ended]))
+        assert self.status(driver, ended).state is JobState.SUCCEEDED
 
     def test_cancel_right_after_submitting(self, executor: Executor, driver: Driver, make: Callable[..., Job]) -> None:
         executor = dataclasses.replace(executor, grace=1.0)

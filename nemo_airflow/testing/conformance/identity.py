@@ -15,7 +15,7 @@ import pytest
 from nemo_airflow import blocking
 from nemo_airflow.executors.base import Cursor, Driver, Executor
 from nemo_airflow.job import Job, JobHandle, JobState
-from nemo_airflow.testing.conformance.base import ConformanceCases, Finished
+from nemo_airflow.testing.conformance.base import ConformanceCases
 from nemo_airflow.testing.services import service_of
 
 
@@ -59,9 +59,8 @@ class IdentityCases(ConformanceCases):
         assert self.follow(executor, handle).lines == ["line 0", "line 1", "line 2"]
         assert blocking.run(driver.find([handle.key])) == {handle.key: handle}
 
-    def test_find_knows_running_and_ended_jobs(self, run: Callable[..., Finished], driver: Driver) -> None:
-        handle = run("add", a=1, b=1).handle
-        assert blocking.run(driver.find([handle.key, "never-submitted"])) == {handle.key: handle}
+    def test_find_knows_ended_jobs(self, ended: JobHandle, driver: Driver) -> None:
+        assert blocking.run(driver.find([ended.key, "never-submitted"])) == {ended.key: ended}
 
     def test_unknown_job_is_unknown_and_not_failed(self, driver: Driver, executor: Executor) -> None:
         nobody = JobHandle("never-submitted", executor.kind, "999999999", submitted_at=time.time())
@@ -69,17 +68,15 @@ class IdentityCases(ConformanceCases):
         assert blocking.run(driver.read([Cursor(nobody)])) == []
         blocking.run(driver.cancel([nobody]))
 
-    def test_recycled_id_is_not_taken_for_the_job(self, run: Callable[..., Finished], driver: Driver) -> None:
-        handle = run("add", a=1, b=1).handle
-        other = dataclasses.replace(handle, key="another-job")
+    def test_recycled_id_is_not_taken_for_the_job(self, ended: JobHandle, driver: Driver) -> None:
+        other = dataclasses.replace(ended, key="another-job")
         assert self.status(driver, other).state is JobState.UNKNOWN
 
-    def test_id_of_another_cluster_is_not_taken_for_the_job(self, run: Callable[..., Finished], driver: Driver) -> None:
-        handle = run("add", a=1, b=1).handle
-        other = dataclasses.replace(handle, key="another-job", cluster="another-cluster")
-        statuses = blocking.run(service_of(driver).status([other, handle]))
+    def test_id_of_another_cluster_is_not_taken_for_the_job(self, ended: JobHandle, driver: Driver) -> None:
+        other = dataclasses.replace(ended, key="another-job", cluster="another-cluster")
+        statuses = blocking.run(service_of(driver).status([other, ended]))
         assert statuses[other.key].state is JobState.UNKNOWN
-        assert statuses[handle.key].state is not JobState.UNKNOWN
+        assert statuses[ended.key].state is not JobState.UNKNOWN
 
 
 def _submit(arguments: tuple[Executor, Any]) -> JobHandle:

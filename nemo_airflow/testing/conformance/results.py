@@ -74,9 +74,9 @@ class ResultCases(ConformanceCases):
     def test_many_jobs_are_polled_in_one_call(
         self, executor: Executor, driver: Driver, make: Callable[..., Job]
     ) -> None:
-        handles = [blocking.run(driver.submit(executor.render(make("add", a=n, b=1)))) for n in range(5)]
+        handles = [blocking.run(driver.submit(executor.render(make("add", a=n, b=1)))) for n in range(3)]
         results = [self.follow(executor, handle).outcome.result for handle in handles]
-        assert results == [1, 2, 3, 4, 5]
+        assert results == [1, 2, 3]
         assert {self.final_status(driver, handle).state for handle in handles} == {JobState.SUCCEEDED}
         assert set(blocking.run(service_of(driver).status(handles))) == {handle.key for handle in handles}
 
