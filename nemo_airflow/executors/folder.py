@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -161,13 +162,18 @@ def _why_not(file: Path, root: Path) -> str:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
+    # Under a name of its own first: another submit of the same job may do so at this moment, and a runner read it.
+    new = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        os.link(source.resolve(), target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, target)
+        try:
+            os.link(source.resolve(), new)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, or one without links
+            shutil.copy2(source, new)
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)  # it is still there where both are names of one file
 
 
 def _write_atomic(path: Path, text: str) -> None:
