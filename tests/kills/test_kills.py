@@ -55,7 +55,7 @@ def killed_at(request, matrix):
         test = request.node
         asked = {
             item.callspec.params["step"]: None
-            for item in request.driver.items
+            for item in request.session.items
             if getattr(item, "originalname", "") == f"test_{executor.kind}" and item.path == test.path
         }
         for each in asked:
