@@ -163,10 +163,13 @@ class RunSink:
             self._open_queue(self._run)
         self._ending.set()
         if self._queue is None:
-            if self._opening is None or self._opening.done():  # it had no record, or was refused: that may have changed
-                self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._opening, self._open_again)
+                async with asyncio.timeout(self._open_again):
+                    if self._opening is not None and not self._opening.done():
+                        await self._opening
+                    if self._queue is None:  # no record yet, or refused: the reason may be gone by now
+                        self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
+                        await self._opening
         if self._queue is None:
             self._warn(f"this run is not recorded: {self._refusal or 'the tracker did not answer'}")
             return False

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -232,6 +233,43 @@ def test_a_tracker_that_refuses_is_named_with_its_reason_and_asked_once_more_at_
         run, outcome(tmp_path / "two", {}), before_the_end=lambda: client.restore_experiment(experiment)
     )
     assert kept or [line for line in warnings if "was deleted" in line]
+    assert client.search_runs([experiment], "tags.`nemo_airflow.state` = 'succeeded'")
+
+
+class Hesitant(MLflowTracker):
+    """Answers a first try to open the run only when it may."""
+
+    refused, may_answer = threading.Event(), threading.Event()
+
+    def open(self, job: Job, **options: Any) -> RunRef:
+        try:
+            return super().open(job, **options)
+        finally:
+            self.refused.set()
+            assert self.may_answer.wait(30)
+
+
+def test_a_refusal_that_arrives_after_the_jobs_end_is_asked_about_once_more(
+    database: str, job: Job, tmp_path: Path
+) -> None:
+    client = MlflowClient(database)
+    experiment = client.create_experiment("deleted and restored", (tmp_path / "artifacts").as_uri())
+    client.delete_experiment(experiment)
+    tracker = Hesitant(tracking_uri=database)
+
+    async def follow_it() -> bool:
+        run = TrackedRun(tracker, job, "deleted and restored", shares_filesystem=False)
+        sink = RunSink(run, print, open_again=60, drain=60)
+        for record in records():
+            sink.record(record)
+        assert await asyncio.to_thread(tracker.refused.wait, 30)
+        await asyncio.to_thread(client.restore_experiment, experiment)
+        end = asyncio.create_task(sink.finish(SUCCEEDED, outcome(tmp_path / "job", {}), "", collected=True))
+        await asyncio.sleep(0)  # the sink waits for the first answer now
+        tracker.may_answer.set()
+        return await end
+
+    assert asyncio.run(follow_it())
     assert client.search_runs([experiment], "tags.`nemo_airflow.state` = 'succeeded'")
 
 
