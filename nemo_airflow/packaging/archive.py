@@ -1,8 +1,8 @@
-"""Writes archives whose bytes follow from their content alone, on all processors at once.
+"""Writes archives whose bytes depend only on their content, on all processors at once.
 
-The tar stream is cut into blocks of a fixed size, each packed by itself: as a member of a gzip file, or a frame
-of a zstd file. Both formats allow that, and all programs that unpack them read it. What a first look shows to be
-packed already is stored as it is.
+The tar stream is cut into blocks of a fixed size, each compressed by itself: as a member of a gzip file, or a frame
+of a zstd file. Both formats allow this, and all programs that unpack them support it. Data that looks
+compressed already is stored as it is.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SIZE_FIELD = 8**11
 
 
 def write_archive(files: Mapping[str, bytes], store: PackageStore) -> Package:
-    """Packs files that are in memory: small ones, as those of a test.
+    """Packs files in memory, for small ones such as those of a test.
 
     Args:
         files: Content by path.
@@ -54,7 +54,7 @@ def write_archive(files: Mapping[str, bytes], store: PackageStore) -> Package:
 def write_tar(
     files: Iterable[File], file: BinaryIO, format: str = GZIP, *, first: tuple[str, bytes] | None = None
 ) -> None:
-    """Writes files as an archive, in the order in which they come.
+    """Writes files as an archive, in the given order.
 
     Args:
         files: The files; their folders have no members of their own.
@@ -63,8 +63,8 @@ def write_tar(
         first: Name and bytes of a member before all others.
 
     Raises:
-        PackagingError: A file has changed since it was named.
-        SettingsError: Nothing here writes zstd.
+        PackagingError: A file has changed since its id was computed.
+        SettingsError: This environment cannot write zstd.
     """
     with _Blocks(file, format) as out:
         if first is not None:
@@ -86,7 +86,7 @@ def write_tar(
 
 
 def _header(name: bytes, mode: int, size: int, target: bytes) -> bytes:
-    """Returns a member's header as GNU tar writes it, which takes names of any bytes and any length."""
+    """Returns a member's header in GNU tar's format, which allows names of any bytes and any length."""
     long = b""
     for kind, text in ((b"K", target), (b"L", name)):
         if len(text) > _NAME_FIELD:
@@ -109,7 +109,7 @@ def _padding(size: int) -> bytes:
 
 
 class _Blocks:
-    """Cuts a stream into blocks, and packs them on several threads."""
+    """Cuts a stream into blocks and compresses them on several threads."""
 
     def __init__(self, file: BinaryIO, format: str) -> None:
         self._file = file
@@ -133,7 +133,7 @@ class _Blocks:
                 self._threads.shutdown(cancel_futures=True)
 
     def write(self, data: bytes) -> None:
-        """Takes in data."""
+        """Adds data."""
         self._pieces.append(data)
         self._length += len(data)
         if self._length >= self._size:
@@ -164,7 +164,7 @@ def _gzip_block(block: memoryview) -> bytes:
 
 
 def writes_zstd() -> bool:
-    """Returns whether anything here writes zstd."""
+    """Returns whether this environment can write zstd."""
     return _zstd_module() is not None or shutil.which("zstd") is not None
 
 
@@ -184,7 +184,7 @@ def _zstd_packer() -> Callable[[memoryview], bytes]:
         return _zstd_program
     module = importlib.import_module(name)
     if name == "zstandard":
-        # An object for each block: they are not to be shared by threads.
+        # One object for each block: threads must not share them.
         return lambda block: bytes(module.ZstdCompressor(level=_LEVEL).compress(block))
     return lambda block: bytes(module.compress(block, _LEVEL))
 

@@ -1,7 +1,7 @@
-"""What ``.gitattributes`` says of an export: ``export-ignore`` and ``export-subst``, as ``git archive`` reads them.
+"""Reads ``export-ignore`` and ``export-subst`` in ``.gitattributes`` in the same way as ``git archive``.
 
-Only what is committed counts, so that the same commit is the same package everywhere: not what a user or a machine
-has in files of its own.
+Only committed attributes count, so that a commit gives the same package everywhere: not those of a user or
+a machine.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _FORMAT = re.compile(rb"\$Format:([^$]*)\$")
 _ALIKE = (
     "-c", "core.abbrev=auto", "-c", "i18n.logOutputEncoding=UTF-8", "-c", "mailmap.file=", "-c", "mailmap.blob=",
 )  # fmt: skip
-"""Settings by which formats are filled in alike for every user."""
+"""Settings that make formats independent of the user."""
 
 
 def attribute_files(entries: Iterable[Entry]) -> list[Entry]:
-    """Returns those of the entries that are ``.gitattributes`` files."""
+    """Returns the ``.gitattributes`` files among the entries."""
     return [entry for entry in entries if posixpath.basename(entry.path) == NAME and entry.mode.startswith("100")]
 
 
 def exported(
     repository: Repository, attributes: Sequence[Entry], entries: Sequence[Entry]
 ) -> tuple[list[Entry], set[str]]:
-    """Returns the entries that are exported, and the paths of those in which formats are filled in.
+    """Returns the exported entries, and the paths of those with formats to fill in.
 
     Args:
         repository: The repository.
-        attributes: The ``.gitattributes`` files, of the entries' folders and those above.
-        entries: What there is.
+        attributes: The ``.gitattributes`` files of the entries' folders and of folders above.
+        entries: All entries.
     """
     folders: set[str] = set()
     for entry in entries:
@@ -47,7 +47,7 @@ def exported(
         while above and f"{above}/" not in folders:
             folders.add(f"{above}/")
             above = posixpath.dirname(above)
-    # Git matches a submodule as a folder.
+    # Git treats a submodule as a folder here.
     asked = [*folders, *(f"{e.path}/" if e.mode == "160000" else e.path for e in entries)]
     ignored: set[str] = set()
     filled: set[str] = set()
@@ -57,14 +57,14 @@ def exported(
 
 
 def fill(repository: Repository, commit: str, data: bytes) -> bytes:
-    """Fills in what stands between ``$Format:`` and ``$`` for the commit, as ``git archive`` does.
+    """Fills in ``$Format:...$`` for the commit, like ``git archive``.
 
-    ``git rev-list``, unlike ``git log``, does so whatever a user has set for dates, signatures and names.
+    ``git rev-list``, unlike ``git log``, ignores a user's settings for dates, signatures and names.
     """
 
     def filled(match: re.Match[bytes]) -> bytes:
         answer = repository.git(*_ALIKE, "rev-list", "-1", f"--format=format:{os.fsdecode(match[1])}", commit)
-        return answer.partition(b"\n")[2].removesuffix(b"\n")  # behind the line "commit <id>"
+        return answer.partition(b"\n")[2].removesuffix(b"\n")  # after the line "commit <id>"
 
     return _FORMAT.sub(filled, data)
 
@@ -78,9 +78,9 @@ def _is_below(path: str, ignored: set[str]) -> bool:
 
 
 def _set(repository: Repository, attributes: Sequence[Entry], paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns pairs of a path and one of the two attributes that is set on it."""
+    """Returns pairs of a path and an attribute that is set on it."""
     with tempfile.TemporaryDirectory(prefix="nemo-airflow-git-") as name:
-        # A repository without a config, or a file info/attributes, that borrows the objects of the other.
+        # A repository without config and info/attributes that borrows the other's objects.
         own = Path(name, "repository")
         for folder in ("objects", "refs"):
             (own / folder).mkdir(parents=True)

@@ -20,21 +20,21 @@ from nemo_airflow.packaging.store import PackageStore
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Packager(abc.ABC):
-    """Says which code a job gets. Plain data, buildable by Fiddle; third parties may write their own."""
+    """Chooses the code that a job gets. Plain data that Fiddle can build; third parties may write their own."""
 
     kind: ClassVar[str]
-    """Names the packager where it is shown."""
+    """The packager's name for people."""
 
     @abc.abstractmethod
     def package(self, store: PackageStore, *, root: Path | None = None) -> Package:
-        """Puts the package into the store, unless it is there, and returns it.
+        """Puts the package into the store, unless it is already there, and returns it.
 
         Args:
             store: Where archives are kept.
-            root: Where the code is, for a packager that was not told.
+            root: Folder of the code, for a packager without a path.
 
         Raises:
-            PackagingError: There is nothing to package, or it must not be.
+            PackagingError: There is nothing to package, or the packager refuses it.
         """
 
     def to_json(self) -> dict[str, Any]:
@@ -44,11 +44,11 @@ class Packager(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContentPackager(Packager):
-    """A packager that says which files there are; how they become a package is the same for all of them.
+    """A packager that lists files; the packing is the same for all of them.
 
     Attributes:
         max_size: Bytes that the files may have together, unpacked; 1 GiB.
-        format: ``tar.gz`` or ``tar.zst``; ``$NEMO_AIRFLOW_PACKAGE_FORMAT`` when None. Without it what is new
+        format: ``tar.gz`` or ``tar.zst``; ``$NEMO_AIRFLOW_PACKAGE_FORMAT`` when None. Without both, a new package
             is ``tar.zst`` where the job is known to read it, else ``tar.gz``.
     """
 
@@ -57,19 +57,19 @@ class ContentPackager(Packager):
 
     @property
     def takes_zstd(self) -> bool:
-        """Whether jobs that read ``tar.zst`` get it: where nobody has said a format, and something here writes it."""
+        """Whether jobs that read ``tar.zst`` get it: if no format is set, and this environment can write it."""
         return not (self.format or settings.package_format()) and writes_zstd()
 
     @abc.abstractmethod
     def content(self, root: Path | None, notes: Notes) -> contextlib.AbstractContextManager[Content]:
-        """Gives the files to pack.
+        """Yields the content to pack.
 
         Args:
-            root: Where the code is, for a packager that was not told.
-            notes: Where to keep what makes it faster the next time.
+            root: Folder of the code, for a packager without a path.
+            notes: Cache for the next packaging.
 
         Raises:
-            PackagingError: There is nothing to package, or it must not be.
+            PackagingError: There is nothing to package, or the packager refuses it.
         """
 
     def package(self, store: PackageStore, *, root: Path | None = None, reads_zstd: bool = False) -> Package:
@@ -77,7 +77,7 @@ class ContentPackager(Packager):
 
         Args:
             store: Where archives are kept.
-            root: Where the code is, for a packager that was not told.
+            root: Folder of the code, for a packager without a path.
             reads_zstd: Whether the job is known to read ``tar.zst``.
         """
         notes = self.notes(store, root)
@@ -87,15 +87,15 @@ class ContentPackager(Packager):
         return package
 
     def notes(self, store: PackageStore, root: Path | None) -> Notes:
-        """Returns what this packager has noted of this code."""
+        """Returns this packager's notes on this code."""
         about = json.dumps(self.to_json(), sort_keys=True, default=str)
         return Notes(store.folder, f"{about}\n{Path.cwd()}\n{root}")
 
     def formats(self, reads_zstd: bool = False) -> tuple[str, ...]:
-        """Returns the formats that an archive may have which is there already; what is new is packed in the first.
+        """Returns the formats in which an existing archive may be; a new one is packed in the first.
 
         Raises:
-            PackagingError: The format that was said is none.
+            PackagingError: The configured format is not one of these.
         """
         if reads_zstd and self.takes_zstd:
             return (ZSTD, GZIP)

@@ -16,9 +16,9 @@ class CodeState:
 
     Attributes:
         commit: A commit; empty f.
-        patch: Uncommitted changes upon the commit, as a package records them.
-        subpath: The folder of the repository that is meant; empty for all of it.
-        folder: The folder with which the patch's paths begin in the place of ``subpath``: that of a package.
+        patch: Uncommitted changes on top of the commit, as a package records them.
+        subpath: The compared folder of the repository; empty for all of it.
+        folder: The folder of the package with which the patch's paths begin, instead of ``subpath``.
     """
 
     commit: str = ""
@@ -83,7 +83,7 @@ def has_commit(repository: Repository, commit: str) -> bool:
     """Returns whether a repository has a commit."""
     try:
         repository.git("cat-file", "-e", f"{commit}^{{commit}}")
-    except PackagingError:  # git's answer when it has not
+    except PackagingError:  # git's error when it does not
         return False
     return True
 
@@ -109,7 +109,7 @@ def _tree(scratch: Repository, state: CodeState) -> str:
     if not state.patch:
         return scratch.text("rev-parse", f"{state.commit}^{{tree}}")
     scratch.git("read-tree", state.commit)
-    # Of a patch's path, a/FOLDER is not the repository's.
+    # Strip a/FOLDER from the patch's paths: it is not part of the repository's.
     where = [f"-p{1 + len(state.folder.split('/'))}"] if state.folder else []
     where += [f"--directory={state.subpath}"] if state.subpath else []
     try:

@@ -1,4 +1,4 @@
-"""Which files differ between two packages, each made of one repository or of several things."""
+"""Lists the files that differ between two packages, each with one part or several."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nemo_airflow.packaging.sections import split
 
 @dataclasses.dataclass(frozen=True)
 class CodePart:
-    """What one packager shipped.
+    """The part that one packager shipped.
 
     Attributes:
         prefix: Its folder in the package; empty for the root.
         kind: The packager.
-        state: The state of its repository; None where it is of none.
+        state: The state of its repository; None where it is not from a repository.
     """
 
     prefix: str
@@ -32,16 +32,16 @@ class CodePart:
 
 
 def recorded_parts(commit: str, patch: str, parts: Sequence[Mapping[str, str]] = ()) -> list[CodePart]:
-    """Returns what a package was made of.
+    """Returns the parts of a package.
 
     Args:
         commit: The package's commit.
         patch: Its patch.
-        parts: Its parts; none where it is of one repository.
+        parts: Its parts; empty where it is one repository.
     """
     if not parts:
         return [CodePart("", "git", CodeState(commit, patch))]
-    # Before sections had numbers, all paths were those of repositories: as a rule of the first.
+    # Patches without numbered sections have paths of repositories, usually of the first.
     is_numbered = all("subpath" in part for part in parts)
     first = next((number for number, part in enumerate(parts) if part["commit"] == commit), 0)
     patches = split(patch) if is_numbered else {first: patch}
@@ -56,12 +56,12 @@ def recorded_parts(commit: str, patch: str, parts: Sequence[Mapping[str, str]] =
 def part_changes(
     old: Sequence[CodePart] | None, new: Sequence[CodePart] | None, folders: Sequence[Path]
 ) -> Iterator[str]:
-    """Yields what differs, a line for each file, or why it cannot be told for a part.
+    """Yields a line for each file that differs, or the reason why a part cannot be compared.
 
     Args:
-        old: What was shipped before; None for the working trees as they are now.
-        new: What was shipped after; likewise.
-        folders: Folders in the repositories that are looked at, each commit in the first that has it.
+        old: The old parts; None for the current working trees.
+        new: The new parts; None likewise.
+        folders: Folders in the repositories to search; a commit is read from the first that has it.
     """
     before, after = _by_place(old or ()), _by_place(new or ())
     for place in dict.fromkeys((*before, *after)):
@@ -81,7 +81,7 @@ def part_changes(
 
 
 def _by_place(parts: Sequence[CodePart]) -> dict[tuple[str, str, int], CodePart]:
-    """Returns the parts by folder and packager, and by their order where these are the same."""
+    """Returns the parts by folder and packager, and by order where these are equal."""
     found: dict[tuple[str, str, int], CodePart] = {}
     numbers: collections.Counter[tuple[str, str]] = collections.Counter()
     for part in parts:
@@ -91,7 +91,7 @@ def _by_place(parts: Sequence[CodePart]) -> dict[tuple[str, str, int], CodePart]
 
 
 def _now(state: CodeState | None) -> CodeState | None:
-    """Returns the working tree of the repository that a state is of."""
+    """Returns the current working tree for a state's repository."""
     return None if state is None else CodeState(subpath=state.subpath)
 
 

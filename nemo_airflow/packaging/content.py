@@ -1,8 +1,8 @@
-"""The content of a package: its files, where their bytes are, and the name that follows from them.
+"""The content of a package: its files, the sources of their bytes, and its digest.
 
-A file is named by the id that git gives its bytes, and the whole by the id that git gives the tree of
-them. So a commit's tree names its package without a file being read, and the same files have the same
-digest, from whatever they were packaged, on any machine.
+A file is identified by git's id of its bytes, and the package by git's id of the tree of
+these. So the digest of a commit's package needs no file to be read, and the same files have the same
+digest from any source, on any machine.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _LARGEST = 10
 
 
 class Source(Protocol):
-    """Where the bytes of files are: a folder, a git repository, a wheel."""
+    """A source of the bytes of files: a folder, a git repository, a wheel."""
 
     def reading(self, files: Sequence[File]) -> contextlib.AbstractContextManager[Iterator[Iterable[bytes]]]:
-        """Gives for each of the files in turn its bytes, in blocks that have to be taken before the next file's.
+        """Yields the bytes of each file in turn, in blocks that have to be read before the next file's.
 
         Raises:
-            PackagingError: A file is not what it was when it was named, or cannot be read.
+            PackagingError: A file changed after its id was computed, or cannot be read.
         """
 
 
@@ -40,10 +40,10 @@ class File(NamedTuple):
     Attributes:
         path: Path in the package, with slashes; bytes that are not UTF-8 are surrogates, as in ``os.fsdecode``.
         mode: ``FILE``, ``PROGRAM`` or ``LINK``.
-        blob: Id that git gives its bytes, or to the target of a link.
+        blob: Git's id of its bytes, or of the target of a link.
         size: Bytes.
         source: Where its bytes are.
-        at: What the source calls it.
+        at: Its name in the source.
     """
 
     path: str
@@ -55,7 +55,7 @@ class File(NamedTuple):
 
 
 class Memory:
-    """Files whose bytes are at hand, by path."""
+    """Files in memory, by path."""
 
     def __init__(self, data: Mapping[str, bytes]) -> None:
         self._data = data
@@ -67,7 +67,7 @@ class Memory:
 
 
 def files_of(data: Mapping[str, bytes], modes: Mapping[str, str] | None = None) -> list[File]:
-    """Returns files of bytes that are at hand."""
+    """Returns files for bytes in memory."""
     memory = Memory(data)
     return [
         File(path, (modes or {}).get(path, FILE), blob_id(text), len(text), memory, path) for path, text in data.items()
@@ -75,14 +75,14 @@ def files_of(data: Mapping[str, bytes], modes: Mapping[str, str] | None = None) 
 
 
 def blob_id(data: bytes, algorithm: str = "sha1") -> str:
-    """Returns the id that git gives a file's bytes."""
+    """Returns git's id of a file's bytes."""
     digest = hasher(len(data), algorithm)
     digest.update(data)
     return str(digest.hexdigest())
 
 
 def hasher(size: int, algorithm: str = "sha1", kind: str = "blob") -> Any:
-    """Returns a hash to which an object's bytes have yet to be given to get its id."""
+    """Returns the hash of an object's id, before the object's bytes."""
     return hashlib.new(algorithm, f"{kind} {size}\0".encode(), usedforsecurity=False)
 
 
@@ -97,10 +97,10 @@ def package_digest(tree: str) -> str:
 
 
 def tree_id(files: Iterable[File]) -> str:
-    """Returns the id that git would give the tree of the files.
+    """Returns git's id of the tree of the files.
 
     Raises:
-        PackagingError: A path is that of a file and of a folder.
+        PackagingError: A path is both a file and a folder.
     """
     root: dict[str, Any] = {}
     algorithm = "sha1"
@@ -147,7 +147,7 @@ def in_order(files: Iterable[File]) -> list[File]:
 
 
 def read(files: Sequence[File]) -> Iterator[tuple[File, Iterable[bytes]]]:
-    """Yields each file and its bytes in blocks, which have to be taken before the next file."""
+    """Yields each file and its bytes in blocks, which have to be read before the next file."""
     by_source: dict[int, list[File]] = {}
     for file in files:
         by_source.setdefault(id(file.source), []).append(file)
@@ -158,10 +158,10 @@ def read(files: Sequence[File]) -> Iterator[tuple[File, Iterable[bytes]]]:
 
 
 def check_size(files: Sequence[File], limit: int) -> int:
-    """Returns how many bytes the files are.
+    """Returns the total size of the files in bytes.
 
     Raises:
-        PackagingError: They are more than the limit; the message names the largest.
+        PackagingError: The total exceeds the limit; the message names the largest files.
     """
     total = sum(file.size for file in files)
     if total > limit:
@@ -175,10 +175,10 @@ def check_size(files: Sequence[File], limit: int) -> int:
 
 
 def check_links(files: Sequence[File]) -> None:
-    """Refuses links that leave the package: on another machine they lead to something else.
+    """Refuses links to outside the package: on another machine they point to something else.
 
     Raises:
-        PackagingError: Such a link; the message names it.
+        PackagingError: There is such a link; the message names it.
     """
     links = [file for file in files if file.mode == LINK]
     if not links:
@@ -193,7 +193,7 @@ def check_links(files: Sequence[File]) -> None:
 
 
 def _leaves(path: str, target: str, links: Mapping[str, str]) -> bool:
-    """Returns whether a link leads out, other links of the package on its way considered."""
+    """Returns whether a link points outside, following other links of the package."""
     here: list[str] = path.split("/")[:-1]
     ahead = target.split("/")[::-1]
     if posixpath.isabs(target):
@@ -213,7 +213,7 @@ def _leaves(path: str, target: str, links: Mapping[str, str]) -> bool:
         if further is not None:
             followed += 1
             if followed > _LINKS_FOLLOWED:
-                return False  # a circle leads nowhere
+                return False  # a cycle points nowhere
             if posixpath.isabs(further):
                 return True
             here.pop()
@@ -222,12 +222,12 @@ def _leaves(path: str, target: str, links: Mapping[str, str]) -> bool:
 
 
 def shown(path: str) -> str:
-    """Returns a path for people: bytes that are no text are escaped."""
+    """Returns a path for people: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def listed(paths: Sequence[str]) -> str:
-    """Returns the first few of many paths for people."""
+    """Returns the first paths of a list, for people."""
     few = ", ".join(map(shown, paths[:_LARGEST]))
     return f"{few} and {len(paths) - _LARGEST} more" if len(paths) > _LARGEST else few
 

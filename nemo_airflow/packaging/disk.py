@@ -1,4 +1,4 @@
-"""Files of a folder: which there are, what they are named by, and their bytes."""
+"""Lists the files of a folder, with their ids and bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nemo_airflow.packaging.notes import Notes
 
 _BLOCK = 1 << 20
 YOUNG = 2_000_000_000
-"""Nanoseconds within which a file may change again and keep its time: what is younger is read again."""
+"""Nanoseconds within which a file may change without a new time: younger files are read again."""
 
 
 class Disk:
-    """A folder's files; each is compared, when it is read, with the id that it was named by."""
+    """A folder's files; each is compared with its id when it is read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -50,8 +50,8 @@ def walk(
 
     Args:
         root: The folder.
-        wanted: Whether a file of this path is wanted.
-        prune: Whether a folder of this path is left out with all that is in it.
+        wanted: Returns whether to list a file of this path.
+        prune: Returns whether to skip a folder of this path.
     """
     ahead = [""]
     while ahead:
@@ -72,13 +72,13 @@ def walk(
 def named(
     root: Path, entries: Iterable[tuple[str, os.DirEntry[str] | None]], notes: Notes, prefix: str = ""
 ) -> list[File]:
-    """Returns files by the ids of their bytes; reads those that are not as they were the last time.
+    """Returns files with the ids of their bytes; reads only files that changed since the last time.
 
     Args:
         root: Their folder.
         entries: Their paths from it.
-        notes: Where ids are kept, by what the disk says of a file.
-        prefix: What to put before the paths in the package.
+        notes: Cache of ids, by a file's metadata.
+        prefix: Prefix of the paths in the package.
 
     Raises:
         PackagingError: One is neither file nor link, or cannot be read.
@@ -105,7 +105,7 @@ def named(
 
 
 def signature_of(status: os.stat_result) -> list[int]:
-    """Returns what changes when a file does, as far as a disk tells."""
+    """Returns metadata that changes when a file does, as far as the disk shows it."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_mode]
 
 

@@ -21,18 +21,18 @@ from nemo_airflow.packaging.packing import Content
 
 _BINARY = (".so", ".pyd", ".dylib", ".dll")
 _OF_THE_INSTALLER = {"RECORD", "RECORD.jws", "RECORD.p7s", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
-"""Files of an installation's metadata that tell of the machine it is on, not of what is installed."""
+"""Metadata files that describe the machine of an installation, not the distribution."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributionPackager(ContentPackager):
     """Ships a pure Python distribution as a job can import it: its modules, and its metadata.
 
-    What it depends on is not shipped. The same version has the same digest from a wheel and as installed here.
+    Its dependencies are not shipped. A version has the same digest from a wheel and from an installation.
 
     Attributes:
-        name: Name of a distribution that is installed here, as ``pip`` lists it.
-        wheel: Path of a wheel, in its place.
+        name: Name of an installed distribution, as ``pip list`` shows it.
+        wheel: Path of a wheel, instead of a name.
     """
 
     kind: ClassVar[str] = "distribution"
@@ -115,7 +115,7 @@ class _Wheel:
 
 
 def _installed_path(name: str) -> str | None:
-    """Returns where a member of a wheel is put beside the modules, or None where it is put elsewhere."""
+    """Returns the path of a wheel's member beside the modules, or None where it is installed elsewhere."""
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
         return name
@@ -125,12 +125,12 @@ def _installed_path(name: str) -> str | None:
 
 def _is_shipped(path: PurePosixPath) -> bool:
     if ".." in path.parts or path.is_absolute() or path.suffix == ".pyc":
-        return False  # a script, say, which is of no use elsewhere; or what Python makes itself
+        return False  # for example a script, which is useless elsewhere, or bytecode
     return not (path.parent.name.endswith(".dist-info") and path.name in _OF_THE_INSTALLER)
 
 
 def _editable(distribution: importlib.metadata.Distribution) -> str:
-    """Returns the folder that an editable install is of, or an empty string."""
+    """Returns the folder of an editable install, or an empty string."""
     about = json.loads(distribution.read_text("direct_url.json") or "{}")
     if not (about.get("dir_info") or {}).get("editable"):
         return ""

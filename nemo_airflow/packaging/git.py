@@ -1,4 +1,4 @@
-"""Packages a git repository: a commit, and on wish what has not been committed yet."""
+"""Packages a git repository: a commit, optionally with uncommitted changes."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _CHOICES = {
     "lfs": ("resolve", "refuse", "pointer"),
 }
 _KEPT = 4
-"""So many packages and commits are noted of each repository."""
+"""Packages and commits that are cached for each repository."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GitArchivePackager(ContentPackager):
-    """Ships what is committed in a git repository, as ``git archive`` does.
+    """Ships the committed files of a git repository, like ``git archive``.
 
-    The digest is made of git's own tree ids, which name contents: the same content has the same
+    The digest is made from git's tree ids, which identify contents: the same content has the same
     digest on any machine, and for a clean working tree no file is read. Nothing is written into
     the repository.
 
@@ -54,7 +54,7 @@ class GitArchivePackager(ContentPackager):
         ref: The commit, branch or tag.
         uncommitted: What to do with changes of tracked files: ``refuse`` to package, ``include``
             them, recorded as a patch, or ``ignore`` them, with a warning that names the files.
-        untracked: The same for files that git does not know and does not ignore.
+        untracked: The same for files that git neither tracks nor ignores.
         include: Patterns, as in a ``.gitignore`` file, of files to ship though git does not track them,
             whether it ignores them or not; relative to the repository's top.
         include_submodules: Whether submodules are shipped, at their recorded commits.
@@ -106,7 +106,7 @@ class GitArchivePackager(ContentPackager):
             yield content
 
     def _look(self, root: Path | None, notes: Notes) -> State:
-        """Returns what there is to ship, after refusing what is to be refused."""
+        """Returns the state to ship; raises where the options refuse it."""
         folder = Path(self.path).expanduser() if self.path else root
         if folder is None:
             raise NotARepositoryError(
@@ -115,7 +115,7 @@ class GitArchivePackager(ContentPackager):
         repository = Repository.noted(folder, notes)
         commit = self._commit(repository) if repository.bare or self.ref != "HEAD" else ""
         state = State(repository, commit)
-        # The working tree of another commit has nothing to do with what is shipped.
+        # The working tree of another commit is irrelevant.
         if not repository.bare and (not commit or repository.text("rev-parse", "HEAD") == commit):
             now = status(repository, self._subpath, notes)
             included = self._included(repository)
@@ -165,7 +165,7 @@ class GitArchivePackager(ContentPackager):
             _log.warning("%s files of %s are not in the package: %s", name, repository, listed(files))
 
     def _changed(self, repository: Repository, changed: Sequence[Changed]) -> Sequence[Changed]:
-        """Returns the changes, after refusing unmerged files and changes within submodules, shipped as committed."""
+        """Returns the changes; refuses unmerged files, and changes within submodules (shipped as committed)."""
         if unmerged := [change.path for change in changed if change.unmerged]:
             raise UncommittedChangesError(
                 f"{repository} has unmerged files, which contain conflict markers: {listed(unmerged)}; "
@@ -234,7 +234,7 @@ class GitArchivePackager(ContentPackager):
         listing: Callable[[str], Sequence[Entry]],
         tree: str,
     ) -> bool:
-        """Returns whether git's own tree is what is shipped; see :func:`~nemo_airflow.packaging.shipped.is_plain`."""
+        """Returns whether git's tree can be shipped unchanged; see :func:`~nemo_airflow.packaging.shipped.is_plain`."""
         if any(
             path.rpartition("/")[2] == ATTRIBUTES or (what and what[0] == SUBMODULE) for path, what in changed.items()
         ):
@@ -264,7 +264,7 @@ class GitArchivePackager(ContentPackager):
 
 
 def _checkout(root: Path | None) -> Path | None:
-    """Returns the top of the working tree that a folder is in, or None: a bare clone's submodules may be there."""
+    """Returns the top of the working tree around a folder, or None: it may have a bare clone's submodules."""
     folders = (root, *root.parents) if root is not None else ()
     return next((folder for folder in folders if (folder / ".git").exists()), None)
 

@@ -1,4 +1,4 @@
-"""Packages what several packagers ship, each in its own folder of the package."""
+"""Combines the files of several packagers, each in its own folder of the package."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from nemo_airflow.packaging.sections import section
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HybridPackager(ContentPackager):
-    """Ships what several packagers do, in one package: other repositories, data beside code, a wheel.
+    """Combines several packagers in one package: other repositories, data beside code, a wheel.
 
     Attributes:
-        sub_packagers: Packagers by the folder of the package in which their files go; ``""`` is its root. Where
-            several share a folder, a list of them. A file of two of them is refused.
+        sub_packagers: Packagers by the folder for their files in the package; ``""`` is its root. Where
+            several share a folder, a list of them. A file that two of them ship is refused.
     """
 
     kind: ClassVar[str] = "hybrid"
@@ -88,7 +88,7 @@ class HybridPackager(ContentPackager):
         return data
 
     def by_prefix(self) -> dict[str, list[ContentPackager]]:
-        """Returns the packagers by their folder, a list of them everywhere."""
+        """Returns lists of packagers by their folder."""
         return {
             prefix: [packagers] if isinstance(packagers, ContentPackager | str) else list(packagers)
             for prefix, packagers in self.sub_packagers.items()

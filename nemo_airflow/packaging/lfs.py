@@ -1,4 +1,4 @@
-"""Files that Git LFS keeps outside the repository: what is committed of them is a pointer.
+"""Files that Git LFS keeps outside the repository: only pointers are committed.
 
 See "Git LFS Specification" for the pointer's format and the place of the objects.
 """
@@ -20,7 +20,7 @@ from nemo_airflow.packaging.objects import Entry
 from nemo_airflow.packaging.repository import Repository
 
 LARGEST_POINTER = 1024
-"""Bytes below which the specification has every pointer."""
+"""Most bytes of a pointer, by the specification."""
 
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-.*\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]+)\n"
@@ -29,14 +29,14 @@ _BLOCK = 1 << 20
 
 
 class Pointer(NamedTuple):
-    """What a pointer says: SHA-256 and bytes of the content."""
+    """A pointer: SHA-256 and bytes of the content."""
 
     oid: str
     size: int
 
 
 def pointer(data: bytes) -> Pointer | None:
-    """Returns what a file says if it is a pointer, else None."""
+    """Returns the pointer in a file, or None if it is not a pointer."""
     match = _POINTER.fullmatch(data)
     return Pointer(match[1].decode(), int(match[2])) if match else None
 
@@ -46,7 +46,7 @@ class Objects:
 
     Args:
         repository: The repository.
-        known: Git's ids of contents by their SHA-256, as far as they are known; grows.
+        known: Known git ids of contents by their SHA-256; grows.
     """
 
     def __init__(self, repository: Repository, known: dict[str, str]) -> None:
@@ -54,12 +54,12 @@ class Objects:
         self._known = known
         try:
             storage = Path(repository.text("config", "--type=path", "--get", "lfs.storage"))
-        except PackagingError:  # git's answer when it is not set
+        except PackagingError:  # git's error when it is not set
             storage = Path("lfs")
         self._folder = repository.common / storage
 
     def resolve(self, entry: Entry, what: Pointer) -> File | None:
-        """Returns the file that a pointer stands for, or None where its content is not here."""
+        """Returns the file of a pointer, or None where its content is not here."""
         for path in self._places(entry, what):
             if path.is_file() and path.stat().st_size == what.size:
                 blob = self._id(path, what, content.algorithm_of(entry.id))
@@ -73,7 +73,7 @@ class Objects:
             yield self._repository.folder / entry.path
 
     def _id(self, path: Path, what: Pointer, algorithm: str) -> str:
-        """Returns git's id of the content, or an empty string if it is another's."""
+        """Returns git's id of the content, or an empty string if the content does not match."""
         if known := self._known.get(f"{algorithm}:{what.oid}"):
             return known
         blob, sha256 = content.hasher(what.size, algorithm), hashlib.sha256()
@@ -88,12 +88,12 @@ class Objects:
 
 
 def is_used(attributes: bytes) -> bool:
-    """Returns whether a ``.gitattributes`` file gives anything to LFS."""
+    """Returns whether a ``.gitattributes`` file assigns files to LFS."""
     return b"lfs" in attributes
 
 
 def refusal(repository: Repository, paths: list[str], *, missing: bool) -> PackagingError:
-    """Returns the error for files whose content is not to be had, or not wanted."""
+    """Returns the error for files whose content is missing or refused."""
     named = content.listed([os.fspath(path) for path in paths])
     if missing:
         return PackagingError(

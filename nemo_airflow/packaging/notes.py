@@ -1,4 +1,4 @@
-"""What a packager has learned, kept beside the packages: so that what has not changed is not looked at again."""
+"""A packager's cache beside the packages: unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FOLDER = ".notes"
 
 
 class Notes:
-    """A small file of JSON in the store. Nothing in it is needed: what is lost or broken is found out again.
+    """A small JSON file in the store. It is only a cache: lost or damaged entries are computed again.
 
     Args:
         folder: The store's folder.
-        about: What the notes are about: another text is another file.
+        about: The subject of the notes: each text has its own file.
     """
 
     def __init__(self, folder: Path, about: str) -> None:
-        self.folder = folder.absolute() / FOLDER  # git is told of files in it, and runs elsewhere
+        self.folder = folder.absolute() / FOLDER  # absolute, since git runs in another folder
         self.key = hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         self._path = self.folder / f"{self.key}.json"
         self._read: dict[str, Any] = {}
@@ -33,15 +33,15 @@ class Notes:
         self._now = dict(self._read)
 
     def get(self, name: str) -> Any:
-        """Returns what is noted, or None."""
+        """Returns a noted value, or None."""
         return self._now.get(name)
 
     def set(self, name: str, value: Any) -> None:
-        """Notes a value of plain JSON types; None forgets it."""
+        """Notes a value of plain JSON types; None deletes it."""
         self._now[name] = value
 
     def save(self) -> None:
-        """Writes what is new. Of two processes at once, what one has learned is lost."""
+        """Writes new notes. With two processes at once, those of one are lost."""
         if self._now == self._read:
             return
         with self.writing(self._path) as file:
@@ -50,14 +50,14 @@ class Notes:
 
     @contextlib.contextmanager
     def writing(self, path: Path) -> Iterator[BinaryIO]:
-        """Gives a file to write into, which appears whole beside the notes."""
+        """Yields a file to write, which appears whole beside the notes."""
         store = self.folder.parent
         with sharing.explaining(store), sharing.appearing(path, store) as file:
             yield file
 
 
 def recent(kept: Any, key: str, value: Any, most: int) -> list[Any]:
-    """Returns pairs of key and value with one more in front, those beyond ``most`` left out."""
+    """Returns pairs of key and value with a new one in front, at most ``most``."""
     others = [pair for pair in kept or () if pair[0] != key]
     return [[key, value], *others[: most - 1]]
 

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 
 class Blobs:
-    """The objects of a repository, as the bytes of files."""
+    """The objects of a repository as a source of files."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -43,7 +43,7 @@ class Blobs:
 
 
 def _ask(ask: IO[bytes], identifiers: Iterable[str]) -> None:
-    with contextlib.suppress(BrokenPipeError, ValueError):  # nobody wants the rest
+    with contextlib.suppress(BrokenPipeError, ValueError):  # the rest is not needed
         for identifier in identifiers:
             ask.write(identifier.encode() + b"\n")
         ask.close()
@@ -73,7 +73,7 @@ def _large(answer: IO[bytes], size: int) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def reader(repository: Repository) -> Iterator[Callable[[str], bytes]]:
-    """Gives a function that returns the bytes of the object of an id."""
+    """Yields a function that returns the bytes of an object by id."""
     with repository.talking("cat-file", "--batch") as (ask, answer):
 
         def read(identifier: str) -> bytes:
@@ -88,7 +88,7 @@ def reader(repository: Repository) -> Iterator[Callable[[str], bytes]]:
 
 
 def entries(repository: Repository, tree: str) -> list[Entry]:
-    """Returns all that is in a tree and its folders."""
+    """Returns all entries of a tree and its folders."""
     found = []
     for line in repository.git("ls-tree", "-r", "-l", "-z", "--full-tree", tree).split(b"\0"):
         if line:
@@ -99,10 +99,10 @@ def entries(repository: Repository, tree: str) -> list[Entry]:
 
 
 def changes(repository: Repository, old: str, new: str) -> Changes | None:
-    """Returns what is other in one tree than in another; None where the repository does not have both."""
+    """Returns the differences between two trees; None where the repository does not have both."""
     try:
         raw = repository.git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, new)
-    except PackagingError:  # git's answer when the tree is not there
+    except PackagingError:  # git's error when the tree does not exist
         return None
     fields = raw.split(b"\0")
     lines = [
@@ -131,18 +131,18 @@ def _sizes(repository: Repository, identifiers: Iterable[str]) -> dict[str, int]
 
 
 def edited(scratch: Repository, tree: str, changed: Mapping[str, tuple[str, str] | None]) -> str:
-    """Makes a tree of another, reading only the folders in which something changes.
+    """Makes a changed copy of a tree, reading only folders with changes.
 
     Args:
         scratch: Where to write the new trees; see :meth:`Repository.scratch`.
         tree: Id of the other tree.
-        changed: Mode and id by path from it; None where something is gone.
+        changed: Mode and id by path; None for a removed entry.
 
     Returns:
         The id of the new tree.
     """
     with reader(scratch) as read:
-        # A file may have come where a folder was, and the other way round: first all goes, then all comes.
+        # A file may replace a folder, and the reverse: remove everything first, then add.
         for some in (
             {path: what for path, what in changed.items() if what is None},
             {path: what for path, what in changed.items() if what is not None},
@@ -173,7 +173,7 @@ def _edit(scratch: Repository, read: Callable[[str], bytes], tree: str, changed:
             mode, identifier = found.get(name, ("", ""))
             if mode != FOLDER:
                 if not any(_leaves(what)):
-                    continue  # what was under it is gone already
+                    continue  # the entries below it are already removed
                 identifier = scratch.write_object("tree", b"", algorithm)
             inside = _edit(scratch, read, identifier, what)
             what = (FOLDER, inside) if inside else None

@@ -1,4 +1,4 @@
-"""Puts content into a store: whole, or as the changes since a package that is there already."""
+"""Puts content into a store: whole, or as changes since a package in the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.runner.unpack import REMOVED
 
 PATCH_LIMIT = 1 << 20
-"""Bytes of a patch that is kept with the package's description; a larger one is kept in the store only."""
+"""Most bytes of a patch in the package's description; a larger one is only in the store."""
 
 _SMALL = 256 << 10
 """Bytes of content below which a package is always packed whole."""
@@ -27,13 +27,13 @@ _SHARE = 4
 
 
 class Changes(NamedTuple):
-    """What is other than in an earlier package.
+    """Differences from an earlier package.
 
     Attributes:
         files: Files that are new or changed.
-        removed: Paths of files that are gone.
+        removed: Paths of removed files.
         growth: Bytes by which the whole has grown.
-        links: Whether a link is among what is new, changed or gone.
+        links: Whether a link is new, changed or removed.
     """
 
     files: Sequence[File]
@@ -43,7 +43,7 @@ class Changes(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One of several that a package is made of.
+    """One part of a package with several.
 
     Attributes:
         prefix: Its folder in the package; empty for the root.
@@ -62,24 +62,24 @@ class Part(NamedTuple):
     patch: Callable[[str | None], bytes]
 
     def to_json(self) -> dict[str, str]:
-        """Returns what is kept of it with the package's description."""
+        """Returns the part for the package's description."""
         return {name: value for name, value in self._asdict().items() if name != "patch"}
 
 
 class Content:
-    """What is to be packed.
+    """The content to pack.
 
     Args:
-        tree: Id that git gives the tree of the files; worked out of them where it is empty.
+        tree: Git's id of the tree of the files; computed where it is empty.
         files: Returns the files.
-        changes: Returns the changes since the package of another tree, where that is known without all files.
+        changes: Returns the changes since the package of another tree; None where that needs all files.
         commit: See :class:`~nemo_airflow.job.Package`.
         origin: The same.
-        patch: Returns what has not been committed. Its paths are those of the repository for None, else those of
+        patch: Returns the uncommitted changes. Paths are those of the repository for None, else those of
             the package's files, below the folder that is given.
-        dirty: Whether there is such.
+        dirty: Whether there are uncommitted changes.
         subpath: The folder of the repository that is shipped; empty for all of it.
-        parts: What it is made of, where that is several.
+        parts: Its parts, if it has several.
         included: See :class:`~nemo_airflow.job.Package`.
     """
 
@@ -112,30 +112,30 @@ class Content:
 
 
 def pack(content: Content, store: PackageStore, notes: Notes, formats: Sequence[str], max_size: int) -> Package:
-    """Puts content into the store, unless it is there.
+    """Puts content into the store, unless it is already there.
 
     Args:
         content: What to pack.
         store: Where archives are kept.
-        notes: What was learned when the same was packed before.
-        formats: ``tar.gz``, ``tar.zst`` or both: what is there in any of them is taken. What is new is packed in the
-            first; changes as the package was to which they are made.
+        notes: Cached facts from earlier packaging.
+        formats: ``tar.gz``, ``tar.zst`` or both: an existing archive in any of them is used. A new one is packed in the
+            first; changes in the format of the package that they change.
         max_size: Bytes that the files may have together, unpacked.
 
     Raises:
-        PackagingError: There is nothing to pack, or too much, or a link leads out of the package.
+        PackagingError: There is nothing to pack, or too much, or a link points outside the package.
     """
     digest = contents.package_digest(content.tree)
     package = _known(store, notes, digest, formats)
     if package is None:
         with store.writing_alone(digest):
             package = _known(store, notes, digest, formats) or _write(content, store, notes, digest, formats, max_size)
-    # Again at each package: of the same files, commit and patch may be others.
+    # Written for each package: the same files may come from another commit and patch.
     patch = content.patch(None)
     if len(patch) > PATCH_LIMIT:
         with store.write(digest, "patch") as file:
             file.write(patch)
-    # A patch is bytes: of a file in another encoding than UTF-8 those that are no text are kept as surrogates.
+    # A patch is bytes: those that are not UTF-8 become surrogates.
     text = patch.decode("utf-8", "surrogateescape") if len(patch) <= PATCH_LIMIT else ""
     return Package(
         digest, package.format, package.size, content.commit, content.dirty, text, content.origin,
@@ -161,7 +161,7 @@ def _of_two(store: PackageStore, digest: str, base: Mapping[str, Any]) -> Packag
 
 
 def _base(store: PackageStore, notes: Notes, digest: str, formats: Sequence[str]) -> Any:
-    """Returns what is known of the package that this packager has last packed whole, if that is still there."""
+    """Returns the notes on the last package that this packager packed whole, if it still exists."""
     base = notes.get("base")
     if not base or base["format"] not in formats or base["digest"] == digest:
         return None

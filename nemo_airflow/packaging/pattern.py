@@ -1,4 +1,4 @@
-"""Packages the files of a folder that patterns choose."""
+"""Packages the files of a folder that match patterns."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from nemo_airflow.packaging.packing import Content
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatternPackager(ContentPackager):
-    """Ships the files of a folder that patterns choose, with or without git.
+    """Ships the files of a folder that match patterns, with or without git.
 
     Patterns are those of a ``.gitignore`` file, relative to the folder: ``*.py`` at any depth, ``/conf/``
-    a folder at the top, ``data/**/*.json``, and ``!`` before one that takes back an earlier one. Links are
-    shipped as links, and refused where they lead out of the folder.
+    a folder at the top, ``data/**/*.json``, and ``!`` in front to exclude an earlier match. Links are
+    shipped as links, and refused where they point outside the folder.
 
     Attributes:
         path: The folder; the DAG bundle's when None.
         include: Patterns of files to ship.
-        exclude: Patterns of files not to ship, whatever ``include`` says.
+        exclude: Patterns of files not to ship, even if ``include`` matches them.
     """
 
     kind: ClassVar[str] = "pattern"
@@ -49,7 +49,7 @@ class PatternPackager(ContentPackager):
             raise PackagingError(f"{folder} is not a folder: give PatternPackager(path=...) one")
         folder = folder.absolute()
         include, exclude = self._spec("include"), self._spec("exclude")
-        known = notes.get("disk") or {}  # what was chosen before is not matched again
+        known = notes.get("disk") or {}  # paths chosen before are not matched again
         found = walk(
             folder,
             lambda path: path in known or (_matches(include, path) and not _matches(exclude, path)),
@@ -74,5 +74,5 @@ class PatternPackager(ContentPackager):
 
 
 def _matches(spec: pathspec.GitIgnoreSpec, path: str) -> bool:
-    # A line's end in a name ends the name, for the library's expressions.
+    # The library's expressions end a name at a newline.
     return spec.match_file(path.replace("\n", "\0"))

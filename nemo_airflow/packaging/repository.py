@@ -40,9 +40,9 @@ class Repository:
 
     Attributes:
         folder: The top of the working tree; the repository itself when it is bare.
-        git_folder: Where this working tree's index is.
-        objects: Where its objects are.
-        common: The repository's own folder, which its worktrees share: where its config and its LFS objects are.
+        git_folder: The folder of this working tree's index.
+        objects: The folder of its objects.
+        common: The repository's folder that all its worktrees share, with its config and LFS objects.
         bare: Whether there is no working tree.
         env: Variables of every git process.
     """
@@ -56,10 +56,10 @@ class Repository:
 
     @classmethod
     def at(cls, path: Path) -> Repository:
-        """Returns the repository that a path is in.
+        """Returns the repository that contains a path.
 
         Raises:
-            NotARepositoryError: It is in none.
+            NotARepositoryError: No repository contains it.
             PackagingError: Git is not installed, or refuses the repository.
         """
         if not path.is_dir():
@@ -80,14 +80,14 @@ class Repository:
                     "or give GitArchivePackager(path=...) one that is"
                 ) from error
             raise
-        # Each by a call of its own: a path may have a line's end in it.
+        # One call for each: a path may contain a newline.
         git_folder = _path(path, "--absolute-git-dir")
         top = git_folder if bare else _path(path, "--show-toplevel")
         return cls(top, git_folder, _path(path, "--git-path", "objects"), _path(path, "--git-common-dir"), bare)
 
     @classmethod
     def noted(cls, path: Path, notes: Notes) -> Repository:
-        """Returns the repository that a path is in, without asking git if it was found before and is still there."""
+        """Returns the repository that contains a path, without asking git if it was found before and still exists."""
         known = notes.get("repository")
         if (
             known
@@ -110,10 +110,10 @@ class Repository:
         return found
 
     def git(self, *arguments: str, input: bytes | None = None) -> bytes:
-        """Runs a git command and returns what it printed.
+        """Runs a git command and returns its output.
 
         Raises:
-            PackagingError: It failed; the message has git's own words.
+            PackagingError: It failed; the message has git's own error.
         """
         return _git(self.folder, arguments, env=self.env, input=input)
 
@@ -127,7 +127,7 @@ class Repository:
 
     @contextlib.contextmanager
     def talking(self, *arguments: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-        """Runs a git command for as long as it is wanted; gives what it reads and what it writes."""
+        """Runs a git command until the context ends; yields its standard input and output."""
         process = subprocess.Popen(
             _command(self.folder, arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env=_environment(self.env), bufsize=_BUFFER,
@@ -144,7 +144,7 @@ class Repository:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Repository]:
-        """Gives the repository with new objects, and an index, in a temporary folder: nothing is written into it."""
+        """Yields the repository with a temporary folder for new objects and the index; does not change it."""
         with tempfile.TemporaryDirectory(prefix="nemo-airflow-git-") as folder:
             objects = Path(folder, "objects")
             objects.mkdir()
@@ -157,7 +157,7 @@ class Repository:
             yield dataclasses.replace(self, env=env)
 
     def write_object(self, kind: str, data: bytes, algorithm: str) -> str:
-        """Writes an object among the new ones of a scratch repository, and returns its id."""
+        """Writes an object into a scratch repository and returns its id."""
         digest = hasher(len(data), algorithm, kind)
         digest.update(data)
         identifier = str(digest.hexdigest())
@@ -167,12 +167,12 @@ class Repository:
         return identifier
 
     def with_env(self, **env: str) -> Repository:
-        """Returns the repository with more variables for its git processes."""
+        """Returns the repository with additional variables for its git processes."""
         return dataclasses.replace(self, env={**self.env, **env})
 
     @property
     def all_objects(self) -> str:
-        """The folders of its objects, as git takes them for alternates."""
+        """The folders of its objects, in git's form for alternates."""
         own = [self.env.get("GIT_OBJECT_DIRECTORY", ""), str(self.objects)]
         others = self.env.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "")
         return os.pathsep.join(filter(None, [*map(_quoted, own), others]))
@@ -181,7 +181,7 @@ class Repository:
         """Returns the address of the remote ``origin`` without credentials, or an empty string."""
         try:
             address = self.text("config", "--get", "remote.origin.url")
-        except PackagingError:  # git's answer when there is none
+        except PackagingError:  # git's error when there is none
             return ""
         parts = urlsplit(address)
         if parts.scheme and "@" in parts.netloc:
@@ -190,7 +190,7 @@ class Repository:
 
 
 def _identity(path: Path, top: Path) -> list[list[int]]:
-    """Returns which folders and ``.git`` there are on the way up from a path to the top of its repository."""
+    """Returns the folders and ``.git`` entries from a path up to the top of its repository."""
     found = []
     for folder in (path.resolve(), *path.resolve().parents):
         for each in (folder, folder / ".git"):
@@ -203,12 +203,12 @@ def _identity(path: Path, top: Path) -> list[list[int]]:
 
 
 def _path(folder: Path, *question: str) -> Path:
-    """Returns a path that ``git rev-parse`` is asked for."""
+    """Returns a path from ``git rev-parse``."""
     return (folder / os.fsdecode(_git(folder, ["rev-parse", *question]).removesuffix(b"\n"))).resolve()
 
 
 def _quoted(path: str) -> str:
-    """Returns a path as git takes it in a list of paths, where a colon would end it."""
+    """Returns a path quoted for git's lists of paths, in which a colon is a separator."""
     escaped = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"' if path else ""
 
@@ -217,11 +217,11 @@ _KEPT = re.compile(
     r"GIT_(SSH|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_|VALUE_)|CEILING_DIRECTORIES|DISCOVERY_ACROSS_FILESYSTEM"
     r"|EXEC_PATH)"
 )
-"""Git's variables that a user sets for all repositories, as in a container: they say where git and its config are."""
+"""Git's variables that a user sets for all repositories, as in a container: the locations of git and its config."""
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    # Without those of a git hook or a test that we may run in; and no lock is taken for an optional refresh.
+    # Without variables of an enclosing git hook or test, and without locks for optional refreshes.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _KEPT.match(name)}
     return {**clean, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", **env}
 
@@ -253,7 +253,7 @@ def _failure(folder: Path, arguments: tuple[str, ...] | list[str], stderr: bytes
 
 
 def _verb(arguments: tuple[str, ...] | list[str]) -> str:
-    """Returns the command among git's arguments, behind the settings that come before it."""
+    """Returns the command in git's arguments, after the settings in front of it."""
     rest = list(arguments)
     while rest[0] == "-c":
         del rest[:2]

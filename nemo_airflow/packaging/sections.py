@@ -1,8 +1,8 @@
-"""The patch of a package that is made of several: a section for each of them that has uncommitted changes.
+"""The patch of a package with several parts: a section for each part with uncommitted changes.
 
-The paths in it are those of the package's files, so that all of it can be applied where the package is laid out, and
-a section also at the top of its own repository, once the folder of the part is taken off the paths. A section begins
-with a line that is no part of a patch to ``git apply``.
+Its paths are those of the package's files, so that it can be applied to the unpacked package, and
+a section also at the top of its repository, after removing the part's folder from the paths. A section begins
+with a line that ``git apply`` ignores.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def section(number: int, part: Mapping[str, str], patch: bytes) -> bytes:
     """Returns the section of a part.
 
     Args:
-        number: Which of the parts it is, from 0.
-        part: It, as :class:`~nemo_airflow.job.Package` describes it.
+        number: The part's number, from 0.
+        part: The part, as in :class:`~nemo_airflow.job.Package`.
         patch: Its changes.
     """
     where = part["prefix"] or "the root"
@@ -27,6 +27,6 @@ def section(number: int, part: Mapping[str, str], patch: bytes) -> bytes:
 
 
 def split(patch: str) -> dict[int, str]:
-    """Returns the changes of each part that has some, by its number."""
+    """Returns the changes of each changed part, by its number."""
     _, *found = _HEAD.split(patch)
     return dict(zip(map(int, found[::2]), found[1::2], strict=True))

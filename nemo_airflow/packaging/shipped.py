@@ -1,4 +1,4 @@
-"""Which files a tree of a repository becomes: attributes, LFS pointers and submodules worked in."""
+"""Turns a tree of a repository into files, applying attributes, LFS pointers and submodules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LfsChoice = Literal["resolve", "refuse", "pointer"]
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How a tree becomes files.
+    """Options for turning a tree into files.
 
     Attributes:
         subpath: Ship this folder only, as the package's root.
@@ -36,12 +36,12 @@ class Rules:
 
     @property
     def below(self) -> str:
-        """What paths of shipped files begin with, in the repository."""
+        """Beginning of the paths of shipped files in the repository."""
         return f"{self.subpath}/" if self.subpath else ""
 
 
 def is_plain(repository: Repository, found: Sequence[Entry], rules: Rules) -> bool:
-    """Returns whether a tree's files are shipped as git has them: nothing is to be worked in.
+    """Returns whether a tree's files are shipped unchanged, without attributes, LFS or submodules.
 
     Args:
         repository: The repository.
@@ -60,12 +60,12 @@ def shipped(repository: Repository, commit: str, tree: str, rules: Rules) -> lis
 
     Args:
         repository: A scratch repository.
-        commit: What formats of ``export-subst`` tell of.
+        commit: Commit for the formats of ``export-subst``.
         tree: The whole tree, not that of the subpath.
         rules: The rules.
 
     Raises:
-        PackagingError: A submodule, or the content of an LFS file, is not here; or LFS files are refused.
+        PackagingError: A submodule, or the content of an LFS file, is missing; or LFS files are refused.
     """
     return [
         file._replace(path=file.path.removeprefix(rules.below))
@@ -94,7 +94,7 @@ def _files(repository: Repository, commit: str, tree: str, rules: Rules, below: 
 
 
 def _what_attributes_do(repository: Repository, about: Sequence[Entry], rules: Rules) -> tuple[bool, bool]:
-    """Returns whether attributes change what is exported, and whether there are LFS files to look for."""
+    """Returns whether attributes change the export, and whether there may be LFS files."""
     if not about:
         return False, False
     with reader(repository) as read:
@@ -104,7 +104,7 @@ def _what_attributes_do(repository: Repository, about: Sequence[Entry], rules: R
 
 
 def _formats(repository: Repository, commit: str, found: Sequence[Entry]) -> dict[str, File]:
-    """Returns the files in which formats were filled in."""
+    """Returns the files with ``export-subst`` formats filled in."""
     data: dict[str, bytes] = {}
     files: dict[str, File] = {}
     memory = Memory(data)
@@ -122,7 +122,7 @@ def _formats(repository: Repository, commit: str, found: Sequence[Entry]) -> dic
 
 
 def _pointers(repository: Repository, found: Sequence[Entry], rules: Rules) -> dict[str, File]:
-    """Returns the files that pointers among the entries stand for."""
+    """Returns the files of the LFS pointers among the entries."""
     source = Blobs(repository)
     found = [entry for entry in found if entry.mode.startswith("100")]
     with source.reading([File(e.path, e.mode, e.id, e.size, source, e.id) for e in found]) as texts:
@@ -141,9 +141,9 @@ def _pointers(repository: Repository, found: Sequence[Entry], rules: Rules) -> d
 
 
 def _submodule(repository: Repository, entry: Entry, rules: Rules, below: str) -> Iterator[File]:
-    """Yields the files of a submodule, and of those in it, at the commits that are recorded."""
+    """Yields the files of a submodule and of nested ones, at their recorded commits."""
     inner = _checked_out(repository, entry, rules)
-    # What is below the subpath only, where that is in the submodule.
+    # Only files below the subpath, where that is inside the submodule.
     inside = below.removeprefix(f"{entry.path}/") if below.startswith(f"{entry.path}/") else ""
     checkout = rules.checkout / entry.path if rules.checkout else None
     deeper = dataclasses.replace(rules, checkout=checkout)

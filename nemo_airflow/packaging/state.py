@@ -1,4 +1,4 @@
-"""The state of a repository that is to be shipped: a commit, and what of the working tree goes along."""
+"""The state of a repository to ship: a commit, and files of the working tree."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from nemo_airflow.packaging.objects import SUBMODULE
 from nemo_airflow.packaging.repository import Repository
 from nemo_airflow.packaging.worktree import Changed
 
-# Git LFS would write into the repository, and make a pointer of what is to be shipped.
+# Git LFS would write into the repository, and replace shipped content by pointers.
 _NO_LFS = ("-c", "filter.lfs.clean=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false")
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What there is to ship, and by what it is recognized.
+    """The files to ship, and a signature to recognize them.
 
     Attributes:
         repository: The repository.
         commit: The commit.
         changed: Tracked files to ship as they are in the working tree.
         untracked: Other files of the working tree to ship as if they were committed.
-        included: Files to ship though they are not to be committed.
+        included: Files to ship that are not meant to be committed.
     """
 
     repository: Repository
@@ -41,31 +41,31 @@ class State:
 
     @functools.cached_property
     def _files(self) -> list[tuple[str, list[int]]]:
-        """What the disk says of the files when first asked: what changes after that is seen the next time."""
+        """The disk's metadata of the files at the first access: later changes are seen the next time."""
         return list(self._look())
 
     def _look(self) -> Iterator[tuple[str, list[int]]]:
         for path in [*(change.path for change in self.changed), *self.untracked, *self.included]:
             try:
                 yield path, signature_of(os.lstat(self.repository.folder / path))
-            except OSError:  # deleted, or the folder of a submodule that is away: that is what is known of it
+            except OSError:  # deleted, or the missing folder of a submodule: recorded as such
                 yield path, []
 
     @property
     def signature(self) -> list[Any]:
-        """What is other when anything that is shipped or recorded is."""
+        """A value that changes whenever shipped or recorded data does."""
         config = signature_of(os.stat(self.repository.common / "config"))
         return [self.commit, config, [change.mode for change in self.changed], self._files]
 
     @property
     def is_settled(self) -> bool:
-        """Whether the signature tells all: not where a file could change again at the same time of its disk."""
+        """Whether the signature is reliable: not while a file may change again within the disk's time resolution."""
         if any(change.submodule.startswith("S") for change in self.changed):
-            return False  # of what is in a submodule the disk says nothing here
+            return False  # the signature does not cover the content of submodules
         return not any(about and max(about[1:3]) > time.time_ns() - YOUNG for _, about in self._files)
 
     def ids(self, scratch: Repository, algorithm: str) -> dict[str, tuple[str, str] | None]:
-        """Returns mode and id of what is other than committed, after writing its objects; None for what is gone."""
+        """Writes the objects of changed files; returns mode and id by path, None for a deleted file."""
         ids: dict[str, tuple[str, str] | None] = {}
         modes: dict[str, str] = {}
         for change in self.changed:
@@ -88,7 +88,7 @@ class State:
 
 
 def _hashed(scratch: Repository, paths: Iterable[str]) -> list[str]:
-    """Writes files as git would commit them, and returns their ids."""
+    """Writes the objects of files as git would commit them, and returns their ids."""
     names = b"".join(_quoted(path) + b"\n" for path in paths)
     if not names:
         return []

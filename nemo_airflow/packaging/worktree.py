@@ -1,4 +1,4 @@
-"""What a working tree has that its commit has not."""
+"""Finds the differences between a working tree and its commit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.repository import Repository
 
 BYTECODE = ("__pycache__/", "*.pyc")
-"""Patterns of what Python itself writes beside the modules that it imports: it is no part of the code."""
+"""Patterns of files that Python writes beside imported modules: they are not part of the code."""
 
 _NO_BYTECODE = [f"--exclude={pattern}" for pattern in BYTECODE]
 
 _LOCK_LASTS = 600.0
-"""Seconds after which the lock of a copy of the index is taken for that of a process that was killed."""
+"""Seconds after which a lock on a copy of the index counts as left by a killed process."""
 
 
 class Changed(NamedTuple):
@@ -29,9 +29,9 @@ class Changed(NamedTuple):
 
     Attributes:
         path: Path from the working tree's top.
-        mode: What git says of it now; all zeros when it is gone.
-        submodule: ``N...``, or for a submodule ``S`` and which of commit, files and untracked files are other.
-        unmerged: Whether a merge of it waits to be resolved.
+        mode: Git's mode of it now; all zeros when it is deleted.
+        submodule: ``N...``, or for a submodule ``S`` and which of commit, files and untracked files changed.
+        unmerged: Whether it has an unresolved merge conflict.
     """
 
     path: str
@@ -45,8 +45,8 @@ class Status(NamedTuple):
 
     Attributes:
         commit: What is checked out.
-        changed: Tracked files that are not as committed, but for bytecode.
-        untracked: Files that git neither knows nor ignores, but for bytecode; of a new folder its path with a slash
+        changed: Tracked files that differ from the commit, except bytecode.
+        untracked: Files that git neither tracks nor ignores, except bytecode; for a new folder its path with a slash
             at the end.
     """
 
@@ -58,15 +58,15 @@ class Status(NamedTuple):
 def status(repository: Repository, subpath: str, notes: Notes) -> Status:
     """Looks at a working tree with one git process.
 
-    It works on a copy of the index, which is kept beside the notes until the index changes: in it git notes what it
-    has learned of files and folders, so that it looks only at those that have changed.
+    It works on a copy of the index, stored beside the notes until the index changes: there git caches what it
+    has learned about files and folders, so that it reads only those that have changed.
 
     Args:
         repository: The repository.
         subpath: Look at this folder only; relative to the top.
         notes: Where to keep the copy.
     """
-    # Git would take notes in submodules, too, where they have an index of their own.
+    # Git would also write caches into submodules, which have their own index.
     locks = "0" if (repository.folder / ".gitmodules").exists() else "1"
     looking = repository.with_env(GIT_INDEX_FILE=str(_index(repository, notes)), GIT_OPTIONAL_LOCKS=locks)
     return _status(repository, looking, subpath)
@@ -94,14 +94,14 @@ def _status(repository: Repository, looking: Repository, subpath: str = "") -> S
             changed.append(Changed(path, mode, submodule, unmerged=True))
     if commit in ("", "(initial)"):
         raise NotARepositoryError(f"{repository} has no commit yet: commit first")
-    # Of a folder in the place of a tracked file git says nothing here.
+    # Git does not report a folder in the place of a tracked file here.
     instead = [f"{change.path}/" for change in changed if _is_folder_now(repository, change)]
     changed = [change for change in changed if not _is_bytecode_alone(repository, change)]
     return Status(commit, changed, [*_without_bytecode(repository, untracked), *untracked_files(repository, instead)])
 
 
 def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
-    """Returns untracked files, those of folders among them one by one and without bytecode.
+    """Returns untracked files without bytecode; the files of a folder are listed one by one.
 
     Raises:
         PackagingError: One of the folders is a repository of its own.
@@ -122,7 +122,7 @@ def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
 
 
 def matching(repository: Repository, patterns: Sequence[str], subpath: str) -> list[str]:
-    """Returns the files that git does not track, ignored or not, that match patterns as those of ``.gitignore``."""
+    """Returns the untracked files, ignored or not, that match patterns in the form of ``.gitignore``."""
     where = ["--", f":(top,literal){subpath}"] if subpath else []
     excludes = [f"--exclude={pattern}" for pattern in patterns]
     found = repository.git("ls-files", "-z", "--others", "--ignored", *excludes, *where)
@@ -136,7 +136,7 @@ def _is_folder_now(repository: Repository, change: Changed) -> bool:
 
 
 def is_bytecode(path: str) -> bool:
-    """Returns whether a path is that of bytecode, as :data:`BYTECODE` names it."""
+    """Returns whether a path matches :data:`BYTECODE`."""
     return "__pycache__" in path.split("/") or path.endswith(".pyc")
 
 
@@ -145,7 +145,7 @@ def _without_bytecode(repository: Repository, untracked: Sequence[str]) -> list[
     folders = [f":(top,literal){path}" for path in paths if path.endswith("/")]
     if not folders:
         return paths
-    # Of a new folder git does not say what is in it: it may be bytecode alone.
+    # Git does not list the content of a new folder: it may be only bytecode.
     found = repository.git(
         "ls-files", "-z", "--others", "--exclude-standard", "--directory", "--no-empty-directory", *_NO_BYTECODE,
         "--", *folders,
@@ -155,7 +155,7 @@ def _without_bytecode(repository: Repository, untracked: Sequence[str]) -> list[
 
 
 def _is_bytecode_alone(repository: Repository, change: Changed) -> bool:
-    """Returns whether Python itself made a change: of bytecode that is committed, or within a submodule."""
+    """Returns whether a change is only bytecode: committed bytecode, or within a submodule."""
     if change.submodule.startswith("N"):
         return "__pycache__" in change.path.split("/")
     if change.submodule[1] == "C" or change.submodule == "S...":  # at another commit, or gone
@@ -166,14 +166,14 @@ def _is_bytecode_alone(repository: Repository, change: Changed) -> bool:
 
 
 def _index(repository: Repository, notes: Notes) -> Path:
-    """Returns the copy of the index as it is now; makes it where there is none."""
+    """Returns the copy of the current index; creates it if needed."""
     own = repository.git_folder / "index"
     try:
         about = own.stat()
         name = f"{about.st_ino:x}-{about.st_size:x}-{about.st_mtime_ns:x}-{about.st_ctime_ns:x}"
     except FileNotFoundError:
         name = "none"
-    own_notes = f"{notes.key}.{os.geteuid()}"  # git writes it anew, with the permissions of this user's files
+    own_notes = f"{notes.key}.{os.geteuid()}"  # git rewrites it with this user's permissions
     copy = notes.folder / f"{own_notes}.{name}.index"
     lock = copy.with_name(f"{copy.name}.lock")
     with contextlib.suppress(FileNotFoundError):
@@ -183,11 +183,13 @@ def _index(repository: Repository, notes: Notes) -> Path:
         return copy
     for old in notes.folder.glob(f"{own_notes}.*.index"):
         with contextlib.suppress(FileNotFoundError):
-            # Not at once: another process may be looking at it, and would see no file tracked.
+            # Not at once: another process may be reading it, and would see no tracked files.
             if time.time() - old.stat().st_ctime > _LOCK_LASTS:
                 old.unlink()
     with own.open("rb") as source, notes.writing(copy) as target:
         shutil.copyfileobj(source, target)
         target.flush()
-        os.utime(target.fileno(), ns=(about.st_atime_ns, about.st_mtime_ns))  # git judges by it what it says of files
+        os.utime(
+            target.fileno(), ns=(about.st_atime_ns, about.st_mtime_ns)
+        )  # git compares this time with those of files
     return copy

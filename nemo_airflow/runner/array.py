@@ -1,8 +1,8 @@
 """Runs a config once for each task of a Slurm job array.
 
-In the place of the user's code the supervisor starts this module: it submits the array, passes on what
-its tasks write, and waits for them. Each task runs the config as one process of several does, see
-:mod:`nemo_airflow.runner.ranks`; the results of all, in the order of their numbers, are the job's.
+Instead of the user's code the supervisor starts this module: it submits the array, forwards what
+its tasks write, and waits for them. Each task runs the config like one process of several, see
+:mod:`nemo_airflow.runner.ranks`; the job's result is the list of their results, by number.
 """
 
 import json
@@ -19,14 +19,14 @@ from nemo_airflow.runner import ranks
 SCRIPT = "array.sh"
 LOGS = "array"
 NAME_PREFIX = "array-"
-"""Stands before the job's own name in that of its array."""
+"""Prefix of the array's name, before the job's name."""
 
 _PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
 _MOST = 1_000_000
 
 _LOOK_EVERY = 5.0
 _MISSES = 3
-"""How often a queue without the array counts, when not all tasks have said how they ended: a shared disk is slow."""
+"""Looks at a queue without the array before missing ends count as lost: a shared disk is slow."""
 
 _AWAY = ("unable to contact", "socket timed out", "connection refused", "communication", "temporarily")
 
@@ -35,7 +35,7 @@ def numbers(text: str) -> List[int]:
     """Returns the numbers of the tasks in ``--array``'s notation, for example ``0-7:2,9%2``.
 
     Raises:
-        ValueError: It is not in that notation.
+        ValueError: The text is not in that notation.
     """
     tasks, _, at_once = text.partition("%")
     found: List[int] = []
@@ -64,7 +64,7 @@ class _Array:
         self._offsets_path = os.path.join(folder, LOGS, "offsets.json")
         self._offsets = self._passed_on()
         self._told_to_end = False
-        # Of the job around the array: its own is not to inherit them.
+        # Variables of the enclosing job, which the array must not inherit.
         self._env = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith("SLURM_")}
 
     def run(self) -> int:
@@ -90,7 +90,7 @@ class _Array:
         return self._end()
 
     def _passed_on(self) -> Dict[int, int]:
-        """Returns how much of each task's log an earlier start of this job has passed on."""
+        """Returns the bytes of each task's log that an earlier start of this job has forwarded."""
         if not os.path.exists(self._offsets_path):
             return {}
         with open(self._offsets_path) as file:
@@ -100,7 +100,7 @@ class _Array:
         self._told_to_end = True
 
     def _submit(self) -> str:
-        """Submits the array, or finds the one of an earlier start; returns its id, empty where it was refused."""
+        """Submits the array, or finds the one of an earlier start; returns its id, empty where Slurm refused it."""
         path = os.path.join(self._folder, LOGS, "id")
         if os.path.exists(path):
             with open(path) as file:
@@ -126,12 +126,12 @@ class _Array:
 
     def _is_queued(self, array_id: str) -> bool:
         answer = self._slurm("squeue", "-h", "-j", array_id, "-o", "%i")
-        if answer.returncode:  # a controller that is away has not lost the array
+        if answer.returncode:  # an unreachable controller has not lost the array
             return "invalid job id" not in answer.stderr.lower()
         return bool(answer.stdout.strip())
 
     def _is_started_again(self) -> bool:
-        """Whether Slurm ends this job only to start it again: the array then goes on meanwhile."""
+        """Returns whether Slurm ends this job in order to restart it: the array then goes on."""
         job = self._slurm("scontrol", "--oneliner", "show", "job", os.environ.get("SLURM_JOB_ID", "")).stdout
         restarts = re.search(r" Restarts=(\d+)", job)
         return restarts is not None and int(restarts.group(1)) > int(os.environ.get("SLURM_RESTART_COUNT") or 0)
@@ -145,7 +145,7 @@ class _Array:
         return all(os.path.exists(ranks.path_of(self._folder, str(task))) for task in self._tasks)
 
     def _pass_on(self, to_the_end: bool = False) -> bool:
-        """Prints what is new of each task, line by line and with its number; returns whether there was anything."""
+        """Prints new output of each task, line by line with its number; returns whether there was any."""
         moved = False
         for task in self._tasks:
             path = os.path.join(self._folder, LOGS, f"{task}.log")

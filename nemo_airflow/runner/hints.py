@@ -1,4 +1,4 @@
-"""Annotations of a target in the job, each resolved on its own: one that cannot be is left out."""
+"""Resolves the annotations of a target in the job one by one; leaves out those that cannot be resolved."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_hints(target: Any) -> Dict[str, Any]:
 
 
 hints_of = functools.lru_cache(maxsize=1024)(read_hints)
-"""As :func:`read_hints`, read once for each target that can be hashed."""
+"""Like :func:`read_hints`, cached for each target that can be hashed."""
 
 
 def _has_fields(target: type) -> bool:
@@ -56,7 +56,7 @@ def _own_annotations(source: Any) -> Dict[str, Any]:
 
         return annotationlib.get_annotations(source, format=annotationlib.Format.FORWARDREF)
     if isinstance(source, type):
-        # Not inspect.get_annotations, which is of Python 3.10.
+        # Not inspect.get_annotations, which needs Python 3.10.
         return dict(source.__dict__.get("__annotations__") or {})  # noqa: RUF063
     return dict(getattr(source, "__annotations__", None) or {})
 

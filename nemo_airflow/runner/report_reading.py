@@ -15,14 +15,14 @@ def read_report(line: bytes) -> Tuple[str, Dict[str, Any]]:
     """Returns the kind of a report, and its fields.
 
     Raises:
-        ValueError: It is not a report that a record can hold.
+        ValueError: The report does not fit into a record.
     """
     try:
         report = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
         kind = report.pop("type")
         _CHECKS[kind](report)
         fields = {name: report[name] for name in _FIELDS[kind] if name in report}
-        # As it will be written: nesting that can be read may still be too deep to write.
+        # Encoded as it will be written: nesting that can be read may be too deep to write.
         json.dumps(fields, allow_nan=False)
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

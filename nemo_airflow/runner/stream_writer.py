@@ -1,4 +1,4 @@
-"""Writes the stream: the job's output as it comes, and records between its lines."""
+"""Writes the stream: the job's output, with records between its lines."""
 
 import json
 import os
@@ -13,19 +13,19 @@ from nemo_airflow.runner.stream_tail import StreamTail
 VERSION = 1
 MARK = b"\x1e"
 SHOWN_MARK = "\u241e".encode()
-"""What stands for the mark where the job itself writes one."""
+"""Replacement of the mark where the job itself writes one."""
 
 PLACED = ("start", "clock", "heartbeat", "end")
-"""Records that say ``at`` which byte of the stream they stand: any excerpt of a log can be placed."""
+"""Records with their own offset in the stream as ``at``: they locate an excerpt of a log."""
 
 _CLOCK_EVERY = 0.1
 _CLOCK_EVERY_BYTES = 256 << 10
-"""However fast a job writes, the last few thousand lines of its log hold something to place them by."""
+"""However fast a job writes, the last few thousand lines of its log contain such a record."""
 
 _HOLD = 1.0
 
 _PATIENCE = 0.2
-"""Seconds between two looks at whether there is room, and whether the job is to end meanwhile."""
+"""Seconds between checks for room, and for a request to end the job."""
 
 
 class StreamWriter:
@@ -34,9 +34,9 @@ class StreamWriter:
     Args:
         fd: File descriptor to write to.
         now: Clock, in seconds since the epoch.
-        folder: The job's folder, where the end of the stream is to be kept as well; else None.
-        waiting: Called again and again while what is to be written finds no room: a full disk, or a reader that
-            has stopped. Returns whether to go on waiting; if not, the rest of the stream is lost.
+        folder: The job's folder, to keep the end of the stream there too; else None.
+        waiting: Called repeatedly while there is no room to write: a full disk, or a reader that
+            has stopped. Returns whether to keep waiting; if not, the rest of the stream is lost.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class StreamWriter:
         self._tail = StreamTail(folder, self._at) if folder else None
 
     def output(self, data: bytes) -> None:
-        """Passes on what the job wrote."""
+        """Forwards output of the job."""
         if not data:
             return
         now = self._now()
@@ -74,14 +74,14 @@ class StreamWriter:
             self._write_held()
 
     def record(self, kind: str, fields: Optional[Dict[str, Any]] = None) -> None:
-        """Writes a record: at once between lines, else after the line that has begun, or soon."""
+        """Writes a record: at once between lines, else after the current line, or within about a second."""
         now = self._now()
         self._held.append((now, kind, fields))
         if self._at_line_start:
             self._write_held()
 
     def tick(self) -> None:
-        """Writes records that were held for the end of a line, when that has not come for a second."""
+        """Writes records that have waited for the end of a line for more than a second."""
         if self._held and self._now() - self._held[0][0] > _HOLD:
             self._write_held()
 
@@ -108,17 +108,17 @@ class StreamWriter:
         view = memoryview(data)
         while view and not self._gone:
             try:
-                # Of a pipe no more is asked than it takes at once: the write would block when its reader stops.
+                # Writes to a pipe only what fits: more would block when its reader stops.
                 written = os.write(self._fd, view if self._is_file else view[: self._room()])
                 self._at += written
                 view = view[written:]
             except BrokenPipeError:
-                self._gone = True  # nobody reads any more: the job itself goes on
-            except OSError:  # a full disk: the job waits with its output rather than lose it
+                self._gone = True  # there is no reader any more: the job itself goes on
+            except OSError:  # a full disk: the job waits rather than lose output
                 self._wait()
 
     def _room(self) -> int:
-        """Waits until the reader takes something; returns how many bytes can be written without blocking."""
+        """Waits until there is room; returns how many bytes can be written without blocking."""
         while not select.select([], [self._fd], [], _PATIENCE)[1]:
             self._gone = not self._waiting()
             if self._gone:
@@ -131,7 +131,7 @@ class StreamWriter:
 
 
 def _size(fd: int) -> int:
-    """Returns what stands in a file already: of an earlier start of the same job. Zero for a pipe."""
+    """Returns the bytes already in a file, from an earlier start of the same job. Zero for a pipe."""
     info = os.fstat(fd)
     return info.st_size if stat.S_ISREG(info.st_mode) else 0
 
@@ -139,13 +139,13 @@ def _size(fd: int) -> int:
 _ESCAPE = re.compile(
     r"\\(?:u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|u(?P<lone>d[89a-f][0-9a-f]{2})|(?P<nul>u0000)|.)"
 )
-"""An escape of JSON's in ASCII, as :func:`json.dumps` writes them."""
+"""A JSON escape in ASCII, as :func:`json.dumps` writes it."""
 
 
 def clean(text: str) -> str:
-    """Returns ASCII JSON whose strings every reader and every database takes.
+    """Returns ASCII JSON whose strings every reader and every database accepts.
 
-    A lone surrogate (of a file name that is not UTF-8) and NUL become what Python shows for them, ``\\udce9`` and
+    A lone surrogate (from a file name that is not UTF-8) and NUL become Python's escapes for them, ``\\udce9`` and
     ``\\x00``.
 
     Args:
@@ -163,7 +163,7 @@ def _show_escape(match: "re.Match[str]") -> str:
 
 
 def encode(kind: str, now: float, fields: Optional[Dict[str, Any]] = None) -> bytes:
-    """Returns a record as it stands on the stream."""
+    """Returns the bytes of a record on the stream."""
     record = {"v": VERSION, "type": kind, "ts": round(now, 6)}
     record.update(fields or {})
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

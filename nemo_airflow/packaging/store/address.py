@@ -1,4 +1,4 @@
-"""From a store's address to the store, with the credentials of an Airflow connection.
+"""Opens a store by its address, with the credentials of an Airflow connection.
 
 /mnt/shared/nemo, file:///mnt/shared/nemo      a folder
 ssh://conn_id/path/from/root, ssh://conn_id/~/path
@@ -26,10 +26,10 @@ _FORMS = "a folder, ssh://conn_id/path, s3://, gs:// or abfs://[conn_id@]bucket/
 
 
 def open_store(url: str) -> SharedStore:
-    """Returns the store at an address. Nothing is reached before it is used. May block, for the connection.
+    """Returns the store at an address. Connects only when used. May block to read the Airflow connection.
 
     Raises:
-        SettingsError: The address is none, holds a password, or names a connection that cannot be read.
+        SettingsError: The address is not valid, contains a password, or names a connection that cannot be read.
     """
     return SharedStore(_place(url))
 
@@ -41,7 +41,7 @@ def configured_store() -> SharedStore | None:
 
 
 def publish(package: Package) -> None:
-    """Puts a package of this machine's cache into the configured store, if there is one and it lacks it."""
+    """Puts a package of this machine's cache into the configured store, if there is one and it does not have it."""
     store = configured_store()
     if store is not None:
         cache = PackageStore(settings.packages_folder())

@@ -1,13 +1,13 @@
-"""Deletes from a shared store what no reference names and nobody has wanted for a while.
+"""Deletes objects from a shared store that no reference names and nobody wanted for a while.
 
-Why nothing is deleted of which another process has just been told that it is there: a put relies on a file only if it
-was wanted within the last hour (``FRESH``), or after it has touched the file, *then* seen that no collection is under
-way, and *then* seen the file. A collection announces itself, *then* lists the store, and spares what was wanted within
-two hours or more. So of a put and a collection at the same moment either the put sees the announcement, and waits for
-its end before it looks again; or its touch came before the listing, and the file is spared. A file that a put relies on
-as fresh is younger than what any collection deletes. All times are those of the store's own clock, but for the put's
-idea of an hour, which may be wrong by another hour. Records keep what they name: a blob goes only with all of them,
-and a package that others hold the changes of only with those.
+Why nothing is deleted on which a concurrent put relies: a put relies on a file only if it was wanted within the last
+hour (``FRESH``), or after it has touched the file, *then* seen that no collection is in progress, and *then* seen the
+file. A collection announces itself, *then* lists the store, and spares files wanted in the last two hours or more. So
+of a put and a collection at the same moment either the put sees the announcement, and waits for its end before it
+looks again; or its touch came before the listing, and the file is spared. A file that a put relies on as fresh is
+younger than what any collection deletes. All times are those of the store's own clock, but for the put's idea of an
+hour, which may be wrong by another hour. A blob is deleted only together with all records that name it, and a package
+only together with the changes that are based on it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BATCH = 500
 
 @dataclasses.dataclass(frozen=True)
 class Garbage:
-    """What a collection deletes, or would.
+    """The objects that a collection deletes, or would delete.
 
     Attributes:
         records: Packages and trees.
@@ -56,17 +56,17 @@ def collect(
     dry_run: bool = False,
     later: float = 0.0,
 ) -> Garbage:
-    """Deletes what no reference names, and nobody has wanted for a while.
+    """Deletes objects that no reference names and nobody wanted for a while.
 
     Args:
         store: The store.
-        keep: Digests of packages and outputs that are referred to elsewhere, as by runs in MLflow.
-        older_than: Seconds for which it was not wanted; at least two hours.
-        dry_run: Whether only to say what would go.
-        later: Seconds by which to think the time has gone on.
+        keep: Digests of packages and outputs that are used elsewhere, for example by runs in MLflow.
+        older_than: Seconds since an object was last wanted; at least two hours.
+        dry_run: Whether only to list the objects.
+        later: Seconds to add to the current time.
 
     Raises:
-        StoreError: The time is too short; or it took so long that others may not wait for it any more.
+        StoreError: The time is too short; or the collection took so long that others may stop waiting for it.
     """
     if older_than < 2 * FRESH:
         raise StoreError(
@@ -77,7 +77,7 @@ def collect(
         return garbage
     with _announced(store) as (announced_at, begun):
         garbage = _find(store, announced_at + later, older_than, keep)
-        # Records before what they name: a record must never name what is gone.
+        # Records first: a record must never name a deleted blob.
         names = [entry.name for entry in (*garbage.refs, *garbage.records, *garbage.blobs)]
         for start in range(0, len(names), _BATCH):
             if time.monotonic() - begun > COLLECTION_LASTS / 3:
@@ -121,12 +121,12 @@ def _find(store: SharedStore, now: float, older_than: float, keep: Collection[st
 
 
 def _digest(name: str) -> str:
-    """Returns the digest of what a record's file is about, or changes are to."""
+    """Returns the digest in the name of a record's file."""
     return re.split(r"[-.]", name.rpartition("/")[2])[0]
 
 
 def _base(name: str) -> str:
-    """Returns which package a record holds the changes of, as :func:`_as_base` names it; empty if none."""
+    """Returns the base package of a record of changes, in the form of :func:`_as_base`; else an empty text."""
     changes, _, base = name.partition("-")
     return f"{changes.partition('/')[0]}/{base}" if base else ""
 

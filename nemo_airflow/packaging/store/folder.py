@@ -15,14 +15,14 @@ from nemo_airflow.packaging.store import sharing
 from nemo_airflow.packaging.store.place import Entry, Place
 
 _ABANDONED = 86400.0
-"""Seconds after which an upload under a temporary name is taken for broken."""
+"""Seconds after which an upload under a temporary name counts as abandoned."""
 
 
 class FolderPlace(Place):
     """Files under a folder; a new one is written beside its place and renamed.
 
     Args:
-        folder: Made when something is first kept.
+        folder: The folder; created with the first file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,7 +94,7 @@ class FolderPlace(Place):
     def _appearing(self, name: str) -> Iterator[BinaryIO]:
         with sharing.appearing(self.folder / name, self.folder) as file:
             yield file
-            # Before it has its name: what a crash of the machine leaves must be whole.
+            # Synced before it gets its name: a crash of the machine must not leave a partial file.
             file.flush()
             os.fsync(file.fileno())
 

@@ -1,4 +1,4 @@
-"""Keeps packages by the digest of their content."""
+"""Stores packages by the digest of their content."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _LEAST_AGE = 7200.0
 
 
 class PackageStore:
-    """A folder of archives, each named by its digest. Safe for many processes at once, of several users, too.
+    """A folder of archives, each named by its digest. Safe for many processes and users at once.
 
     Args:
-        folder: The store's folder; made when it is not there.
+        folder: The store's folder; created if needed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, digest: str, format: str = "tar.gz") -> Path:
-        """Returns where the archive of that digest is, or would be."""
+        """Returns the path of the archive of a digest, whether or not it exists."""
         return self.folder / digest[:2] / f"{digest}.{format}"
 
     def has(self, digest: str, format: str = "tar.gz") -> bool:
-        """Returns whether the archive is there; notes that it was wanted."""
+        """Returns whether the archive exists; marks it as wanted."""
         path = self.path(digest, format)
         try:
             sharing.touch(path, self.folder)
         except FileNotFoundError:
             return False
-        except PermissionError:  # of another user: it may be for reading, or this user may write one in its place
+        except PermissionError:  # another user's file: it may be readable, or this user may replace it
             if not os.access(path, os.R_OK) and not os.access(path.parent, os.W_OK | os.X_OK):
                 with sharing.explaining(self.folder):
                     raise
@@ -46,22 +46,22 @@ class PackageStore:
 
     @contextlib.contextmanager
     def write(self, digest: str, format: str = "tar.gz") -> Iterator[BinaryIO]:
-        """Gives a file to write the archive into; it appears in the store whole, or not at all."""
+        """Yields a file for the archive; it appears in the store when complete, or not at all."""
         with sharing.explaining(self.folder), sharing.appearing(self.path(digest, format), self.folder) as file:
             yield file
 
     def prune(self, older_than: float, *, dry_run: bool = False) -> tuple[int, int]:
-        """Deletes what nobody has wanted for a while, unfinished archives among it.
+        """Deletes files that nobody wanted for a while, including unfinished archives.
 
-        What a package needs is noted as wanted whenever the package is made or sent, so that of two archives
-        that belong together neither goes alone.
+        All archives of a package are marked as wanted whenever it is made or sent, so that of two archives
+        that belong together neither is deleted alone.
 
         Args:
-            older_than: Seconds for which it was not wanted; at least two hours, for jobs that are being submitted.
+            older_than: Seconds since a file was last wanted; at least two hours, for jobs that are being submitted.
             dry_run: Whether only to count.
 
         Returns:
-            How many files it were, and their bytes.
+            The number of files, and their bytes.
 
         Raises:
             StoreError: The time is too short.
@@ -80,15 +80,15 @@ class PackageStore:
                 if not dry_run:
                     with sharing.explaining(self.folder):
                         file.unlink()
-            except FileNotFoundError:  # somebody else prunes
+            except FileNotFoundError:  # another process prunes
                 continue
             count, size = count + 1, size + about.st_size
         return count, size
 
     @contextlib.contextmanager
     def writing_alone(self, digest: str) -> Iterator[None]:
-        """Lets one process of this machine pack a package, and the others wait for it."""
-        # One file for many digests: it stays, because whoever deletes a lock takes it from those who wait.
+        """Lets one process of this machine pack a package while the others wait."""
+        # One file for many digests. It is never deleted: deleting a lock would break it for waiting processes.
         path = self.folder / ".locks" / digest[:2]
         with sharing.explaining(self.folder):
             lock = sharing.open_lock(path, self.folder)

@@ -1,7 +1,7 @@
 """A shared store in a bucket of S3, Google Cloud Storage or Azure, through fsspec.
 
-These make an object visible whole: a put, or the end of a multipart upload, is atomic. They have no time that can be
-touched, so an empty object ``wanted/<name>`` says when a file was last wanted.
+These services make an object visible whole: a put, or the end of a multipart upload, is atomic. Objects have no time
+that can be touched, so an empty object ``wanted/<name>`` records when a file was last wanted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ObjectPlace(Place):
     Args:
         protocol: ``s3``, ``gs``, ``abfs`` or ``abfss``.
         root: ``bucket/prefix``.
-        options: What the file system of fsspec takes: credentials, endpoint. Never shown.
+        options: Options of the fsspec file system: credentials, endpoint. Never shown.
         where: The address for people.
     """
 
@@ -118,7 +118,7 @@ class ObjectPlace(Place):
 
     @property
     def _fs(self) -> Any:
-        """The file system; one a process, for a fork has neither its parent's threads nor its connections."""
+        """The file system; one for each process, since a fork has neither its parent's threads nor its connections."""
         if self._open is None or self._open[0] != os.getpid():
             import fsspec
 

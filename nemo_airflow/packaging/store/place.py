@@ -1,4 +1,4 @@
-"""The interface of what a shared store is kept in: whole files by name, on a disk, a host or in a bucket."""
+"""The interface of a shared store's storage: whole files by name, on a disk, a host or in a bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Entry:
     """A file of the place.
 
     Attributes:
-        name: Its name, parts divided by slashes.
+        name: Its name, with parts separated by slashes.
         size: Bytes.
         wanted_at: Seconds since the epoch, by the place's own clock, at which it was written or last touched.
     """
@@ -26,12 +26,12 @@ class Entry:
 class Place(abc.ABC):
     """Whole files by name. A file appears whole or not at all, and is never changed while it can be read.
 
-    All methods block, may be called from several threads, and raise ``StoreError`` where the place refuses,
-    ``StoreUnavailable`` where trying again may help.
+    All methods block, may be called from several threads, and raise ``StoreError`` where the storage refuses,
+    ``StoreUnavailable`` where a retry may help.
     """
 
     where: str
-    """The place's address for people, without any credential."""
+    """The address for people, without credentials."""
 
     @abc.abstractmethod
     def stat(self, name: str) -> Entry | None:
@@ -39,10 +39,10 @@ class Place(abc.ABC):
 
     @abc.abstractmethod
     def put(self, name: str, source: Path, sha256: str) -> None:
-        """Keeps a copy of a file of this machine; replaces what is there.
+        """Stores a copy of a local file; replaces an existing file.
 
         Args:
-            name: The name to keep it under.
+            name: The name in the store.
             source: The file.
             sha256: SHA-256 of its content, in hex.
         """
@@ -57,11 +57,11 @@ class Place(abc.ABC):
 
     @abc.abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """Keeps a small file; replaces what is there."""
+        """Stores a small file; replaces an existing file."""
 
     @abc.abstractmethod
     def touch(self, name: str) -> None:
-        """Notes that the file is wanted now; nothing happens where there is none."""
+        """Marks the file as wanted now; does nothing where it does not exist."""
 
     @abc.abstractmethod
     def entries(self, folder: str) -> Iterator[Entry]:
@@ -69,4 +69,4 @@ class Place(abc.ABC):
 
     @abc.abstractmethod
     def delete(self, names: list[str]) -> None:
-        """Deletes files; those that are not there count as deleted."""
+        """Deletes files; missing ones count as deleted."""

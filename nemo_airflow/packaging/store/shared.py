@@ -3,11 +3,11 @@
     blobs/ab/<sha256>          content, named by itself
     packages/<digest>.<format> a record: which blob is this package
     trees/<digest>             a record: the files of a folder, and the blobs they are in
-    refs/<name>                what must not be collected
-    collecting/<id>            somebody deletes just now
+    refs/<name>                objects that must not be collected
+    collecting/<id>            a collection in progress
 
-A package's digest names what is in it, not the archive's bytes, so the record says which bytes they are. It is
-written last: what can be found is whole. Everything that is fetched is compared with its SHA-256 before it is used.
+A package's digest identifies its content, not the archive's bytes, so the record names the bytes. It is
+written last, so a record's content is complete. Fetched content is compared with its SHA-256 before use.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ FRESH = 3600.0
 """Seconds for which a file counts as wanted without being touched again. A collection spares twice that."""
 
 COLLECTION_LASTS = 900.0
-"""Seconds after which a collection counts as dead. One that takes longer gives up by itself, well before."""
+"""Seconds after which a collection counts as dead. A slower one stops itself well before."""
 
 _ATTEMPTS = 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
 class SharedStore:
-    """Packages and outputs by digest, in a place that several machines reach. Safe for many processes at once.
+    """Packages and outputs by digest, in a storage that several machines reach. Safe for many processes at once.
 
     Args:
         place: Where its files are.
@@ -62,7 +62,7 @@ class SharedStore:
         return f"SharedStore({self.place.where!r})"
 
     def put_package(self, package: Package | Archive, archive: Path) -> bool:
-        """Keeps a package, unless it is there.
+        """Stores a package, unless it is already there.
 
         Args:
             package: The package, or one of its archives.
@@ -72,7 +72,7 @@ class SharedStore:
             Whether anything was sent.
 
         Raises:
-            StoreError: The store refuses, or is away for longer than a few tries.
+            StoreError: The store refuses, or stays unreachable after a few tries.
         """
         name = record_name(package)
         record = self.read_json(name)
@@ -84,10 +84,10 @@ class SharedStore:
         return sent
 
     def get_package(self, package: Package | Archive, cache: PackageStore) -> Path:
-        """Returns a package's archive in this machine's cache, fetched unless it is there.
+        """Returns a package's archive in this machine's cache; fetches it if needed.
 
         Raises:
-            StoreError: The store does not have it, or what it has is damaged.
+            StoreError: The store does not have it, or has it damaged.
         """
         path = cache.path(package.digest, package.format)
         if os.access(path, os.R_OK):
@@ -101,7 +101,7 @@ class SharedStore:
                 raise StoreError(
                     f"package {package.digest[:12]} is not in the store {self.place.where}: build it again"
                 )
-            with contextlib.suppress(StoreError):  # a store that this user may only read serves as well
+            with contextlib.suppress(StoreError):  # a store that this user may only read is enough
                 self._attempt(lambda: self.place.touch(name))
             with (
                 self.fetched(record["sha256"], path.parent) as blob,
@@ -113,7 +113,7 @@ class SharedStore:
         return path
 
     def put_blob(self, source: Path, sha256: str) -> bool:
-        """Keeps a file under its SHA-256, unless it is there; returns whether it was sent."""
+        """Stores a file under its SHA-256, unless it is already there; returns whether it was sent."""
         name, size = blob_name(sha256), source.stat().st_size
         if self._keeps(name, size):
             return False
@@ -126,10 +126,10 @@ class SharedStore:
 
     @contextlib.contextmanager
     def fetched(self, sha256: str, folder: Path) -> Iterator[Path]:
-        """Gives a temporary file in ``folder`` with the content of that SHA-256, compared with it.
+        """Yields a temporary file in ``folder`` with the verified content of that SHA-256.
 
         Raises:
-            StoreError: It is not there; or it is damaged, and then it is deleted so that the next put sends it anew.
+            StoreError: It does not exist; or it is damaged, and then deleted so that the next put sends it again.
         """
         folder.mkdir(parents=True, exist_ok=True)
         name = blob_name(sha256)
@@ -137,7 +137,7 @@ class SharedStore:
         os.close(descriptor)
         target = Path(path)
         try:
-            for _ in range(2):  # twice: a transfer that went wrong is no reason to delete
+            for _ in range(2):  # twice: one failed transfer is not a reason to delete it
                 if not self._attempt(lambda: self.place.get(name, target)):
                     raise StoreError(f"{name} is not in the store {self.place.where}: put it again")
                 if sha256_of(target) == sha256:
@@ -150,7 +150,7 @@ class SharedStore:
             target.unlink(missing_ok=True)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Returns a record, or None where there is none, or none that can be read."""
+        """Returns a record, or None where it is missing or unreadable."""
         data = self._attempt(lambda: self.place.read(name))
         if data is None:
             return None
@@ -166,18 +166,18 @@ class SharedStore:
         self._attempt(lambda: self.place.write(name, data))
 
     def hold(self, name: str, objects: list[str], *, days: float | None = None) -> None:
-        """Keeps objects from being collected.
+        """Protects objects from collection.
 
         Args:
-            name: Names the reference; a second one of the same name takes its place.
+            name: Name of the reference; replaces an existing one of that name.
             objects: Names of packages and trees, as ``packages/<digest>.tar.gz`` or ``trees/<digest>``.
-            days: How long; None for ever.
+            days: Number of days; None for ever.
         """
         expires = None if days is None else time.time() + days * 86400
         self.write_json(_ref_name(name), {"objects": sorted(set(objects)), "expires": expires})
 
     def release(self, name: str) -> bool:
-        """Takes a reference away; returns whether there was one."""
+        """Deletes a reference; returns whether it existed."""
         there = self._attempt(lambda: self.place.stat(_ref_name(name))) is not None
         self._attempt(lambda: self.place.delete([_ref_name(name)]))
         return there
@@ -187,14 +187,14 @@ class SharedStore:
         return self._attempt(lambda: sorted(self.place.entries(folder), key=lambda entry: entry.name))
 
     def delete(self, names: list[str]) -> None:
-        """Deletes files; see :mod:`nemo_airflow.packaging.store.collection` for when that is right."""
+        """Deletes files; see :mod:`nemo_airflow.packaging.store.collection` for when this is safe."""
         self._attempt(lambda: self.place.delete(names))
 
     def find(self, digest: str) -> str:
-        """Returns the name of the one package or tree whose digest begins so.
+        """Returns the name of the one package or tree whose digest begins with a prefix.
 
         Raises:
-            StoreError: There is none, or more than one.
+            StoreError: None matches, or more than one.
         """
         found = [e.name for folder in ("packages", "trees") for e in self.entries(folder)]
         names = [name for name in found if name.partition("/")[2].startswith(digest)]
@@ -206,18 +206,18 @@ class SharedStore:
         return names[0]
 
     def keeps_record(self, name: str) -> bool:
-        """Returns whether a record is there and safe from collection for a while; notes that it was wanted."""
+        """Returns whether a record exists and is safe from collection for a while; marks it as wanted."""
         return self._keeps(name, None)
 
     def keeps_blob(self, sha256: str, size: int | None = None) -> bool:
-        """The same for content, which has to be of that size where one is given."""
+        """The same for content, which must have the given size, if any."""
         return self._keeps(blob_name(sha256), size)
 
     def _still_there(self, name: str, record: dict[str, Any]) -> bool:
         return self.keeps_record(name) and self._keeps(blob_name(record["sha256"]), record["size"])
 
     def _keeps(self, name: str, size: int | None) -> bool:
-        """Returns whether a file is there, and safe from collection for a while; see the collection's argument."""
+        """Returns whether a file exists and is safe from collection for a while; see the argument in ``collection``."""
         entry = self._attempt(lambda: self.place.stat(name))
         if _fits(entry, size) and entry is not None and entry.wanted_at > time.time() - FRESH:
             return True
@@ -244,10 +244,10 @@ class SharedStore:
 
 
 def blob_name(sha256: str) -> str:
-    """Returns the name under which content is kept.
+    """Returns the name under which content is stored.
 
     Raises:
-        StoreError: That is no SHA-256.
+        StoreError: The text is not a SHA-256.
     """
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise StoreError(f"{sha256!r} is not a SHA-256: the record that names it is damaged, put the object again")
@@ -280,7 +280,7 @@ def _fits(entry: Entry | None, size: int | None) -> bool:
 
 @contextlib.contextmanager
 def _one_at_a_time(path: Path, top: Path) -> Iterator[None]:
-    """Lets one process of this machine fetch a file, and the others wait for it."""
+    """Lets one process of this machine fetch a file while the others wait."""
     with sharing.explaining(top):
         lock = sharing.open_lock(path.with_name(f".{path.name}.lock"), top)
     with lock:

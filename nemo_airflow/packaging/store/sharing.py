@@ -1,6 +1,6 @@
-"""Files of a store that several Unix users may share: what is made in a folder gets the permissions of the folder.
+"""Files of a store that several Unix users may share: new files get the permissions of the store's top folder.
 
-Who may use a store is said once, by its top folder: ``chgrp GROUP`` and ``chmod g+rwx`` give it to a group, whatever
+The top folder decides who may use a store: ``chgrp GROUP`` and ``chmod g+rwx`` give it to a group, whatever
 the users' umasks are.
 """
 
@@ -19,34 +19,34 @@ from typing import IO, BinaryIO
 from nemo_airflow.exceptions import StoreError
 
 NEW = ".new-"
-"""Begins the name of a file that is being written."""
+"""Prefix of the name of a file that is being written."""
 
 
 def make_folder(folder: Path, top: Path) -> None:
-    """Makes a folder below a store's top, and those between them."""
+    """Creates a folder below a store's top, with its parents."""
     if folder.is_dir():
         return
     if folder == top:
         folder.mkdir(parents=True, exist_ok=True)
         return
     make_folder(folder.parent, top)
-    with contextlib.suppress(FileExistsError):  # another process makes it
+    with contextlib.suppress(FileExistsError):  # another process created it
         folder.mkdir()
         share(folder, top)
 
 
 def share(path: Path, top: Path) -> None:
-    """Gives a file or folder of one's own the permissions and the group of a store's top."""
+    """Gives a file or folder of this user the permissions and the group of a store's top."""
     model, about = top.stat(), path.stat()
     if about.st_gid != model.st_gid:
-        with contextlib.suppress(OSError):  # of a group that this user is not in
+        with contextlib.suppress(OSError):  # this user is not in that group
             os.chown(path, -1, model.st_gid)
     path.chmod(stat.S_IMODE(model.st_mode) & (0o7777 if path.is_dir() else 0o666))
 
 
 @contextlib.contextmanager
 def appearing(target: Path, top: Path) -> Iterator[BinaryIO]:
-    """Gives a file to write into, which takes its place when it is whole, or not at all."""
+    """Yields a file to write, which appears under its name when complete, or not at all."""
     make_folder(target.parent, top)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=NEW)
     temporary = Path(name)
@@ -61,10 +61,10 @@ def appearing(target: Path, top: Path) -> Iterator[BinaryIO]:
 
 
 def touch(path: Path, top: Path) -> None:
-    """Notes that a file is wanted now. A file of another user that may not be touched is replaced by a copy.
+    """Marks a file as wanted now. Another user's file that cannot be touched is replaced by a copy.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: The file does not exist.
         PermissionError: This user may not even replace it.
     """
     try:
@@ -75,7 +75,7 @@ def touch(path: Path, top: Path) -> None:
 
 
 def open_lock(path: Path, top: Path) -> IO[bytes]:
-    """Opens a file for ``flock``; makes it where there is none."""
+    """Opens a file for ``flock``; creates it if needed."""
     make_folder(path.parent, top)
     try:
         file = path.open("ab")
@@ -90,7 +90,7 @@ def open_lock(path: Path, top: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def explaining(top: Path) -> Iterator[None]:
-    """Turns what the disk forbids in a store into an error that says what to do.
+    """Turns a permission error in a store into one that says what to do.
 
     Raises:
         StoreError: The user may not read or write a file of the store.

@@ -1,4 +1,4 @@
-"""A shared store in a folder of a host that is reached by SSH: files are streamed to ``cat``, and appear by ``mv``."""
+"""A shared store in a folder of an SSH host: files are streamed to ``cat``, and appear by ``mv``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMES = 200  # that many in one command
 _ABSENT = 44
 
 _SHELLS: dict[tuple[int, str], Shell] = {}
-"""One connection a process and host, however many stores are opened on it."""
+"""One connection for each process and host, shared by all stores on it."""
 
 
 class SSHPlace(Place):
@@ -45,10 +45,10 @@ class SSHPlace(Place):
         return None if answer.code == _ABSENT else _entry(f"{answer.text.strip()} {name}")
 
     def put(self, name: str, source: Path, sha256: str) -> None:
-        """See :meth:`Place.put`. What a broken upload has left is gone on with, if it is the file's beginning."""
+        """See :meth:`Place.put`. A partial upload is continued, if it is the file's beginning."""
         size = source.stat().st_size
         mine, part = f"incoming/{sha256}.{secrets.token_hex(8)}", f"incoming/{sha256}.part"
-        # Taken by a rename: of two uploads at once only one goes on with it.
+        # Claimed by a rename: of two uploads at once only one continues it.
         found = self._run(
             f"mkdir -p incoming {_q(os.path.dirname(name) or '.')} || exit 20\n"
             f"if mv {part} {mine} 2>/dev/null; then wc -c <{mine}; sha256sum <{mine}; fi"
@@ -100,7 +100,7 @@ class SSHPlace(Place):
 
     def entries(self, folder: str) -> Iterator[Entry]:
         """See :meth:`Place.entries`."""
-        # What an upload left and nobody went on with for a day.
+        # Partial uploads that were not continued for a day.
         self._run("[ ! -d incoming ] || find incoming -type f -mtime +0 -exec rm -f {} +")
         answer = self._run(f"[ ! -d {_q(folder)} ] || find {_q(folder)} -type f -printf '%s %T@ %p\\n'")
         yield from (_entry(line) for line in answer.text.splitlines())

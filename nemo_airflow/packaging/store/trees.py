@@ -1,8 +1,8 @@
-"""Keeps the files of a folder by digest: each content once, small files packed together.
+"""Stores the files of a folder by digest: each content once, small files packed together.
 
 A tree's digest is the SHA-256 of its manifest: path, mode, size and SHA-256 of each file, as canonical JSON. Its
-record holds the manifest and says in which blob each small file is: those below 256 KiB are laid one behind the other
-into packs. A pack ends behind a file whose own digest says so, so that a changed file changes its own pack only.
+record has the manifest and the blob of each small file: files below 256 KiB are concatenated
+into packs. A pack ends after a file whose digest matches a rule, so that a changed file changes only its own pack.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class TreeFile(NamedTuple):
 
 
 def put_tree(store: SharedStore, folder: Path) -> str:
-    """Keeps the plain files under a folder, and returns the digest by which :func:`get_tree` finds them.
+    """Stores the plain files under a folder, and returns their digest for :func:`get_tree`.
 
-    What the store has is not sent. Empty folders are not kept.
+    Files that the store already has are not sent. Empty folders are not stored.
 
     Raises:
         StoreError: There is a link or a special file under it; or the store refuses.
@@ -71,13 +71,13 @@ def get_tree(store: SharedStore, digest: str, into: Path) -> list[Path]:
     Args:
         store: The store.
         digest: The tree's digest.
-        into: The folder; made when it is not there. Files of the same names are replaced.
+        into: The folder; created if needed. Files of the same names are replaced.
 
     Returns:
         The paths of the files, relative to ``into``, sorted.
 
     Raises:
-        StoreError: There is no such tree, or it is damaged, or leads out of the folder.
+        StoreError: The tree does not exist, is damaged, or points outside the folder.
     """
     record = store.read_json(f"trees/{digest}")
     if record is None:
@@ -105,7 +105,7 @@ def get_tree(store: SharedStore, digest: str, into: Path) -> list[Path]:
 
 
 def blobs_of(record: dict[str, Any]) -> dict[str, int | None]:
-    """Returns the blobs that a tree's record names, by SHA-256, with their sizes where the record says them."""
+    """Returns the blobs that a tree's record names, by SHA-256, with their sizes where the record has them."""
     packed = {sha for pack in record["packs"] for sha, _ in pack["files"]}
     blobs: dict[str, int | None] = {pack["sha256"]: pack["size"] for pack in record["packs"]}
     return blobs | {sha: size for _, _, size, sha in record["files"] if sha not in packed}
