@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import posixpath
+import queue
 import tarfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors.base import LeaveOut
+
+_AT_ONCE = 16
+_TRANSFERS = ThreadPoolExecutor(_AT_ONCE, "nemo-transfer")
+"""Unpacks archives while they come: each holds a thread as long as its transfer lasts, so not one of asyncio's own."""
+
+_AHEAD = 32
+"""Pieces of an archive that may have come before they are unpacked."""
+
+
+async def extract_stream(source: AsyncIterator[bytes], into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    """Unpacks an archive while it comes, as :func:`extract_outputs` does; ends where the archive says that it ends.
+
+    Args:
+        source: The archive in pieces of at most some tens of kilobytes; some are held in memory.
+        into: Folder to unpack into.
+        leave_out: Called with the name of each member that is left out, and why.
+
+    Raises:
+        BackendUnavailable: The archive ends too early.
+    """
+    inflow = _Inflow()
+    archive = cast(IO[bytes], inflow)
+    loop = asyncio.get_running_loop()
+    extraction: asyncio.Future[Any] = loop.run_in_executor(_TRANSFERS, extract_outputs, archive, into, leave_out)
+    filling: asyncio.Future[Any] = asyncio.create_task(inflow.fill(source))
+    try:
+        await asyncio.wait({extraction, filling}, return_when=asyncio.FIRST_COMPLETED)
+        if filling.done():
+            filling.result()
+    finally:
+        filling.cancel()
+        await asyncio.wait({filling})
+        inflow.end()
+        await asyncio.wait({extraction})
+    return list(extraction.result())
 
 
 def extract_outputs(archive: IO[bytes], into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
@@ -104,6 +142,42 @@ class _Pieces(io.RawIOBase):
             if piece is None:
                 return 0
             self._rest = memoryview(piece)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+class _Inflow(io.RawIOBase):
+    """A file that a thread reads while the event loop fills it."""
+
+    def __init__(self) -> None:
+        self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._room = asyncio.Semaphore(_AHEAD)
+        self._loop = asyncio.get_running_loop()
+        self._rest = memoryview(b"")
+
+    async def fill(self, source: AsyncIterator[bytes]) -> None:
+        """Takes in all that comes, never much more than has been read."""
+        async for data in source:
+            await self._room.acquire()
+            self._pieces.put(data)
+
+    def end(self) -> None:
+        """Ends the file."""
+        self._pieces.put(b"")
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer as far as one piece reaches."""
+        if not self._rest:
+            self._rest = memoryview(self._pieces.get())
+            if not self._rest:
+                self.end()  # for the next read
+                return 0
+            self._loop.call_soon_threadsafe(self._room.release)
         size = min(len(buffer), len(self._rest))
         buffer[:size], self._rest = self._rest[:size], self._rest[size:]
         return size

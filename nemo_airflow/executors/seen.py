@@ -81,16 +81,21 @@ class Seen:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the job waits or runs, as far as this look tells."""
+        """Whether the job waits or runs, as far as this look tells; one that was told to end may be queued again."""
         word = self.word
-        return self.mark is None and word is not None and (word.partial or not word.status.state.is_final)
+        if word is None or (word.status.state.is_final and not word.partial):
+            return False
+        if self.mark is None:
+            return True
+        again = self.queue is not None and (self.queue.may_restart or self.queue.status.state is JobState.PENDING)
+        return again and bool(self.mark.get("told_to_end"))
 
     @property
     def has_ended(self) -> bool:
         """Whether the job has ended, as far as this look tells."""
         word = self.word
         ended = word is not None and word.status.state.is_final and not word.partial
-        return self.mark is not None or ended
+        return (self.mark is not None or ended) and not self.is_alive
 
 
 WAITING = Fact(JobStatus(JobState.PENDING))

@@ -1,14 +1,12 @@
 """A login whose start-up files print, as those of many clusters do, on the lab's real sshd and Slurm."""
 
-import dataclasses
 import os
-import shutil
-import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
 from lab.connections import ssh_connection
+from lab.logins import own_login
 
 from nemo_airflow import blocking
 from nemo_airflow.executors import SlurmExecutor, SSHExecutor
@@ -25,23 +23,9 @@ echo "and more, on the other stream" >&2
 @pytest.fixture(scope="module")
 def noisy(lab, lab_slurm):
     """Id of a connection as a user of one's own, whose ~/.bashrc prints; on this machine, as the lab is."""
-    user = f"noisy-{uuid.uuid4().hex[:8]}"
-    subprocess.run(["useradd", "-m", "-s", "/bin/bash", "-p", "*", user], check=True)
-    try:
-        lab.command("sacctmgr", "-i", "add", "user", user, "account=science")
-        home = Path(f"/home/{user}")
-        (home / ".bashrc").write_text(NOISE)
-        keys = home / ".ssh" / "authorized_keys"
-        keys.parent.mkdir(mode=0o700)
-        keys.write_text(Path(f"{lab_slurm.key_file}.pub").read_text())
-        for path in (home / ".bashrc", keys.parent, keys):
-            shutil.chown(path, user, user)
-        os.environ["AIRFLOW_CONN_NOISY"] = ssh_connection(dataclasses.replace(lab_slurm, user=user))
+    with own_login(lab, lab_slurm, NOISE) as login:
+        os.environ["AIRFLOW_CONN_NOISY"] = ssh_connection(login.ssh)
         yield "noisy"
-    finally:
-        lab.command("sacctmgr", "-i", "delete", "user", user)
-        # By force: the sessions that the tests share keep their logins until the tests end.
-        subprocess.run(["userdel", "-f", "-r", user], check=False, capture_output=True)
 
 
 @pytest.mark.parametrize("kind", [SSHExecutor, SlurmExecutor])

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import queue
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster
-from nemo_airflow.executors.outputs import extract_outputs
+from nemo_airflow.executors.outputs import extract_stream
 
 _STDIN, _STDOUT, _STDERR, _END = 0, 1, 2, 3
 """Streams of a command, the first byte of each message of ``v4.channel.k8s.io``."""
 
 _PIECE = 1 << 18
-_AHEAD = 256
-"""Messages that may have come before they are unpacked; the API server sends up to 32 KiB in one."""
-
 _SILENCE = 120.0
 """Seconds without a byte after which a transfer counts as broken."""
 
@@ -59,20 +54,8 @@ async def fetch_outputs(
     command = [python, "-c", manifest.program("collect"), manifest.BASE, runner_entry()]
     doing = f"fetch the outputs of pod {pod}"
     async with cluster.execute(pod, manifest.CONTAINER, command, doing) as socket:
-        inflow = _Inflow()
-        extraction = asyncio.create_task(asyncio.to_thread(extract_outputs, cast(IO[bytes], inflow), into, leave_out))
-        filling = asyncio.create_task(inflow.fill(_output(socket, doing)))
-        try:
-            # The archive says itself where it ends; the command waits until it is told that all has come.
-            await asyncio.wait({extraction, filling}, return_when=asyncio.FIRST_COMPLETED)
-            if filling.done():
-                filling.result()
-        finally:
-            filling.cancel()
-            await asyncio.wait({filling})
-            inflow.end()
-            await asyncio.wait({extraction})
-        return extraction.result()
+        # The archive says itself where it ends; the command waits until it is told that all has come.
+        return await extract_stream(_output(socket, doing), into, leave_out)
 
 
 async def release(cluster: Cluster, pod: str, python: str) -> None:
@@ -87,42 +70,6 @@ async def release(cluster: Cluster, pod: str, python: str) -> None:
     async with cluster.execute(pod, manifest.CONTAINER, command, doing) as socket:
         async for _ in _output(socket, doing):
             continue
-
-
-class _Inflow(io.RawIOBase):
-    """A file that a thread reads while the event loop fills it."""
-
-    def __init__(self) -> None:
-        self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._room = asyncio.Semaphore(_AHEAD)
-        self._loop = asyncio.get_running_loop()
-        self._rest = memoryview(b"")
-
-    async def fill(self, source: AsyncIterator[bytes]) -> None:
-        """Takes in all that comes, never much more than has been read."""
-        async for data in source:
-            await self._room.acquire()
-            self._pieces.put(data)
-
-    def end(self) -> None:
-        """Ends the file."""
-        self._pieces.put(b"")
-
-    def readable(self) -> bool:
-        """Returns True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fills the buffer as far as one piece reaches."""
-        if not self._rest:
-            self._rest = memoryview(self._pieces.get())
-            if not self._rest:
-                self.end()  # for the next read
-                return 0
-            self._loop.call_soon_threadsafe(self._room.release)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
-        return size
 
 
 async def _output(socket: Any, doing: str) -> AsyncIterator[bytes]:

@@ -50,6 +50,7 @@ class SlurmDriver(RemoteDriver):
         super().__init__(conn_id, root)
         self._queue: dict[str, states.Entry] = {}
         self._queue_at = float("-inf")
+        self._asked_at = 0.0  # by the host's clock, which need not be ours
         self._accounting = True
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
@@ -58,7 +59,8 @@ class SlurmDriver(RemoteDriver):
             f"{folders.enter(self._root)}\ncd jobs || exit 21\n"
             f"for key in {' '.join(keys)}; do [ ! -s $key/jobid ] || {{ printf '%s ' $key; cat $key/jobid; }}; done"
         )
-        return {key: self._handle(key, noted) for key, _, noted in parse_marks(answer.text)}
+        noted = [(key, words.split()) for key, _, words in parse_marks(answer.text)]
+        return {key: self._handle(key, words) for key, words in noted if len(words) == 2}
 
     async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
         """See :meth:`Driver.look`."""
@@ -158,7 +160,7 @@ fi"""
             await asyncio.sleep(0.3)
             answer = await self.shell.run(script)
         if answer.code == 0:
-            return self._handle(request.key, answer.text)
+            return self._handle(request.key, answer.text.split())
         reason = _without_prefix(answer.err) or answer.reason
         if answer.code != _REFUSED or states.is_transient(answer.err):
             raise BackendUnavailable(f"Slurm behind {self._conn_id!r} did not take the job: {reason}")
@@ -169,15 +171,15 @@ fi"""
 
     async def _ask_queue(self) -> None:
         begun = time.monotonic()
-        answer = await self.shell.run(f"squeue -h -u \"$(id -un)\" -t all -o '{states.QUEUE_FORMAT}'")
+        answer = await self.shell.run(f"date +%s\nsqueue -h -u \"$(id -un)\" -t all -o '{states.QUEUE_FORMAT}'")
         if answer.code:
             raise BackendUnavailable(f"squeue behind {self._conn_id!r} does not answer: {answer.reason}")
-        self._queue, self._queue_at = states.parse_queue(answer.text), begun
+        asked_at, _, queue = answer.text.partition("\n")
+        self._queue, self._queue_at, self._asked_at = states.parse_queue(queue), begun, float(asked_at)
 
     def _has_new(self, handles: Iterable[JobHandle]) -> bool:
-        """Whether one of the jobs may be too new for what the queue last said."""
-        asked_at = time.time() - (time.monotonic() - self._queue_at)
-        return any(self._queued(handle) is None and handle.submitted_at + 2 > asked_at for handle in handles)
+        """Whether one of the jobs may be too new for what the queue last said; both times are the host's."""
+        return any(self._queued(handle) is None and handle.submitted_at + 2 > self._asked_at for handle in handles)
 
     def _queued(self, handle: JobHandle) -> states.Entry | None:
         entry = self._queue.get(handle.id)
@@ -204,8 +206,8 @@ fi"""
         ids = ",".join(handle.id for handle in handles if handle.id.isdigit())
         if not ids or not self._accounting:
             return Accounting.NONE, {}
-        # A window that begins with the first of them: without it, the day begins at midnight.
-        since = int(min(handle.submitted_at for handle in handles)) - 60
+        # A window that begins with the first of them, and before that where clocks differ: without it, at midnight.
+        since = int(min(handle.submitted_at for handle in handles)) - 3600
         answer = await self.shell.run(
             f"sacct -n -P -X -S \"$(date -d @{since} +%FT%T)\" -j {ids} -o '{states.HISTORY_FORMAT}'"
         )
@@ -233,8 +235,8 @@ fi"""
         if answer.err and states.is_transient(answer.err):
             raise BackendUnavailable(f"scancel behind {self._conn_id!r} did not get through: {answer.reason}")
 
-    def _handle(self, key: str, noted: str) -> JobHandle:
-        job_id, submitted = noted.split()
+    def _handle(self, key: str, noted: Sequence[str]) -> JobHandle:
+        job_id, submitted = noted
         return JobHandle(key, SlurmExecutor.kind, job_id, self._conn_id, float(submitted))
 
 

@@ -48,6 +48,8 @@ class SlurmExecutor(Executor):
         srun_args: Further arguments of ``srun``.
         additional_parameters: Further options of ``sbatch``, by name; ``True`` for one without a value.
         job_name_prefix: Stands before the job's key in the job's name.
+        ttl: Seconds for which an ended job's folder is kept after the last file was written to it; None to keep it
+            until it is removed.
     """
 
     kind: ClassVar[str] = "slurm"
@@ -92,6 +94,7 @@ class SlurmExecutor(Executor):
     srun_args: Sequence[str] = ()
     additional_parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     job_name_prefix: str = ""
+    ttl: float | None = 86400.0
 
     def __post_init__(self) -> None:
         """Refuses options that would undo that a job is submitted once and followed."""
@@ -121,8 +124,7 @@ class SlurmExecutor(Executor):
                 "name": f"{self.job_name_prefix}{job.key}",
             },
             files={
-                "job.json": job.dumps(),
-                folders.START: script.render(self, job),
+                **folders.job_files(job, script.render(self, job), self.ttl),
                 "grace": f"{self.grace:.0f}\n",
                 **({array.SCRIPT: script.render_array(self, job)} if self.array is not None else {}),
             },

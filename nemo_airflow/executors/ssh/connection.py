@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.connections import ConnectionInfo, aget_connection
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, MissingExtraError, SettingsError
+from nemo_airflow.exceptions import AccessRefused, BackendUnavailable, MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
     import asyncssh
@@ -34,7 +34,7 @@ async def connect(conn_id: str) -> asyncssh.SSHClientConnection:
 
     Raises:
         SettingsError: The connection is not defined, or what it says cannot be used.
-        ExecutorError: The host refused the login, or its key is not the known one.
+        AccessRefused: The host refused the login, or its key is not the known one.
         BackendUnavailable: The host cannot be reached.
     """
     try:
@@ -125,13 +125,13 @@ def _clear_errors(asyncssh: Any, info: ConnectionInfo) -> Iterator[None]:
     try:
         yield
     except asyncssh.HostKeyNotVerifiable as error:
-        raise ExecutorError(
+        raise AccessRefused(
             f"the host key of {where} is not the known one ({error}): put the right one into the connection's "
             "host_key, or into ~/.ssh/known_hosts"
         ) from error
     except asyncssh.PermissionDenied as error:
-        raise ExecutorError(f"{where} refused the login: check its user, key and password ({error})") from error
+        raise AccessRefused(f"{where} refused the login: check its user, key and password ({error})") from error
     except (asyncssh.KeyExchangeFailed, asyncssh.ProtocolNotSupported) as error:
-        raise ExecutorError(f"{where} and this client agree on no algorithm: {error}") from error
+        raise AccessRefused(f"{where} and this client agree on no algorithm: {error}") from error
     except (OSError, asyncssh.Error) as error:
         raise BackendUnavailable(f"cannot connect to {where}: {error or type(error).__name__}") from error

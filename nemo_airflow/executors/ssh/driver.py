@@ -20,11 +20,13 @@ _CLAIM_WAIT = 30
 
 # Reads the claim by the shell's own means: no process is started, also not for a thousand jobs.
 _LOOK = """
-boot=$(cat /proc/sys/kernel/random/boot_id)
+boot=$(cat /proc/sys/kernel/random/boot_id) here=$(uname -n)
 look() {
   [ -f "$1/claim" ] || { echo "$1 none"; return; }
   [ ! -f "$1/end.json" ] || { printf '%s ended ' "$1"; cat "$1/end.json"; return; }
-  IFS=' ,' read -r _ pid _ ticks _ its_boot _ <"$1/claim"
+  IFS=' ,' read -r _ pid _ ticks _ its_boot _ its_host _ <"$1/claim"
+  [ -n "$its_host" ] || { echo "$1 damaged"; return; }
+  [ "$its_host" = "\\"$here\\"" ] || { echo "$1 elsewhere $its_host"; return; }
   if [ "$its_boot" = "\\"$boot\\"" ] && read -r stat 2>/dev/null <"/proc/$pid/stat"; then
     set -- "$1" "$pid" "$ticks" ${stat##*) }
     [ "$4" = Z ] || [ "$4" = X ] || [ "${23}" != "$3" ] || { echo "$1 alive"; return; }
@@ -46,7 +48,8 @@ class SSHDriver(RemoteDriver):
             f"for key in {' '.join(keys)}; do\n"
             '[ ! -f $key/claim ] || { printf "%s " $key; cat $key/claim; echo; }\ndone'
         )
-        return {key: self._handle(key, claim) for key, _, claim in parse_marks(answer.text)}
+        handles = [_parse_claim(key, claim) for key, _, claim in parse_marks(answer.text)]
+        return {handle.key: handle for handle in handles if handle is not None}
 
     async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
         """See :meth:`Driver.look`."""
@@ -61,7 +64,7 @@ class SSHDriver(RemoteDriver):
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.cancel`."""
         keys = " ".join(handle.key for handle in handles)
-        await self.shell.run(f"""{folders.enter(self._root)}
+        answer = await self.shell.run(f"""{folders.enter(self._root)}
 {folders.mark_cancelled([handle.key for handle in handles])}
 cd jobs || exit 0
 {_LOOK}
@@ -70,11 +73,14 @@ for key in {keys}; do
   IFS=' ,' read -r _ pid _ 2>/dev/null <$key/claim
   case $state in
     "$key alive") kill -TERM $pid ;;
+    "$key elsewhere"*) echo "$state" ;;
     # The runner died without ending what it had started: that has the job's key in its environment.
     "$key dead") grep -lsazx "NEMO_AIRFLOW_KEY=$key" /proc/[0-9]*/environ | cut -d/ -f3 | xargs -r kill -KILL ;;
   esac
 done
 true""")
+        for key, _, word in parse_marks(answer.text):
+            raise BackendUnavailable(f"job {key} cannot be cancelled: {self._elsewhere(word)}")
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`."""
@@ -104,17 +110,42 @@ cat claim""")
             )
         if answer.code:
             raise BackendUnavailable(f"the host of {self._conn_id!r} has not started the job: {answer.reason}")
-        return self._handle(request.key, answer.text)
-
-    def _handle(self, key: str, claim: str) -> JobHandle:
-        data = json.loads(claim)
-        return JobHandle(key, SSHExecutor.kind, str(data["pid"]), data["host"], data["ts"])
+        handle = _parse_claim(request.key, answer.text)
+        if handle is None:
+            raise SubmitError(
+                f"{self._root}/jobs/{request.key}/claim on the host of {self._conn_id!r} is damaged, as a power cut "
+                "leaves it: the job was started before, and is gone; remove the folder to run it again",
+                FailureKind.NODE_FAILURE,
+            )
+        return handle
 
     def _see(self, line: str, at: float) -> Seen:
-        word, _, end = line.partition(" ")
+        word, _, rest = line.partition(" ")
         if word == "none":
             return Seen(at, note=f"no job of that key on the host of {self._conn_id!r}")
+        if word == "damaged":
+            return Seen(
+                at, note=f"the job's claim on the host of {self._conn_id!r} is damaged, as a power cut leaves it"
+            )
+        if word == "elsewhere":
+            return Seen(at, trouble=self._elsewhere(line))
         if word == "alive":
             return Seen(at, queue=RUNNING)
-        mark = parse_end(end) if word == "ended" else None
+        mark = parse_end(rest) if word == "ended" else None
         return Seen(at, mark=mark) if mark is not None else Seen(at, queue=GONE)
+
+    def _elsewhere(self, line: str) -> str:
+        host = line.partition(" ")[2].strip('"')
+        return (
+            f"it runs on {host}, and connection {self._conn_id!r} leads to another host just now: set the connection's "
+            "host to the name of one host"
+        )
+
+
+def _parse_claim(key: str, text: str) -> JobHandle | None:
+    """Returns the handle of the runner that has claimed a job; None where the claim is damaged."""
+    try:
+        claim = json.loads(text)
+        return JobHandle(key, SSHExecutor.kind, str(claim["pid"]), claim["host"], claim["ts"])
+    except (ValueError, TypeError, KeyError):  # a power cut leaves an empty file of one that was linked, never flushed
+        return None

@@ -22,6 +22,8 @@ class SSHExecutor(Executor):
         setup_lines: Shell lines to run before it, by bash where the host has it: ``source .../activate`` ... One that
             fails fails the job; one that may fail ends with ``|| true``. The shell is no login shell: ``module`` needs
             ``source /etc/profile`` first.
+        ttl: Seconds for which an ended job's folder is kept after the last file was written to it; None to keep it
+            until it is removed.
     """
 
     kind: ClassVar[str] = "ssh"
@@ -30,6 +32,7 @@ class SSHExecutor(Executor):
     root: str = "~/.nemo_airflow"
     python: str = "python3"
     setup_lines: str | None = None
+    ttl: float | None = 86400.0
 
     @property
     def zstd_mark(self) -> str:
@@ -45,7 +48,7 @@ class SSHExecutor(Executor):
             key=job.key,
             kind=self.kind,
             payload={"host": self.ssh_conn_id, "folder": f"{self.root}/jobs/{job.key}", "run": f"bash {folders.START}"},
-            files={"job.json": job.dumps(), folders.START: script},
+            files=folders.job_files(job, script, self.ttl),
             package=job.package,
         )
 

@@ -20,12 +20,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Chunk, Cursor
-from nemo_airflow.job import Archive, Package
+from nemo_airflow.job import Archive, Job, Package
 from nemo_airflow.runner import zstd_mark as marks
 from nemo_airflow.runner.supervisor import SETUP_FAILED
 
 START = "start.sh"
+TTL = "ttl"
+"""File that says for how many seconds an ended job's folder is kept; none where it is kept until it is removed."""
+
 NO_RUNNER, NO_PACKAGE = "no runner", "no package"
+
+_SHARED_DAYS = 7
+"""Days for which what jobs share is kept after it was last wanted: packages, runners, marks."""
 
 _GZIP = "tar.gz"
 
@@ -42,6 +48,11 @@ def zstd_mark(*about: str | None) -> str:
     """Returns the name of the mark for what decides which programs a job's runner finds; another runner asks anew."""
     text = json.dumps([shipping.runner_digest(), *about])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def job_files(job: Job, start: str, ttl: float | None) -> dict[str, str]:
+    """Returns the files of a job's folder: the job, the script that starts it, and for how long it is kept."""
+    return {"job.json": job.dumps(), START: start, **({TTL: f"{ttl:g}\n"} if ttl is not None else {})}
 
 
 def start_lines(setup_lines: str | None, python: str, mark: str = "") -> str:
@@ -108,7 +119,9 @@ def lay_out(root: str, key: str, files: Mapping[str, str], package: Package | No
         # Once only: a job that runs already must not find its files replaced.
         lines.append(f"[ -f {path} ] || {{ cat >{path}.{end} <<'{end}' && mv {path}.{end} {path}; }} || exit 20")
         lines.append(f"{text.removesuffix(chr(10))}\n{end}")
-    lines.append(f"[ -d runner/{shipping.runner_digest()} ] || echo {shlex.quote(NO_RUNNER)}")
+    # Its time tells how long ago it was last wanted.
+    runner = f"runner/{shipping.runner_digest()}"
+    lines.append(f"[ -d {runner} ] && touch -c {runner} || echo {shlex.quote(NO_RUNNER)}")
     for archive in package.archives if package is not None else ():
         # What is here as tar.gz is not sent again as tar.zst: the digest is that of the same content.
         ways = " || ".join(_lay(key, archive, format) for format in dict.fromkeys([archive.format, _GZIP]))
@@ -149,7 +162,8 @@ def take_archive(root: str, archive: Archive, size: int) -> str:
 
 def ask_mark(root: str, mark: str) -> str:
     """Returns a script that succeeds where jobs have found that they read ``tar.zst``, and none that it does not."""
-    return f"{enter(root)}\n[ -e zstd/{mark}{marks.YES} ] && [ ! -e zstd/{mark}{marks.NO} ]"
+    yes, no = f"zstd/{mark}{marks.YES}", f"zstd/{mark}{marks.NO}"
+    return f"{enter(root)}\n[ -e {yes} ] && [ ! -e {no} ] && {{ touch -c {yes}; true; }}"
 
 
 def send_outputs(root: str, key: str) -> str:
@@ -160,14 +174,18 @@ def send_outputs(root: str, key: str) -> str:
 
 
 def read(root: str, cursors: Sequence[Cursor]) -> str:
-    """Returns a script that prints what the logs have after each cursor: one ``stat`` for all of them."""
+    """Returns a script that prints what the logs have after each cursor: one ``stat`` for all of them.
+
+    Each log is opened before that: a network file system asks its server for a file's size then, and only then.
+    """
     offsets = "".join(f"{cursor.handle.key} {cursor.offset} {cursor.limit}\n" for cursor in cursors)
     return f"""{enter(root)}
 cd jobs || exit 21
 offsets=$(cat <<'end'
 {offsets}end
 )
-echo "$offsets" | while read -r key _; do echo "$key/log"; done | xargs stat -c '%s %n' 2>/dev/null |
+echo "$offsets" | while read -r key _; do {{ true <"$key/log"; }} 2>/dev/null && echo "$key/log"; done |
+  xargs -r stat -c '%s %n' 2>/dev/null |
   {{ cat; echo; echo "$offsets"; }} |
   awk 'NF == 0 {{ sized = 1; next }}
        !sized {{ size[$2] = $1; next }}
@@ -254,6 +272,43 @@ def parse_old(text: str) -> list[str]:
         if word in found:
             found[word].add(path)
     return sorted(key for key in found["job"] - found["young"] if _KEY.fullmatch(key))
+
+
+def list_expired(root: str) -> str:
+    """Returns a script that prints the keys of jobs whose folder was last written to longer ago than their ``ttl``."""
+    return f"""{enter(root)}
+cd jobs 2>/dev/null || exit 0
+{{
+  for file in */{TTL}; do
+    [ -f "$file" ] && read -r ttl <"$file" && echo "ttl $ttl ${{file%/*}}"
+  done
+  find . -mindepth 1 -maxdepth 2 -printf 'at %T@ %P\\n'
+}} | awk -v now="$(date +%s)" '
+  $1 == "ttl" {{ ttl[$3] = $2 + 0; next }}
+  {{ split($3, path, "/"); if ($2 > at[path[1]]) at[path[1]] = $2 + 0 }}
+  END {{ for (key in ttl) if (now - at[key] > ttl[key]) print key }}'
+"""
+
+
+def parse_expired(text: str) -> list[str]:
+    """Reads what the script of :func:`list_expired` has printed."""
+    return [key for key in text.split() if _KEY.fullmatch(key)]
+
+
+def sweep_shared(root: str) -> str:
+    """Returns a script that deletes packages, runners and marks that no job's folder needs and nobody wanted lately."""
+    old = f"-mtime +{_SHARED_DAYS - 1}"
+    return f"""{enter(root)}
+# What a job's folder has is one file with two names.
+[ ! -d packages ] || find packages -mindepth 1 -maxdepth 1 -type f -links 1 {old} -exec rm -f {{}} +
+[ ! -d zstd ] || find zstd -mindepth 1 -maxdepth 1 -type f {old} -exec rm -f {{}} +
+[ -d runner ] || exit 0
+find runner -mindepth 1 -maxdepth 1 -type d {old} | while read -r folder; do
+  [ -n "$(find jobs -mindepth 2 -maxdepth 2 -type f -name '*.sh' -exec grep -lsF "$folder/" {{}} + | head -n 1)" ] ||
+    rm -rf "$folder"
+done
+true
+"""
 
 
 def discard(root: str, key: str) -> str:

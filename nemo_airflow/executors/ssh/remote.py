@@ -5,9 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import io
-import json
 import math
-import os
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +15,14 @@ from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitErr
 from nemo_airflow.executors import bundle, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import parse_end
-from nemo_airflow.executors.outputs import extract_outputs
+from nemo_airflow.executors.outputs import extract_stream
 from nemo_airflow.executors.ssh import folders
-from nemo_airflow.executors.ssh.shell import Answer, Pipe, Shell
+from nemo_airflow.executors.ssh.shell import Answer, Shell
 from nemo_airflow.job import Archive, FailureKind, JobHandle
 
 _BLOCK = 1 << 20
 _BATCH = 200  # jobs that one script asks for
+_UNKNOWN = 3  # sweeps that find nobody who knows a job, after which its folder goes
 _NO_ROOM = ("no space left", "quota exceeded", "disk quota")
 
 
@@ -41,6 +40,7 @@ class RemoteDriver(Driver):
         self.shell = Shell(conn_id)
         self._conn_id = conn_id
         self._root = root
+        self._unknown: dict[str, int] = {}
 
     @abc.abstractmethod
     async def _launch(self, request: Request) -> JobHandle:
@@ -67,12 +67,16 @@ class RemoteDriver(Driver):
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Driver.collect`."""
         async with self.shell.receive(folders.send_outputs(self._root, handle.key)) as stream:
-            return await _extract(stream, into, leave_out)
+            files = await extract_stream(stream.pieces(), into, leave_out)
+            async for _ in stream.pieces():  # padding after the archive's end
+                continue
+            return files
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """See :meth:`Driver.labels`."""
         answer = await self.shell.run(folders.read_jobs(self._root, [handle.key for handle in handles]))
-        return {key: json.loads(job)["labels"] for key, _, job in parse_marks(answer.text)}
+        jobs = {key: parse_end(job) or {} for key, _, job in parse_marks(answer.text)}
+        return {key: job.get("labels") or {} for key, job in jobs.items()}
 
     async def old_folders(self, older_than: float) -> list[JobHandle]:
         """See :meth:`Driver.old_folders`."""
@@ -85,11 +89,30 @@ class RemoteDriver(Driver):
             old += [handles[key] for key, each in seen.items() if each.has_ended]
         return old
 
+    async def sweep(self) -> None:
+        """See :meth:`Driver.sweep`; what jobs share goes too when nobody wants it any more."""
+        expired = folders.parse_expired((await self.shell.run(folders.list_expired(self._root))).text)
+        unknown: dict[str, int] = {}
+        for start in range(0, len(expired), _BATCH):
+            keys = expired[start : start + _BATCH]
+            handles = await self.find(keys)
+            seen = await self.look(list(handles.values()))
+            # That nobody knows a job just now is little evidence: it has to stay so over several sweeps.
+            for key in keys:
+                if key not in seen or not (seen[key].is_alive or seen[key].has_ended or seen[key].trouble):
+                    unknown[key] = self._unknown.get(key, 0) + 1
+            gone = [key for key in keys if (key in seen and seen[key].has_ended) or unknown.get(key, 0) >= _UNKNOWN]
+            if gone:
+                await self.shell.run(folders.remove(self._root, gone))
+        self._unknown = unknown
+        await self.shell.run(folders.sweep_shared(self._root))
+
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.remove`."""
         for key, seen in (await self.look(handles)).items():
-            if seen.is_alive:
-                raise ExecutorError(f"job {key} is still running: cancel it before it is removed")
+            if seen.is_alive or seen.trouble:
+                why = seen.trouble or "cancel it before it is removed"
+                raise ExecutorError(f"job {key} is still running, or may be: {why}")
         await self.shell.run(folders.remove(self._root, [handle.key for handle in handles]))
 
     async def reads_zstd(self, executor: Executor) -> bool:
@@ -161,32 +184,3 @@ def _runner_archive() -> io.BytesIO:
 async def _blocks(file: io.BufferedIOBase) -> AsyncIterator[bytes]:
     while block := await asyncio.to_thread(file.read, _BLOCK):
         yield block
-
-
-async def _extract(stream: Pipe, into: Path, leave_out: LeaveOut | None) -> list[Path]:
-    """Unpacks an archive while it comes: the unpacking blocks, so it has a thread and a pipe."""
-    read_end, write_end = os.pipe()
-    unpacking = asyncio.create_task(asyncio.to_thread(_unpack, read_end, into, leave_out))
-    try:
-        while block := await stream.read(_BLOCK):
-            await asyncio.to_thread(_write_all, write_end, block)
-    except BrokenPipeError:
-        pass  # the unpacking has ended, and says why
-    finally:
-        os.close(write_end)
-        files = await unpacking
-    return files
-
-
-def _unpack(descriptor: int, into: Path, leave_out: LeaveOut | None) -> list[Path]:
-    with os.fdopen(descriptor, "rb") as archive:
-        files = extract_outputs(archive, into, leave_out)
-        while archive.read(_BLOCK):  # padding after the archive's end
-            continue
-        return files
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import secrets
 import shlex
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import BackendUnavailable
@@ -21,11 +21,12 @@ from nemo_airflow.executors.ssh import connection
 if TYPE_CHECKING:
     import asyncssh
 
-_TIMEOUT = 120.0
+_SILENCE = 120.0
 """Seconds for which a command may be silent before the connection counts as dead."""
 
 _TRANSFERS = 4
 _BLOCK = 1 << 18
+_PIECE = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +76,14 @@ class Shell:
         self.commands = 0
         self.connections = 0
 
-    async def run(self, script: str, within: float = _TIMEOUT) -> Answer:
+    async def run(self, script: str, silence: float = _SILENCE) -> Answer:
         """Runs a POSIX shell script and returns what it gave.
 
         Each runs in a subshell in the home directory, with nothing on its standard input.
 
         Args:
             script: The script; every value in it quoted.
-            within: Seconds after which the host counts as away.
+            silence: Seconds without a byte after which the host counts as away; an answer may take longer than that.
 
         Raises:
             BackendUnavailable: The host cannot be reached, or was cut off: the script may have run or not.
@@ -90,7 +91,8 @@ class Shell:
         async with self._lock:
             with _transport_errors(self._conn_id):
                 try:
-                    return await asyncio.wait_for(self._run(script), within)
+                    async with asyncio.timeout(silence) as limit:
+                        return await self._run(script, _Heard(limit, silence))
                 except BaseException:
                     # Whatever stands in the channel now belongs to nobody.
                     self._drop_process()
@@ -106,8 +108,9 @@ class Shell:
             with _transport_errors(self._conn_id):
                 process = await (await self._connected()).create_process(command, encoding=None)
                 try:
-                    await _feed(process, data)
-                    done = await process.wait()
+                    async with asyncio.timeout(_SILENCE) as limit:
+                        await _feed(process, data, _Heard(limit, _SILENCE))
+                        done = await process.wait()
                 finally:
                     process.close()
                 return Answer(
@@ -130,7 +133,8 @@ class Shell:
                 process = await (await self._connected()).create_process(marked, encoding=None)
                 try:
                     output = Pipe(process.stdout)
-                    await asyncio.wait_for(output.until(f"{begin}\n".encode()), _TIMEOUT)
+                    async with asyncio.timeout(_SILENCE):
+                        await output.until(f"{begin}\n".encode())
                     yield output
                     done = await process.wait()
                 finally:
@@ -148,7 +152,7 @@ class Shell:
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(connection_.wait_closed(), 5)
 
-    async def _run(self, script: str) -> Answer:
+    async def _run(self, script: str, heard: _Heard) -> Answer:
         process = await self._shell()
         self.commands += 1
         end = secrets.token_hex(8)
@@ -159,7 +163,7 @@ class Shell:
         process.stdin.write(text.encode())
         mark = f"\n{end}".encode()
         # Both at once: what is not read of one stream in time holds up the other.
-        out, err = await asyncio.gather(self._out.until(mark + b" "), self._err.until(mark + b"\n"))
+        out, err = await asyncio.gather(self._out.until(mark + b" ", heard), self._err.until(mark + b"\n", heard))
         code = await self._out.until(b"\n")
         return Answer(int(code), out, err.decode(errors="replace"))
 
@@ -188,6 +192,17 @@ class Shell:
             process.close()
 
 
+class _Heard:
+    """Puts a time limit off with each sign of life: it bounds a silence, however long the whole takes."""
+
+    def __init__(self, limit: asyncio.Timeout, silence: float) -> None:
+        self._limit = limit
+        self._silence = silence
+
+    def __call__(self) -> None:
+        self._limit.reschedule(asyncio.get_running_loop().time() + self._silence)
+
+
 class Pipe:
     """An output of a command, read up to marks; asyncssh's own ``readuntil`` ends at its window's size."""
 
@@ -196,32 +211,51 @@ class Pipe:
         self._data = bytearray()
 
     async def read(self, size: int) -> bytes:
-        """Reads what comes next, at most so many bytes; nothing at the end."""
+        """Reads what comes next, at most so many bytes; nothing at the end.
+
+        Raises:
+            TimeoutError: Nothing has come for two minutes.
+        """
         if not self._data:
-            return await self._reader.read(size)
+            async with asyncio.timeout(_SILENCE):
+                return await self._reader.read(size)
         found = bytes(self._data[:size])
         del self._data[:size]
         return found
 
-    async def until(self, mark: bytes) -> bytes:
-        """Reads up to a mark and past it; returns what stands before it."""
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yields what comes next, in pieces of 32 KiB at most, up to the end."""
+        while piece := await self.read(_PIECE):
+            yield piece
+
+    async def until(self, mark: bytes, heard: Callable[[], None] = lambda: None) -> bytes:
+        """Reads up to a mark and past it; returns what stands before it.
+
+        Args:
+            mark: The mark.
+            heard: Called whenever something has come.
+        """
         start = 0
         while (end := self._data.find(mark, start)) < 0:
             start = max(0, len(self._data) - len(mark))
             block = await self._reader.read(_BLOCK)
             if not block:
                 raise EOFError("the shell has ended")
+            heard()
             self._data += block
         found = bytes(self._data[:end])
         del self._data[: end + len(mark)]
         return found
 
 
-async def _feed(process: asyncssh.SSHClientProcess[bytes], data: AsyncIterator[bytes]) -> None:
+async def _feed(
+    process: asyncssh.SSHClientProcess[bytes], data: AsyncIterator[bytes], heard: Callable[[], None]
+) -> None:
     try:
         async for block in data:
             process.stdin.write(block)
             await process.stdin.drain()
+            heard()
         process.stdin.write_eof()
     except (BrokenPipeError, ConnectionError):
         return  # the command has ended early: its exit code and complaint tell why
