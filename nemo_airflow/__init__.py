@@ -49,7 +49,7 @@ _IN_A_JOB = {
     "Partial": "nemo_airflow.runner.configs",
     "autoconvert": "nemo_airflow.runner.recipe",
 }
-"""What recipes are written with, where only the runner is there."""
+"""Names for writing recipes, where only the runner is available."""
 
 __all__ = [
     "Config",

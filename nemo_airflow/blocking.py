@@ -1,7 +1,7 @@
-"""Runs coroutines from synchronous code, on one event loop in one private thread a process.
+"""Runs coroutines from synchronous code, on one event loop in a private thread of each process.
 
-A thread of its own, because the caller's may be interrupted by a signal while it waits, and its
-handler (a task that is killed) has to talk to the back-end as well.
+A separate thread, because a signal may interrupt the caller's thread while it waits, and the
+signal's handler (of a task that is killed) also has to talk to the back-end.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """Runs the coroutine on the private loop and returns its result.
 
     Args:
-        coroutine: What to run. It is cancelled when the wait is interrupted by an exception.
-        timeout: Seconds to wait at most, or None.
+        coroutine: The coroutine. It is cancelled when an exception interrupts the wait.
+        timeout: Most seconds to wait, or None.
 
     Raises:
         TimeoutError: It did not end in time.
@@ -36,7 +36,7 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
 
 @functools.cache
 def _loop(pid: int) -> asyncio.AbstractEventLoop:
-    """Returns this process's loop; a fork has no threads of its parent, so it needs its own."""
+    """Returns this process's loop; a fork needs its own, since it does not have its parent's threads."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name=f"nemo-blocking-{pid}", daemon=True).start()
     return loop

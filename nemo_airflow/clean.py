@@ -1,8 +1,8 @@
-"""Makes what a job says fit to be stored and sent on, whatever it is.
+"""Makes any value of a job safe to store and to send on.
 
 Airflow sends events, log records and XComs as MessagePack and stores them as JSON, in PostgreSQL as JSONB. Neither
-takes every value that a job can return or raise: a lone surrogate (what Python makes of a file name that is not
-UTF-8), a zero byte, an integer of more than 64 bits. A triggerer that meets one ends, and so does the next.
+accepts every value that a job can return or raise: a lone surrogate (Python's form of a file name that is not
+UTF-8), a zero byte, an integer of more than 64 bits. A triggerer that gets one crashes, and so does the next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST_TRACEBACK = 256 << 10
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DEEPEST = 64
-"""Levels of lists and mappings that are kept; what is below is kept as JSON text."""
+"""Levels of lists and mappings that are kept; deeper values become JSON text."""
 
 _SMALLEST, _LARGEST = -(1 << 63), (1 << 64) - 1
 
@@ -34,16 +34,16 @@ def clean_value(value: Any) -> Any:
     """Returns a JSON value that can be stored and sent on.
 
     Texts and keys are cleaned as by :func:`clean_text`; numbers that are not finite, and integers of more than 64 bits,
-    become texts; what is deeper than 64 levels becomes JSON text.
+    become texts; values deeper than 64 levels become JSON text.
 
     Args:
-        value: What ``json.loads`` returns, or a value of such types.
+        value: A result of ``json.loads``, or a value of such types.
     """
     return _clean(value, _DEEPEST)
 
 
 def shorten_text(text: str, limit: int) -> str:
-    """Returns the text with its middle left out where it is longer than the limit: what matters stands at the ends."""
+    """Returns the text without its middle if it exceeds the limit: the ends matter most."""
     if len(text) <= limit:
         return text
     half = limit // 2
@@ -75,7 +75,7 @@ def _escape(match: re.Match[str]) -> str:
 def _digits(number: int) -> str:
     try:
         return str(number)
-    except ValueError:  # longer than Python writes in decimal
+    except ValueError:  # too long for Python to write in decimal
         return hex(number)
 
 

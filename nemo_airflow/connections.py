@@ -1,4 +1,4 @@
-"""Airflow's connections and secrets, for the rooms that do not import Airflow.
+"""Airflow's connections and secrets, for code that does not import Airflow.
 
 Inside Airflow a connection comes from Airflow, with its secrets back-ends; elsewhere (command
 line, tests) from ``AIRFLOW_CONN_<ID>``, in either of Airflow's forms: a URI or JSON.
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ConnectionInfo:
-    """What an Airflow connection says.
+    """The fields of an Airflow connection.
 
     Attributes:
         conn_id: Its id.
         conn_type: For example ``mlflow`` or ``ssh``.
-        host: Host name or address; empty where none is given, as for the texts below.
+        host: Host name or address; empty if not given, like the texts below.
         port: Port, or None.
         login: User name.
         password: Never shown.
-        schema: What the type makes of it: a protocol, a database.
-        extra: Further fields. May hold secrets too, so they are not shown either.
+        schema: Depends on the type: a protocol, a database.
+        extra: Further fields. May contain secrets, so they are not shown either.
     """
 
     conn_id: str
@@ -63,7 +63,7 @@ def get_connection(conn_id: str) -> ConnectionInfo:
 
 
 async def aget_connection(conn_id: str) -> ConnectionInfo:
-    """Returns a connection without blocking the event loop; the way for triggers.
+    """Returns a connection without blocking the event loop, for triggers.
 
     Raises:
         SettingsError: The connection is not defined, or cannot be read.
@@ -79,7 +79,7 @@ async def aget_connection(conn_id: str) -> ConnectionInfo:
 
 
 def redact(text: str) -> str:
-    """Returns the text with the secrets that Airflow knows of in this process replaced by ``***``."""
+    """Returns the text with the secrets that Airflow knows in this process replaced by ``***``."""
     if not _inside_airflow():
         return text
     from airflow.sdk.log import redact as airflow_redact  # type: ignore[attr-defined] # as Airflow's own providers do
@@ -88,7 +88,7 @@ def redact(text: str) -> str:
 
 
 def find_secrets(text: str) -> list[tuple[int, int]]:
-    """Returns where :func:`redact` finds secrets in the text, as the start and the end of each."""
+    """Returns the start and end of each secret that :func:`redact` finds in the text."""
     if not _inside_airflow():
         return []
     from airflow.sdk.log import redact as airflow_redact  # type: ignore[attr-defined] # as Airflow's own providers do
@@ -99,13 +99,13 @@ def find_secrets(text: str) -> list[tuple[int, int]]:
         found.append(match.span())
         return "***"
 
-    # The masker hands its replacement on to re.sub, which takes a function too.
+    # The masker passes its replacement to re.sub, which also accepts a function.
     masked = airflow_redact(text, replacement=note)  # type: ignore[arg-type]
     return found if found or masked == text else [(0, len(text))]
 
 
 def _inside_airflow() -> bool:
-    # Asked of the loaded modules, so that the other rooms do not pay for Airflow's import.
+    # Checked in the loaded modules, so that other code does not import Airflow.
     return "airflow.sdk" in sys.modules
 
 

@@ -7,21 +7,21 @@
     │   ├── ParameterTypeError       a value does not fit its annotation
     │   ├── OverrideError            an override names a path that is not there, or cannot be read
     │   ├── TargetNotImportableError a job could not import the function or class
-    │   ├── TargetNotAllowedError    a target outside the allow-list
-    │   └── PlanError                a plan that is not a valid plan
+    │   ├── TargetNotAllowedError    a target is not in the allow-list
+    │   └── PlanError                a plan is not valid
     ├── PackagingError               the code to ship cannot be packaged
-    │   ├── NotARepositoryError      no git repository there, or one without a commit
-    │   └── UncommittedChangesError  changes that the packager was told to refuse
-    ├── StoreError                   the store of packages and outputs refused something, or what it has is damaged
+    │   ├── NotARepositoryError      there is no git repository, or one without a commit
+    │   └── UncommittedChangesError  there are changes that the packager refuses
+    ├── StoreError                   the store of packages and outputs refused a request, or has damaged content
     │   └── StoreUnavailable         a transport error: try again
     ├── ExecutorError                a back-end refused something
-    │   ├── ExecutorArgumentError    an executor was given what it cannot take; a ConfigError too
+    │   ├── ExecutorArgumentError    an executor does not accept an argument; a ConfigError too
     │   ├── BackendUnavailable       a transport error: try again, the job's state is not known
     │   └── SubmitError              the back-end refused the job
     ├── JobFailed                    the job ran and did not succeed; carries its failure kind and traceback
     ├── TrackingError                the tracking server refused something, or could not be reached
-    ├── StreamError                  a record on a job's stream that cannot be read
-    ├── SettingsError                the environment in which we run is set up wrongly (a port in use ...)
+    ├── StreamError                  a record on a job's stream cannot be read
+    ├── SettingsError                this process's environment is set up wrongly (a port in use ...)
     └── MissingExtraError            an optional dependency is not installed
 
 Every message is one line that says what is wrong, where, and what to do. The original
@@ -32,14 +32,14 @@ from __future__ import annotations
 
 
 class NemoAirflowError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base class of all errors of this project."""
 
 
 class ConfigError(NemoAirflowError, ValueError):
     """A config is wrong.
 
     Args:
-        message: What is wrong, and what to do.
+        message: What is wrong, and what to change.
         path: Dotted path of the wrong node from the config's root, for example ``model.hidden``.
             Empty when the root itself, or no single node, is at fault.
     """
@@ -71,7 +71,7 @@ class TargetNotImportableError(ConfigError):
 
 
 class TargetNotAllowedError(ConfigError):
-    """A plan names a target outside the allow-list; nothing was imported."""
+    """A plan names a target is not in the allow-list; nothing was imported."""
 
 
 class PlanError(ConfigError):
@@ -87,27 +87,27 @@ class NotARepositoryError(PackagingError):
 
 
 class UncommittedChangesError(PackagingError):
-    """The working tree has changes, and the packager was told to refuse them."""
+    """The working tree has changes that the packager refuses."""
 
 
 class StoreError(NemoAirflowError):
-    """The store of packages and outputs refused something, has not what was asked for, or has it damaged."""
+    """The store of packages and outputs refused a request, or the requested content is missing or damaged."""
 
 
 class StoreUnavailable(StoreError):
-    """The store could not be reached, or broke off: the same call may succeed later."""
+    """The store could not be reached, or the connection broke: the same call may succeed later."""
 
 
 class ExecutorError(NemoAirflowError):
-    """A back-end refused something, or was used wrongly."""
+    """A back-end refused a request, or was used wrongly."""
 
 
 class ExecutorArgumentError(ExecutorError, ConfigError):
-    """An executor was given an argument that it cannot take. Another try would be given the same."""
+    """An executor does not accept an argument. Not retryable."""
 
 
 class BackendUnavailable(ExecutorError):
-    """The back-end could not be reached. Says nothing about the state of any job."""
+    """The back-end could not be reached. The state of its jobs is not known."""
 
 
 class AccessRefused(ExecutorError):
@@ -136,7 +136,7 @@ class JobFailed(NemoAirflowError):
     Args:
         message: One line: the job's own error, or why the back-end ended it.
         kind: A :class:`nemo_airflow.job.FailureKind` value.
-        traceback: The traceback that the job printed, or an empty string.
+        traceback: The job's traceback, or an empty string.
     """
 
     def __init__(self, message: str, kind: str, traceback: str = "") -> None:
@@ -172,8 +172,8 @@ class MissingExtraError(NemoAirflowError, ImportError):
     """An optional dependency is not installed.
 
     Args:
-        feature: What needs it, for example ``DockerExecutor``.
-        extra: The extra of this distribution that brings it, for example ``docker``.
+        feature: The feature that needs it, for example ``DockerExecutor``.
+        extra: The extra of this distribution that installs it, for example ``docker``.
     """
 
     def __init__(self, feature: str, extra: str) -> None:

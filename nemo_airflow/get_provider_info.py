@@ -1,4 +1,4 @@
-"""What Airflow is told of this provider: its operator, decorator, trigger, hooks, connection and links."""
+"""This provider's metadata for Airflow: operator, decorator, trigger, hooks, connection and links."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Returns the provider's metadata, as Airflow's ``provider_info.schema.json`` has it."""
+    """Returns the provider's metadata in the form of Airflow's ``provider_info.schema.json``."""
     name = "NeMo Airflow"
     return {
         "package-name": "nemo-airflow",

@@ -1,4 +1,4 @@
-"""The edge between a followed job and what remembers it: what fails there fails no task."""
+"""Guards a followed job from its sink: an error of the sink does not fail the task."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from nemo_airflow.stream import Record
 
 
 class Sink(Protocol):
-    """Where a job's records go while it runs. No method blocks the event loop."""
+    """Receives a job's records while it runs. No method blocks the event loop."""
 
     def record(self, record: Record) -> None:
-        """Takes one record of the stream."""
+        """Accepts one record of the stream."""
 
     async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
-        """Takes how the job ended, and the folder of what came back: its outputs and ``log.txt``.
+        """Accepts the job's end, and the folder with its outputs and ``log.txt``.
 
         Args:
             status: How the job ended.
-            folder: What came back.
+            folder: The outputs and ``log.txt``.
             error: The job's error with its traceback, or empty.
-            collected: Whether the outputs are all there. Of those that are not, an earlier follower may have kept more.
+            collected: Whether all outputs are there. If not, an earlier follower may have kept more.
 
         Returns:
-            Whether everything is kept: the back-end may let go of it.
+            Whether everything is kept, so that the back-end may delete it.
         """
 
 
 class GuardedSink:
-    """Passes records to a sink; an error of the sink is a warning, once for each kind of record.
+    """Passes records to a sink; turns an error of the sink into a warning, once for each kind of record.
 
     Args:
-        sink: Where the records go.
-        warn: Takes the warning, in one line.
+        sink: The sink.
+        warn: Called with the warning, in one line.
     """
 
     def __init__(self, sink: Sink, warn: Callable[[str], None]) -> None:

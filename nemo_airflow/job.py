@@ -1,4 +1,4 @@
-"""The values that pass between the rooms: a job, its package, its handle and its status.
+"""The values that pass between the subpackages: a job, its package, its handle and its status.
 
 All are frozen, and all have a plain JSON form, because each of them crosses a process
 boundary: worker to job, worker to triggerer, triggerer to metadata database.
@@ -19,7 +19,7 @@ JOB_VERSION = 1
 
 
 class JobState(enum.StrEnum):
-    """Where a job is in its life, the same for every back-end."""
+    """The state of a job, the same for every back-end."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -27,9 +27,9 @@ class JobState(enum.StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
-    """The back-end does not see the job just now. Becomes LOST only after several misses."""
+    """The back-end does not show the job now. Becomes LOST only after several misses."""
     LOST = "lost"
-    """The job is gone, and left no end mark."""
+    """The job disappeared without an end mark."""
 
     @property
     def is_final(self) -> bool:
@@ -56,9 +56,9 @@ class FailureKind(enum.StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> FailureKind:
-        """Returns the kind of a name; USER_ERROR for one that only a newer version knows.
+        """Returns the kind of a name; USER_ERROR for a name of a newer version.
 
-        Jobs, triggerers and workers are not updated at the same moment: an unknown name must not fail whoever reads it.
+        Jobs, triggerers and workers are not updated at the same time: an unknown name must not fail its reader.
         """
         try:
             return cls(text)
@@ -90,10 +90,10 @@ class Archive(typing.NamedTuple):
     """One file that a package is made of.
 
     Attributes:
-        digest: Names it in a store, together with the format.
+        digest: Identifies it in a store, together with the format.
         format: ``tar.gz`` or ``tar.zst``.
         size: Bytes of the file.
-        name: What it is called in a job's folder.
+        name: Its file name in a job's folder.
     """
 
     digest: str
@@ -104,22 +104,22 @@ class Archive(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Package(_Plain):
-    """An archive of code, named by what is in it.
+    """An archive of code, identified by its content.
 
-    It may come as two: that of an earlier package, and the changes since. The digest names the whole all the same.
+    It may consist of two archives: an earlier package, and the changes since. The digest identifies the whole.
 
     Attributes:
         digest: SHA-256 of the content, in hex: of names, modes and bytes, not of the archive file.
         format: ``tar.gz`` or ``tar.zst``.
         size: Bytes of the archive file, or of both.
-        commit: Full id of the git commit that it was made from, or empty.
+        commit: Full id of its git commit, or empty.
         dirty: Whether uncommitted changes are in it.
         patch: Those changes as a unified diff, or empty. Bytes that are not UTF-8 are surrogates in it, as
             ``surrogateescape`` makes them.
         origin: The repository's remote address without credentials, or empty.
         base: Digest of the package that is unpacked before the changes, or empty where there is one archive.
         base_size: Bytes of that package's archive.
-        parts: Where the parts of a package of several come from: ``prefix``, ``kind``, ``commit``, ``origin`` and
+        parts: The parts of a package with several: ``prefix``, ``kind``, ``commit``, ``origin`` and
             ``subpath``. The patch then has a section for each, with paths as they are in the package.
         included: Files in it that git does not track, by their path in the package, with the id that git gives their
             bytes. They are in neither the commit nor the patch.
@@ -139,7 +139,7 @@ class Package(_Plain):
 
     @property
     def archives(self) -> tuple[Archive, ...]:
-        """The files that it is made of, in the order in which they are unpacked."""
+        """Its archives, in the order in which they are unpacked."""
         name = f"package.{self.format}"
         if not self.base:
             return (Archive(self.digest, self.format, self.size, name),)
@@ -156,7 +156,7 @@ class Package(_Plain):
 
 
 def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the JSON form of a package for all to see: a patch may hold secrets, so its SHA-256 stands for it."""
+    """Returns the public JSON form of a package: a patch may contain secrets, so its SHA-256 replaces it."""
     shown = dict(package)
     if patch := shown.pop("patch", ""):
         shown["patch_digest"] = hashlib.sha256(str(patch).encode("utf-8", "surrogateescape")).hexdigest()
@@ -164,22 +164,22 @@ def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
 
 
 BASE_DIGITS = 16
-"""How much of the base's digest is in the name of an archive of changes."""
+"""Digits of the base's digest in the name of an archive of changes."""
 
 
 def changes_name(digest: str, base: str) -> str:
-    """Returns the name of the archive with what is changed since another package."""
+    """Returns the name of the archive with the changes since another package."""
     return f"{digest}-{base[:BASE_DIGITS]}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Job(_Plain):
-    """Everything that a job is, apart from where it runs. Its JSON form is what the runner reads.
+    """A job, apart from where it runs. The runner reads its JSON form.
 
     Attributes:
-        key: Names the job everywhere; see :func:`nemo_airflow.keys.job_key`. At most 63 characters
+        key: Identifies the job everywhere; see :func:`nemo_airflow.keys.job_key`. At most 63 characters
             of ``[a-z0-9-]``, so that it can name a container, a pod or a Slurm job.
-        name: What people read in lists.
+        name: Its name in lists, for people.
         plan: The config as a plan; see :mod:`nemo_airflow.config.plan`.
         allow: Targets that the runner may import, besides those in the package: exact dotted names,
             or prefixes that end with a dot.
@@ -194,8 +194,8 @@ class Job(_Plain):
         heartbeat: Seconds between heartbeat records.
         sample_interval: Seconds between resource samples; 0 turns them off.
         labels: Where the job comes from (``dag_id``, ``run_id``, ``task_id`` ...).
-        secrets: Where secrets stand, which the runner masks in all that the job writes: for each the keys from this
-            form down to a text, then the start and the end in it.
+        secrets: Places of secrets, which the runner masks in all output of the job: for each the keys from this
+            form down to a text, then the start and end in it.
         version: Version of this form.
     """
 
@@ -228,9 +228,9 @@ class Job(_Plain):
         return cls(**fields)
 
     def dumps(self) -> str:
-        """Returns what the runner reads: canonical JSON text, sorted keys, no spaces, the same in every process.
+        """Returns the canonical JSON text for the runner: sorted keys, no spaces, the same in every process.
 
-        The package's patch is not in it: no job needs it, and it may be larger than what a back-end takes.
+        It does not contain the package's patch: no job needs it, and it may be too large for a back-end.
         """
         package = dataclasses.replace(self.package, patch="") if self.package is not None else None
         data = dataclasses.replace(self, package=package).to_json()
@@ -239,12 +239,12 @@ class Job(_Plain):
 
 @dataclasses.dataclass(frozen=True)
 class JobHandle(_Plain):
-    """What is needed to speak of a submitted job to its back-end, in any process.
+    """Identifies a submitted job to its back-end, in any process.
 
     Attributes:
         key: The job's key.
         kind: The executor's kind, for example ``local`` or ``slurm``.
-        id: The back-end's own id. Ids are recycled: alone it names nothing.
+        id: The back-end's own id. Ids are reused: alone it does not identify a job.
         cluster: Which of several back-ends of this kind: host name, context, address.
         submitted_at: Seconds since the epoch.
     """
@@ -263,12 +263,12 @@ class JobHandle(_Plain):
 
 @dataclasses.dataclass(frozen=True)
 class JobStatus(_Plain):
-    """What the back-end says of a job now.
+    """The status of a job on its back-end.
 
     Attributes:
         state: See :class:`JobState`.
-        exit_code: The job's exit code; 128 + n when signal n ended it; None when not known.
-        failure: Why it did not succeed, when it did not.
+        exit_code: The job's exit code; 128 + n if signal n ended it; None if not known.
+        failure: Why it did not succeed, if it did not.
         reason: The back-end's own words, in one line.
     """
 

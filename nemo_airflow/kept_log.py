@@ -1,4 +1,4 @@
-"""The copy of a job's log that its run keeps: of bounded size, and no reason to fail a task."""
+"""The copy of a job's log in its run: of bounded size; an error here does not fail a task."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ HEAD = 32 << 20
 """Bytes from the beginning of a log that are always kept."""
 
 PIECE = 16 << 20
-"""Bytes of each of the last two pieces; of what is behind the head, between one and two of them are kept."""
+"""Bytes of each of the last two pieces; between one and two pieces are kept after the head."""
 
 
 class KeptLog:
-    """Collects the lines of one job in a folder; :meth:`close` makes ``log.txt`` of them.
+    """Collects the lines of one job in a folder; :meth:`close` writes them as ``log.txt``.
 
-    Of a log larger than :data:`HEAD` and two pieces, the middle is left out, and a line says how much. A disk that is
-    full costs the copy, with one warning: the lines are in the task's log as well.
+    The middle of a log larger than :data:`HEAD` and two pieces is left out, and a line says how much. A disk that is
+    full costs only the copy, with one warning: the lines are also in the task's log.
 
     Args:
         folder: An empty folder.
-        warn: Takes the warning, in one line.
+        warn: Called with the warning, in one line.
         head: Bytes of the beginning.
         piece: Bytes of a piece of the end.
     """
@@ -41,7 +41,7 @@ class KeptLog:
             return
         data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
         try:
-            # Not kept open: thousands of jobs are followed at once.
+            # Not left open: thousands of jobs may be followed at once.
             if self._written < self._head:
                 _append(self.path, data)
                 self._written += len(data)
@@ -57,7 +57,7 @@ class KeptLog:
             self._warn(f"the run's copy of the log ends here, but the task's log goes on: {error}")
 
     def close(self) -> None:
-        """Puts the pieces together."""
+        """Joins the pieces."""
         try:
             self.path.touch()
             if self._dropped:

@@ -1,4 +1,4 @@
-"""Job keys: the name by which a job is found again in any process and on any back-end."""
+"""Job keys identify a job in any process and on any back-end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _HASH_LENGTH = 16
 def job_key(identity: Mapping[str, object], *, name: str, attempt: int) -> str:
     """Returns the key of one attempt at a job.
 
-    The same arguments give the same key in every process, so that a job submitted twice is
-    submitted once; anything that makes it another job must be in ``identity``.
+    The same arguments give the same key in every process, so that a job that is submitted twice is
+    started once; anything that distinguishes jobs must be in ``identity``.
 
     Args:
-        identity: What the job is: the Airflow ids, the installation (two may share a cluster and
+        identity: Identity of the job: the Airflow ids, the installation (two may share a cluster and
             have the same ids), the digests of plan and executor.
         name: For people: the readable start of the key.
         attempt: 1 for the first; a retry after a failure is a new attempt, a retry after a

@@ -1,7 +1,8 @@
-"""Finds the secrets in a job, and makes the form of a job, plan or executor that others than the job may see.
+"""Finds the secrets in a job, and makes public forms of jobs, plans and executors.
 
-A secret is what Airflow's own masker masks: known in the process that read it from a connection or variable, which is
-the worker that renders the templates. So the worker masks what it hands on, and marks for the runner what to mask.
+A secret is a text that Airflow's own masker masks. It is known in the process that read it from a connection or
+variable, which is the worker that renders the templates. So the worker masks what it passes on, and marks the secrets
+for the runner.
 """
 
 from __future__ import annotations
@@ -19,31 +20,31 @@ from nemo_airflow.runner.masking import map_texts
 
 
 def mark_secrets(job: Job) -> Job:
-    """Returns the job with where the secrets stand in its environment and its plan."""
+    """Returns the job with the places of secrets in its environment and its plan."""
     found = [*_places(("env",), dict(job.env)), *_places(("plan",), dict(job.plan))]
     return dataclasses.replace(job, secrets=tuple(found))
 
 
 def masked_job(job: Job) -> Job:
-    """Returns the job as it may be recorded: without its secrets."""
+    """Returns the job without its secrets, for recording."""
     env = {name: redact(value) for name, value in job.env.items()}
     return dataclasses.replace(job, env=env, plan=masked_plan(job.plan), secrets=())
 
 
 def masked_plan(plan: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the plan as it may be recorded. It is still a plan, though not of what is run."""
+    """Returns the plan without secrets, for recording. It is a valid plan, but not the one that runs."""
     masked: Mapping[str, Any] = map_texts(plan, redact, keys=False)
     return masked
 
 
 def masked_executor(executor: Executor) -> dict[str, Any]:
-    """Returns the JSON form of an executor for those who follow its jobs. What it connects with stays as it is."""
+    """Returns the JSON form of an executor for followers of its jobs. Fields for connecting are unchanged."""
     data = executor.to_json()
     masked = {**map_texts(data, redact, keys=False), "kind": executor.kind}
     try:
         if executor_from_json(masked).connection_key() == executor.connection_key():
             return masked
-    except NemoAirflowError:  # a field is checked, and does not take the mask
+    except NemoAirflowError:  # the field's check does not accept the mask
         pass
     return {**data, "env": masked["env"]}
 

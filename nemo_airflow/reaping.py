@@ -1,4 +1,4 @@
-"""Finds jobs that run on though nobody waits for them any more, after a kill that left no time to end them."""
+"""Finds running jobs that no task waits for any more, left by processes that were killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAITED_FOR = frozenset({
 """States of a task in which it, or its next try, follows its job."""
 
 MIN_AGE = 300.0
-"""Seconds after its submission before which a job is let be: its task may be about to change its state."""
+"""Seconds after submission during which a job is never an orphan: its task's state may be about to change."""
 
 
 _BATCH = 200
@@ -24,12 +24,12 @@ _BATCH = 200
 
 @dataclasses.dataclass(frozen=True)
 class Orphan:
-    """A job that nobody waits for.
+    """A job that no task waits for.
 
     Attributes:
         handle: The job.
-        labels: Where it comes from.
-        state: The state of its task; empty when the task was cleared.
+        labels: Its labels: the task that submitted it.
+        state: The state of its task; empty if the task was cleared.
     """
 
     handle: JobHandle
@@ -42,16 +42,16 @@ class Orphan:
 
 
 StateOf: TypeAlias = Callable[[Mapping[str, str]], str | None]
-"""Returns the state of the task with these labels, empty for one that was cleared; None when it is not a task of this
-Airflow, whose jobs are then not ours to end."""
+"""Returns the state of the task with these labels, empty for a cleared one; None for a task of another
+Airflow, whose jobs must not be ended here."""
 
 
 async def survey(executor: Executor, min_age: float = MIN_AGE) -> list[tuple[JobHandle, Mapping[str, str]]]:
-    """Returns the jobs of a back-end that run or are queued, each with where it comes from.
+    """Returns the running and queued jobs of a back-end, each with its labels.
 
     Args:
-        executor: The back-end, and whose jobs of it.
-        min_age: Seconds since its submission from which a job counts.
+        executor: The back-end, and the owner of the jobs.
+        min_age: Least seconds since a job's submission.
 
     Raises:
         BackendUnavailable: The back-end cannot be reached.
@@ -65,11 +65,11 @@ async def survey(executor: Executor, min_age: float = MIN_AGE) -> list[tuple[Job
 
 
 async def survey_folders(executor: Executor, older_than: float) -> list[tuple[JobHandle, Mapping[str, str]]]:
-    """Returns the ended jobs whose folders were not written to for so many seconds, each with where it comes from.
+    """Returns the ended jobs whose folders were not written to for some seconds, each with its labels.
 
     Raises:
         BackendUnavailable: The back-end cannot be reached.
-        ExecutorError: It keeps no folders.
+        ExecutorError: The executor has no folders.
     """
     driver = executor.connect()
     try:
@@ -86,7 +86,7 @@ async def _labelled(driver: Driver, jobs: list[JobHandle]) -> list[tuple[JobHand
 
 
 def orphans_among(jobs: Iterable[tuple[JobHandle, Mapping[str, str]]], state_of: StateOf) -> list[Orphan]:
-    """Returns those of the jobs whose tasks have ended or were cleared."""
+    """Returns the jobs whose tasks have ended or were cleared."""
     states = ((job, labels, state_of(labels)) for job, labels in jobs)
     return [
         Orphan(job, labels, state) for job, labels, state in states if state is not None and state not in WAITED_FOR
@@ -107,7 +107,7 @@ async def end_orphans(executor: Executor, orphans: list[Orphan]) -> None:
 
 
 async def remove_folders(executor: Executor, orphans: list[Orphan]) -> None:
-    """Deletes the folders of ended jobs that nobody waits for.
+    """Deletes the folders of ended jobs that no task waits for.
 
     Raises:
         BackendUnavailable: The back-end cannot be reached.

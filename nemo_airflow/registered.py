@@ -1,6 +1,6 @@
-"""Recipes and executors by name: what installed distributions register as entry points.
+"""Recipes and executors that installed distributions register by name, as entry points.
 
-A distribution says in its ``pyproject.toml``::
+A distribution registers them in its ``pyproject.toml``::
 
     [project.entry-points."nemo_airflow.recipes"]
     small = "zoo.recipes:small"
@@ -33,13 +33,13 @@ EXECUTORS = "nemo_airflow.named_executors"
 
 @dataclasses.dataclass(frozen=True)
 class Registered:
-    """What is registered under a name.
+    """A registered name.
 
     Attributes:
         name: The name.
         group: The group of entry points.
-        value: ``pkg.mod:name`` of what is registered, as the distribution wrote it.
-        distributions: Name and version of those that register it; several leave it open which is meant.
+        value: ``pkg.mod:name`` of the object, as the distribution wrote it.
+        distributions: Name and version of the distributions that register it; with several it is ambiguous.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Registered:
 
     @property
     def problem(self) -> str:
-        """Why it cannot be used, as far as the entry point itself tells; empty where nothing is wrong."""
+        """Why it cannot be used, as far as the entry point itself shows; empty if nothing is wrong."""
         if len(self.distributions) > 1:
             return f"registered by {' and by '.join(self.distributions)}: uninstall all but one"
         module, colon, name = self.value.partition(":")
@@ -61,7 +61,7 @@ class Registered:
         """Returns the object, imported.
 
         Raises:
-            ModuleNotFoundError: A library that its module needs is not here.
+            ModuleNotFoundError: A library that its module needs is not installed.
             TargetNotImportableError: It cannot be imported for another reason.
         """
         what = f"{self.name!r} of {' and '.join(self.distributions)} ({self.value})"
@@ -78,7 +78,7 @@ class Registered:
             if error.name is not None and not f"{module}.".startswith(f"{error.name}."):
                 raise
             raise TargetNotImportableError(f"{what} cannot be loaded: {error}") from error
-        except Exception as error:  # the code of other people's modules
+        except Exception as error:  # code of third parties
             text = " ".join(str(error).split())
             message = f"{what} cannot be loaded: {type(error).__name__}{f': {text}' if text else ''}"
             raise TargetNotImportableError(message) from error
@@ -87,16 +87,16 @@ class Registered:
     def config(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, fit: Any = None, path: str = ""
     ) -> Any:
-        """Returns the config of a recipe; one whose libraries are not here is called in the job.
+        """Returns the config of a recipe; a recipe whose libraries are not installed is called in the job.
 
         Args:
             args: Positional arguments of its function.
             kwargs: Named ones.
-            fit: Makes an argument what its annotation wants; as :data:`nemo_airflow.config.factories.Fit`.
+            fit: Converts an argument to its annotation; as :data:`nemo_airflow.config.factories.Fit`.
             path: Where it is named, for errors.
 
         Raises:
-            ConfigError: It is no config, or takes no such arguments.
+            ConfigError: It is not a config, or does not take these arguments.
         """
         from nemo_airflow.config import factories
         from nemo_airflow.config.leaves import copied
@@ -118,12 +118,12 @@ class Registered:
 
 
 def registered(group: str) -> dict[str, Registered]:
-    """Returns what is registered in a group, by name."""
+    """Returns the entries of a group, by name."""
     found: dict[str, Registered] = {}
     for entry in sorted(importlib.metadata.entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
         dist = entry.dist
         origin = f"{dist.name} {dist.version}" if dist is not None else "an unknown distribution"
-        value = entry.value.partition("[")[0].strip()  # behind it are the extras that it needs
+        value = entry.value.partition("[")[0].strip()  # without the extras after it
         known = found.get(entry.name)
         if known is None or origin not in known.distributions or known.value != value:
             origins = (*known.distributions, origin) if known is not None else (origin,)
@@ -132,10 +132,10 @@ def registered(group: str) -> dict[str, Registered]:
 
 
 def named_recipe(name: str) -> Any:
-    """Returns the config that is registered under a name.
+    """Returns the registered config of a name.
 
     Raises:
-        ConfigError: There is none (the nearest names are in the message), or it cannot be loaded.
+        ConfigError: The name is unknown (the nearest names are in the message), or it cannot be loaded.
     """
     from nemo_airflow.config.value_files import as_file
 
@@ -145,10 +145,10 @@ def named_recipe(name: str) -> Any:
 
 
 def named_executor(name: str) -> Executor:
-    """Returns the executor that is registered under a name.
+    """Returns the registered executor of a name.
 
     Raises:
-        ExecutorArgumentError: There is none (the nearest names are in the message), or it is no executor.
+        ExecutorArgumentError: The name is unknown (the nearest names are in the message), or it is not an executor.
     """
     from nemo_airflow.executors.base import Executor
 
@@ -163,7 +163,7 @@ def named_executor(name: str) -> Executor:
             found = build(found) if isinstance(found, Config) else found
     except ExecutorArgumentError:
         raise
-    except Exception as error:  # the code of other people's modules
+    except Exception as error:  # code of third parties
         text = " ".join(str(error).split())
         raise ExecutorArgumentError(f"the executor {name!r} ({entry.value}) cannot be created: {text}") from error
     if not isinstance(found, Executor):
@@ -179,14 +179,14 @@ def _find(group: str, name: str, what: str, error: Callable[[str], NemoAirflowEr
 
 
 def unknown(name: str, known: Iterable[str], what: str, group: str) -> str:
-    """Returns what is wrong with a name that is not registered: the nearest ones, and all."""
+    """Returns the error message for an unknown name, with the nearest and all registered names."""
     return f"no {what} {name!r} is registered under '{group}'{nearest(name, sorted(known), 'registered')}"
 
 
 def described(entry: Registered) -> tuple[str, str]:
-    """Returns the first line of the docstring of what is registered, and why it cannot be used; neither may be there.
+    """Returns the first line of an entry's docstring, and why it cannot be used; each may be empty.
 
-    Its module is read, and not imported: a list of what there is loads no library.
+    Its module is read, not imported: listing loads no library.
     """
     from nemo_airflow.config.source.modules import Source, source_at
 
@@ -206,7 +206,7 @@ def described(entry: Registered) -> tuple[str, str]:
 
 
 def _homes(module: str) -> list[Path]:
-    """Returns folders of a package that is on no path of Python's, as one that is installed for editing may be."""
+    """Returns the folders of a package outside Python's path, such as an editable install."""
     top = module.partition(".")[0]
     try:
         spec = importlib.util.find_spec(top)

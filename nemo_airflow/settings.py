@@ -30,12 +30,12 @@ def packages_folder() -> Path:
 
 
 def package_format() -> str:
-    """Returns the format of packages whose packager does not say, ``$NEMO_AIRFLOW_PACKAGE_FORMAT``; empty for none."""
+    """Returns the default format of packages, ``$NEMO_AIRFLOW_PACKAGE_FORMAT``; empty if not set."""
     return os.environ.get("NEMO_AIRFLOW_PACKAGE_FORMAT", "")
 
 
 def store_url() -> str:
-    """Returns the address of the store that several machines share, ``$NEMO_AIRFLOW_STORE``; empty for none.
+    """Returns the address of the shared store, ``$NEMO_AIRFLOW_STORE``; empty if not set.
 
     For example ``/mnt/shared/nemo`` or ``s3://conn_id@bucket/prefix``; see :mod:`nemo_airflow.packaging.store.address`.
     """
@@ -43,7 +43,7 @@ def store_url() -> str:
 
 
 def allow() -> str:
-    """Returns what may be imported besides what configs name, ``$NEMO_AIRFLOW_ALLOW``; empty for nothing.
+    """Returns the additional allow-list, ``$NEMO_AIRFLOW_ALLOW``; empty if not set.
 
     Names and prefixes with commas between them; see :mod:`nemo_airflow.config.allow`.
     """
@@ -67,12 +67,12 @@ def defer_after() -> float:
 
 
 def jobs_folder() -> Path:
-    """Returns the folder under which each local job has its own."""
+    """Returns the parent folder of local jobs' folders."""
     return home() / "jobs"
 
 
 def bundles_folder() -> Path:
-    """Returns the folder of archives that are on their way to a back-end that takes them as files."""
+    """Returns the folder of archives on their way to a back-end that needs them as files."""
     return home() / "bundles"
 
 

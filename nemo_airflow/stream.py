@@ -1,7 +1,7 @@
 """Reads a job's stream: the lines that the job wrote, and the records between them.
 
-A record begins at a byte 0x1E, wherever that is, and ends with the line. The runner never lets that
-byte through from the job, so cutting the records out gives back exactly what the job wrote.
+A record begins at a byte 0x1E, anywhere, and ends with the line. The runner never lets that
+byte through from the job, so removing the records gives exactly the job's output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from nemo_airflow.clean import clean_value
 
 VERSION = 1
-"""Version of the records that this reader knows."""
+"""Version of the records that this reader understands."""
 
 MARK = b"\x1e"
 
@@ -27,8 +27,8 @@ class Line:
     """A line that the job wrote.
 
     Attributes:
-        text: The line without its end. Of a line that redraws itself with carriage returns, what
-            it showed last.
+        text: The line without its end. For a line that redraws itself with carriage returns, the
+            last content.
         timestamp: When the job wrote it, seconds since the epoch. A function of the stream's bytes
             alone, and greater than that of any line before it.
         end: Bytes of the stream up to the end of the line.

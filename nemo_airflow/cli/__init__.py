@@ -16,7 +16,7 @@ _EXECUTOR_HELP = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 1 when what it ran failed, 2 when it was asked wrongly."""
+    """Runs a command and returns its exit code: 0, 1 if the run failed, 2 for wrong arguments."""
     options = _options(argv)
     try:
         return int(options.run(options))
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Returns the options of a command; overrides may also stand behind its options, which argparse does not take."""
+    """Returns the options of a command; also accepts overrides after options, which argparse does not."""
     parser = _parser()
     options, others = parser.parse_known_args(argv)
     takes_overrides = hasattr(options, "overrides")
@@ -51,40 +51,42 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print the plan, canonical JSON")
     plan.set_defaults(run=_plan)
 
-    render = commands.add_parser("render", help="print exactly what would be sent to a back-end for a config")
+    render = commands.add_parser("render", help="print the request that would be sent to a back-end for a config")
     _add_config(render)
     render.add_argument("--executor", default="kind: local", help=_EXECUTOR_HELP)
     render.set_defaults(run=_render)
 
-    reap = commands.add_parser("reap", help="end the jobs of a back-end that no task of this Airflow waits for")
+    reap = commands.add_parser("reap", help="cancel the jobs of a back-end that no task of this Airflow waits for")
     reap.add_argument("executor", help=_EXECUTOR_HELP)
-    reap.add_argument("--dry-run", action="store_true", help="only show them")
-    reap.add_argument("--min-age", type=float, default=300, metavar="SECONDS", help="let younger ones be (%(default)s)")
+    reap.add_argument("--dry-run", action="store_true", help="only list them")
+    reap.add_argument("--min-age", type=float, default=300, metavar="SECONDS", help="ignore younger jobs (%(default)s)")
     reap.add_argument("--folders", action="store_true", help="delete the folders of ended jobs instead")
     reap.add_argument(
         "--older-than",
         type=float,
         default=14,
         metavar="DAYS",
-        help="folders not written to for that long (%(default)s)",
+        help="only folders that were not written to for this long (%(default)s)",
     )
     reap.set_defaults(run=_reap)
 
     listing = commands.add_parser("list", help="list recipes, executors, packagers and trackers by their names")
-    listing.add_argument("what", nargs="?", default="", help="only these")
+    listing.add_argument(
+        "what", nargs="?", default="", help="list only this kind: recipes, executors, packagers or trackers"
+    )
     listing.add_argument("--json", action="store_true", help="print them as JSON")
     listing.set_defaults(run=_list)
 
     _add_diff(commands)
     _add_store(commands)
-    demo = commands.add_parser("demo", help="run the example pipeline in an Airflow of its own")
+    demo = commands.add_parser("demo", help="run the example pipeline in a separate Airflow")
     demo.set_defaults(run=_demo)
-    ui = commands.add_parser("ui", help="start that Airflow and an MLflow page, until Ctrl-C")
+    ui = commands.add_parser("ui", help="start the demo's Airflow and an MLflow page, until Ctrl-C")
     ui.add_argument("--mlflow-port", type=int, default=5000, help="port of the MLflow page (%(default)s)")
     ui.set_defaults(run=_ui)
     for command, port in ((demo, None), (ui, 8080)):
         command.add_argument(
-            "--home", default=".demo", help="folder of its database, logs, jobs and runs (%(default)s)"
+            "--home", default=".demo", help="folder for its database, logs, jobs and runs (%(default)s)"
         )
         command.add_argument("--dags", default="dags", help="folder of the DAGs (%(default)s)")
         command.add_argument("--port", type=int, default=port, help=f"port of Airflow's page ({port or 'a free one'})")
@@ -96,27 +98,39 @@ def _add_config(command: argparse.ArgumentParser) -> None:
         "config", help="pkg.mod:name of a config or of a function that returns one, a YAML file, or a recipe's name"
     )
     command.add_argument(
-        "overrides", nargs="*", metavar="path=value", help="overrides, as model.hidden=64, optimizer=adam(lr=0.1)"
+        "overrides",
+        nargs="*",
+        metavar="path=value",
+        help="overrides, such as model.hidden=64 or optimizer=adam(lr=0.1)",
     )
     command.add_argument(
-        "--layer", action="append", default=[], metavar="FILE", dest="layers", help="lay a file or recipe over it"
+        "--layer",
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="layers",
+        help="a file or recipe to lay over the config; may be repeated",
     )
     _add_allow(command)
 
 
 def _add_allow(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="what files and overrides may name, as zoo."
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="what files and overrides may import, such as zoo.",
     )
 
 
 def _add_diff(commands: Any) -> None:
     what = "pkg.mod:name, a YAML file, a plan as JSON, the digest of a config that was run, or run:ID of MLflow"
-    overrides: Any = {"nargs": "*", "metavar": "path=value", "help": "overrides, as model.hidden=64"}
-    diff = commands.add_parser("diff", help="show what two configs or runs differ in; exit code 1 where they do")
-    diff.add_argument("old", help=f"{what}; or a folder, for its code")
-    diff.add_argument("new", help="likewise")
-    diff.add_argument("--svg", default="", metavar="FILE", help="draw them too")
+    overrides: Any = {"nargs": "*", "metavar": "path=value", "help": "overrides, such as model.hidden=64"}
+    diff = commands.add_parser("diff", help="show the differences of two configs or runs; exit code 1 if there are any")
+    diff.add_argument("old", help=f"{what}; or a folder, to compare its code")
+    diff.add_argument("new", help="the same for the other side")
+    diff.add_argument("--svg", default="", metavar="FILE", help="also draw the differences into this file")
     diff.add_argument("--json", action="store_true", help="print the differences as JSON")
     diff.add_argument(
         "--repository",
@@ -124,30 +138,30 @@ def _add_diff(commands: Any) -> None:
         default=[],
         metavar="FOLDER",
         dest="repositories",
-        help="where to look for the code of runs, besides the current folder; again for more",
+        help="a repository with the code of runs, besides the current folder; may be repeated",
     )
     diff.set_defaults(run=_diff)
     graph = commands.add_parser("graph", help="draw a config")
     graph.add_argument("config", help=what)
     graph.add_argument("overrides", **overrides)
-    graph.add_argument("--svg", required=True, metavar="FILE", help="where to")
+    graph.add_argument("--svg", required=True, metavar="FILE", help="the file to write")
     graph.set_defaults(run=_graph)
     code = commands.add_parser("code", help="print a config as the Python code that makes it")
     code.add_argument("config", help=what)
     code.add_argument("overrides", **overrides)
-    code.add_argument("--by-name", action="store_true", help="name targets as texts, so that none is imported")
+    code.add_argument("--by-name", action="store_true", help="write targets as texts, so that the code imports none")
     code.set_defaults(run=_code)
     for command in (diff, graph, code):
         _add_allow(command)
         _add_store_of_runs(command)
-    history = commands.add_parser("history", help="show who set what in a config, and where")
+    history = commands.add_parser("history", help="show who set each value of a config, and where")
     _add_config(history)
-    history.add_argument("--path", metavar="PATH", help="only this value, or what is below it")
+    history.add_argument("--path", metavar="PATH", help="only this value and values below it")
     history.set_defaults(run=_history)
 
 
 def _add_store_of_runs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--tracking-uri", metavar="URI", help="MLflow's address, in place of a tracker's default")
+    command.add_argument("--tracking-uri", metavar="URI", help="MLflow's address, instead of a tracker's default")
     command.add_argument("--conn-id", metavar="ID", help="an Airflow connection with MLflow's address and login")
 
 
@@ -185,22 +199,29 @@ def _where(options: argparse.Namespace, repositories: Sequence[str] = ()) -> Any
 
 
 def _add_store(commands: Any) -> None:
-    store = commands.add_parser("store", help="look into the shared store of packages and outputs, and tidy it")
-    store.add_argument("--store", default="", metavar="URL", help="its address; $NEMO_AIRFLOW_STORE unless given")
+    store = commands.add_parser("store", help="list, store, fetch and delete packages and outputs of the shared store")
+    store.add_argument("--store", default="", metavar="URL", help="the store's address; default $NEMO_AIRFLOW_STORE")
     store.set_defaults(run=_store)
     verbs = store.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("ls", help="list packages, outputs and references")
-    verbs.add_parser("put", help="keep the files of a folder, and print their digest").add_argument("folder")
+    verbs.add_parser("put", help="store the files of a folder, and print their digest").add_argument("folder")
     get = verbs.add_parser("get", help="fetch outputs")
     get.add_argument("digest", help="the beginning of their digest")
     get.add_argument("folder")
-    pin = verbs.add_parser("pin", help="keep an object from being collected")
+    pin = verbs.add_parser("pin", help="protect an object from collection")
     pin.add_argument("digest", help="the beginning of its digest")
-    pin.add_argument("name", help="names the reference")
-    verbs.add_parser("unpin", help="take a reference away").add_argument("name")
-    gc = verbs.add_parser("gc", help="delete what no reference names and nobody has wanted for long")
-    gc.add_argument("--older-than", type=float, default=30, metavar="DAYS", dest="days", help="(%(default)s)")
-    gc.add_argument("--dry-run", action="store_true", help="only show it")
+    pin.add_argument("name", help="name of the reference")
+    verbs.add_parser("unpin", help="delete a reference").add_argument("name")
+    gc = verbs.add_parser("gc", help="delete objects that no reference names and nobody wanted for long")
+    gc.add_argument(
+        "--older-than",
+        type=float,
+        default=30,
+        metavar="DAYS",
+        dest="days",
+        help="only objects not wanted for this long (%(default)s)",
+    )
+    gc.add_argument("--dry-run", action="store_true", help="only list them")
     gc.add_argument("--keep-runs", action="store_true", help="keep the packages and outputs of all runs in MLflow")
     _add_store_of_runs(gc)
 

@@ -1,4 +1,4 @@
-"""A whole Airflow on this machine, in a folder of its own: for the demo, for looking around, for tests."""
+"""A whole Airflow on this machine in its own folder, for the demo, for trying things, and for tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MARK = "NEMO_AIRFLOW_SERVER"
 
 
 class AirflowServer:
-    """Airflow with a sqlite database, a few workers, and each component a process of its own.
+    """Airflow with a sqlite database, a few workers, and one process for each component.
 
     It listens on the loopback address only.
 
@@ -38,7 +38,7 @@ class AirflowServer:
         dags: Folder of the DAGs.
         port: Port of its page; a free one when None.
         env: Further environment variables of its processes.
-        open_to_all: Whether its page asks for no log-in; for tests.
+        open_to_all: Whether its page needs no login; for tests.
         path: Path below which it is served, as behind a proxy, for example ``/airflow``.
     """
 
@@ -58,7 +58,7 @@ class AirflowServer:
         self.url = f"http://127.0.0.1:{self.port}{path}"
         self._mark = secrets.token_hex(8)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._client = httpx.Client(base_url=self.url, timeout=120.0)  # a busy machine answers late
+        self._client = httpx.Client(base_url=self.url, timeout=120.0)  # a busy machine answers slowly
         self.env = {**os.environ, **self._settings(dags.absolute(), open_to_all), **(env or {})}
 
     def _settings(self, dags: Path, open_to_all: bool) -> dict[str, str]:
@@ -99,11 +99,11 @@ class AirflowServer:
         return str(user), str(password)
 
     def start(self) -> None:
-        """Makes or upgrades the database, and starts all components.
+        """Creates or upgrades the database, and starts all components.
 
         Raises:
             SettingsError: The port is in use.
-            NemoAirflowError: A component did not come up; the message has the end of its output.
+            NemoAirflowError: A component did not start; the message has the end of its output.
         """
         check_port(self.port, "--port")
         self.airflow_home.mkdir(parents=True, exist_ok=True)
@@ -129,13 +129,13 @@ class AirflowServer:
             )  # fmt: skip
 
     def kill_component(self, component: str) -> None:
-        """Kills a component and all its processes at once, as the loss of its machine would."""
+        """Kills a component and all its processes at once, like the loss of its machine."""
         process = self._processes.pop(component)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def stop(self) -> None:
-        """Stops all components; nothing of them is left. Jobs that run go on."""
+        """Stops all components with all their processes. Running jobs go on."""
         for process in self._processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
@@ -147,7 +147,7 @@ class AirflowServer:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         self._processes.clear()
-        # Jobs do not inherit the mark; what has it now is a process that a component forgot.
+        # Jobs do not inherit the mark; a process that has it now was left by a component.
         kill_marked(_MARK, self._mark)
         self._client.close()
         for holder in self._held:
@@ -161,7 +161,7 @@ class AirflowServer:
         """Calls the REST API, as ``/api/v2<path>``; returns JSON, or text for another type.
 
         Raises:
-            NemoAirflowError: The API refuses; the message is its own.
+            NemoAirflowError: The API refuses; the message is the API's.
         """
         if "Authorization" not in self._client.headers:
             self._client.headers["Authorization"] = f"Bearer {self._token()}"
@@ -171,7 +171,7 @@ class AirflowServer:
         return answer.json() if accept == "application/json" else answer.text
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Starts a run of a DAG, as soon as Airflow knows it, and returns the run's id."""
+        """Starts a run of a DAG as soon as Airflow has read the DAG, and returns the run's id."""
         self.wait(lambda: self._knows(dag_id), f"the DAG {dag_id}")
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
         return str(
@@ -191,7 +191,7 @@ class AirflowServer:
         return dict(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"))
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
-        """Returns what a task pushed."""
+        """Returns an XCom of a task."""
         return self.call(
             "GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true"
         )["value"]
@@ -207,7 +207,7 @@ class AirflowServer:
         """Waits until the condition is true, and returns its value.
 
         Raises:
-            NemoAirflowError: It was not within ``limit`` seconds, or a component has ended.
+            NemoAirflowError: It was not true within ``limit`` seconds, or a component has ended.
         """
         deadline = time.monotonic() + limit
         while not (result := condition()):

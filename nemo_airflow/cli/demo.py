@@ -16,12 +16,12 @@ from nemo_airflow.cli.airflow_server import AirflowServer
 from nemo_airflow.exceptions import NemoAirflowError, SettingsError
 
 OVERRIDES = {"train.optimizer.learning_rate": 0.01, "train.optimizer.epochs": 15}
-"""What the demo changes of the pipeline's config, as somebody would in the trigger form."""
+"""The demo's changes of the pipeline's config, as a person would make them in the trigger form."""
 
 _ENV = {
-    # Only the runs that the demo asks for: a weekly DAG that is switched on would begin with one of its own.
+    # Only the demo's own runs: a weekly DAG that is switched on would start a scheduled one.
     "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
-    # The links lead to where "nemo-airflow ui" will show the runs.
+    # The links lead to the page of "nemo-airflow ui".
     "NEMO_AIRFLOW_MLFLOW_PAGE": "http://127.0.0.1:5000",
 }
 
@@ -30,7 +30,7 @@ _ENDED = ("success", "failed")
 
 
 def run(home: str, dags: str, port: int | None) -> int:
-    """Runs the pipeline and the sweep, shows what came of them, and leaves no process behind."""
+    """Runs the pipeline and the sweep, shows their results, and leaves no process behind."""
     if not Path(dags, "retrain_digits.py").exists():
         raise SettingsError(
             f"{Path(dags).absolute()} has no retrain_digits.py: run this command in the repository, or give --dags"
@@ -54,7 +54,7 @@ def run(home: str, dags: str, port: int | None) -> int:
 
 
 def _say(status: Status, console: Console, text: str) -> None:
-    """Shows what is being done: as a line that changes on a terminal, as lines elsewhere."""
+    """Shows the progress: as a changing line on a terminal, else as lines."""
     status.update(text)
     if not console.is_terminal:
         console.print(f"{datetime.datetime.now():%H:%M:%S} {text}", markup=False, highlight=False)

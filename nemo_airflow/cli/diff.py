@@ -1,4 +1,4 @@
-"""Prints what two configs or runs differ in, draws configs, writes them as Python, and tells who set what in them."""
+"""Compares two configs or runs, draws configs, writes them as Python, and shows who set their values."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _MACHINE = ("python", "platform", "host", "cpus", "memory_bytes", "gpus", "image
 
 @dataclasses.dataclass(frozen=True)
 class _Side:
-    """One of the two that are compared; None and empty is what it does not have."""
+    """One side of a comparison; fields that it does not have are None or empty."""
 
     plan: Mapping[str, Any] | None = None
     code: Sequence[CodePart] | None = None
-    """What the code was made of; None for that of now."""
+    """The parts of the code; None for the current code."""
     has_code: bool = False
     included: Mapping[str, str] | None = None
-    """Files that git does not track and a run's package had, by path; None for the code of now."""
+    """Files that git does not track and a run's package had, by path; None for the current code."""
     folder: Path | None = None
-    """The folder whose code is meant."""
+    """The folder of the code."""
     unknown_code: str = ""
-    """Why the code cannot be told."""
+    """Why the code is not known."""
     package_digest: str = ""
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     is_run: bool = False
@@ -47,13 +47,13 @@ class _Side:
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """What configs are looked up with.
+    """Where configs are looked up.
 
     Attributes:
-        allow: What files that are made up of layers may import.
-        tracking_uri: Address of MLflow, for runs; that of a tracker when None.
+        allow: What files with layers may import.
+        tracking_uri: Address of MLflow, for runs; a tracker's default when None.
         conn_id: An Airflow connection with MLflow's address and login.
-        repositories: Folders in whose repositories the code of runs is, besides that of the current folder.
+        repositories: Folders in the repositories of the runs' code, besides the current folder.
     """
 
     allow: Sequence[str] = ()
@@ -63,7 +63,7 @@ class Where:
 
 
 def run(old: str, new: str, *, svg: str, as_json: bool, where: Where) -> int:
-    """Prints the differences; returns 0 where there are none, else 1, as ``diff`` does."""
+    """Prints the differences; returns 0 if there are none, else 1, like ``diff``."""
     before, after = (_side(name, where) for name in (old, new))
     found = diff(before.plan, after.plan) if before.plan is not None and after.plan is not None else None
     if svg:
@@ -100,7 +100,7 @@ def write_code(config: str, overrides: Sequence[str], where: Where, *, by_name: 
 def show_history(
     name: str, overrides: Sequence[str], path: str | None, *, layers: Sequence[str] = (), allow: Sequence[str] = ()
 ) -> int:
-    """Prints who set what in a config, and where; see :func:`nemo_airflow.cli.plan.composed`."""
+    """Prints who set each value of a config, and where; see :func:`nemo_airflow.cli.plan.composed`."""
     from nemo_airflow.config.provenance import history_text
 
     print(history_text(composed(name, overrides, layers, allow), path), end="")
@@ -108,13 +108,13 @@ def show_history(
 
 
 def load_plan(name: str, overrides: Sequence[str] = (), where: Where = Where()) -> Mapping[str, Any]:
-    """Returns a plan: of a config as ``pkg.mod:name``, a YAML or JSON file, the digest of one that was run, or a run.
+    """Returns the plan of ``pkg.mod:name``, a YAML or JSON file, the digest of a config that was run, or a run.
 
-    Nothing is imported but for code, and for a file with layers or overrides, as far as ``where`` allows it. With
-    something allowed any file is made up into a config: it has the defaults of what it names then.
+    Only code, and the targets of a file with layers or overrides, are imported, as far as ``where`` allows. With
+    an allow-list, every file becomes a config with the defaults of its targets.
 
     Raises:
-        ConfigError: There is none of that name, or overrides are given for what was run.
+        ConfigError: The config does not exist, or overrides are given for a config that was run.
         TrackingError: The run cannot be read.
     """
     is_run = name.startswith(_RUN)
@@ -146,7 +146,7 @@ def _is_code(name: str) -> bool:
 
 
 def _is_composed(name: str, overrides: Sequence[str], allow: Sequence[str]) -> bool:
-    """Returns whether a name is that of a file that is to be made up into a config, and not just read as it is."""
+    """Returns whether a name is a file to compose into a config, rather than to read as a plan."""
     file = as_file(name)
     if file is None or not Path(file.path).is_file():
         return False
@@ -180,9 +180,9 @@ def _side(name: str, where: Where) -> _Side:
 
 
 def _code(old: _Side, new: _Side, where: Where) -> Sequence[str] | None:
-    """Returns which files differ, or why that cannot be told; None where there is no code to compare."""
+    """Returns the files that differ, or why they are not known; None where there is no code to compare."""
     if old.package_digest and old.package_digest == new.package_digest:
-        return []  # named by their content, whatever it was made from
+        return []  # equal content, whatever its source
     if unknown := old.unknown_code or new.unknown_code:
         return [unknown]
     if not old.has_code or not new.has_code:
@@ -193,7 +193,7 @@ def _code(old: _Side, new: _Side, where: Where) -> Sequence[str] | None:
 
 
 def _included(old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> Iterator[str]:
-    """Yields which files differ that git does not track; none where one side is the code of now."""
+    """Yields the files without git that differ; none if one side is the current code."""
     if old is None or new is None:
         return
     for path in sorted({*old, *new}):
@@ -203,7 +203,7 @@ def _included(old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> I
 
 
 def _environment(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str] | None:
-    """Returns what differs in machine and packages; None where one of the two is not known."""
+    """Returns the differences in machine and packages; None where one side is not known."""
     if not old or not new:
         return None
     before, after = ({**_machine(side), **side.get("packages", {})} for side in (old, new))

@@ -1,4 +1,4 @@
-"""Lists what can be named: recipes, executors, packagers and trackers, read from their sources and not imported."""
+"""Lists registered recipes, executors, packagers and trackers, reading their sources without importing them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Listed:
     Attributes:
         what: ``recipes``, ``executors``, ``packagers`` or ``trackers``.
         name: The name under which it is used; of a kind of executor, as ``kind: slurm``.
-        target: ``pkg.mod:name`` of what it is.
+        target: ``pkg.mod:name`` of the object.
         origin: Name and version of the distribution.
         summary: The first line of its docstring, or empty.
         problem: Why it cannot be used, or empty.
@@ -46,10 +46,10 @@ class Listed:
 
 
 def run(what: str, *, as_json: bool) -> int:
-    """Prints what is registered.
+    """Prints registered names.
 
     Raises:
-        SettingsError: There is no such list.
+        SettingsError: The kind is unknown.
     """
     if what and what not in _GROUPS:
         raise SettingsError(f"cannot list {what!r}: give one of {', '.join(_GROUPS)}")
@@ -64,7 +64,7 @@ def run(what: str, *, as_json: bool) -> int:
 
 
 def listing(what: str) -> Iterator[Listed]:
-    """Yields what is registered of a kind, in the order of names; what is broken with the reason."""
+    """Yields the registered names of a kind in order; broken ones with the reason."""
     for group in _GROUPS[what]:
         for name, entry in sorted({**_built_in(group), **registered(group)}.items()):
             summary, problem = described(entry)

@@ -54,7 +54,7 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
     is_file = as_file(name) is not None
     is_code = ":" in name and not is_file
     if is_code:
-        config = copied(load_config(name))  # the module keeps its own
+        config = copied(load_config(name))  # the module's own config is not changed
     elif is_file or name.partition("(")[0] in recipes:
         with errors_in(name):
             config = lay(ABSENT, name, origin)
@@ -68,7 +68,7 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
         with errors_in(f"--layer {layer}"):
             config = lay(config, layer, origin)
     if is_code:
-        # Who names code of their own on the command line may name more of it there.
+        # A user who names their own code on the command line may name more of it there.
         own = own_packages([name, *plans.targets(plans.to_plan(config, check=False))])
         origin = dataclasses.replace(origin, allow=(*origin.allow, *own))
     config = change(config, overrides, origin)
@@ -78,11 +78,11 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
 
 
 def load_config(name: str) -> Any:
-    """Returns the config that ``pkg.mod:name`` names, or that the function of that name returns.
+    """Returns the config ``pkg.mod:name``, or the result of the function of that name.
 
     Raises:
-        ConfigError: It is no config.
-        TargetNotImportableError: There is nothing of that name.
+        ConfigError: It is not a config.
+        TargetNotImportableError: The name does not exist.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):

@@ -1,4 +1,4 @@
-"""Ports on the loopback address, held for servers that are started later."""
+"""Reserves ports on the loopback address for servers that are started later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nemo_airflow.exceptions import SettingsError
 
 
 def hold_port(port: int = 0) -> socket.socket:
-    """Takes a port on the loopback address for a server that is started later, perhaps more than once.
+    """Reserves a port on the loopback address for a server that is started later, perhaps several times.
 
     As long as the returned socket is open, neither the kernel nor another caller gives the port to anyone, and a
     server that sets ``SO_REUSEADDR``, as asyncio, gRPC and Node do, can listen on it: Linux lets two sockets share
@@ -26,7 +26,7 @@ def hold_port(port: int = 0) -> socket.socket:
     except BaseException:
         holder.close()
         raise
-    # Not before: with the option, two holders could take the same port.
+    # Only after binding: with the option, two holders could get the same port.
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return holder
 
@@ -37,9 +37,9 @@ def port_of(holder: socket.socket) -> int:
 
 
 def check_port(port: int, option: str) -> None:
-    """Raises :class:`SettingsError` when somebody listens on a port already."""
+    """Raises :class:`SettingsError` if a port is already in use."""
     with socket.socket() as sock:
-        # Connections of a server that has just ended do not count.
+        # Connections of a server that has just ended are ignored.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(("127.0.0.1", port))

@@ -46,8 +46,8 @@ def load_executor(text: str) -> Executor:
     """Reads an executor: its registered name, YAML or JSON with its ``kind`` and fields, or the path of such a file.
 
     Raises:
-        SettingsError: It is neither.
-        ExecutorError: There is no such name or kind, or a field is not one of its own.
+        SettingsError: It is none of these.
+        ExecutorError: The name or kind is unknown, or the executor does not have a field.
     """
     is_file = Path(text).is_file()
     if not is_file and _NAME.fullmatch(text) and not text.endswith((".yaml", ".yml", ".json")):

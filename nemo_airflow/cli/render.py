@@ -1,4 +1,4 @@
-"""Prints what would be sent to a back-end for a config, without sending it."""
+"""Prints the request to a back-end for a config, without sending it."""
 
 from __future__ import annotations
 

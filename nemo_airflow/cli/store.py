@@ -1,4 +1,4 @@
-"""Looks into the shared store of packages and outputs, keeps, fetches, and collects what nobody wants."""
+"""Lists, stores, fetches and collects the packages and outputs of the shared store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def store_at(url: str) -> SharedStore:
     """Returns the store at an address, or the configured one for an empty text.
 
     Raises:
-        SettingsError: There is no address.
+        SettingsError: No address is given or configured.
     """
     address = url or settings.store_url()
     if not address:
@@ -43,7 +43,7 @@ def ls(url: str) -> int:
 
 
 def put(url: str, folder: str) -> int:
-    """Keeps the files of a folder, and prints their digest."""
+    """Stores the files of a folder, and prints their digest."""
     path = Path(folder)
     if not path.is_dir():
         raise StoreError(f"{folder} is not a folder: give the folder whose files to store")
@@ -63,23 +63,23 @@ def get(url: str, digest: str, folder: str) -> int:
 
 
 def pin(url: str, digest: str, name: str) -> int:
-    """Keeps an object from being collected, under a name."""
+    """Protects an object from collection, under a name."""
     store = store_at(url)
     store.hold(name, [store.find(digest)])
     return 0
 
 
 def unpin(url: str, name: str) -> int:
-    """Takes such a name away."""
+    """Deletes such a name."""
     if not store_at(url).release(name):
         raise StoreError(f"there is no reference {name!r}: `nemo-airflow store ls` lists them")
     return 0
 
 
 def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: str | None, conn_id: str | None) -> int:
-    """Deletes what no reference names, and on wish no run in MLflow, and nobody has wanted for so many days.
+    """Deletes objects that no reference (and optionally no run in MLflow) names, and nobody wanted for some days.
 
-    Of this machine's own packages, too, which can be made or fetched again.
+    Also deletes this machine's own packages, which can be made or fetched again.
     """
     done = "would be freed" if dry_run else "freed"
     count, size = PackageStore(settings.packages_folder()).prune(days * _DAY, dry_run=dry_run)

@@ -16,7 +16,7 @@ from nemo_airflow.exceptions import NemoAirflowError, SettingsError
 
 
 def run(home: str, dags: str, port: int, mlflow_port: int) -> int:
-    """Starts both, says where they are, and waits for Ctrl-C."""
+    """Starts both, prints their addresses, and waits for Ctrl-C."""
     if not Path(dags).is_dir():
         raise SettingsError(f"{Path(dags).absolute()} is not a folder: give --dags")
     check_port(mlflow_port, "--mlflow-port")

@@ -9,11 +9,11 @@ from airflow.sdk.plugins_manager import AirflowPlugin
 PREFIX = "/nemo-airflow"
 
 _PAGE = "nemo-airflow/job"
-"""Address of the page. Relative: Airflow's own page has a ``<base>``, so that it may be served below any path."""
+"""Address of the page. Relative, since Airflow's page has a ``<base>`` and may be served below any path."""
 
 
 class _LazyApp:
-    """Builds the FastAPI app when the API server asks for it; every worker loads plugins as well."""
+    """Builds the FastAPI app only when the API server needs it, since every worker loads plugins too."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from nemo_airflow.plugin.app import app
@@ -22,7 +22,7 @@ class _LazyApp:
 
 
 class NemoAirflowPlugin(AirflowPlugin):
-    """A tab on each task instance that shows its job: what ran, of which code, where."""
+    """A tab on each task instance that shows its job: config, code and back-end."""
 
     name = "nemo_airflow"
     fastapi_apps: list[dict[str, Any]] = [  # noqa: RUF012 - as Airflow declares it

@@ -1,7 +1,7 @@
 """The plugin's web app: a page and its JSON for one task instance's job.
 
-Only who may see a DAG's XComs in Airflow may see its jobs here: apps that plugins mount are
-open to everybody unless they ask for a user themselves.
+Only users who may see a DAG's XComs in Airflow may see its jobs here: apps of plugins are
+open to everyone unless they check the user themselves.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from nemo_airflow.web_address import web_address
 JOB_KEY = "nemo_job"
 
 _LISTED = 20
-"""How many earlier runs the page offers to compare with."""
+"""Most earlier runs that the page offers for comparison."""
 
 _READ_XCOM = [Depends(requires_access_dag("GET", DagAccessEntity.XCOM))]
 
 
 @functools.cache
 def app() -> FastAPI:
-    """Returns the app; made once a process, when the first request comes."""
+    """Returns the app; created once in a process, at the first request."""
     api = FastAPI(title="nemo-airflow", docs_url=None, redoc_url=None, openapi_url=None)
     api.add_api_route("/job", _page, response_class=HTMLResponse, dependencies=_READ_XCOM)
     api.add_api_route("/api/job", _record, dependencies=_READ_XCOM)
@@ -46,7 +46,7 @@ def app() -> FastAPI:
 def _record(
     session: SessionDep, dag_id: str, run_id: str, task_id: str, map_index: Annotated[str, Query()] = "-1"
 ) -> dict[str, Any]:
-    """Returns what the operator pushed of the newest attempt's job."""
+    """Returns the operator's record of the newest attempt's job."""
     record = _find(session, dag_id, run_id, task_id, _index(map_index))
     if record is None:
         raise HTTPException(404, f"no job was submitted for {dag_id}.{task_id} in {run_id}")
@@ -61,7 +61,7 @@ def _page(
     map_index: Annotated[str, Query()] = "-1",
     against: Annotated[str, Query()] = "",
 ) -> HTMLResponse:
-    """Returns the page of a job, beside another run's or the one before; or one that says that there is none yet."""
+    """Returns the page of a job, compared with another run's or the previous one; or a page without a job."""
     index = _index(map_index)
     record = _find(session, dag_id, run_id, task_id, index)
     others = _earlier(session, dag_id, run_id, task_id, index) if record is not None else []
@@ -104,7 +104,7 @@ def _find(session: Any, dag_id: str, run_id: str, task_id: str, map_index: int) 
 
 
 def _earlier(session: Any, dag_id: str, run_id: str, task_id: str, map_index: int) -> list[str]:
-    """Returns the runs whose job of this task was submitted before, the newest first."""
+    """Returns the runs with earlier jobs of this task, the newest first."""
     job = (
         XComModel.key == JOB_KEY,
         XComModel.dag_id == dag_id,
@@ -128,7 +128,7 @@ def _template() -> jinja2.Template:
 
 @functools.cache
 def _policy() -> str:
-    """Returns the page's Content-Security-Policy: its own script and styles, named by their digests, and no others."""
+    """Returns the page's Content-Security-Policy: only its own script and styles, by their digests."""
     styles = " ".join(_digest(text) for text in (_file("job.css"), STYLE))
     return (
         f"default-src 'none'; script-src {_digest(_file('job.js'))}; style-src {styles}; "

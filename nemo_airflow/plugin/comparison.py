@@ -1,4 +1,4 @@
-"""What a job's page shows beside another run's: which values differ, which code, and the config as a picture."""
+"""Compares a job with another run's for its page: values, code, and a picture of the config."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Change:
     """One value that differs.
 
     Attributes:
-        name: What it is of: a path in the config, or ``commit``, ``package``, ``back-end``, ``config`` (its digest).
-        old: What the other run had; empty if nothing.
-        new: What this run has; empty if nothing.
+        name: A path in the config, or ``commit``, ``package``, ``back-end``, ``config`` (its digest).
+        old: The other run's value; empty if it has none.
+        new: This run's value; empty if it has none.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Change:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Returns what differs between two jobs' records, code and back-end first.
+    """Returns the differences between two jobs' records, code and back-end first.
 
     Args:
-        old: What the operator pushed of the other run's job.
-        new: What it pushed of this one's.
+        old: The operator's record of the other run's job.
+        new: The operator's record of this job.
     """
     before, after = _facts(old), _facts(new)
     names = dict.fromkeys((*before, *after))
@@ -44,9 +44,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
 
 
 def picture(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
-    """Returns the config as SVG, with what differs from the other one marked; empty where it is not kept here.
+    """Returns the config as SVG, with differences from the other one marked; empty where it is not stored here.
 
-    Configs are kept in the home folder of the worker, which the API server shares or does not.
+    Configs are in the worker's home folder, which the API server may not share.
     """
     versions = ConfigVersions()
     try:
@@ -63,14 +63,14 @@ def picture(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
 
 
 def _facts(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """Returns what is compared, apart by what it is of: a parameter may be named ``commit``, too."""
+    """Returns the compared values, by kind and name: a parameter may also be named ``commit``."""
     package = record.get("package") or {}
     handle = record.get("handle") or {}
     facts = {
         "commit": str(package.get("commit", "")),
         "package": str(package.get("digest", "")),
         "back-end": " ".join(filter(None, (handle.get("kind"), handle.get("cluster")))),
-        # Of a large config the record has the first values only; where one of the others differs, this does.
+        # The record of a large config has only the first values; the digest shows differences in the others.
         "config": str(record.get("plan_digest", "")),
     }
     config = {("config", str(path)): str(value) for path, value in (record.get("config") or {}).items()}

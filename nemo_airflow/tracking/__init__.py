@@ -1,4 +1,4 @@
-"""What is remembered of a job: the tracker's interface in ``base``, MLflow's in ``mlflow``.
+"""Records jobs: the interface of a tracker is in ``base``, MLflow's tracker in ``mlflow``.
 
 Third parties register a tracker under its ``kind`` in the entry-point group
 ``nemo_airflow.trackers``.

@@ -1,4 +1,4 @@
-"""Which of the files that a job left behind are kept."""
+"""Chooses which files of a job are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nemo_airflow.job import Job
 
 
 class ArtifactCollector(abc.ABC):
-    """Chooses the files to keep, and may add some of its own. Runs on Airflow's side, after the job's end.
+    """Chooses the files to keep, and may add files. Runs on Airflow's side, after the job's end.
 
     An example that leaves out checkpoints::
 
@@ -26,14 +26,14 @@ class ArtifactCollector(abc.ABC):
         """Returns the files to keep, as paths relative to ``folder``.
 
         Args:
-            job: The job that ended, with success or without.
-            folder: What came back: the job's output directory, and the files that match
-                ``job.outputs``. Files may be added; those that are chosen are not to be changed.
+            job: The ended job, successful or not.
+            folder: The fetched files: the job's output directory, and the files that match
+                ``job.outputs``. Files may be added; the chosen ones must not be changed.
         """
 
 
 class CollectEverything(ArtifactCollector):
-    """Keeps every file that came back."""
+    """Keeps every fetched file."""
 
     def collect(self, job: Job, folder: Path) -> Iterable[Path]:
         """See :meth:`ArtifactCollector.collect`."""
@@ -51,10 +51,10 @@ def files_under(folder: Path) -> Iterator[Path]:
 
 
 def keep(collector: ArtifactCollector, job: Job, folder: Path, into: Path) -> list[Path]:
-    """Lays the files that a collector chooses into another folder, without copying them where the disk allows it.
+    """Links (or copies) the files that a collector chooses into another folder.
 
     Returns:
-        Their relative paths. A choice that is not a plain file inside ``folder`` is passed over.
+        Their relative paths. A choice that is not a plain file inside ``folder`` is skipped.
     """
     root = folder.resolve()
     kept = []

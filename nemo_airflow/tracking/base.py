@@ -1,4 +1,4 @@
-"""What is remembered of a job, and by whom: the tracker's interface and the values that it takes."""
+"""The interface of a tracker, which records jobs, and its values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from nemo_airflow.job import Job, JobHandle, JobStatus
 
 OUTPUTS_DIGEST = "nemo_airflow.outputs_digest"
-"""Tag of a run: by which digest its outputs are in the shared store."""
+"""Tag of a run with the digest of its outputs in the shared store."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RunRef:
         run_id: This job's run.
         parent_id: The run of the whole DAG run, or empty.
         url: A page to look at, or empty.
-        env: Variables by which runs of user code in the job come below this one; empty where the
+        env: Variables that make runs of user code in the job children of this one; empty where the
             job cannot reach the store.
     """
 
@@ -63,14 +63,14 @@ class RunRef:
 
 
 class Tracker(abc.ABC):
-    """Remembers runs. Every method blocks, may be called from any thread, and may be called again.
+    """Records runs. Every method blocks, may be called from any thread, and may be called again.
 
-    A tracker never loses a job: callers go on without it when a method raises
+    A tracker never fails a job: callers go on without it when a method raises
     :class:`~nemo_airflow.exceptions.TrackingError`.
 
-    Records (parameters, tags, points, the end) and files are kept apart, because they often go to different
-    places, of which one may be away. A method that records something returns what else of it is to be kept as
-    files: texts by their path in the run. The caller hands these to :meth:`documents`.
+    Records (parameters, tags, points, the end) and files are separate, because they often go to different
+    places, one of which may be unreachable. A method that records something returns documents to store as
+    files: texts by their path in the run. The caller passes these to :meth:`documents`.
     """
 
     kind: ClassVar[str]
@@ -80,23 +80,23 @@ class Tracker(abc.ABC):
     def to_json(self) -> dict[str, Any]:
         """Returns the tracker as plain JSON types with its ``kind``, without any secret.
 
-        :func:`nemo_airflow.tracking.tracker_from_json` brings it back.
+        :func:`nemo_airflow.tracking.tracker_from_json` is the inverse.
         """
 
     @abc.abstractmethod
     def open(self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool) -> RunRef:
-        """Finds or makes the run of this job (by its key), under the parent run of that name.
+        """Finds or creates the run of this job (by its key), below the parent run of that name.
 
         Args:
             job: The job; its plan gives the parameters, its package and labels give tags.
-            experiment: Name of the experiment; made when it is not there.
+            experiment: Name of the experiment; created if needed.
             parent: Key of the parent run; tasks that start together share one parent.
             shares_filesystem: Whether the job sees this machine's files.
         """
 
     @abc.abstractmethod
     def started(self, ref: RunRef, handle: JobHandle, script: str) -> Mapping[str, str]:
-        """Records where the job runs. Its document is the very script or manifest that was sent."""
+        """Records where the job runs. Its document is the script or manifest that was sent."""
 
     @abc.abstractmethod
     def config(self, ref: RunRef, plan: Mapping[str, Any]) -> Mapping[str, str]:
@@ -104,39 +104,39 @@ class Tracker(abc.ABC):
 
     @abc.abstractmethod
     def environment(self, ref: RunRef, environment: Mapping[str, Any]) -> Mapping[str, str]:
-        """Records the environment that the job found: Python, packages, devices, host. Its document has all of it."""
+        """Records the job's environment: Python, packages, devices, host. Its document is the whole environment."""
 
     @abc.abstractmethod
     def tag(self, ref: RunRef, tags: Mapping[str, str]) -> None:
-        """Sets tags; one that is there is replaced."""
+        """Sets tags; replaces existing ones."""
 
     @abc.abstractmethod
     def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
         """Records points, and that the stream was read up to ``mark`` bytes.
 
-        A replay doubles nothing: points whose mark is recorded already are passed over. A mark of
-        0 says nothing of the stream: the points are recorded, and the mark stays.
+        A replay duplicates nothing: points whose mark is already recorded are skipped. A mark of
+        0 is independent of the stream: the points are recorded, and the mark stays.
         """
 
     @abc.abstractmethod
     def mark(self, ref: RunRef) -> int:
-        """Returns the highest mark recorded for the run, 0 when there is none."""
+        """Returns the highest mark recorded for the run; 0 if there is none."""
 
     @abc.abstractmethod
     def documents(self, ref: RunRef, texts: Mapping[str, str]) -> None:
-        """Keeps texts as files, by their path in the run; one that is there is replaced."""
+        """Stores texts as files, by their path in the run; replaces existing ones."""
 
     @abc.abstractmethod
     def artifacts(self, ref: RunRef, folder: Path) -> None:
-        """Keeps every file under a folder, with its relative path."""
+        """Stores every file under a folder, by its relative path."""
 
     @abc.abstractmethod
     def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> Mapping[str, str]:
-        """Records how the job ended; a run that already ended is left as it is. Its document is the error."""
+        """Records how the job ended; does not change a run that has already ended. Its document is the error."""
 
     def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
-        """Ends the parent run: a job ended, and no other is known to follow.
+        """Ends the parent run after the last of its jobs.
 
-        A failure stays until a task is tried again.
+        A parent that failed stays so until a task is retried.
         """
         return

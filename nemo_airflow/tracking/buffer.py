@@ -1,4 +1,4 @@
-"""Points on their way to a tracker: in order, in batches, and never more than a limit."""
+"""A bounded buffer of points on their way to a tracker, in order and in batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Batch:
 
     Attributes:
         entries: The points, each with the mark of its record.
-        mark: The mark to record with them, 0 when the store must not move its mark.
+        mark: The mark to record with them; 0 if the store must not move its mark.
     """
 
     entries: tuple[_Entry, ...]
@@ -34,7 +34,7 @@ class PointBuffer:
     """Keeps points until they are recorded. May be used from several threads.
 
     Args:
-        limit: How many points are kept. Above it the oldest are dropped, system samples first.
+        limit: Most points in the buffer. Above it the oldest are dropped, system samples first.
     """
 
     def __init__(self, limit: int) -> None:
@@ -50,28 +50,28 @@ class PointBuffer:
 
     @property
     def acknowledged(self) -> int:
-        """The mark up to which nothing is missing."""
+        """The mark up to which no point is missing."""
         return self._acknowledged
 
     @property
     def dropped(self) -> int:
-        """How many points were dropped."""
+        """Number of dropped points."""
         return self._dropped
 
     @property
     def complete(self) -> bool:
-        """Whether no point of the user's was dropped; system samples do not count."""
+        """Whether no point of the user was dropped; system samples do not count."""
         return self._hole is None
 
     def put(self, metrics: Sequence[Metric], mark: int) -> None:
-        """Takes the points of a record that ends at ``mark``; none when that is acknowledged already."""
+        """Adds the points of a record that ends at ``mark``; ignores them if the mark is already acknowledged."""
         with self._lock:
             if mark > self._acknowledged:
                 self._entries.extend((metric, mark) for metric in metrics)
                 self._make_room()
 
     def acknowledge(self, mark: int) -> None:
-        """Notes that everything up to ``mark`` is recorded; points up to there are not needed any more."""
+        """Notes that everything up to ``mark`` is recorded; drops points up to there."""
         with self._lock:
             self._acknowledged = max(mark, self._acknowledged)
             while self._entries and self._entries[0][1] <= self._acknowledged:
@@ -85,14 +85,14 @@ class PointBuffer:
                 return None
             mark = entries[-1][1]
             if self._entries and self._entries[0][1] == mark:
-                # The rest of this record comes later, so only what is before it would be complete.
+                # The rest of this record comes later, so the mark is that of the record before.
                 mark = next((earlier for _, earlier in reversed(entries) if earlier < mark), 0)
             if self._hole is not None and mark >= self._hole:
                 mark = 0
             return Batch(tuple(entries), mark)
 
     def put_back(self, batch: Batch) -> None:
-        """Takes a batch back that could not be recorded."""
+        """Puts back a batch that could not be recorded."""
         with self._lock:
             self._entries.extendleft(reversed(batch.entries))
             self._make_room()
@@ -101,7 +101,7 @@ class PointBuffer:
         excess = len(self._entries) - self._limit
         if excess <= 0:
             return
-        excess += self._limit // 10  # more at once, because each time walks through all of them
+        excess += self._limit // 10  # several at once, because each time walks through all of them
         samples = min(excess, sum(_is_sample(metric) for metric, _ in self._entries))
         others = min(excess, len(self._entries)) - samples
         kept: deque[_Entry] = deque()

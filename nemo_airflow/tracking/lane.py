@@ -1,4 +1,4 @@
-"""One lane to a tracker: what waits in it is sent by a thread, and sent again while the other side is away."""
+"""One lane to a tracker: a thread sends waiting data, and retries while the other side is unreachable."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LONGEST_PAUSE_AT_THE_END = 2.0
 
 
 class Lane:
-    """Sends what there is, again and again until nothing waits. To be used on one event loop.
+    """Sends waiting data repeatedly until nothing waits. To be used on one event loop.
 
     Args:
         name: Names the lane's threads, which all jobs of a process share.
-        send: Sends what waits, in a thread; never called twice at once.
-        waits: Whether there is something to send.
+        send: Sends waiting data, in a thread; never called twice at once.
+        waits: Returns whether there is something to send.
         interval: Seconds between two rounds.
-        ending: Set when the job has ended: then there is no pause but that after a failure.
+        ending: Set when the job has ended: then the only pauses are those after a failure.
         failed: Called on the event loop with the transient error that ended a round.
         recovered: Called on the event loop after the first round without an error.
         done: Called on the event loop after each round.
@@ -61,18 +61,18 @@ class Lane:
         return self._failures > 0
 
     def begin(self) -> None:
-        """Begins to send, where something waits and nothing is being sent."""
+        """Begins to send, if something waits and nothing is being sent."""
         if self._waits() and (self._delivery is None or self._delivery.done()):
             self._delivery = asyncio.get_running_loop().create_task(self._deliver(), name=f"nemo-tracking-{self._name}")
 
     async def drain(self, within: float) -> None:
-        """Waits until nothing waits, at most so many seconds."""
+        """Waits until everything is sent, for a limited number of seconds."""
         self.begin()
         if self._delivery is not None:
             await asyncio.wait([self._delivery], timeout=max(within, 0))
 
     async def stop(self) -> None:
-        """Sends nothing more; a call that is under way in its thread ends by itself."""
+        """Stops sending; a call that is running in its thread ends by itself."""
         if self._delivery is not None:
             self._delivery.cancel()
             await asyncio.wait([self._delivery])
@@ -93,7 +93,7 @@ class Lane:
             self._done()
 
     async def _pause(self) -> None:
-        """Waits before the next round; shorter, but for the pauses after a failure, when the job has ended."""
+        """Waits before the next round; after the job's end only following a failure."""
         if not self._failures:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), self._interval)
@@ -108,5 +108,5 @@ class Lane:
 
 @functools.cache
 def _pool(name: str, pid: int) -> ThreadPoolExecutor:
-    """Returns this process's threads; a fork has none of its parent's."""
+    """Returns this process's thread pool; a fork does not have its parent's threads."""
     return ThreadPoolExecutor(_THREADS, thread_name_prefix=f"nemo-tracking-{name}-{pid}")

@@ -1,8 +1,8 @@
-"""Hands what a job reports to a tracker, without ever holding up who follows the job.
+"""Passes a job's reports to a tracker without delaying the follower of the job.
 
-The follower runs on an event loop, and a tracker blocks. So what it says goes into a queue, which
-threads empty, a batch at a time. Records and files go by lanes of their own: a store of files that is
-slow, away or refuses holds up no record. While the tracking server is away the queue fills; what no
+The follower runs on an event loop, and a tracker blocks. So records go into a queue, which
+threads empty in batches. Records and files have separate lanes: a store of files that is
+slow, unreachable or refuses does not delay records. While the tracking server is unreachable the queue fills; what no
 longer fits is dropped, and counted. The job never notices.
 """
 
@@ -26,21 +26,21 @@ BATCH = 1000
 """Points handed to the tracker at once."""
 
 LIMIT = 20_000
-"""Points that are kept while the server is away."""
+"""Points in the queue while the server is unreachable."""
 
 _Call = tuple[str, Callable[[], "Mapping[str, str] | None"]]
 
 
 class TrackerQueue:
-    """What goes from one job to a tracker. To be used on one event loop; no method but ``drain`` waits.
+    """The queue from one job to a tracker. To be used on one event loop; only ``drain`` waits.
 
     Args:
-        tracker: Where it goes.
+        tracker: The tracker.
         ref: The job's run.
-        warn: Called on the event loop with what people should know, in one line.
+        warn: Called on the event loop with a warning, in one line.
         interval: Seconds between batches.
-        limit: How many points are kept while the server is away.
-        points: Points that wait already, in place of none; ``limit`` is theirs then.
+        limit: Most points in the queue while the server is unreachable.
+        points: A buffer with points that already wait; replaces ``limit``.
     """
 
     def __init__(
@@ -88,17 +88,17 @@ class TrackerQueue:
 
     @property
     def acknowledged(self) -> int:
-        """Offset in the stream, in bytes, up to which no point is missing: from here it can be read again."""
+        """Offset in the stream, in bytes, up to which no point is missing: reading can resume here."""
         return self._points.acknowledged
 
     @property
     def dropped(self) -> int:
-        """How many points were dropped because the server was away for too long."""
+        """Number of points dropped because the server was unreachable for too long."""
         return self._points.dropped
 
     @property
     def complete(self) -> bool:
-        """Whether none of the user's points was dropped; system samples do not count."""
+        """Whether no point of the user was dropped; system samples do not count."""
         return self._points.complete
 
     def put_metrics(self, metrics: Sequence[Metric], mark: int) -> None:
@@ -107,7 +107,7 @@ class TrackerQueue:
         Args:
             metrics: The points of one record.
             mark: Offset of the record's end in the job's stream, in bytes. When the stream is read
-                again, points that are recorded already are passed over by it.
+                again, it identifies points that are already recorded.
         """
         self._points.put(metrics, mark)
         if self._points.dropped:

@@ -1,7 +1,7 @@
-"""One job's run in a tracker: opened before the job is submitted, fed while it runs, closed at its end.
+"""One job's run in a tracker: opened before the job is submitted, written while it runs, closed at its end.
 
-Opening it in the worker gives the job its run id, and the task its link. Where the tracking server
-is away just then, the job is submitted anyway, and the run opened later, and whoever follows it opens the run later.
+Opening it in the worker gives the job its run id, and the task its link. If the tracking server
+is unreachable then, the job is submitted anyway, and its follower opens the run later.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from nemo_airflow.tracking.queue import LIMIT, TrackerQueue
 from nemo_airflow.tracking.registry import tracker_from_json
 
 _DRAIN = 120.0
-"""Seconds for which a task waits at most for its tracker after the job's end; large outputs are uploaded then."""
+"""Most seconds for which a task waits for its tracker after the job's end, while outputs are uploaded."""
 
 _OPEN_AGAIN = 15.0
-"""Seconds between two tries to open a run whose tracker is away, and for the last ones after the job's end."""
+"""Seconds between two tries to open a run whose tracker is unreachable, and for the last tries after the job's end."""
 
 _LAST_PAUSE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TrackedRun:
-    """A job's run, or what is needed to open it later.
+    """A job's run, or the data to open it later.
 
     Attributes:
-        tracker: What remembers it.
+        tracker: The tracker.
         job: The job.
         experiment: Name of the experiment.
         shares_filesystem: Whether the job sees this machine's files.
         collector: Which outputs are kept, as ``"pkg.mod:Class"``; empty for all.
         ref: The run; None while the tracker could not be reached.
-        handle: The submitted job, once it is.
-        script: What was sent to the back-end, for people.
+        handle: The submitted job; None before.
+        script: The request to the back-end, for people.
     """
 
     tracker: Tracker
@@ -72,18 +72,18 @@ class TrackedRun:
         return dataclasses.replace(self, ref=ref)
 
     def env_beside(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Returns the variables of an open run that fit those which a user gives the job."""
+        """Returns the variables of an open run that do not conflict with the user's."""
         env = dict(self.ref.env) if self.ref else {}
         if "MLFLOW_EXPERIMENT_NAME" in given:  # MLflow refuses a name and the id of another experiment
             env.pop("MLFLOW_EXPERIMENT_ID", None)
         return env
 
     def submitted(self, handle: JobHandle, script: str) -> TrackedRun:
-        """Returns the run with where its job was submitted to."""
+        """Returns the run with the handle and the request of its job."""
         return dataclasses.replace(self, handle=handle, script=script)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the run as plain JSON types; without what an open run has recorded already."""
+        """Returns the run as plain JSON types, without data that an open run has already recorded."""
         # A plan and a patch can be large, and a trigger's arguments are rows of a database.
         job = self.job if self.ref is None else dataclasses.replace(self.job, plan={}, package=None)
         return {
@@ -111,18 +111,18 @@ class TrackedRun:
         )
 
     def sink(self, warn: Callable[[str], None]) -> RunSink:
-        """Returns what takes the job's records on this event loop."""
+        """Returns the sink for the job's records on this event loop."""
         return RunSink(self, warn)
 
 
 class RunSink:
-    """Takes one job's records, and passes them to its run; see :class:`nemo_airflow.guarded_sink.Sink`.
+    """Passes one job's records to its run; see :class:`nemo_airflow.guarded_sink.Sink`.
 
     Args:
-        run: The run; it is opened here where it is not.
-        warn: Called with what people should know, in one line.
-        open_again: Seconds between two tries to open the run, and for the last ones after the job's end.
-        drain: Seconds for which ``finish`` waits for the tracker at most.
+        run: The run; opened here if it is not open.
+        warn: Called with a warning, in one line.
+        open_again: Seconds between two tries to open the run, and for the last tries after the job's end.
+        drain: Most seconds for which ``finish`` waits for the tracker.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class RunSink:
         self._started_at: float | None = None
 
     def record(self, record: Record) -> None:
-        """Takes one record; returns at once."""
+        """Accepts one record; returns at once."""
         if self._queue is None and self._run.ref is not None:
             self._open_queue(self._run)
         if self._queue is not None:
@@ -158,7 +158,7 @@ class RunSink:
             self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
 
     async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
-        """Records how the job ended, and keeps its log and outputs; waits a bounded time for the tracker."""
+        """Records how the job ended and stores its log and outputs; waits a bounded time for the tracker."""
         if self._queue is None and self._run.ref is not None:
             self._open_queue(self._run)
         self._ending.set()
@@ -181,7 +181,7 @@ class RunSink:
             self._warn(f"the run has neither the log nor the outputs, which stay on the back-end: {failure}")
             gathered = False
         if gathered:
-            # Else the tag would no longer name what an earlier follower has kept, before the back-end let go of it.
+            # Otherwise the tag would no longer name the outputs that an earlier follower stored before their release.
             if collected and (digest := await asyncio.to_thread(self._share, kept)):
                 self._queue.put_tags({OUTPUTS_DIGEST: digest})
             self._queue.put_artifacts(kept)
@@ -206,7 +206,7 @@ class RunSink:
         (folder / "log.txt").rename(log)
 
     def _share(self, kept: Path) -> str:
-        """Keeps what was kept in the shared store too, and returns by which digest; empty where there is none."""
+        """Puts the kept files into the shared store too; returns their digest, empty if there is no store."""
         from nemo_airflow.packaging.store.address import configured_store
         from nemo_airflow.packaging.store.trees import put_tree
 
@@ -265,7 +265,7 @@ class RunSink:
             queue.put_tags(tags)
 
     def _hold(self, record: Record) -> None:
-        """Keeps a record until the run is open. Only points can be dropped, and these are counted."""
+        """Holds a record until the run is open. Only points can be dropped, and these are counted."""
         if (points := self._points_of(record)) is not None:
             self._points.put(points, record.end)
         elif record.type == "config":
@@ -276,7 +276,7 @@ class RunSink:
             self._held.tags |= self._own_tags(record.data["tags"])
 
     def _points_of(self, record: Record) -> list[Metric] | None:
-        """Returns the points of a record; None where it is not one of points."""
+        """Returns the points of a record; None if it has no points."""
         if record.type == "metrics":
             points = record.data["points"]
             return [Metric(str(name), float(value), int(step), float(ts)) for name, value, step, ts in points]
@@ -290,7 +290,7 @@ class RunSink:
         return None
 
     def _own_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the tags that are the job's to set; the others are named in one warning."""
+        """Returns the tags that the job may set; names the others in one warning."""
         allowed, refused = reserved.split_tags(tags)
         if fresh := sorted(set(refused) - self._refused_tags):
             self._refused_tags |= set(fresh)
@@ -303,7 +303,7 @@ class RunSink:
 
 @dataclasses.dataclass
 class _Held:
-    """The records that a job has once, and its tags, while its run is not open: the newest of each."""
+    """The newest of a job's single records, and its tags, while its run is not open."""
 
     config: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] | None = None
@@ -323,7 +323,7 @@ def open_run(
     collector: str,
     warn: Callable[[str], None],
 ) -> TrackedRun:
-    """Opens a job's run; where the tracker cannot be reached, returns it unopened, with a warning. Blocks."""
+    """Opens a job's run; if the tracker cannot be reached, warns and returns the run unopened. Blocks."""
     run = TrackedRun(tracker, job, experiment, shares_filesystem, collector)
     begun = time.monotonic()
     try:
@@ -337,10 +337,10 @@ def open_run(
 
 
 def load_collector(path: str) -> ArtifactCollector:
-    """Returns the collector that ``"pkg.mod:Class"`` names; the one that keeps all for an empty text.
+    """Returns the collector ``"pkg.mod:Class"``; for an empty text the one that keeps everything.
 
     Raises:
-        ConfigError: There is none of that name, or it is no collector.
+        ConfigError: The collector does not exist, or is not a collector.
     """
     if not path:
         return CollectEverything()

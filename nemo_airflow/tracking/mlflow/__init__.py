@@ -1,4 +1,4 @@
-"""Remembers runs in MLflow: experiment, a parent run for each DAG run, a child run for each job."""
+"""Records runs in MLflow: an experiment, a parent run for each DAG run, a child run for each job."""
 
 from __future__ import annotations
 

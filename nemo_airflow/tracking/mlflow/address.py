@@ -1,4 +1,4 @@
-"""Which MLflow store a tracker uses, and how it logs in: connection, then environment, then a local default."""
+"""Resolves a tracker's MLflow store and login: from a connection, then the environment, then a local default."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def resolve(tracking_uri: str | None, conn_id: str | None) -> tuple[str, Credent
 
 
 def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
-    """Returns the address that a connection gives, and how to log in.
+    """Returns the address and the login of a connection.
 
     The host is a name, or a whole address (``https://mlflow.example/base``). The protocol is the
     schema's or the type's, if one of these is ``http`` or ``https``. A token is the extra field
@@ -63,7 +63,7 @@ def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
         uri = f"{uri.rstrip('/')}/{path.strip('/')}"
     token = str(connection.extra.get("token") or "")
     verify = _verify(connection.extra.get("verify", True))
-    if verify is True:  # checked, by the authority that the environment names
+    if verify is True:  # verified by the environment's authority
         verify = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
     client_cert = str(connection.extra.get("client_cert") or "") or _client_cert_from_environment()
     if not connection.login and not username:
@@ -74,10 +74,10 @@ def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
-    """Returns where the artifacts of a new experiment go: beside a sqlite database, else where the store says.
+    """Returns the artifact location of a new experiment: beside a sqlite database, else the store's default.
 
-    MLflow's own default for a database without a server is a folder in whatever directory the
-    process happens to run in.
+    MLflow's own default for a database without a server is a folder in the directory in which the
+    process runs.
     """
     if not uri.startswith("sqlite:///"):
         return None
@@ -90,7 +90,7 @@ def artifact_location(uri: str, experiment: str) -> str | None:
 
 
 def run_page(base: str, experiment_id: str, run_id: str) -> str:
-    """Returns the address of a run's page, or an empty string where the base is none of a server."""
+    """Returns the address of a run's page, or an empty string where the base is not a server."""
     return (
         f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
         if base.startswith(("http://", "https://"))
@@ -99,7 +99,7 @@ def run_page(base: str, experiment_id: str, run_id: str) -> str:
 
 
 _CONNECTION_AGE = 60.0
-"""Seconds for which a connection is remembered: each batch of points needs it, and each look asks Airflow's server."""
+"""Seconds for which a connection is cached: each batch of points needs it, and each look-up asks Airflow's server."""
 
 _connections: dict[str, tuple[float, ConnectionInfo]] = {}
 
@@ -134,7 +134,7 @@ def _usable(uri: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """Returns an address without anything secret: a database's may hold a login, too."""
+    """Returns an address without secrets: a database's address may contain a login too."""
     parts = urlsplit(uri)
     if not parts.netloc and not parts.query:
         return uri
@@ -145,14 +145,14 @@ def without_login(uri: str) -> tuple[str, str, str]:
     """Returns a server's address without the login in it, the user name and the password.
 
     Raises:
-        SettingsError: The text is no address.
+        SettingsError: The text is not an address.
     """
     try:
         parts = urlsplit(uri)
         _ = parts.port
     except ValueError as error:
         raise SettingsError(f"the MLflow address cannot be read ({error}): give it as https://host:port") from None
-    # A database's address keeps its login: it is what the database driver takes.
+    # A database's address keeps its login: the database driver needs it.
     if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
         return uri, "", ""
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

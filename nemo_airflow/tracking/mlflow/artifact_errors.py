@@ -1,8 +1,8 @@
-"""Tells errors of artifact stores that another try may mend from those that stay.
+"""Distinguishes transient errors of artifact stores from permanent ones.
 
 Each kind of artifact store (folder, S3, Google Cloud Storage, Azure, HDFS ...) raises the errors of
 its own client library, none of which is imported here: an error is judged by its number, its HTTP
-status, or the name of its class, and so is what it was raised from.
+status, or the name of its class, and so is its cause.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NUMBERS = frozenset(
 )
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
 _NO_LIBRARY = re.compile("unable to load|attempt to load", re.IGNORECASE)
-"""How pyarrow says, without a number, that the library of HDFS or of Java is missing: the first and each later time."""
+"""Messages of pyarrow (without a number) for a missing library of HDFS or Java, the first time and later."""
 
 _CLASSES = frozenset(
     {
@@ -50,25 +50,25 @@ _CLASSES = frozenset(
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether the same call would fail again, whenever it is made."""
+    """Returns whether a retry of the same call would fail again."""
     return any(_is_permanent(cause) for cause in _causes(error))
 
 
 def describe(error: BaseException) -> str:
-    """Returns the error in one line, which says its class where the text alone would say little."""
+    """Returns the error in one line, with its class where the text alone is not informative."""
     text = " ".join(str(error).split())[:500]
     return text if len(text.split()) > 2 else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def code_of(error: BaseException) -> str:
-    """Returns a short name of the kind of error, the same for each file that a store refuses for the same reason."""
+    """Returns a short name of the kind of error, the same for all files that are refused for one reason."""
     cause = next((cause for cause in _causes(error) if _is_permanent(cause)), error)
     detail = http_status(cause) or (cause.errno if isinstance(cause, OSError) else None)
     return f"{type(cause).__name__} {detail or ''}".strip()
 
 
 def http_status(error: BaseException) -> int | None:
-    """Returns the HTTP status that an error of a client library carries, if any."""
+    """Returns the HTTP status of a client library's error, if any."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore
         candidates = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]

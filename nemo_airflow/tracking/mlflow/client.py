@@ -1,4 +1,4 @@
-"""A tracking store that MLflow itself opens: a database, Databricks, or a plugin's kind."""
+"""A tracking store that MLflow's own client opens: a database, Databricks, or a plugin's kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nemo_airflow.tracking.mlflow.store import (
 
 
 class ClientStore:
-    """A store by MLflow's own client.
+    """A store accessed through MLflow's own client.
 
     Args:
         uri: For example ``sqlite:////data/mlflow.db``.
@@ -151,9 +151,9 @@ class ClientStore:
 
 @contextlib.contextmanager
 def _opening_alone(uri: str) -> Iterator[None]:
-    """Lets one process of this machine open a sqlite database: two that make its tables at once break it for good."""
+    """Lets one process of this machine open a sqlite database: two that create its tables at once corrupt it."""
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    # Where the folder cannot be written, no tables can be made in it either.
+    # In a read-only folder no tables can be created either, so no lock is needed.
     if not uri.startswith("sqlite:///") or not os.access(database.parent, os.W_OK):
         yield
         return
@@ -180,6 +180,6 @@ def _run(run: MlflowRun) -> Run:
         artifact_uri=run.info.artifact_uri,
         tags=dict(run.data.tags),
         params=dict(run.data.params),
-        # By the message, because run.data.metrics has the values without their times.
+        # From the protocol message, because run.data.metrics has the values without their times.
         latest={metric.key: (metric.step, metric.timestamp) for metric in run.data.to_proto().metrics},
     )

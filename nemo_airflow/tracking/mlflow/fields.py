@@ -1,4 +1,4 @@
-"""How a job is written in MLflow's terms: parameters, tags, and the names that they may have."""
+"""Converts a job to MLflow's parameters and tags, with the names that MLflow allows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nemo_airflow.job import Job, JobHandle, JobStatus
 T = TypeVar("T")
 
 KEY = "nemo_airflow.key"
-"""Tag by which a run is found again."""
+"""Tag with the key of a run's job."""
 
 MARK = "nemo_airflow.mark"
-"""Tag with how many bytes of the job's stream are recorded."""
+"""Tag with the number of recorded bytes of the job's stream."""
 
 STATE = "nemo_airflow.state"
-"""Tag with how the job ended; set last."""
+"""Tag with the job's final state; set last."""
 
 CONFLICTS = "nemo_airflow.param_conflicts"
 """Tag with the parameters whose resolved value could not be recorded."""
@@ -43,9 +43,9 @@ _COLON_OR_NO_PATH = re.compile(r":(?=[0-9a-f]+(?::|[^\w\- :]))|[^\w\- :]")
 
 
 def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the plan's leaves as parameters, spelled as MLflow's own clients do it.
+    """Returns the plan's leaves as parameters, spelled as by MLflow's own clients.
 
-    User code that logs one of them under the same name then agrees with what is there.
+    User code that logs one of them under the same name then logs the same value.
     """
     from nemo_airflow.config.plan import flatten
 
@@ -53,7 +53,7 @@ def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tags_of_job(job: Job) -> dict[str, str]:
-    """Returns what is known of a job before it is submitted."""
+    """Returns the tags of a job that are known before it is submitted."""
     from nemo_airflow.config.plan import digest
 
     labels = job.labels
@@ -79,14 +79,14 @@ def tags_of_job(job: Job) -> dict[str, str]:
 
 
 def tags_of_handle(handle: JobHandle) -> dict[str, str]:
-    """Returns where a job runs."""
+    """Returns the tags for where a job runs."""
     return clean_tags(
         {"nemo_airflow.backend": handle.kind, "nemo_airflow.job_id": handle.id, "nemo_airflow.cluster": handle.cluster}
     )
 
 
 def tags_of_environment(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the parts of a job's environment by which runs are told apart in a list."""
+    """Returns the tags of a job's environment that distinguish runs in a list."""
     gpus = environment.get("gpus") or ()
     tags = {
         f"nemo_airflow.{name}": environment.get(name) for name in ("python", "host", "cpus", "image", "image_digest")
@@ -98,7 +98,7 @@ def tags_of_environment(environment: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tags_of_end(status: JobStatus, error: str) -> dict[str, str]:
-    """Returns how a job ended."""
+    """Returns the tags for how a job ended."""
     return clean_tags(
         {
             STATE: str(status.state),
@@ -116,14 +116,14 @@ def requirements_of(environment: Mapping[str, Any]) -> str:
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Returns the tags that have a value, with names and values that MLflow takes."""
+    """Returns the tags that have a value, with names and values that MLflow allows."""
     return {clean_name(name): cut(value, _TAG_LENGTH) for name, value in tags.items() if value}
 
 
 def clean_name(name: str) -> str:
-    """Returns a name that MLflow takes for a parameter, a metric or a tag.
+    """Returns a name that MLflow allows for a parameter, a metric or a tag.
 
-    MLflow allows letters, digits and ``/_-. :``, in 250 characters, and refuses what is not a
+    MLflow allows letters, digits and ``/_-. :``, in 250 characters, and refuses names that are not a
     plain relative path. A character that it refuses becomes its code point between colons:
     ``a+b`` is ``a:2b:b``, and a colon that would look like the first of such a pair is escaped itself,
     so that different names stay different.
@@ -138,7 +138,7 @@ def clean_name(name: str) -> str:
 
 
 def clean_path(path: str) -> str:
-    """Returns a path that MLflow takes for an artifact; it refuses ``#``, and decodes ``%``, in a path."""
+    """Returns a path that MLflow allows for an artifact; MLflow refuses ``#`` and decodes ``%``."""
     return re.sub(r"[#%\\\x00-\x1f\x7f\ud800-\udfff]|(?<=^[A-Za-z]):", _escape, path)
 
 

@@ -1,9 +1,9 @@
-"""Writes metric points so that a stream that is read again doubles none of them.
+"""Writes metric points so that reading a stream again does not duplicate any.
 
-With each batch goes a mark: how many bytes of the job's stream are recorded. A replayed batch
-is known by its mark. In between lies one gap: the points of a batch are stored and the process
-dies before the mark is. Databases fill it by themselves, since a point (name, step, time, value)
-is a key there; other stores would keep both, so the points that may be there already are
+Each batch comes with a mark: the number of recorded bytes of the job's stream. A replayed batch
+is recognized by its mark. One gap remains: the points of a batch are stored and the process
+dies before the mark is. Databases close it by themselves, since a point (name, step, time, value)
+is a key there; other stores would store both, so points that may be there already are
 compared with the history of their metric.
 """
 
@@ -21,7 +21,7 @@ from nemo_airflow.tracking.mlflow.fields import MARK, clean_name
 from nemo_airflow.tracking.mlflow.store import Store
 
 _AT_ONCE = 900
-"""Points a request: MLflow takes 1,000 values, tags among them, and 1 MB."""
+"""Points in a request: MLflow accepts 1,000 values, including tags, and 1 MB."""
 
 _RUNS_KEPT = 2000
 
@@ -30,12 +30,12 @@ _Point = tuple[int, int, float | str]
 
 @dataclasses.dataclass
 class _Recorded:
-    """What a run had when this process began to write to it.
+    """The state of a run when this process began to write to it.
 
     Attributes:
-        mark: The recorded mark; kept up to date.
+        mark: The recorded mark; updated with each batch.
         latest: Step of each metric's newest point then, and its time in milliseconds; see :class:`Run`.
-        seen: Points of the metrics that had to be looked at.
+        seen: Points of the metrics whose history was read.
         lock: Held while points are written.
     """
 
@@ -50,13 +50,13 @@ _runs_lock = threading.Lock()
 
 
 def record(store: Store, run_id: str, metrics: Sequence[Metric], mark: int) -> None:
-    """Writes points, then the mark; does nothing when the mark is recorded already.
+    """Writes points, then the mark; does nothing if the mark is already recorded.
 
     Args:
         store: The store.
         run_id: The run.
         metrics: The points; names that MLflow refuses are changed.
-        mark: Bytes of the stream that are recorded with these points; 0 leaves the mark as it is.
+        mark: Bytes of the stream that are recorded with these points; 0 leaves the mark unchanged.
     """
     recorded = _recorded(store, run_id)
     with recorded.lock:
@@ -77,18 +77,18 @@ def record(store: Store, run_id: str, metrics: Sequence[Metric], mark: int) -> N
                 store.log(run_id, tags={MARK: str(mark)})
             recorded.mark = max(mark, recorded.mark)
         except TrackingError:
-            # It may have been carried out all the same: look again before the next batch.
+            # The request may have succeeded: check before the next batch.
             forget(store, run_id)
             raise
 
 
 def read_mark(tag: str | None) -> int:
-    """Returns the mark that a tag holds; 0 for none, or for one that a person has changed."""
+    """Returns the mark in a tag; 0 if it is missing or was changed by a person."""
     return int(tag) if tag and tag.isdecimal() else 0
 
 
 def forget(store: Store, run_id: str) -> None:
-    """Forgets what is known of a run: it ended, or is to be looked at anew."""
+    """Drops the cached state of a run that ended or has to be read again."""
     with _runs_lock:
         _runs.pop((store.uri, run_id), None)
 

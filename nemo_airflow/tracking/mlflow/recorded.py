@@ -1,4 +1,4 @@
-"""What a run in MLflow remembers of its job: config, code and environment, to compare it with another."""
+"""Reads a job's config, code and environment from its run in MLflow, to compare it with another."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RecordedRun:
         dirty: Whether there were uncommitted changes.
         patch: Those changes as a unified diff; empty where they were too large to be recorded.
         included: Files that git does not track; as of :class:`~nemo_airflow.job.Package`.
-        parts: What its package was made of, where that is several; as of :class:`~nemo_airflow.job.Package`.
+        parts: The parts of its package, if it has several; as of :class:`~nemo_airflow.job.Package`.
         package_digest: The digest of its code package, or empty.
-        environment: What its job found where it ran; empty if it never started.
+        environment: The environment in which its job ran; empty if it never started.
     """
 
     run_id: str
@@ -51,7 +51,7 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
         conn_id: An Airflow connection with the address and the login.
 
     Raises:
-        TrackingError: There is no such run, it is none of a job, or the store cannot be reached.
+        TrackingError: The run does not exist, it is not the run of a job, or the store cannot be reached.
     """
     store = open_store(*address.resolve(tracking_uri, conn_id))
     run = store.run(run_id)
@@ -72,7 +72,7 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
 
 
 def digests_of_runs(tracking_uri: str | None = None, conn_id: str | None = None) -> set[str]:
-    """Returns the digests of all packages and outputs that a run names which is not deleted. Blocks.
+    """Returns the digests of all packages and outputs of runs that are not deleted. Blocks.
 
     Args:
         tracking_uri: Address of the store; found as for a tracker when None.
@@ -102,7 +102,7 @@ def _plan(store: Store, run: Run) -> Mapping[str, Any]:
 def _parts(text: str) -> Sequence[Mapping[str, str]]:
     try:
         return json.loads(text) if text else ()
-    except ValueError:  # so many that the tag was cut: then only the first repository is compared
+    except ValueError:  # so many parts that the tag was cut: then only the first repository is compared
         return ()
 
 

@@ -1,8 +1,8 @@
-"""An MLflow tracking server, spoken to by its REST API.
+"""An MLflow tracking server, accessed through its REST API.
 
-MLflow's own client would do, but for three things. It takes credentials, time limits and
+MLflow's own client is not used for three reasons. It takes credentials, time limits and
 retries from the environment of the process, which a triggerer shares among all connections; it
-repeats requests that make a run, which then exists twice; and its import takes seconds of every
+repeats requests that create a run, which then exists twice; and its import takes seconds of every
 task. The REST API is documented and versioned; see "REST API" in MLflow's documentation.
 """
 
@@ -171,7 +171,7 @@ class RestStore:
         base = self._artifact_base(where)
         with concurrent.futures.ThreadPoolExecutor(_UPLOADS_AT_ONCE, thread_name_prefix="nemo-upload") as pool:
             puts = [pool.submit(self._put, f"{base}/{quote(path)}", file) for path, file in files.items()]
-        # All are tried: one file that is refused must not cost the others, of which some may need another try.
+        # All are tried: a refused file must not prevent the others, some of which may need a retry.
         errors = [error for put in puts if (error := put.exception()) is not None]
         errors.sort(key=lambda error: not (isinstance(error, TrackingError) and error.transient))
         if errors:
@@ -260,7 +260,7 @@ class RestStore:
 
 
 def deleted_experiment(name: str, uri: str) -> str:
-    """Returns what to say of an experiment that was deleted."""
+    """Returns the error message for a deleted experiment."""
     return f"experiment {name!r} was deleted in the MLflow store {uri}: restore it there, or choose another name"
 
 
@@ -281,7 +281,7 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _number(value: float) -> float | str:
-    """Returns a float as JSON has it; numbers that JSON lacks by the names that protocol buffers give them."""
+    """Returns a float for JSON; NaN and infinities by their names in protocol buffers."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

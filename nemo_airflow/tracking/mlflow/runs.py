@@ -1,19 +1,19 @@
-"""Finds or makes the one run of a key, also when several processes look for it at once.
+"""Finds or creates the one run of a key, also when several processes do so at once.
 
-MLflow lets anyone make any number of runs with the same tags, and a request to make one may
-have been carried out although no answer came. But a parameter of a run can be written only once,
-and the store sees to that. So each candidate run has a parameter that says which run it stands
+MLflow allows any number of runs with the same tags, and a request to create one may
+have succeeded although no answer arrived. But a parameter of a run can be written only once,
+and the store ensures that. So each candidate run has a parameter that names the run it stands
 for, and a process settles them in an order in which only one can come to stand for itself:
 
-1. It looks for candidates, and makes one when there is none.
+1. It searches for candidates, and creates one if there are none.
 2. It takes the one with the smallest id, and tries to write that id into each *other*
    candidate. One that already stands for itself is the run, and it is done.
 3. Then it writes the id into the candidate itself.
 
 Suppose that X and a greater Y both came to stand for themselves. Whoever settled Y did not see
-X, so X was made after that look. Whoever settled X did not see Y, or would have written X into
-it first; so Y was made after that other look. Each was made before its own look: a circle in
-time, so it cannot be. A process that dies on the way leaves nothing that the next one cannot
+X, so X was created after that search. Whoever settled X did not see Y, or would have written X into
+it first; so Y was created after that other search. Each was created before its own search: a cycle in
+time, which is impossible. A process that dies midway leaves nothing that the next one cannot
 finish.
 """
 
@@ -32,13 +32,13 @@ _ROUNDS = 10
 
 
 def find_or_create_experiment(store: Store, name: str, artifact_location: str | None) -> str:
-    """Returns the id of the experiment of that name, which is made when there is none."""
+    """Returns the id of the experiment of that name; creates it if needed."""
     if (found := store.experiment(name)) is not None:
         return found
     try:
         return store.create_experiment(name, artifact_location)
     except TrackingError as error:
-        # Another process was faster; a database without a server may say so as a failed constraint.
+        # Another process was faster; a database without a server may report a failed constraint.
         if error.code != ALREADY_EXISTS and not error.transient:
             raise
         if (found := store.experiment(name)) is None:
@@ -49,14 +49,14 @@ def find_or_create_experiment(store: Store, name: str, artifact_location: str | 
 def find_or_create_run(
     store: Store, experiment_id: str, key: str, *, name: str, tags: Callable[[], Mapping[str, str]]
 ) -> Run:
-    """Returns the run of a key, which is made when there is none.
+    """Returns the run of a key; creates it if needed.
 
     Args:
         store: The store.
-        experiment_id: Where the run belongs.
+        experiment_id: The run's experiment.
         key: Value of the run's tag ``nemo_airflow.key``, without quotes.
-        name: What people read, for a new run.
-        tags: Gives the tags of a new run.
+        name: Name of a new run, for people.
+        tags: Returns the tags of a new run.
     """
     for _ in range(_ROUNDS):
         candidates = {run.run_id: run for run in store.search(experiment_id, KEY, key)}
@@ -73,7 +73,7 @@ def find_or_create_run(
 
 
 def delete_ghosts(store: Store, run: Run) -> None:
-    """Deletes other runs of the same key: left by a request that was carried out after it had been given up."""
+    """Deletes other runs of the same key, left by requests that succeeded after their time-out."""
     key = run.tags.get(KEY)
     if key is None:
         return
@@ -83,7 +83,7 @@ def delete_ghosts(store: Store, run: Run) -> None:
 
 
 def _settle(store: Store, candidates: Mapping[str, Run]) -> Run | None:
-    """Returns the candidate that stands for itself; None when they must be looked for again."""
+    """Returns the candidate that stands for itself; None when the search has to be repeated."""
     for run in candidates.values():
         if run.params.get(STANDS_FOR) == run.run_id:
             return run
@@ -93,13 +93,13 @@ def _settle(store: Store, candidates: Mapping[str, Run]) -> Run | None:
             return candidates[run_id]
     if _write(store, smallest, smallest) == smallest:
         return candidates[smallest]
-    # It stands for a smaller one that was not there when we looked, so it can never be the run.
+    # It stands for a smaller one that the search did not find, so it can never be the run.
     _delete(store, smallest)
     return None
 
 
 def _write(store: Store, run_id: str, value: str) -> str | None:
-    """Writes what a run stands for, unless it was written before; returns what it then says, None when it is gone."""
+    """Writes which run a run stands for, unless already written; returns the written value, None for a deleted run."""
     try:
         store.write_once(run_id, STANDS_FOR, value)
         return value
@@ -123,6 +123,6 @@ def _delete(store: Store, run_id: str) -> None:
     try:
         store.delete_run(run_id)
     except TrackingError as error:
-        # Gone already, or left to delete_ghosts(): the run that counts is settled.
+        # Already deleted, or left to delete_ghosts(): the right run is settled.
         if not error.transient and error.code not in (NOT_FOUND, INVALID, "INVALID_STATE"):
             raise

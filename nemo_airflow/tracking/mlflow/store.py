@@ -1,4 +1,4 @@
-"""What the tracker asks of an MLflow tracking store, whichever way it is reached."""
+"""The interface of an MLflow tracking store, for a server and for a database."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Credentials:
 
     @property
     def given(self) -> bool:
-        """Whether there is anything to log in with."""
+        """Whether there are any credentials."""
         return bool(self.username or self.token or self.client_cert)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run as the store has it now.
+    """A run as the store has it.
 
     Attributes:
         run_id: Its id.
@@ -62,7 +62,7 @@ class Run:
         artifact_uri: Where its artifacts are.
         tags: Tags by name.
         params: Parameters by name.
-        latest: Step of each metric's newest point, and its time in milliseconds since the epoch. The newest is that of
+        latest: Step of each metric's newest point, and its time in milliseconds since the epoch. The newest has
             the highest step, and of these the latest.
     """
 
@@ -81,7 +81,7 @@ class Run:
 
 
 class Store(Protocol):
-    """An MLflow tracking store. Methods block, may be called from any thread, and never try again by themselves.
+    """An MLflow tracking store. Methods block, may be called from any thread, and do not retry.
 
     Every method raises :class:`~nemo_airflow.exceptions.TrackingError`.
     """
@@ -89,31 +89,31 @@ class Store(Protocol):
     uri: str
 
     def experiment(self, name: str) -> str | None:
-        """Returns the id of an experiment, or None when there is none of that name."""
+        """Returns the id of the experiment of that name, or None if there is none."""
 
     def create_experiment(self, name: str, artifact_location: str | None) -> str:
-        """Makes an experiment and returns its id."""
+        """Creates an experiment and returns its id."""
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
-        """Makes a run."""
+        """Creates a run."""
 
     def search(self, experiment_id: str, tag: str, value: str, *, running: bool = False) -> list[Run]:
-        """Returns at most 1,000 runs that have the tag, without deleted ones; only running ones where asked to."""
+        """Returns at most 1,000 runs with the tag, without deleted ones; only running ones if ``running``."""
 
     def tag_values(self, tag: str) -> set[str]:
-        """Returns the values that a tag has in any run, deleted runs and experiments left out."""
+        """Returns the values of a tag in all runs, without deleted runs and experiments."""
 
     def run(self, run_id: str) -> Run:
         """Returns a run."""
 
     def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
-        """Sets the run's status, and when it ended."""
+        """Sets the run's status and end time."""
 
     def delete_run(self, run_id: str) -> None:
-        """Deletes a run, so that it is no longer shown."""
+        """Deletes a run: it is no longer shown."""
 
     def write_once(self, run_id: str, param: str, value: str) -> None:
-        """Sets a parameter. Refused with ``INVALID`` when it has another value: only the first write counts."""
+        """Sets a parameter. Refused with ``INVALID`` if it has another value: only the first write counts."""
 
     def log(
         self,
@@ -129,31 +129,31 @@ class Store(Protocol):
         """Returns every point of a metric."""
 
     def upload(self, run: Run, files: Mapping[str, Path]) -> None:
-        """Keeps files as artifacts, by their path in the run."""
+        """Uploads files as artifacts, by their path in the run."""
 
     def read(self, run: Run, path: str) -> bytes | None:
-        """Returns a small artifact by its path in the run, or None when the run has none of that path."""
+        """Returns a small artifact by its path in the run, or None if it does not exist."""
 
 
 _REFUSALS = 3
-"""Files that an artifact store may refuse, before it has taken one, until the others are not tried."""
+"""Refused files, with none accepted, after which the others are not tried."""
 
 _lock = threading.Lock()
 
 
 def open_store(uri: str, credentials: Credentials) -> Store:
-    """Returns this process's store for an address: one for each address and login.
+    """Returns this process's store for an address and login.
 
     Raises:
         MissingExtraError: The full MLflow package, which this kind of store needs, is not installed.
         TrackingError: The store cannot be opened.
     """
-    with _lock:  # MLflow must not be imported, nor a database be opened, by two threads at once
+    with _lock:  # two threads must not import MLflow or open a database at once
         return _open_store(uri, credentials, os.getpid())
 
 
 @functools.cache
-def _open_store(uri: str, credentials: Credentials, pid: int) -> Store:  # a fork must not share its parent's sockets
+def _open_store(uri: str, credentials: Credentials, pid: int) -> Store:  # a fork must not use its parent's sockets
     if urlsplit(uri).scheme in ("http", "https"):
         from nemo_airflow.tracking.mlflow.rest import RestStore
 
@@ -167,15 +167,15 @@ def _open_store(uri: str, credentials: Credentials, pid: int) -> Store:  # a for
 
 
 def search_filter(tag: str, value: str, running: bool) -> str:
-    """Returns MLflow's filter for the runs that have a tag."""
+    """Returns MLflow's filter for runs with a tag."""
     return f"tags.`{tag}` = '{value}'" + (" AND attributes.status = 'RUNNING'" if running else "")
 
 
 def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str) -> None:
-    """Keeps files in the artifact store that the run names: a folder, S3, Google Cloud Storage ...
+    """Uploads files to the run's artifact store: a folder, S3, Google Cloud Storage ...
 
     Raises:
-        TrackingError: Some files were refused, and the others were tried; or no store of that kind can be used.
+        TrackingError: Some files were refused, after all were tried; or no store of this kind can be used.
     """
     try:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -183,7 +183,7 @@ def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str)
         raise MissingExtraError(f"Keeping artifacts in {run.artifact_uri}", "mlflow") from error
     try:
         repository = get_artifact_repository(run.artifact_uri, tracking_uri=tracking_uri)
-    except Exception as error:  # nothing was sent yet: no store of that scheme, or its package is missing
+    except Exception as error:  # nothing was sent yet: the scheme is unknown, or its package is missing
         raise _refused(run, error, transient=False) from error
     refused: Exception | None = None
     kept = failures = 0
@@ -191,7 +191,7 @@ def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str)
         for path, file in files.items():
             folder, _, name = path.rpartition("/")
             try:
-                if name != file.name:  # a repository takes the file's own name
+                if name != file.name:  # a repository uses the file's own name
                     file = Path(shutil.copyfile(file, Path(scratch, name)))
                 repository.log_artifact(str(file), folder or None)
                 kept += 1
@@ -214,7 +214,7 @@ def _refused(run: Run, error: Exception, *, transient: bool) -> TrackingError:
 
 
 def read_from_repository(run: Run, path: str, tracking_uri: str) -> bytes | None:
-    """Returns an artifact of the artifact store that the run names, or None when it is not there."""
+    """Returns an artifact from the run's artifact store, or None if it does not exist."""
     try:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     except ImportError as error:

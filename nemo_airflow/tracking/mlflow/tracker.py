@@ -1,4 +1,4 @@
-"""The tracker that keeps runs in MLflow."""
+"""The tracker that records runs in MLflow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _OPEN_LIMIT = 20.0
-"""Seconds for which opening a run is tried: a task waits for it before it submits its job."""
+"""Seconds for which opening a run is tried: a task waits that long before it submits its job."""
 
 _DESCRIBE_LIMIT = 20.0
 """Seconds for which a task waits for the artifact store before it submits its job."""
@@ -40,20 +40,20 @@ _STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.CANCELLED: "KILLED"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MLflowTracker(Tracker):
-    """Keeps runs in MLflow.
+    """Records runs in MLflow.
 
     Attributes:
         tracking_uri: Address of the store. None: the connection's, else ``$MLFLOW_TRACKING_URI``,
             else a sqlite database in :func:`nemo_airflow.settings.home`.
         conn_id: An Airflow connection with the address and the login; see ``docs/tracking.md``.
-        experiment: Name of the experiment, in place of the one that the operator gives.
+        experiment: Name of the experiment, instead of the operator's.
         tags: Further tags for every run.
-        log_system_metrics: Whether the samples of CPU, memory and GPUs are kept.
-        share: Whether the job is told of its run, so that runs of ``mlflow`` in user code are below it.
-            None: when the job can reach the store, which is a server that needs no login, or a
+        log_system_metrics: Whether the samples of CPU, memory and GPUs are recorded.
+        share: Whether the job gets its run's id, so that ``mlflow`` runs in user code become children of its run.
+            None: if the job can reach the store, which is a server that needs no login, or a
             file on a disk that the job sees.
         ui_url: Address of an MLflow page that shows this store, for links. None:
-            ``$NEMO_AIRFLOW_MLFLOW_PAGE``; a server is its own.
+            ``$NEMO_AIRFLOW_MLFLOW_PAGE``, else the server itself.
     """
 
     kind: ClassVar[str] = "mlflow"
@@ -67,7 +67,7 @@ class MLflowTracker(Tracker):
     ui_url: str | None = None
 
     def __post_init__(self) -> None:
-        # Not yet when it is a template, or the output of another task: rendering makes another tracker.
+        # Skipped for a template or another task's output: rendering creates a new tracker.
         known = isinstance(self.tracking_uri, str) and "{{" not in self.tracking_uri
         if known and self.tracking_uri and address.without_login(self.tracking_uri)[1]:
             raise SettingsError(
@@ -125,7 +125,7 @@ class MLflowTracker(Tracker):
         return {"nemo_airflow/job_script.txt": redact(script)}
 
     def config(self, ref: RunRef, plan: Mapping[str, Any]) -> Mapping[str, str]:
-        """See :meth:`Tracker.config`. A parameter that has another value already keeps it."""
+        """See :meth:`Tracker.config`. A parameter that already has another value keeps it."""
         store = self._store(ref)
         _write_params(store, store.run(ref.run_id), fields.params_of(plan))
         return _plan_files(plan)
@@ -176,7 +176,7 @@ class MLflowTracker(Tracker):
         run = store.run(ref.run_id)
         if run.tags.get(fields.STATE):
             return {}
-        # The status, though user code in the job may have ended the run already: it cannot know how the job ended.
+        # Set even if user code has ended the run: that code cannot know how the job ended.
         store.set_status(ref.run_id, _STATUS.get(status.state, "FAILED"), _now())
         store.log(ref.run_id, tags=fields.tags_of_end(status, error))
         points.forget(store, ref.run_id)
@@ -208,7 +208,7 @@ class MLflowTracker(Tracker):
         return {name: redact(str(value)) for name, value in self.tags.items()}
 
     def _store(self, ref: RunRef) -> Store:
-        # The run's own address: another process's environment may lead elsewhere.
+        # The run's own address: another process's environment may have another.
         uri, credentials = address.resolve(self.tracking_uri, self.conn_id)
         return open_store(*((uri, credentials) if address.shown(uri) == ref.uri else address.resolve(ref.uri, None)))
 
@@ -242,11 +242,11 @@ class MLflowTracker(Tracker):
         if self.share is not None:
             return self.share
         if uri.startswith(("http://", "https://")):
-            return not needs_login  # the login is not for the job: a client without it would fail there
+            return not needs_login  # the job does not get the login: a client without it would fail
         return shares_filesystem and uri.startswith("sqlite:")
 
     def _describe(self, store: Store, run: Run, job: Job) -> None:
-        """Records what is known before the job runs. The run is there already, so a failure here only costs this."""
+        """Records what is known before the job runs. The run already exists, so a failure loses only this."""
         files: dict[str, str | bytes] = {**_plan_files(job.plan)}
         if job.package and job.package.patch:
             files["nemo_airflow/patch.diff"] = redact(job.package.patch).encode("utf-8", "surrogateescape")
@@ -257,7 +257,7 @@ class MLflowTracker(Tracker):
         except NemoAirflowError as error:
             _log.warning("run %s has no %s: %s", run.run_id, ", ".join(files), error)
         try:
-            # Last: a run that has them is described. Of a recipe only the job knows them, and they are written once.
+            # Last: they mark a run as described. Those of a recipe are only known in the job.
             if not has_recipes(job.plan):
                 _write_params(store, run, fields.params_of(job.plan))
         except TrackingError as error:
@@ -265,10 +265,10 @@ class MLflowTracker(Tracker):
 
 
 def _env(uri: str, experiment_id: str, run_id: str) -> dict[str, str]:
-    """Returns what makes the runs of user code children of the job's run, in its experiment.
+    """Returns the variables that make runs of user code children of the job's run, in its experiment.
 
     Not MLFLOW_RUN_ID: with it the first run that user code starts is the job's own. MLflow refuses that after
-    ``set_experiment``, gives the job's run the other one's name, and makes no later run a child of it.
+    ``set_experiment``, renames the job's run, and does not make later runs its children.
     """
     return {
         "MLFLOW_TRACKING_URI": uri if uri.startswith("sqlite:") else address.shown(uri),
@@ -289,7 +289,7 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
     """Makes a call that may hang, as MLflow's clients of artifact stores do.
 
     Raises:
-        TrackingError: It did not return in time. It goes on, and does not keep the process from ending.
+        TrackingError: It did not return in time. It goes on in a thread that does not keep the process alive.
     """
     errors: list[Exception] = []
 
@@ -309,7 +309,7 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
 
 
 def _write_params(store: Store, run: Run, params: Mapping[str, str]) -> None:
-    """Writes those parameters that the run does not have; a parameter in MLflow is written once."""
+    """Writes the parameters that the run does not have yet; MLflow allows writing a parameter once."""
     if conflicts := sorted(name for name, value in params.items() if run.params.get(name, value) != value):
         shown = ", ".join(conflicts[:10]) + (f" and {len(conflicts) - 10} more" if len(conflicts) > 10 else "")
         _log.warning(
@@ -335,7 +335,7 @@ def _upload(store: Store, run: Run, texts: Mapping[str, str | bytes]) -> None:
 
 
 def _persist(call: Callable[[], T]) -> T:
-    """Tries again for a short while, where a worker waits: its job would otherwise go untracked."""
+    """Retries for a short time while a worker waits: its job would otherwise not be tracked."""
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, TrackingError) and error.transient),
         wait=tenacity.wait_exponential(multiplier=0.2, max=3) + tenacity.wait_random(0, 0.2),
