@@ -69,15 +69,23 @@ class StreamReader:
         self._end = offset
         self._clock = clock
         self._microseconds = round(clock * 1e6)
-        self._rest = b""
+        self._rest = bytearray()
         """Bytes of an item that has not ended."""
+        self._in_record = False
+        """Whether a record has begun in them."""
         self._line = b""
         """The part of the job's line that stands before a record."""
 
     def feed(self, data: bytes) -> list[Line | Record]:
         """Returns the items that end in these bytes."""
         items: list[Line | Record] = []
-        *pieces, self._rest = (self._rest + data).split(b"\n")
+        *pieces, rest = data.split(b"\n")
+        if pieces:
+            pieces[0] = bytes(self._rest) + pieces[0]
+            self._rest, self._in_record = bytearray(), False
+        # Appended, and only looked at where it is new: an item may be megabytes long, and come in small pieces.
+        self._rest += rest
+        self._in_record = self._in_record or MARK in rest
         for piece in pieces:
             self._end += len(piece) + 1
             text, mark, record = piece.partition(MARK)
@@ -93,9 +101,9 @@ class StreamReader:
     def finish(self) -> list[Line | Record]:
         """Returns what is left when the stream has ended: a last line without its newline."""
         items: list[Line | Record] = []
-        text, mark, record = self._rest.partition(MARK)
+        text, mark, record = bytes(self._rest).partition(MARK)
         self._end += len(self._rest)
-        self._rest = b""
+        self._rest, self._in_record = bytearray(), False
         if self._line + text:
             items.append(self._make_line(self._line + text))
             self._line = b""
@@ -104,12 +112,12 @@ class StreamReader:
         return items
 
     def _cut_long_line(self, items: list[Line | Record]) -> None:
-        if MARK in self._rest:
+        if self._in_record:
             return
         while len(self._line) + len(self._rest) > _LONGEST_LINE:
-            whole = self._line + self._rest
+            whole = self._line + bytes(self._rest)
             self._end += _LONGEST_LINE - len(self._line)
-            self._line, self._rest = b"", whole[_LONGEST_LINE:]
+            self._line, self._rest = b"", bytearray(whole[_LONGEST_LINE:])
             items.append(self._make_line(whole[:_LONGEST_LINE]))
 
     def _make_line(self, raw: bytes) -> Line:

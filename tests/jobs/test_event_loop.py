@@ -13,6 +13,7 @@ from nemo_airflow.follow import Follower
 from nemo_airflow.job import JobHandle
 from nemo_airflow.triggers.task_log import TaskLog
 
+END = b'\x1e{"v":1,"type":"end","ts":1.0,"at":0,"state":"succeeded"}\n'
 LONGEST = 0.2
 """Seconds for which the loop may be held: Airflow counts a triggerer as dead after thirty."""
 
@@ -24,7 +25,7 @@ def executor(tmp_path):
     folder.mkdir()
     claim = {"pid": 1, "start_ticks": 1, "boot_id": "an earlier one", "host": socket.gethostname(), "ts": 1.0}
     (folder / "claim").write_text(json.dumps(claim))
-    (folder / "log").write_bytes(b"y\n" * (2 << 20))
+    (folder / "log").write_bytes(b"y\n" * (2 << 20) + END)
     (folder / "end.json").write_text('{"state":"succeeded"}')
     return LocalExecutor(root=str(tmp_path))
 
@@ -68,6 +69,6 @@ async def test_millions_of_short_lines_hold_the_event_loop_at_no_time(executor):
 
 
 async def test_lines_that_are_slow_to_log_hold_the_event_loop_at_no_time(executor, tmp_path):
-    (tmp_path / "job" / "log").write_bytes(b"y\n" * (32 << 10))
+    (tmp_path / "job" / "log").write_bytes(b"y\n" * (32 << 10) + END)
     follower = Follower(executor, JobHandle("job", "local", "1"), on_line=TaskLog().write, warn=print)
     assert await longest_turn(follower.run()) < LONGEST
