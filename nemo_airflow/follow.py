@@ -252,6 +252,8 @@ class Follower:
             self._warn(update.outage)
         if update.cut:
             self._warn("the end of the job's log did not show: its last lines are unknown, and what it returned")
+        if update.gone:
+            await self._pass_on(self._reader.skip(update.gone), log)
         for begin in range(0, len(update.data), _PIECE):
             await self._pass_on(self._reader.feed(update.data[begin : begin + _PIECE]), log)
 

@@ -111,6 +111,13 @@ class StreamReader:
             items.append(self._warning(f"the stream ends in the middle of a record: {record[:80]!r}"))
         return items
 
+    def skip(self, size: int) -> list[Line | Record]:
+        """Returns what stands before so many bytes that are lost, and a warning that says so."""
+        items = self.finish()
+        self._end += size
+        message = f"{size} bytes of the job's log are gone: the back-end has dropped them before they were read"
+        return [*items, self._warning(message)]
+
     def _cut_long_line(self, items: list[Line | Record]) -> None:
         if self._in_record:
             return

@@ -75,22 +75,22 @@ class Chunk:
 
     Attributes:
         key: The job's key.
-        offset: Where ``data`` begins, in bytes.
+        offset: That of the cursor, in bytes.
         data: The bytes, cut anywhere: in a line, or in a UTF-8 sequence.
-        awaited: Whether there is more of a job that has ended, which cannot be read just now: its end waits for that.
-        trouble: Why this one stream could not be read; empty where it could.
+        gone: How many bytes after ``offset`` the back-end has dropped before they were read; ``data`` follows those.
+        trouble: Why this one stream could not be read; empty where it could. The end of a job waits for that a while.
     """
 
     key: str
     offset: int
     data: bytes
-    awaited: bool = False
+    gone: int = 0
     trouble: str = ""
 
     @property
     def end(self) -> int:
         """The offset of the next read."""
-        return self.offset + len(self.data)
+        return self.offset + self.gone + len(self.data)
 
 
 class Driver(abc.ABC):
@@ -154,7 +154,7 @@ class Driver(abc.ABC):
 
         Args:
             handle: The job.
-            status: How it is judged: with the reason to leave behind, where a back-end can.
+            status: What it comes to: to leave behind, where a back-end can.
         """
         await self.cancel([handle])
 

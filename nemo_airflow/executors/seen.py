@@ -24,6 +24,7 @@ class Fact:
         held: Whether a stuck job is held by the back-end itself, which then changes nothing of its own accord.
         partial: Whether parts of a job that has ended, such as its other machines, still run.
         leftover: Whether something still runs that is no part of a job that has ended, such as a sidecar.
+        settling: Seconds for which the end of a job may not be all told: its process may still be ending.
     """
 
     status: JobStatus
@@ -32,6 +33,7 @@ class Fact:
     held: bool = False
     partial: bool = False
     leftover: bool = False
+    settling: float = 0.0
 
 
 class Accounting(enum.Enum):

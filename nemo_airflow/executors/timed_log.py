@@ -7,9 +7,11 @@ can be placed, whatever was cut off before it.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import json
 import math
 
+from nemo_airflow.executors.base import Chunk, Cursor
 from nemo_airflow.stream import MARK
 
 _LAST = MARK + b'{"v":1,"type":"end",'
@@ -17,10 +19,26 @@ _LAST = MARK + b'{"v":1,"type":"end",'
 _SLACK = 2.0
 """Seconds by which a log's own times may differ from those in the records."""
 
-_LARGEST_GAP = 64 << 20
+_BACK = (60.0, 3600.0, 86400.0)
+"""Seconds by which a clock may have been set back: so much earlier a log is asked for whose end does not show."""
 
 _MARKS = 512
 """How many places of one log are remembered: enough for readers that lag a minute behind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask:
+    """What to ask a back-end for.
+
+    Attributes:
+        since: The log from when on, in seconds since the epoch; None for the log from its beginning.
+        limit: Bytes of it at most.
+        tries: How often the same was asked for with an earlier time.
+    """
+
+    since: float | None
+    limit: int
+    tries: int = 0
 
 
 class TimedLog:
@@ -35,32 +53,36 @@ class TimedLog:
         self._offsets: list[int] = []
         self._times: list[float] = []
 
-    def since(self, offset: int) -> float | None:
-        """Returns from when on to ask for the log, to get all that stands after an offset.
+    def ask(self, cursor: Cursor) -> Ask:
+        """Returns what to ask for, to get what stands after a cursor."""
+        return Ask(self._since(cursor.offset), cursor.limit)
 
-        Args:
-            offset: Bytes of the stream.
+    def take(self, excerpt: bytes, cursor: Cursor, ask: Ask) -> Chunk | Ask:
+        """Returns what an excerpt of the log has after a cursor; or what to ask for instead, where it has nothing."""
+        gone, data = self._after(excerpt, cursor.offset)
+        if gone or data:
+            return Chunk(cursor.handle.key, cursor.offset, data, gone)
+        if len(excerpt) >= ask.limit:  # all of it was written within the slack of the times
+            return dataclasses.replace(ask, limit=4 * ask.limit)
+        if cursor.ended and not self.has_ended and ask.since is not None:
+            back = _BACK[ask.tries] if ask.tries < len(_BACK) else None
+            return Ask(None if back is None else ask.since - back, ask.limit, ask.tries + 1)
+        return Chunk(cursor.handle.key, cursor.offset, b"")
 
-        Returns:
-            Whole seconds since the epoch, or None for the log from its beginning.
-        """
+    def _since(self, offset: int) -> float | None:
         # The mark itself has to be in the excerpt, or the excerpt could not be placed.
         index = bisect.bisect_right(self._offsets, offset) - 1
         return math.floor(self._times[index] - _SLACK) if index >= 0 and self._offsets[index] > 0 else None
 
-    def take(self, excerpt: bytes, offset: int) -> bytes:
-        """Returns what an excerpt of the log has after an offset of the stream.
-
-        Where the excerpt begins after the offset, because the back-end has dropped what came before, as
-        many bytes as are gone are stood for by a record that says so.
-        """
+    def _after(self, excerpt: bytes, offset: int) -> tuple[int, bytes]:
+        """Returns how many bytes after an offset the back-end has dropped, and what an excerpt has after those."""
         begin = self._place(excerpt)
         if begin is None:  # nothing of the runner's yet: what precedes it stands at the very start
-            return excerpt if offset == 0 else b""
-        if begin > offset:
-            return _filler(begin - offset)
-        self.has_ended = self.has_ended or _LAST in excerpt
-        return excerpt[offset - begin :]
+            return 0, excerpt if offset == 0 else b""
+        gone = max(begin - offset, 0)
+        data = excerpt[offset + gone - begin :]
+        self.has_ended = self.has_ended or (_LAST in excerpt and bool(data))
+        return gone, data
 
     def _place(self, excerpt: bytes) -> int | None:
         """Returns the offset of the excerpt's first byte, and remembers the places that it tells of."""
@@ -94,13 +116,3 @@ def _place_of(record: bytes) -> tuple[int, float] | None:
         return int(data["at"]), float(data["ts"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _filler(size: int) -> bytes:
-    """Returns a warning as a record of a size; of a very large one, the first part: the next read comes to the rest."""
-    size = min(size, _LARGEST_GAP)
-    message = f"{size} bytes of the job's log are gone: the back-end has rotated it before they were read"
-    head = b"\n" + MARK + json.dumps({"v": 1, "type": "warning", "ts": 0.0, "message": message}).encode()[:-1]
-    if size < len(head) + 2:
-        return b"\n" * size
-    return head + b" " * (size - len(head) - 2) + b"}\n"

@@ -13,6 +13,7 @@ The rules, the strongest first:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 from nemo_airflow.executors.folder import status_of_end
@@ -47,6 +48,7 @@ class Policy:
         accounting: For an accounting that does not answer, where it alone knows why a job was told to end.
         stream: For the stream of a job that has ended, which cannot be read just now: its result stands there.
         stuck: For what a queued job waits for and will not come, as the back-end says: its reasons change at first.
+        image: For an image that does not come: two or three attempts of a node.
         ghost: For a job that the accounting calls running, and that the back-end itself does not know any more.
     """
 
@@ -58,6 +60,7 @@ class Policy:
     accounting: float = 60.0
     stream: float = 300.0
     stuck: float = 10.0
+    image: float = 30.0
     ghost: float = 600.0
 
 
@@ -82,11 +85,12 @@ class Verdict:
 
     Attributes:
         status: Final only when it will not change any more.
-        give_up: Whether what the back-end still has of the job is to be ended: it would wait, or run, for nothing.
+        give_up: What the job comes to where what the back-end still has of it is to be ended: that would wait, or run,
+            for nothing.
     """
 
     status: JobStatus
-    give_up: bool = False
+    give_up: JobStatus | None = None
 
 
 def add_sighting(sightings: Sequence[Sighting], seen: Seen) -> tuple[Sighting, ...]:
@@ -120,7 +124,7 @@ def judge(sightings: Sequence[Sighting], policy: Policy) -> Verdict:
         end = status_of_end(seen.mark)
         if end.state is not JobState.CANCELLED:
             # In the queue for another time: the back-end has lost that the job is done, and the runner would refuse.
-            return Verdict(end, give_up=word is not None and word.may_restart and not word.status.state.is_final)
+            return Verdict(end, end if word is not None and _would_run_again(word) else None)
         return _judge_told_to_end(end, sightings, policy)
     if word is None:
         lasted, answers = _length(sightings, lambda each: each.word is None and each.mark is None)
@@ -134,14 +138,32 @@ def judge(sightings: Sequence[Sighting], policy: Policy) -> Verdict:
         return Verdict(JobStatus(JobState.CANCELLED, failure=FailureKind.CANCELLED, reason=reason))
     if word.stuck is not None:
         lasted, _ = _length(sightings, lambda each: each.word is not None and each.word.stuck is not None)
-        if word.held or lasted >= policy.stuck:
+        if word.held or lasted >= (policy.image if word.stuck is FailureKind.IMAGE else policy.stuck):
             failed = JobStatus(JobState.FAILED, None, word.stuck, word.status.reason)
-            return Verdict(failed, give_up=True)
+            return Verdict(failed, failed)
     if seen.queue is None:
         lasted, answers = _length(sightings, lambda each: each.queue is None and each.mark is None)
         if answers >= policy.lost_answers and lasted >= policy.ghost:
             return Verdict(JobStatus(JobState.LOST, None, FailureKind.LOST, seen.note or _GHOST))
     return Verdict(word.status)
+
+
+def judge_unread(status: JobStatus, why: str, waited: float, policy: Policy) -> JobStatus:
+    """Returns how a job fares that has ended, and whose stream cannot be read: its result stands there.
+
+    Args:
+        status: How the job has ended.
+        why: Why its stream cannot be read.
+        waited: For how many seconds that has been so; infinity where it never can be.
+        policy: How long to wait for that.
+    """
+    if waited < policy.stream:
+        return JobStatus(JobState.RUNNING, reason=f"the job has ended, but {why}")
+    if status.state is not JobState.SUCCEEDED:
+        return status
+    return JobStatus(
+        JobState.LOST, None, FailureKind.NODE_FAILURE, f"the job has succeeded, but its result is lost: {why}"
+    )
 
 
 def _judge_told_to_end(end: JobStatus, sightings: Sequence[Sighting], policy: Policy) -> Verdict:
@@ -150,7 +172,7 @@ def _judge_told_to_end(end: JobStatus, sightings: Sequence[Sighting], policy: Po
     # Accounting that calls it running has not heard yet, or never will: its runner has ended.
     word = seen.queue or (seen.history if seen.history and seen.history.status.state.is_final else None)
     if seen.cancelled_by_us:
-        return Verdict(end, give_up=word is not None and word.may_restart and not word.status.state.is_final)
+        return Verdict(end, end if word is not None and _would_run_again(word) else None)
     waited, _ = _length(sightings, lambda each: _is_told(each) and not _is_queued(each))
     if word is None:
         if seen.accounting is Accounting.NONE:
@@ -173,7 +195,7 @@ def _judge_unmarked_end(word: Fact, sightings: Sequence[Sighting], policy: Polic
     """Judges a job that has ended, as the back-end says, and whose runner has left no mark that is seen."""
     seen, status = sightings[-1].seen, word.status
     if word.partial:
-        return Verdict(JobStatus(JobState.RUNNING, reason=status.reason), give_up=True)
+        return Verdict(JobStatus(JobState.RUNNING, reason=status.reason), status)
     if status.state is JobState.CANCELLED:  # it says what a mark would say
         return Verdict(status)
     if seen.cancelled_by_us and status.failure in (FailureKind.USER_ERROR, FailureKind.LOST):
@@ -181,7 +203,7 @@ def _judge_unmarked_end(word: Fact, sightings: Sequence[Sighting], policy: Polic
     waited, _ = _length(
         sightings, lambda each: each.mark is None and each.word is not None and each.word.status.state.is_final
     )
-    grace = 0.0
+    grace = word.settling
     if word.may_restart:
         grace = policy.restart
     elif seen.mark_is_late:
@@ -193,12 +215,12 @@ def _judge_unmarked_end(word: Fact, sightings: Sequence[Sighting], policy: Polic
         return Verdict(JobStatus(JobState.RUNNING, reason=status.reason))
     if seen.unread:
         waited, _ = _length(sightings, lambda each: bool(each.unread))
-        if not seen.unread_for_good and waited < policy.stream:
-            return Verdict(JobStatus(JobState.RUNNING, reason=f"the job has ended, but {seen.unread}"))
-        if status.state is JobState.SUCCEEDED:
-            reason = f"the job has succeeded, but its result is lost: {seen.unread}"
-            status = JobStatus(JobState.LOST, None, FailureKind.NODE_FAILURE, reason)
-    return Verdict(status, give_up=word.leftover)
+        status = judge_unread(status, seen.unread, math.inf if seen.unread_for_good else waited, policy)
+    return Verdict(status, status if word.leftover and status.state.is_final else None)
+
+
+def _would_run_again(word: Fact) -> bool:
+    return word.may_restart and not word.status.state.is_final
 
 
 def _is_told(seen: Seen) -> bool:

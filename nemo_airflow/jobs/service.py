@@ -24,7 +24,7 @@ from nemo_airflow.exceptions import AccessRefused, BackendUnavailable, ExecutorE
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor
 from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import JobHandle, JobState, JobStatus
-from nemo_airflow.jobs.judge import Policy, Sighting, add_sighting, judge
+from nemo_airflow.jobs.judge import Policy, Sighting, add_sighting, judge, judge_unread
 from nemo_airflow.jobs.outage import Outage
 
 _AGE_SHARE = 0.02
@@ -63,13 +63,15 @@ class Update:
 
     Attributes:
         offset: Where ``data`` begins in the stream, in bytes.
-        data: New bytes of the stream; may be empty.
+        gone: How many bytes after ``offset`` are lost: the back-end has dropped them before they were read.
+        data: New bytes of the stream, after those; may be empty.
         status: The job's status as last judged. Final in the last update only, after all data.
         outage: That the back-end, or this job in it, cannot be reached, or can again, in one line; else empty.
         cut: Whether the stream has no end record though the job's runner has ended: the last of it did not show.
     """
 
     offset: int = 0
+    gone: int = 0
     data: bytes = b""
     status: JobStatus | None = None
     outage: str = ""
@@ -88,6 +90,8 @@ class _Watch:
     """The status that the watcher was last told: it is not told the same again."""
     outage: Outage = dataclasses.field(default_factory=Outage)
     final_since: float | None = None
+    unread_since: float | None = None
+    """Since when the stream cannot be read, though the job has ended."""
 
     @property
     def id(self) -> _Id:
@@ -245,22 +249,27 @@ class JobService:
 
     def _tell(self, watch: _Watch, known: _Known, chunk: Chunk | None, limit: int) -> None:
         """Tells a watcher what is new of its job, and says when to look at it again."""
-        trouble = known.trouble or (chunk.trouble if chunk is not None else "")
+        chunk = chunk or Chunk(watch.handle.key, watch.offset, b"")
+        data, status = chunk.data, known.status
+        final, more, cut = status.state.is_final, bool(data), False
+        if final and chunk.trouble and not (watch.has_end_record and watch.has_end_record()):
+            now = time.monotonic()
+            watch.unread_since = now if watch.unread_since is None else watch.unread_since
+            status = judge_unread(status, chunk.trouble, now - watch.unread_since, self._policy)
+            more = not status.state.is_final
+        elif final and not more:
+            more, cut = self._lacks_end_record(watch, known)
+        trouble = known.trouble or ("" if final and not more else chunk.trouble)
         if trouble:
             self._tell_outage([watch], trouble)
         elif said := watch.outage.end(time.monotonic()):
             watch.queue.put_nowait(Update(watch.offset, outage=said))
-        data = chunk.data if chunk is not None else b""
-        more = bool(data) or (chunk is not None and (chunk.awaited or bool(chunk.trouble)))
-        final, cut = known.status.state.is_final, False
-        if final and not more:
-            more, cut = self._lacks_end_record(watch, known)
         # A final status waits until nothing more comes.
-        shown = None if more and final else known.status
-        if data or cut or shown != watch.told:
-            watch.queue.put_nowait(Update(watch.offset, data, shown, cut=cut))
+        shown = None if more and final else status
+        if data or cut or chunk.gone or shown != watch.told:
+            watch.queue.put_nowait(Update(watch.offset, chunk.gone, data, shown, cut=cut))
             watch.told = shown
-        watch.offset += len(data)
+        watch.offset = chunk.end
         # A full chunk is followed by the next one at once: there is more.
         watch.due = time.monotonic() if data and (final or len(data) >= limit) else self._next_look(watch)
 
@@ -327,9 +336,9 @@ class JobService:
         if not sightings:
             return _Known(JobStatus(JobState.UNKNOWN, reason=trouble), trouble=trouble)
         verdict = judge(sightings, self._policy)
-        if verdict.give_up:
+        if verdict.give_up is not None:
             try:
-                await self._driver.give_up(handle, verdict.status)
+                await self._driver.give_up(handle, verdict.give_up)
             except Exception as error:  # noqa: BLE001 - whatever it is, the job is judged again at the next look
                 return _Known(JobStatus(JobState.RUNNING, reason=verdict.status.reason), trouble=_one_line(error))
         known = _Known(verdict.status, sightings[-1].seen.mark is not None, trouble)

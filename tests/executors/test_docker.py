@@ -1,12 +1,17 @@
 """What only Docker does, on a real daemon."""
 
+import asyncio
 import contextlib
 import dataclasses
+import datetime
+import json
 import time
 import uuid
+from pathlib import Path
 
 import docker
 import pytest
+from lab.delay_proxy import DelayProxy
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
@@ -264,7 +269,9 @@ def test_container_stopped_from_outside_ends_the_job_in_order(executor, driver, 
     assert (outcome.status.state, outcome.status.failure) == (JobState.FAILED, FailureKind.NODE_FAILURE)
 
 
-def test_container_that_was_removed_is_lost(executor, driver, client):
+def test_container_that_was_removed_is_lost(executor, driver, client, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_LOST_AFTER", "2")
+    executor = dataclasses.replace(executor, timeout=59)  # a service of its own, with this setting
     handle = submit(executor, script_job("echo started; sleep 600"))
     wait_for_output(driver, handle, b"started")
     client.api.remove_container(handle.key, force=True)
@@ -298,6 +305,78 @@ def test_log_that_the_daemon_has_cut_is_said_to_be(executor):
     assert outcome.succeeded
     assert lines[-1] == "end"
     assert any("are gone" in warning for warning in said)
+
+
+def log_path(client, handle):
+    path = Path(client.api.inspect_container(handle.key)["LogPath"])
+    assert path.exists(), f"the daemon keeps its logs where this test cannot break them: {path}"
+    return path
+
+
+def test_container_whose_log_cannot_be_read_is_its_own_trouble(executor, driver, client):
+    broken = submit(executor, script_job("echo started; sleep 600"))
+    healthy = submit(executor, script_job("echo healthy; sleep 600"))
+    wait_for_output(driver, broken, b"started\n")
+    wait_for_output(driver, healthy, b"healthy\n")
+    path = log_path(client, broken)
+    path.rename(path.with_suffix(".away"))
+    path.mkdir()
+    chunks = {chunk.key: chunk for chunk in blocking.run(driver.read([Cursor(broken), Cursor(healthy)]))}
+    assert (chunks[broken.key].data, b"healthy" in chunks[healthy.key].data) == (b"", True)
+    assert "is a directory" in chunks[broken.key].trouble
+    path.rmdir()
+    path.with_suffix(".away").rename(path)
+    wait_for_output(driver, broken, b"started")
+    blocking.run(driver.cancel([broken, healthy]))
+
+
+def test_runners_own_copy_serves_where_the_log_of_an_ended_container_cannot_be_read(executor, driver, client):
+    handle = submit(executor, script_job("seq 100; exit 3"))
+    assert final(driver, handle).exit_code == 3
+    path = log_path(client, handle)
+    path.unlink()
+    path.mkdir()
+    outcome, lines, said = follow(executor, handle)
+    path.rmdir()
+    assert (outcome.status.exit_code, lines, said) == (3, [str(number) for number in range(1, 101)], [])
+
+
+def test_end_of_a_log_is_read_though_the_clock_was_set_back_meanwhile(executor, driver, client):
+    handle = submit(executor, script_job("echo first; sleep 3; echo last"))
+    assert final(driver, handle).state is JobState.SUCCEEDED
+    path = log_path(client, handle)
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    middle = next(number for number, entry in enumerate(entries) if "last" in entry["log"])
+    for entry in entries[middle:]:
+        earlier = datetime.datetime.fromisoformat(entry["time"][:19]) - datetime.timedelta(hours=2)
+        entry["time"] = f"{earlier.isoformat()}.5Z"
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    (chunk,) = blocking.run(driver.read([Cursor(handle, limit=1)]))
+    data = chunk.data  # the marks of the first lines are known now
+    assert b"last" not in data
+    for _ in range(9):
+        data += b"".join(c.data for c in blocking.run(driver.read([Cursor(handle, len(data), ended=True)])))
+    assert b"\nlast\n" in data
+
+
+def test_daemon_that_answers_nothing_delays_no_other(executor, driver, lab_docker):
+    handle = submit(executor, script_job("echo started; sleep 600"))
+    with DelayProxy(lab_docker) as proxy:
+        silent = dataclasses.replace(executor, docker_url=f"tcp://127.0.0.1:{proxy.port}").connect()
+        assert status(silent, handle).state.is_final is False
+        proxy.stall()
+
+        async def look_at_both():
+            stuck = [asyncio.create_task(silent.look([handle])) for _ in range(50)]
+            seen = (await driver.look([handle]))[handle.key]
+            waiting = not any(task.done() for task in stuck)
+            for task in stuck:
+                task.cancel()
+            return seen, waiting
+
+        seen, waiting = blocking.run(look_at_both())
+        assert (seen.is_alive, waiting) == (True, True)
+    blocking.run(driver.cancel([handle]))
 
 
 # Half-done submits, and what is left
@@ -340,9 +419,7 @@ def test_ended_containers_are_removed_after_their_time(executor, client):
     gone, stays = submit(short, script_job("true")), submit(kept, script_job("true"))
     for handle in (gone, stays):
         client.api.wait(handle.key)
-    time.sleep(1)
-    fresh = executor.connect()  # a driver clears up at its first look
-    assert status(fresh, stays).state is JobState.SUCCEEDED
-    wait_until(lambda: gone.key not in names(client), "the old container to go")
+    fresh = executor.connect()
+    wait_until(lambda: blocking.run(fresh.sweep()) or gone.key not in names(client), "the old container to go")
     assert stays.key in names(client)
     client.api.remove_container(stays.key)

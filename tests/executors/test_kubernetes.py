@@ -38,6 +38,11 @@ def namespace(api):
     api.delete_namespace(name)
 
 
+@pytest.fixture(autouse=True)
+def lost_soon(monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_LOST_AFTER", "2")
+
+
 @pytest.fixture
 def executor(lab_kubeconfig, lab_image, namespace):
     return KubernetesExecutor(

@@ -27,6 +27,8 @@ PREEMPTED = ended(JobState.FAILED, FailureKind.PREEMPTED, may_restart=True)
 CANCELLED = ended(JobState.CANCELLED, FailureKind.CANCELLED)
 QUEUED_AGAIN = dataclasses.replace(WAITING, may_restart=True)
 HOPELESS = Fact(JobStatus(JobState.PENDING, reason="BadConstraints"), stuck=FailureKind.QUOTA)
+NO_IMAGE = Fact(JobStatus(JobState.PENDING, reason="ImagePullBackOff"), stuck=FailureKind.IMAGE)
+ENDING = ended(JobState.FAILED, FailureKind.TIMEOUT, settling=20.0)
 HELD = dataclasses.replace(HOPELESS, held=True)
 GROUP_FAILED = dataclasses.replace(EXIT_1, partial=True)
 SIDECAR = dataclasses.replace(SUCCEEDED, leftover=True)
@@ -96,6 +98,10 @@ CASES = {
     "and does not come back": (lasting({"mark": TOLD, **NO_ANSWER}, 0, 60), *CANCEL),
     "reasons for which it would wait for ever come late": (lasting({"queue": HOPELESS}, 0, 9), *WAITS),
     "it would wait for ever": (lasting({"queue": HOPELESS}, 0, 10), FAILURE, FailureKind.QUOTA, GIVE_UP),
+    "its image may come yet": (lasting({"queue": NO_IMAGE}, 0, 29), *WAITS),
+    "its image does not come": (lasting({"queue": NO_IMAGE}, 0, 30), FAILURE, FailureKind.IMAGE, GIVE_UP),
+    "its process may still be ending": (lasting({"queue": ENDING}, 0, 19), *RUNS),
+    "its process has had its time to end": (lasting({"queue": ENDING}, 0, 20), FAILURE, FailureKind.TIMEOUT),
     "the back-end holds it for ever": ([(0, {"queue": HELD})], FAILURE, FailureKind.QUOTA, GIVE_UP),
     "one machine has failed and others run": ([(0, {"queue": GROUP_FAILED})], *RUNS, None, GIVE_UP),
     "its sidecar does not end": ([(0, {"queue": SIDECAR})], *SUCCESS, None, GIVE_UP),
@@ -121,7 +127,7 @@ def test_facts_are_judged(case):
     looks, *expected = case
     state, failure, give_up = (*expected, *(None, False)[len(expected) - 1 :])
     judged = judge(see(*looks), POLICY)
-    assert (judged.status.state, judged.status.failure, judged.give_up) == (state, failure, give_up)
+    assert (judged.status.state, judged.status.failure, judged.give_up is not None) == (state, failure, give_up)
 
 
 facts = st.sampled_from(

@@ -27,6 +27,7 @@ class FaultyDriver(LocalDriver):
         """What the next looks fail with."""
         self.blind = 0
         self.silent = 0
+        self.dropped = 0
         self.looked = []
         self.bad_key = None
         self.read_limits = []
@@ -46,8 +47,16 @@ class FaultyDriver(LocalDriver):
         self.read_limits += [cursor.limit for cursor in cursors]
         if self.silent:
             self.silent -= 1
-            return [Chunk(cursor.handle.key, cursor.offset, b"", awaited=True) for cursor in cursors]
-        return await super().read(cursors)
+            return [Chunk(cursor.handle.key, cursor.offset, b"", trouble="its node is away") for cursor in cursors]
+        chunks = await super().read(cursors)
+        if self.dropped:
+            chunks = [
+                dataclasses.replace(chunk, gone=self.dropped, data=chunk.data[self.dropped :])
+                if chunk.offset == 0
+                else chunk
+                for chunk in chunks
+            ]
+        return chunks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,6 +178,29 @@ async def test_end_of_a_job_waits_for_what_cannot_be_read_just_now(executor):
     outcome, lines, _ = await follow(executor, handle)
     assert outcome.succeeded
     assert lines == ["done"]
+
+
+async def test_job_whose_stream_stays_unreadable_ends_all_the_same_and_its_result_is_lost(executor):
+    service, handle = await submit(executor, "echo done")
+    while not (await service.status([handle]))[handle.key].state.is_final:
+        await asyncio.sleep(0.05)
+    service.driver.silent = 1000
+    service._policy = dataclasses.replace(service._policy, stream=0.5)
+    outcome, lines, _ = await follow(executor, handle)
+    assert (outcome.status.state, outcome.status.failure, lines) == (JobState.LOST, FailureKind.NODE_FAILURE, [])
+    assert "its result is lost: its node is away" in outcome.message
+
+
+async def test_bytes_that_a_back_end_has_dropped_are_counted_in_a_warning(executor):
+    service, handle = await submit(executor, "seq 1000; echo last")
+    while not (await service.status([handle]))[handle.key].state.is_final:
+        await asyncio.sleep(0.05)
+    whole = (executor.folder / handle.key / "log").read_bytes()
+    service.driver.dropped = whole.index(b"\n500\n") + 1
+    outcome, lines, warnings = await follow(executor, handle)
+    assert outcome.succeeded
+    assert lines == [*map(str, range(500, 1001)), "last"]
+    assert any(f"{service.driver.dropped} bytes of the job's log are gone" in warning for warning in warnings)
 
 
 async def test_end_mark_waits_for_the_end_record_that_a_disk_shows_late(executor):

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import json
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 from nemo_airflow import connections
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, MissingExtraError, SubmitError
+from nemo_airflow.executors.timed_log import Ask
 from nemo_airflow.job import FailureKind, JsonObject
 
 if TYPE_CHECKING:
     from docker import APIClient
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _FRAME = struct.Struct(">BxxxL")
 """Head of each piece of a log: which stream, how many bytes."""
+
+_DAEMON = 3
+"""The stream in which the daemon itself says that it cannot read the log."""
+
+_CONNECTIONS = 12
+"""Connections to one daemon that are kept open: one for each thread."""
 
 _TOO_MUCH = ("no space left", "disk quota exceeded", "range of cpus", "minimum memory", "could not select device")
 _AWAY = ("shutting down", "containerd", "connection refused", "transport is closing", "context canceled")
@@ -141,18 +142,21 @@ class Docker:
                 raise
         return True
 
-    def log(self, container: str, since: float | None, limit: int) -> bytes:
+    def log(self, container: str, ask: Ask) -> bytes:
         """Returns what a container wrote, from a time on, or from its start; little more than the limit."""
         with self._asking(f"read the log of container {container}") as client:
             url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"
-            query = {"stdout": "1", "stderr": "1", "since": f"{since or 0:.0f}"}
+            query = {"stdout": "1", "stderr": "1", "since": f"{ask.since or 0:.0f}"}
             # The client's own method would look at the container each time, for whether it has a terminal.
             with client.get(url, params=query, stream=True, timeout=self._access.timeout) as response:
                 if response.status_code in (404, 409):
                     return b""
                 if not response.ok:
-                    raise Refused(response.status_code, _line(response.text), f"read the log of container {container}")
-                return _unframed(response.raw, limit)
+                    raise self._refusal(response.status_code, _line(response.text), f"read the log of {container}")
+                data, trouble = _unframed(response.raw, ask.limit)
+                if trouble and not data:
+                    raise self._refusal(500, trouble, f"read the log of {container}")
+                return data
 
     @contextlib.contextmanager
     def archive(self, container: str, path: str) -> Iterator[Iterator[bytes] | None]:
@@ -216,12 +220,15 @@ class Docker:
         except errors.APIError as error:
             code, reason = error.response.status_code, _line(error.explanation or error)
             # What a pull calls unreachable is the registry.
-            away = code == 503 or (code == 500 and any(words in reason.lower() for words in _AWAY))
-            if away and not pulling:
-                raise BackendUnavailable(f"Docker at {self.url} cannot {doing} now: {reason}") from error
-            raise Refused(code, reason, doing) from error
+            raise (Refused(code, reason, doing) if pulling else self._refusal(code, reason, doing)) from error
         except (errors.DockerException, RequestException, HTTPError, OSError) as error:
             raise BackendUnavailable(f"Docker at {self.url} cannot be reached to {doing}: {_line(error)}") from error
+
+    def _refusal(self, code: int, reason: str, doing: str) -> ExecutorError:
+        """Returns what an answer other than success means."""
+        if code == 503 or (code == 500 and any(words in reason.lower() for words in _AWAY)):
+            return BackendUnavailable(f"Docker at {self.url} cannot {doing} now: {reason}")
+        return Refused(code, reason, doing)
 
     def _connected(self) -> APIClient:
         with self._lock:
@@ -234,23 +241,13 @@ class Docker:
                     pair = (access.client_cert, access.client_key) if access.client_cert else None
                     tls = docker.tls.TLSConfig(client_cert=pair, ca_cert=access.ca_cert, verify=access.verify)
                 self._client = docker.APIClient(
-                    base_url=access.url, version="auto", tls=tls or False, timeout=access.timeout, max_pool_size=THREADS
+                    base_url=access.url,
+                    version="auto",
+                    tls=tls or False,
+                    timeout=access.timeout,
+                    max_pool_size=_CONNECTIONS,
                 )
             return self._client
-
-
-THREADS = 8
-"""How many calls to daemons are under way at one time."""
-
-
-@functools.cache
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="nemo-docker")
-
-
-async def in_thread(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Awaits a call that blocks."""
-    return await asyncio.get_running_loop().run_in_executor(_threads(), functools.partial(call, *args, **kwargs))
 
 
 def _errors() -> Any:
@@ -261,13 +258,16 @@ def _errors() -> Any:
     return docker.errors
 
 
-def _unframed(raw: Any, limit: int) -> bytes:
-    """Returns the log out of its frames; one that was cut off is left out."""
+def _unframed(raw: Any, limit: int) -> tuple[bytes, str]:
+    """Returns the log out of its frames, one that was cut off left out; and what went wrong with it on the way."""
     data = bytearray()
     while len(data) < limit and len(head := _exactly(raw, _FRAME.size)) == _FRAME.size:
-        _, size = _FRAME.unpack(head)
-        data += _exactly(raw, size)
-    return bytes(data)
+        stream, size = _FRAME.unpack(head)
+        text = _exactly(raw, size)
+        if stream == _DAEMON:
+            return bytes(data), _line(text)
+        data += text
+    return bytes(data), ""
 
 
 def _exactly(raw: Any, size: int) -> bytes:

@@ -14,14 +14,15 @@ from typing import ClassVar
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.docker import submission
-from nemo_airflow.executors.docker.api import Access, Docker, in_thread
+from nemo_airflow.executors.docker.api import Access, Docker, Refused
 from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
 from nemo_airflow.executors.docker.status import end_status, seconds, state_of
 from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.outputs import extract_outputs, file_of
 from nemo_airflow.executors.pace import Pace
 from nemo_airflow.executors.seen import Fact, Seen
-from nemo_airflow.executors.timed_log import TimedLog
+from nemo_airflow.executors.threads import Threads
+from nemo_airflow.executors.timed_log import Ask, TimedLog
 from nemo_airflow.job import JobHandle, JobState, JobStatus, JsonObject
 from nemo_airflow.runner import stream_tail
 
@@ -47,13 +48,14 @@ class DockerDriver(Driver):
 
     def __init__(self, access: Access) -> None:
         self._docker = Docker(access)
+        self._threads = Threads("docker")
         self._logs: OrderedDict[str, TimedLog] = OrderedDict()
         self._read_at: dict[str, float] = {}
         self._pace = Pace(_READS_A_SECOND, _READS_AT_ONCE)
 
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Driver.submit`."""
-        return self._handle(await in_thread(submission.submit, self._docker, request))
+        return self._handle(await self._threads.transfer(submission.submit, self._docker, request))
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
         """See :meth:`Driver.find`."""
@@ -69,7 +71,7 @@ class DockerDriver(Driver):
         at = time.monotonic()
         alive = {}
         if len(handles) > 1:
-            for listed in await in_thread(self._docker.list, [KEY], _ALIVE):
+            for listed in await self._threads.call(self._docker.list, [KEY], _ALIVE):
                 alive[listed["Labels"][KEY], listed["Id"]] = listed["State"]
         seen = await asyncio.gather(*(self._see(handle, at, alive) for handle in handles))
         return {handle.key: each for handle, each in zip(handles, seen, strict=True)}
@@ -83,7 +85,7 @@ class DockerDriver(Driver):
                 return Seen(at, note=f"Docker at {self._docker.url} has no container {handle.key}")
             if state := state_of(container["State"]["Status"]):
                 return Seen(at, queue=Fact(JobStatus(state)))
-            return await in_thread(self._see_end, container, at)
+            return await self._threads.call(self._see_end, container, at)
         except BackendUnavailable:
             raise
         except ExecutorError as error:
@@ -108,8 +110,8 @@ class DockerDriver(Driver):
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
         """See :meth:`Driver.read`."""
         due = self._due(cursors)
-        chunks = await asyncio.gather(*(in_thread(self._read, cursor) for cursor in due))
-        return [chunk for chunk in chunks if chunk.data]
+        chunks = await asyncio.gather(*(self._threads.call(self._read, cursor) for cursor in due))
+        return [chunk for chunk in chunks if chunk.data or chunk.gone or chunk.trouble]
 
     def _due(self, cursors: Sequence[Cursor]) -> list[Cursor]:
         """Returns those whose log is to be read now: all that have ended, and of the others those whose turn it is."""
@@ -128,38 +130,47 @@ class DockerDriver(Driver):
         return ended + running
 
     def _read(self, cursor: Cursor) -> Chunk:
-        key = cursor.handle.key
-        log = self._logs.pop(key, None) or TimedLog()
-        self._logs[key] = log  # the last one used is the last to be forgotten
+        log = self._logs.pop(cursor.handle.key, None) or TimedLog()
+        self._logs[cursor.handle.key] = log  # the last one used is the last to be forgotten
         if len(self._logs) > _KEPT:
             self._logs.popitem(last=False)
-        limit = cursor.limit
-        while True:
-            excerpt = self._docker.log(key, log.since(cursor.offset), limit)
-            data = log.take(excerpt, cursor.offset)
-            if data or len(excerpt) < limit:
-                break
-            limit *= 4
-        if not data and not log.has_ended and cursor.ended:
-            data = self._kept(cursor)
-        return Chunk(key, cursor.offset, data)
+        try:
+            chunk = self._read_log(cursor, log)
+            lacks_end = cursor.ended and not chunk.data and not log.has_ended
+            return (self._read_copy(cursor) if lacks_end else None) or chunk
+        except BackendUnavailable:
+            raise
+        except ExecutorError as error:
+            return Chunk(cursor.handle.key, cursor.offset, b"", trouble=str(error))
 
-    def _kept(self, cursor: Cursor) -> bytes:
-        """Returns what a job wrote after an offset by the runner's own copy: the daemon has missed it while away."""
+    def _read_log(self, cursor: Cursor, log: TimedLog) -> Chunk:
+        ask = log.ask(cursor)
+        try:
+            while isinstance(answer := log.take(self._docker.log(cursor.handle.key, ask), cursor, ask), Ask):
+                ask = answer
+        except Refused:
+            if cursor.ended and (copy := self._read_copy(cursor)) is not None:
+                return copy
+            raise
+        return answer
+
+    def _read_copy(self, cursor: Cursor) -> Chunk | None:
+        """Returns what a job wrote by the runner's own copy of its last bytes: a daemon that is away misses them."""
         with self._docker.archive(cursor.handle.id, f"{FOLDER}/{stream_tail.FOLDER}") as pieces:
             if pieces is None:
-                return b""
+                return None
             with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
                 parts = {int(Path(member.name).name): tar.extractfile(member) for member in tar if member.isfile()}
                 files = {begin: file.read() for begin, file in parts.items() if file}
-        if not files or min(files) > cursor.offset:
-            return b""
-        whole = b"".join(data for _, data in sorted(files.items()))
-        return whole[cursor.offset - min(files) :]
+        if not files:
+            return None
+        whole, begin = b"".join(data for _, data in sorted(files.items())), min(files)
+        gone = max(begin - cursor.offset, 0)
+        return Chunk(cursor.handle.key, cursor.offset, whole[cursor.offset + gone - begin :], gone)
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.cancel`."""
-        await asyncio.gather(*(in_thread(self._cancel, handle) for handle in handles))
+        await asyncio.gather(*(self._threads.call(self._cancel, handle) for handle in handles))
 
     def _cancel(self, handle: JobHandle) -> None:
         container = self._docker.inspect(handle.key)
@@ -174,7 +185,7 @@ class DockerDriver(Driver):
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Driver.collect`."""
-        return await in_thread(self._collect, handle, into, leave_out)
+        return await self._threads.transfer(self._collect, handle, into, leave_out)
 
     def _collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None) -> list[Path]:
         with self._docker.archive(handle.key, f"{FOLDER}/outputs/.") as pieces:
@@ -184,12 +195,12 @@ class DockerDriver(Driver):
         """See :meth:`Driver.remove`."""
         for key, container in (await self._inspected([handle.key for handle in handles])).items():
             running = state_of(container["State"]["Status"]) is JobState.RUNNING
-            if running or not await in_thread(self._docker.remove, container["Id"]):
+            if running or not await self._threads.call(self._docker.remove, container["Id"]):
                 raise ExecutorError(f"job {key} is still running: cancel it before it is removed")
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`."""
-        listed = await in_thread(self._docker.list, [KEY], _ALIVE)
+        listed = await self._threads.call(self._docker.list, [KEY], _ALIVE)
         # One that was created just now is about to be started by whoever created it.
         known = [c for c in listed if c["State"] != "created" or time.time() - c["Created"] > _ABANDONED]
         return [self._handle(c) for c in (await self._inspected([c["Labels"][KEY] for c in known])).values()]
@@ -208,11 +219,12 @@ class DockerDriver(Driver):
 
     async def close(self) -> None:
         """See :meth:`Driver.close`."""
-        await in_thread(self._docker.close)
+        await self._threads.call(self._docker.close)
+        self._threads.close()
 
     async def _inspected(self, keys: Sequence[str]) -> dict[str, JsonObject]:
         """Returns what the daemon knows of our containers of these keys."""
-        found = await asyncio.gather(*(in_thread(self._docker.inspect, key) for key in keys))
+        found = await asyncio.gather(*(self._threads.call(self._docker.inspect, key) for key in keys))
         return {
             key: container
             for key, container in zip(keys, found, strict=True)
@@ -225,7 +237,7 @@ class DockerDriver(Driver):
 
     async def sweep(self) -> None:
         """See :meth:`Driver.sweep`."""
-        await in_thread(self._remove_old)
+        await self._threads.call(self._remove_old)
 
     def _remove_old(self) -> None:
         now = time.time()

@@ -18,27 +18,35 @@ from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
 from nemo_airflow.executors.kubernetes.ending import Ending
-from nemo_airflow.executors.kubernetes.logs import PodLog
+from nemo_airflow.executors.kubernetes.logs import PodLog, Reading
 from nemo_airflow.executors.kubernetes.outputs import Outputs
 from nemo_airflow.executors.kubernetes.pod import (
     annotation,
     container_end,
-    grace_of,
     has_started,
-    is_deleted,
     is_over,
     is_running,
     is_unsettled,
     label,
     line,
     name_of,
+    node_of,
     python_of,
     settled,
     uid_of,
 )
 from nemo_airflow.executors.kubernetes.pods import Pods, jobs
 from nemo_airflow.executors.kubernetes.record import Records, age_of, end_of
-from nemo_airflow.executors.kubernetes.status import STILL_CREATED, dumps, group_status, job_status, pod_status
+from nemo_airflow.executors.kubernetes.status import (
+    STILL_CREATED,
+    dumps,
+    group_status,
+    is_leaving,
+    job_fact,
+    missing_pods,
+    node_count,
+    pod_fact,
+)
 from nemo_airflow.executors.kubernetes.submission import Submission, is_submitted
 from nemo_airflow.executors.kubernetes.transfer import release
 from nemo_airflow.executors.pace import Pace
@@ -56,8 +64,6 @@ _READS_AT_ONCE = 80
 """Logs of running jobs that are read: where there are more jobs, each one's comes less often."""
 
 _ORPHANED = 60.0
-_SETTLED_WITHIN = 15.0
-_BY_SIGKILL = 128 + 9
 _BY_USER = {manifest.CANCELLED: "true"}
 
 
@@ -76,8 +82,7 @@ class KubernetesDriver(Driver):
         self._records = Records(self._cluster)
         self._ending = Ending(self._cluster, self._pods, self._records)
         self._logs: dict[str, PodLog] = {}
-        self._unsettled: dict[str, float] = {}
-        """Since when pods that were ended have been seen to run on, by their uid."""
+        self._reading = Reading()
         self._pace = Pace(_READS_A_SECOND, _READS_AT_ONCE)
         self._requests = asyncio.Semaphore(_AT_ONCE)
 
@@ -106,33 +111,32 @@ class KubernetesDriver(Driver):
         missing = [handle.key for handle in handles if not _is_of(handle, known.get(handle.key))]
         if missing:
             known = {**known, **await self._pods.of(missing)}
-        seen = await self._each(lambda handle: self._see(handle, known.get(handle.key), at), handles)
+        seen = await self._each(lambda handle: self._see_or_say_why(handle, known.get(handle.key), at), handles)
         return {handle.key: each for handle, each in zip(handles, seen, strict=True)}
+
+    async def _see_or_say_why(self, handle: JobHandle, pods: list[JsonObject] | None, at: float) -> Seen:
+        try:
+            return await self._see(handle, pods, at)
+        except ExecutorError as error:  # of a request about this job alone
+            return Seen(at, trouble=str(error))
 
     async def _see(self, handle: JobHandle, pods: list[JsonObject] | None, at: float) -> Seen:
         if pods is None or not _is_of(handle, pods):
             return await self._see_record(handle, at)
-        pods = await self._settled(pods)
-        status = job_status(pods, time.time())
-        if status.state is JobState.UNKNOWN:
-            return await self._see_record(handle, at, status.reason)
-        alive = [pod for pod in pods if not _is_leaving(pod)]
-        if status.state is JobState.FAILED and alive:
-            # A pod that will never start, or the rest of a group: they would hold what others wait for.
-            status = await self._with_events(status, alive)
-            if any(map(is_running, alive)):
-                return Seen(at, queue=Fact(status, partial=True))
-            waits = JobStatus(JobState.PENDING, reason=status.reason)
-            return Seen(at, queue=Fact(waits, stuck=status.failure or FailureKind.USER_ERROR, held=True))
-        if status.state in (JobState.PENDING, JobState.RUNNING):
+        pods = [await self._settle(pod) if is_unsettled(pod) else pod for pod in pods]
+        fact = job_fact(pods, time.time())
+        if fact is None:
+            return await self._see_record(handle, at, missing_pods(pods))
+        if fact.stuck:
+            fact = dataclasses.replace(fact, status=await self._with_events(fact.status, pods))
+        if not fact.status.state.is_final:
             await self._introduce(pods)
-        # A sidecar that does not know that the job has ended.
-        return Seen(at, queue=Fact(status, leftover=status.state.is_final and any(map(container_end, alive))))
+        return Seen(at, queue=fact)
 
     async def give_up(self, handle: JobHandle, status: JobStatus) -> None:
         """See :meth:`Driver.give_up`."""
         pods = (await self._pods.of([handle.key])).get(handle.key)
-        if alive := [pod for pod in pods or () if not _is_leaving(pod)]:
+        if alive := [pod for pod in pods or () if not is_leaving(pod)]:
             await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
 
     async def sweep(self) -> None:
@@ -151,16 +155,10 @@ class KubernetesDriver(Driver):
         said = [line(event.get("message")) for event in listed["items"] if event.get("reason") != "MissingClusterDNS"]
         return dataclasses.replace(status, reason=": ".join((status.reason, *said[-1:])))
 
-    async def _settled(self, pods: Sequence[JsonObject]) -> list[JsonObject]:
-        """Returns pods, those that have ended with how their containers ended as far as that can be known."""
-        return [await self._settle(pod) if is_unsettled(pod) else pod for pod in pods]
-
     async def _settle(self, pod: JsonObject) -> JsonObject:
-        first_seen = self._unsettled.setdefault(uid_of(pod), time.monotonic())
-        end = await PodLog(self._cluster, name_of(pod)).end_record()
-        if end is None and time.monotonic() < first_seen + grace_of(pod) + _SETTLED_WITHIN:
-            return pod
-        return self._pods.note(settled(pod, int(end["exit_code"]) if end else _BY_SIGKILL))
+        """Returns an unsettled pod with how its runner has ended, where that can be told."""
+        end = await PodLog(self._cluster, name_of(pod)).peek_end()
+        return self._pods.note(settled(pod, int(end["exit_code"]))) if end else pod
 
     async def _see_record(self, handle: JobHandle, at: float, reason: str = "") -> Seen:
         """Returns what is known of a job whose pods are not there, or not all of them."""
@@ -188,27 +186,23 @@ class KubernetesDriver(Driver):
         looked = await self._pods.look()
         known = jobs(looked)
         self._forget_logs(looked)
-        running, ended = [], []
+        running: list[tuple[Cursor, PodLog]] = []
+        ended: list[tuple[Cursor, PodLog]] = []
         for cursor in cursors:
             pods = known.get(cursor.handle.key)
-            if pods and _is_of(cursor.handle, pods) and has_started(pods[0]):
-                log = self._logs.setdefault(uid_of(pods[0]), PodLog(self._cluster, name_of(pods[0])))
-                if container_end(pods[0]) is None:
-                    running.append((cursor, log))
-                elif not log.is_read(cursor.offset):
-                    ended.append((cursor, log))
+            if pods and _is_of(cursor.handle, pods) and has_started(first := pods[0]):
+                log = self._logs.setdefault(uid_of(first), PodLog(self._cluster, name_of(first), node_of(first)))
+                has_ended = container_end(first) is not None
+                if not has_ended or not log.is_read(cursor.offset):
+                    (ended if has_ended else running).append((dataclasses.replace(cursor, ended=has_ended), log))
         # The end of a log is read at once: nobody asks again. Of the others those first that have waited longest.
         running.sort(key=lambda item: item[1].looked_at)
-        running = running[: self._pace.take(len(running))]
-        chunks = await self._each(lambda item: _read(*item, ended=True), ended)
-        chunks += await self._each(lambda item: _read(*item, ended=False), running)
-        return [chunk for chunk in chunks if chunk.data or chunk.awaited]
+        return await self._reading.read(ended + running[: self._pace.take(len(running))])
 
     def _forget_logs(self, pods: Mapping[str, JsonObject]) -> None:
         if len(self._logs) > 2 * len(pods) + 100:
             there = {uid_of(pod) for pod in pods.values()}
             self._logs = {uid: log for uid, log in self._logs.items() if uid in there}
-            self._unsettled = {uid: since for uid, since in self._unsettled.items() if uid in there}
 
     # Ending
 
@@ -224,8 +218,8 @@ class KubernetesDriver(Driver):
             if secret and not end_of(secret):  # a submit that has come no further, or is under way
                 await self._records.keep_end(handle.key, handle, status)
             return
-        pods = await self._settled(pods)
-        if job_status(pods, time.time()).state.is_final:
+        fact = job_fact(pods, time.time())
+        if fact is not None and fact.status.state.is_final and not fact.partial:
             return
         notes = _BY_USER
         if is_running(pods[0]) and (end := await PodLog(self._cluster, name_of(pods[0])).end_record()):
@@ -238,15 +232,16 @@ class KubernetesDriver(Driver):
         """See :meth:`Driver.remove`."""
         found = await self._pods.of([handle.key for handle in handles])
         for handle in handles:
-            for pod in await self._settled(found.get(handle.key, ())):
+            for pod in found.get(handle.key, ()):
                 if not is_over(pod) and not await self._has_ended(pod):
                     raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
         await self._each(lambda handle: self._ending.remove(handle.key, found.get(handle.key, ())), handles)
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`."""
-        found = {key: await self._settled(pods) for key, pods in (await self._pods.all()).items()}
-        handles = [self._pods.handle(pods[0]) for pods in found.values() if not all(map(is_over, pods))]
+        found = await self._pods.all()
+        unended = [pods for pods in found.values() if not all(is_over(pod) or is_unsettled(pod) for pod in pods)]
+        handles = [self._pods.handle(pods[0]) for pods in unended]
         for secret in await self._records.all():
             # A submit that came no further than its first step.
             if name_of(secret) not in found and not end_of(secret) and age_of(secret, time.time()) > _ORPHANED:
@@ -277,13 +272,12 @@ class KubernetesDriver(Driver):
         # By rank: the first may have been deleted since, but how it ended is known.
         others = [pod for pod in pods if label(pod, manifest.RANK) != "0"]
         if first.state is JobState.SUCCEEDED:
-            nodes = int(annotation(pods[0], manifest.NODES) or 1)
-            status = group_status(others, await self._each(self._end_of, others), nodes)
+            status = group_status(others, await self._each(self._end_of, others), node_count(pods))
         if status.state is JobState.RUNNING:
             return None
         if status.state is JobState.SUCCEEDED:
             return first
-        if alive := [pod for pod in others if not _is_leaving(pod)]:
+        if alive := [pod for pod in others if not is_leaving(pod)]:
             await self._ending.end(alive, handle, status, {manifest.VERDICT: dumps(status)})
         return status
 
@@ -293,7 +287,7 @@ class KubernetesDriver(Driver):
             status = status_of_end(end)
             if status.state is not JobState.CANCELLED:  # of that only the pod knows why
                 return status
-        return pod_status(pod, time.time())
+        return pod_fact(pod, time.time()).status
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Driver.collect`, and :meth:`Outputs.collect`."""
@@ -312,6 +306,7 @@ class KubernetesDriver(Driver):
 
     async def close(self) -> None:
         """See :meth:`Driver.close`."""
+        self._reading.close()
         await self._pods.close()
         await self._cluster.close()
 
@@ -325,19 +320,9 @@ class KubernetesDriver(Driver):
         return await asyncio.gather(*map(bounded, items))
 
 
-async def _read(cursor: Cursor, log: PodLog, *, ended: bool) -> Chunk:
-    data = await log.read(cursor.offset, ended=ended)
-    return Chunk(cursor.handle.key, cursor.offset, data, awaited=log.is_awaited)
-
-
 def _is_of(handle: JobHandle, pods: Sequence[Mapping[str, object]] | None) -> bool:
     """Returns whether the pods are those of the job, and not of another one that had the same key."""
     if not pods:
         return False
     first = pods[0]
     return label(first, manifest.RANK) != "0" or handle.id in ("", uid_of(first))
-
-
-def _is_leaving(pod: Mapping[str, object]) -> bool:
-    """Returns whether the pod has ended, or was told to."""
-    return is_over(pod) or bool(annotation(pod, manifest.VERDICT)) or is_deleted(pod)

@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nemo_airflow.exceptions import AccessRefused
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
 from nemo_airflow.executors.kubernetes.pod import (
@@ -137,7 +138,8 @@ class Pods:
         self._version = listed["metadata"]["resourceVersion"]
 
     async def _list(self, query: Mapping[str, str]) -> JsonObject:
-        return await self._cluster.request("GET", "pods", "list pods", query=query)
+        with _right_to("list", self._cluster.namespace):
+            return await self._cluster.request("GET", "pods", "list pods", query=query)
 
     async def _open_watch(self) -> None:
         query = {
@@ -147,9 +149,10 @@ class Pods:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(_WATCH_FOR),
         }
-        self._watch = await self._scope.enter_async_context(
-            self._cluster.stream("GET", "pods", "watch pods", query=query)
-        )
+        with _right_to("watch", self._cluster.namespace):
+            self._watch = await self._scope.enter_async_context(
+                self._cluster.stream("GET", "pods", "watch pods", query=query)
+            )
         self._begun = time.monotonic()
         self._rest = b""
 
@@ -186,6 +189,19 @@ class Pods:
         elif kind != "BOOKMARK":
             self.note(item)
         return True
+
+
+@contextlib.contextmanager
+def _right_to(verb: str, namespace: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        if error.code != 403:
+            raise
+        raise AccessRefused(
+            f"no pod of namespace {namespace} can be looked at: {error.detail}; give the account a Role that may "
+            f"{verb} pods, as in docs/backends/kubernetes.md"
+        ) from error
 
 
 def jobs(pods: Mapping[str, JsonObject]) -> dict[str, list[JsonObject]]:

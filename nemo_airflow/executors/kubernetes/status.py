@@ -1,7 +1,8 @@
-"""What a pod, or a group of them, says of its job. Pure: objects of the API in, a status out."""
+"""What a pod, or a group of them, says of its job. Pure: objects of the API in, facts out."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,23 +16,27 @@ from nemo_airflow.executors.kubernetes.pod import (
     condition,
     container_end,
     ended_at,
+    grace_of,
     image_of,
+    is_deleted,
+    is_over,
     is_overdue,
     is_running,
+    is_unsettled,
     label,
     line,
     memory_limit,
     name_of,
+    node_of,
     seconds,
+    settled,
     waiting,
 )
+from nemo_airflow.executors.seen import RUNNING, Fact
 from nemo_airflow.job import FailureKind, JobState, JobStatus
 
-_GRACE = 10.0
-"""Seconds for which an error at the start of a pod may be a passing one."""
-
-_IMAGE_GRACE = 30.0
-"""Seconds for which an image that does not come may yet do so: two or three attempts of the node."""
+_SETTLES_WITHIN = 15.0
+"""Seconds, after the grace period of a pod that has ended, within which its node says how its container has."""
 
 _EXIT_ALREADY_CLAIMED = 75
 _BY_SIGTERM = 128 + 15
@@ -61,34 +66,45 @@ _DISRUPTIONS = {
 """Reasons of the condition DisruptionTarget; see "Disruptions" in the Kubernetes documentation."""
 
 
-def job_status(pods: Sequence[Mapping[str, Any]], now: float) -> JobStatus:
-    """Returns the status of a job.
+def job_fact(pods: Sequence[Mapping[str, Any]], now: float) -> Fact | None:
+    """Returns the word on a job; None where pods of it are missing, and with them the word.
 
     Args:
         pods: All pods of the job that there are, in the order of their ranks.
         now: Seconds since the epoch.
     """
-    nodes = int(annotation(pods[0], manifest.NODES) or 1)
     if verdict := next((text for pod in pods if (text := annotation(pod, manifest.VERDICT))), ""):
-        if any(map(is_running, pods)):
-            return JobStatus(JobState.RUNNING)
-        return JobStatus.from_json(json.loads(verdict))
-    statuses = [pod_status(pod, now) for pod in pods]
+        return RUNNING if any(map(is_running, pods)) else Fact(JobStatus.from_json(json.loads(verdict)))
+    fact = _group_fact(pods, now)
+    if fact is None or not fact.status.state.is_final:
+        return fact
+    alive = [pod for pod in pods if not is_leaving(pod)]
+    partial = any(container_end(pod) is None for pod in alive)
+    # Else what still runs is a sidecar that does not know that the job has ended.
+    settling = max((grace_of(pod) + _SETTLES_WITHIN for pod in pods if is_unsettled(pod)), default=0.0)
+    return dataclasses.replace(fact, partial=partial, leftover=bool(alive) and not partial, settling=settling)
+
+
+def _group_fact(pods: Sequence[Mapping[str, Any]], now: float) -> Fact | None:
+    nodes = node_count(pods)
+    facts = [pod_fact(pod, now) for pod in pods]
     if nodes == 1:
-        return statuses[0]
+        return facts[0]
+    statuses = [fact.status for fact in facts]
     if all(status.state is JobState.SUCCEEDED for status in statuses) and len(pods) == nodes:
-        return statuses[0]
+        return facts[0]
     cancelled = any(annotation(pod, manifest.CANCELLED) for pod in pods)
     if cancelled and all(status.state.is_final for status in statuses):
-        return JobStatus(JobState.CANCELLED, _BY_SIGTERM, FailureKind.CANCELLED)
+        return Fact(JobStatus(JobState.CANCELLED, _BY_SIGTERM, FailureKind.CANCELLED))
     if not cancelled and (failed := _first_failure(pods, statuses)):
-        return failed
+        return Fact(failed)
     if len(pods) < nodes:
-        return JobStatus(JobState.UNKNOWN, reason=f"pods {_missing(pods, range(nodes))} of the job are not there")
-    for status in statuses:
-        if status.state is JobState.PENDING:
-            return status
-    return JobStatus(JobState.RUNNING)
+        return None
+    stuck = [(fact, pod) for fact, pod in zip(facts, pods, strict=True) if fact.stuck is not None]
+    for fact, pod in sorted(stuck, key=lambda item: not item[0].held):
+        reason = f"pod {name_of(pod)}: {fact.status.reason}"
+        return dataclasses.replace(fact, status=JobStatus(JobState.PENDING, reason=reason))
+    return next((fact for fact in facts if fact.status.state is JobState.PENDING), RUNNING)
 
 
 def group_status(others: Sequence[Mapping[str, Any]], ends: Sequence[JobStatus], nodes: int) -> JobStatus:
@@ -107,6 +123,21 @@ def group_status(others: Sequence[Mapping[str, Any]], ends: Sequence[JobStatus],
     if not all(end.state.is_final for end in ends):
         return JobStatus(JobState.RUNNING)
     return next((end for end in ends if end.state is JobState.CANCELLED), JobStatus(JobState.SUCCEEDED, 0))
+
+
+def missing_pods(pods: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what is to be said of a job of which pods are not there."""
+    return f"pods {_missing(pods, range(node_count(pods)))} of the job are not there"
+
+
+def node_count(pods: Sequence[Mapping[str, Any]]) -> int:
+    """Returns of how many pods a job is, by one of them."""
+    return int(annotation(pods[0], manifest.NODES) or 1)
+
+
+def is_leaving(pod: Mapping[str, Any]) -> bool:
+    """Returns whether the pod has ended, or was told to."""
+    return is_over(pod) or is_unsettled(pod) or bool(annotation(pod, manifest.VERDICT)) or is_deleted(pod)
 
 
 def _missing(pods: Sequence[Mapping[str, Any]], ranks: Iterable[int]) -> str:
@@ -132,30 +163,28 @@ def dumps(status: JobStatus) -> str:
     return json.dumps(status.to_json(), sort_keys=True)
 
 
-def pod_status(pod: Mapping[str, Any], now: float) -> JobStatus:
-    """Returns the status of one pod's job; FAILED of a pod that is pending means that it will never run.
+def pod_fact(pod: Mapping[str, Any], now: float) -> Fact:
+    """Returns the word on one pod's job.
 
     Args:
         pod: The pod.
         now: Seconds since the epoch.
     """
+    if is_unsettled(pod):
+        pod = settled(pod, _BY_SIGKILL)
     ended = container_end(pod)
     phase = pod.get("status", {}).get("phase")
-    if ended is not None and ended.get("exitCode") == 0:
-        return JobStatus(JobState.SUCCEEDED, 0)  # whatever became of the pod after that
-    if ended is not None or (phase == "Failed" and not is_running(pod)):
-        return _failed(pod, ended or {})
-    if phase == "Succeeded":
-        return JobStatus(JobState.SUCCEEDED, 0)
+    if (ended is not None and ended.get("exitCode") == 0) or (ended is None and phase == "Succeeded"):
+        return Fact(JobStatus(JobState.SUCCEEDED, 0))  # whatever became of the pod after that
+    if ended is not None or phase == "Failed":
+        return Fact(_failed(pod, ended or {}))
     if is_overdue(pod, now):
-        node = pod.get("spec", {}).get("nodeName")
-        return JobStatus(
-            JobState.FAILED, None, FailureKind.NODE_FAILURE, f"node {node} does not answer: the pod could not be ended"
-        )
+        text = f"node {node_of(pod)} does not answer: the pod could not be ended"
+        return Fact(JobStatus(JobState.FAILED, None, FailureKind.NODE_FAILURE, text))
     if is_running(pod):
-        return JobStatus(JobState.RUNNING)
+        return RUNNING
     if phase == "Running":  # other containers of the pod are
-        return JobStatus(JobState.PENDING, reason="the job's container has not started")
+        return Fact(JobStatus(JobState.PENDING, reason="the job's container has not started"))
     return _pending(pod, now)
 
 
@@ -220,34 +249,27 @@ def _disruption(pod: Mapping[str, Any]) -> tuple[FailureKind, str] | None:
     return _DISRUPTIONS.get(reason, FailureKind.NODE_FAILURE), said
 
 
-def _pending(pod: Mapping[str, Any], now: float) -> JobStatus:
-    """Returns PENDING with what the pod waits for, or FAILED when that will not come, or took too long."""
+def _pending(pod: Mapping[str, Any], now: float) -> Fact:
+    """Returns what a pod waits for, and whether that will not come, or took longer than its executor allows."""
     scheduled = condition(pod, "PodScheduled") or {}
     wait = waiting(pod)
     reason, message = str(wait.get("reason") or ""), line(wait.get("message"))
     said = "" if reason in STARTING else ": ".join(filter(None, (reason, message)))
-    image = image_of(pod)
-    bound_for = now - seconds(scheduled.get("lastTransitionTime"), now)
-    if reason in _HOPELESS_IMAGE:
-        return JobStatus(JobState.FAILED, None, FailureKind.IMAGE, f"image {image}: {said}")
-    if reason in IMAGE_REASONS:
-        remembered = line(annotation(pod, IMAGE_ERROR)) or message
-        hopeless = any(word in remembered.lower() for word in _NOT_THERE)
-        if hopeless or bound_for > _IMAGE_GRACE:
-            text = f"image {image}: {reason}: {remembered}"
-            return JobStatus(JobState.FAILED, None, FailureKind.IMAGE, text)
-    if reason in _SETUP and bound_for > _GRACE:
-        return JobStatus(JobState.FAILED, None, FailureKind.USER_ERROR, said)
     if reason in STARTING and scheduled.get("status") == "False":
         said = ": ".join(filter(None, (str(scheduled.get("reason") or ""), line(scheduled.get("message")))))
+    stuck, held = None, False
+    if reason in _HOPELESS_IMAGE:
+        stuck, held, said = FailureKind.IMAGE, True, f"image {image_of(pod)}: {said}"
+    elif reason in IMAGE_REASONS:
+        remembered = line(annotation(pod, IMAGE_ERROR)) or message
+        hopeless = any(word in remembered.lower() for word in _NOT_THERE)
+        stuck, held, said = FailureKind.IMAGE, hopeless, f"image {image_of(pod)}: {reason}: {remembered}"
+    elif reason in _SETUP:
+        stuck = FailureKind.USER_ERROR
     timeout = annotation(pod, manifest.PENDING_TIMEOUT)
     age = now - seconds(pod["metadata"].get("creationTimestamp"), now)
     if timeout and age > float(timeout):
         short = "Insufficient" in said or "quota" in said
-        text = f"the pod has not started within {float(timeout):g} s: {said or STILL_CREATED}"
-        return JobStatus(JobState.FAILED, None, FailureKind.QUOTA if short else _start_kind(reason), text)
-    return JobStatus(JobState.PENDING, reason=said)
-
-
-def _start_kind(reason: str) -> FailureKind:
-    return FailureKind.IMAGE if reason in IMAGE_REASONS else FailureKind.USER_ERROR
+        stuck = FailureKind.QUOTA if short else stuck or FailureKind.USER_ERROR
+        held, said = True, f"the pod has not started within {float(timeout):g} s: {said or STILL_CREATED}"
+    return Fact(JobStatus(JobState.PENDING, reason=said), stuck=stuck, held=held)

@@ -20,13 +20,15 @@ from nemo_airflow.executors.kubernetes.ending import Ending
 from nemo_airflow.executors.kubernetes.pod import annotation, is_over, is_running, label, name_of, python_of, uid_of
 from nemo_airflow.executors.kubernetes.pods import Pods, jobs
 from nemo_airflow.executors.kubernetes.record import Records, content, end_of, owner_of
-from nemo_airflow.executors.kubernetes.status import job_status
+from nemo_airflow.executors.kubernetes.status import job_fact, missing_pods
 from nemo_airflow.executors.kubernetes.transfer import send_file
-from nemo_airflow.job import FailureKind, JobHandle, JobState, JsonObject
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 
 _SECRET_LIMIT = 1 << 20
 _LOOK_EVERY = 0.2
 _ATTEMPTS = 5
+_STUCK_FOR = 30.0
+"""Seconds for which what a pod waits for may yet come, though its node says that it does not."""
 
 
 class Submission:
@@ -160,13 +162,19 @@ class Submission:
     async def _wait_for_start(self) -> list[JsonObject]:
         """Returns the pods once all run, or none when the job was cancelled before that."""
         key = self._request.key
+        stuck_since = time.monotonic()
         while True:
             pods = jobs(await self._pods.look()).get(key)
             if pods is None:
                 raise SubmitError(f"somebody has deleted the pods of job {key} before they had started")
-            status = job_status(pods, time.time())
+            fact = job_fact(pods, time.time())
+            status = fact.status if fact is not None else JobStatus(JobState.LOST, reason=missing_pods(pods))
             if status.state is JobState.CANCELLED:
                 return []
+            if fact is None or fact.stuck is None:
+                stuck_since = time.monotonic()
+            elif fact.held or time.monotonic() - stuck_since > _STUCK_FOR:
+                status = JobStatus(JobState.FAILED, None, fact.stuck, status.reason)
             if status.state.is_final:
                 await self._ending.remove(key, pods)
                 raise SubmitError(f"job {key} cannot start: {status.reason}", status.failure or FailureKind.USER_ERROR)

@@ -1,0 +1,200 @@
+"""What goes wrong between us and one pod, or the whole cluster, while jobs are followed: their end alone ends that."""
+
+import base64
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+import uuid
+
+import kubernetes
+import pytest
+from lab.holding_proxy import HoldingProxy
+
+from nemo_airflow import blocking
+from nemo_airflow.exceptions import AccessRefused
+from nemo_airflow.executors.kubernetes import KubernetesExecutor
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import Job, JobState
+
+PODS = {"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}
+SECRETS = {"apiGroups": [""], "resources": ["secrets", "pods/exec"], "verbs": ["*"]}
+LOGS = {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}
+
+
+@pytest.fixture(scope="module")
+def api(lab_kubeconfig):
+    """Another client than ours."""
+    with kubernetes.config.new_client_from_config(lab_kubeconfig) as client:
+        yield kubernetes.client.CoreV1Api(client)
+
+
+@pytest.fixture(scope="module")
+def namespace(api):
+    name = f"nemo-troubles-{uuid.uuid4().hex[:8]}"
+    api.create_namespace({"metadata": {"name": name}})
+    yield name
+    api.delete_namespace(name)
+
+
+class Account:
+    """A service account of its own, with rights that can be changed, and a token that can be renewed."""
+
+    def __init__(self, api, namespace, folder, rules):
+        self.api, self.namespace, self.name = api, namespace, f"weak-{uuid.uuid4().hex[:8]}"
+        self.rbac = kubernetes.client.RbacAuthorizationV1Api(api.api_client)
+        self.path = folder / f"kubeconfig-{self.name}"
+        api.create_namespaced_service_account(namespace, {"metadata": {"name": self.name}})
+        self.allow(*rules)
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.name}
+        subject = {"kind": "ServiceAccount", "name": self.name, "namespace": namespace}
+        binding = {"metadata": {"name": self.name}, "roleRef": role, "subjects": [subject]}
+        self.rbac.create_namespaced_role_binding(namespace, binding)
+        self.renew_token()
+
+    def allow(self, *rules):
+        """Replaces the account's Role, as an upgrade of a chart does."""
+        with contextlib.suppress(kubernetes.client.ApiException):  # there is none at first
+            self.rbac.delete_namespaced_role(self.name, self.namespace)
+        self.rbac.create_namespaced_role(self.namespace, {"metadata": {"name": self.name}, "rules": list(rules)})
+
+    def end_token(self):
+        self.api.delete_namespaced_secret(self.secret, self.namespace)
+
+    def renew_token(self):
+        self.secret = f"{self.name}-{uuid.uuid4().hex[:8]}"
+        metadata = {"name": self.secret, "annotations": {"kubernetes.io/service-account.name": self.name}}
+        secret = {"metadata": metadata, "type": "kubernetes.io/service-account-token"}
+        self.api.create_namespaced_secret(self.namespace, secret)
+
+        def token():
+            return (self.api.read_namespaced_secret(self.secret, self.namespace).data or {}).get("token")
+
+        wait_until(token, "the account's token")
+        host = self.api.api_client.configuration.host
+        write_kubeconfig(self.path, host, base64.b64decode(token()).decode())
+
+
+def write_kubeconfig(path, host, token):
+    config = {
+        "clusters": [{"name": "c", "cluster": {"server": host, "insecure-skip-tls-verify": True}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "default"}}],
+        "current-context": "x",
+    }
+    path.write_text(json.dumps(config))
+
+
+@pytest.fixture
+def make_account(api, namespace, tmp_path):
+    return lambda *rules: Account(api, namespace, tmp_path, rules)
+
+
+@pytest.fixture
+def executor(lab_kubeconfig, lab_image, namespace):
+    return KubernetesExecutor(
+        container_image=lab_image, config_file=lab_kubeconfig, namespace=namespace, grace=2, linger=5
+    )
+
+
+def script_job(text):
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    return Job(key=f"k{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
+
+
+def wait_until(condition, what, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+class Following:
+    """A job that is followed in a thread, beside the test."""
+
+    def __init__(self, executor, job):
+        self.job = job
+        self.lines, self.said, self.outcome = [], [], None
+        self.handle = blocking.run(executor.connect().submit(executor.render(job)))
+        self._follower = Follower(
+            executor, self.handle, on_line=lambda line: self.lines.append(line.text), warn=self.said.append
+        )
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        self.outcome = blocking.run(self._follower.run(), 180)
+
+    def end(self):
+        self._thread.join()
+        return self.outcome
+
+    def wait_for_line(self, text):
+        wait_until(lambda: text in self.lines, f"{text!r} on the stream; said: {self.said}")
+
+    def wait_for_word(self, text):
+        wait_until(lambda: any(text in said for said in self.said), f"{text!r} to be said; said: {self.said}")
+
+
+def test_log_of_one_pod_that_may_not_be_read_is_that_jobs_own_trouble(executor, make_account):
+    hidden, open_one = script_job("echo hidden; sleep 3; echo end"), script_job("echo seen")
+    account = make_account(PODS, SECRETS, {**LOGS, "resourceNames": [open_one.key]})
+    weak = dataclasses.replace(executor, config_file=str(account.path), linger=0)
+    first, second = Following(weak, hidden), Following(weak, open_one)
+    assert second.end().succeeded
+    assert (second.lines, second.said) == (["seen"], [])
+    first.wait_for_word("is forbidden")
+    account.allow(PODS, SECRETS, LOGS)
+    assert first.end().succeeded
+    assert first.lines == ["hidden", "end"]
+
+
+def test_right_that_is_gone_for_a_while_ends_no_task(executor, make_account):
+    account = make_account(PODS, SECRETS, LOGS)
+    weak = dataclasses.replace(executor, config_file=str(account.path))
+    following = Following(weak, script_job("echo begun; sleep 8; echo end"))
+    following.wait_for_line("begun")
+    account.allow()
+    following.wait_for_word("is forbidden")
+    with pytest.raises(AccessRefused, match="give the account a Role that may list pods"):
+        blocking.run(weak.connect().look([following.handle]))
+    account.allow(PODS, SECRETS, LOGS)
+    assert following.end().succeeded
+    assert following.lines == ["begun", "end"]
+    assert any("tells again" in said for said in following.said)
+
+
+def test_token_that_ends_ends_no_task_and_a_new_one_is_taken(executor, make_account):
+    account = make_account(PODS, SECRETS, LOGS)
+    weak = dataclasses.replace(executor, config_file=str(account.path))
+    following = Following(weak, script_job("echo begun; sleep 25; echo end"))
+    following.wait_for_line("begun")
+    account.end_token()
+    following.wait_for_word("does not accept the credentials")
+    account.renew_token()
+    assert following.end().succeeded
+    assert following.lines == ["begun", "end"]
+
+
+def test_node_that_drops_packets_hides_neither_how_other_jobs_fare_nor_what_they_write(
+    executor, lab_kubeconfig, tmp_path
+):
+    client = kubernetes.config.new_client_from_config(lab_kubeconfig)
+    (token,) = client.configuration.api_key.values()
+    with HoldingProxy(client.configuration.host) as proxy:
+        write_kubeconfig(tmp_path / "kubeconfig", proxy.url, token.removeprefix("Bearer "))
+        executor = dataclasses.replace(executor, config_file=str(tmp_path / "kubeconfig"), linger=0)
+        silent = Following(executor, script_job("echo begun; sleep 2; echo end"))
+        silent.wait_for_line("begun")
+        proxy.hold(f"/pods/{silent.job.key}/log")
+        others = [Following(executor, script_job(f"sleep 1; echo {number}; exit {number}")) for number in range(3)]
+        wait_until(lambda: proxy.waiting, "the log of the silent node to be asked for")
+        for number, other in enumerate(others):
+            assert (other.end().status.exit_code, other.lines) == (number, [str(number)])
+            assert other.said == []
+        silent.wait_for_word("does not give the log")
+        assert proxy.waiting, "the log came after all"
+        proxy.hold()
+        assert silent.end().status.state is JobState.SUCCEEDED
+        assert silent.lines == ["begun", "end"]
