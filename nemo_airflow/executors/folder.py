@@ -17,6 +17,9 @@ from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.processes import ProcessRef
 from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
 
+TTL = "ttl"
+"""Name of the file that says for how many seconds a folder is kept after its job's end."""
+
 _STATES = {
     "succeeded": JobState.SUCCEEDED,
     "failed": JobState.FAILED,
@@ -95,6 +98,13 @@ class JobFolder:
     def labels(self) -> dict[str, str]:
         """Returns the labels with which the job was submitted."""
         return dict((_read_json(self.path / "job.json") or {}).get("labels") or {})
+
+    def ttl(self) -> float | None:
+        """Returns the seconds for which the folder is kept after the job's end; None for no limit."""
+        try:
+            return float((self.path / TTL).read_text())
+        except (OSError, ValueError):
+            return None
 
     def written_at(self) -> float:
         """Returns when a file at the top of the folder was last written; infinity where the folder is no job's."""

@@ -7,32 +7,28 @@ A job outlives the process that submitted it. All that is known of it is in its 
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import dataclasses
 import fnmatch
-import functools
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, processes, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
-from nemo_airflow.executors.folder import JobFolder
+from nemo_airflow.executors.folder import TTL, JobFolder
 from nemo_airflow.executors.seen import GONE, RUNNING, Seen
+from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import FailureKind, Job, JobHandle
 from nemo_airflow.packaging.archive import writes_zstd
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "TERM",
@@ -58,6 +54,8 @@ class LocalExecutor(Executor):
         root: Folder under which each job has its own; ``<home>/jobs`` when None.
         python: The interpreter of the job; the submitting process's own when None.
         inherit_env: Patterns of variables that the job takes over from the submitting process.
+        ttl: Seconds for which an ended job's folder is kept after the last file was written to it; None to keep it
+            until it is removed.
     """
 
     kind: ClassVar[str] = "local"
@@ -66,6 +64,7 @@ class LocalExecutor(Executor):
     root: str | None = None
     python: str | None = None
     inherit_env: Sequence[str] = INHERITED
+    ttl: float | None = 86400.0
 
     @property
     def reads_zstd(self) -> bool:
@@ -83,9 +82,8 @@ class LocalExecutor(Executor):
             "folder": str(folder),
         }
         job = self.prepare(job)
-        return Request(
-            key=job.key, kind=self.kind, payload=payload, files={"job.json": job.dumps()}, package=job.package
-        )
+        files = {"job.json": job.dumps(), **({} if self.ttl is None else {TTL: f"{self.ttl:g}\n"})}
+        return Request(key=job.key, kind=self.kind, payload=payload, files=files, package=job.package)
 
     def _inherited(self) -> Mapping[str, str]:
         return {
@@ -115,47 +113,56 @@ class LocalDriver(Driver):
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._threads = Threads("local", calls=4)
 
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Driver.submit`."""
-        return await _in_thread(self._submit, request)
+        return await self._threads.transfer(self._submit, request)
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
         """See :meth:`Driver.find`."""
-        return await _in_thread(self._find, keys)
+        return await self._threads.call(self._find, keys)
 
     async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
         """See :meth:`Driver.look`."""
-        return await _in_thread(lambda: {handle.key: self._see(handle) for handle in handles})
+        return await self._threads.call(lambda: {handle.key: self._see(handle) for handle in handles})
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
         """See :meth:`Driver.read`."""
-        chunks = await _in_thread(lambda: [self._read(cursor) for cursor in cursors])
+        chunks = await self._threads.call(lambda: [self._read(cursor) for cursor in cursors])
         return [chunk for chunk in chunks if chunk.data or chunk.trouble]
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.cancel`."""
-        await _in_thread(self._cancel_all, handles)
+        await self._threads.call(self._cancel_all, handles)
 
     async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
         """See :meth:`Driver.collect`."""
-        return await _in_thread(self._folder(handle.key).copy_outputs, into, leave_out)
+        return await self._threads.transfer(self._folder(handle.key).copy_outputs, into, leave_out)
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`."""
-        return await _in_thread(self._survey)
+        return await self._threads.call(self._survey)
 
     async def old_folders(self, older_than: float) -> list[JobHandle]:
         """See :meth:`Driver.old_folders`."""
-        return await _in_thread(self._old_folders, older_than)
+        return await self._threads.call(self._old_folders, older_than)
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """See :meth:`Driver.labels`."""
-        return await _in_thread(lambda: {handle.key: self._folder(handle.key).labels() for handle in handles})
+        return await self._threads.call(lambda: {handle.key: self._folder(handle.key).labels() for handle in handles})
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.remove`."""
-        await _in_thread(self._remove, handles)
+        await self._threads.call(self._remove, handles)
+
+    async def sweep(self) -> None:
+        """See :meth:`Driver.sweep`."""
+        await self._threads.transfer(self._remove_expired)
+
+    async def close(self) -> None:
+        """See :meth:`Driver.close`."""
+        self._threads.close()
 
     def _folder(self, key: str) -> JobFolder:
         return JobFolder(self._root / key)
@@ -253,6 +260,19 @@ class LocalDriver(Driver):
         handles = [handle for each in folders if each.written_at() <= before and (handle := self._handle(each))]
         return [handle for handle in handles if self._see(handle).has_ended]
 
+    def _remove_expired(self) -> None:
+        now = time.time()
+        for path in self._root.glob("[!.]*"):
+            folder = JobFolder(path)
+            ttl = folder.ttl()
+            if ttl is not None and now - folder.written_at() > ttl and self._is_over(folder):
+                shutil.rmtree(path, ignore_errors=True)  # what is left of it goes with the next sweep
+
+    def _is_over(self, folder: JobFolder) -> bool:
+        """Whether a job has ended, or was never begun: one of another machine may run on."""
+        seen = self._look_into(folder, time.monotonic())
+        return seen.has_ended or not (folder.path / "claim").exists()
+
     def _cancel_all(self, handles: Sequence[JobHandle]) -> None:
         for handle in handles:
             self._cancel(handle)
@@ -299,15 +319,6 @@ class _Children:
 
 
 _CHILDREN = _Children()
-
-
-@functools.cache
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(max_workers=4, thread_name_prefix="nemo-local")
-
-
-async def _in_thread(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads(), functools.partial(call, *args, **kwargs))
 
 
 def _errno_kind(error: OSError) -> str:

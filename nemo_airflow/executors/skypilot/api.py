@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
-import functools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, MissingExtraError, NemoAirflowError, SubmitError
 from nemo_airflow.job import FailureKind, JsonObject
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _AWAY = (
     "ApiServerConnectionError", "ServerTemporarilyUnavailableError", "RequestInterruptedError", "NetworkError",
@@ -26,9 +20,6 @@ _NOT_THERE = ("ClusterDoesNotExist", "ClusterNotUpError")
 _QUOTA = ("ResourcesUnavailableError", "ManagedJobReachedMaxRetriesError", "ProvisionPrechecksError")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-THREADS = 8
-"""Calls under way at one time; a launch takes minutes, and more of them wait for their turn."""
 
 
 class NotThere(ExecutorError):
@@ -175,13 +166,3 @@ def _errors(doing: str, *, refusal: bool = False) -> Iterator[None]:
         if names.intersection(_NOT_THERE):
             raise NotThere(f"SkyPilot cannot {doing}: {said}") from error
         raise ExecutorError(f"SkyPilot cannot {doing}: {said}") from error
-
-
-@functools.cache
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="nemo-skypilot")
-
-
-async def in_thread(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Awaits a call that blocks."""
-    return await asyncio.get_running_loop().run_in_executor(_threads(), functools.partial(call, *args, **kwargs))

@@ -20,6 +20,7 @@ from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.seen import Fact, Seen
 from nemo_airflow.executors.skypilot import api, log
 from nemo_airflow.executors.skypilot.executor import SkypilotExecutor, own_name
+from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 
 _MANAGED = "managed"
@@ -49,6 +50,8 @@ class SkypilotDriver(Driver):
     poll_interval: ClassVar[tuple[float, float]] = (2.0, 60.0)
 
     def __init__(self) -> None:
+        # A launch takes as long as the clouds do to give the machines.
+        self._threads = Threads("skypilot", transfers=8)
         self._has_begun: set[tuple[str, int]] = set()
         """Of the keys with several jobs those that have claimed the work: cluster and number."""
 
@@ -56,7 +59,7 @@ class SkypilotDriver(Driver):
         """See :meth:`Driver.submit`. Takes as long as the clouds take to give the machines."""
         cluster = request.payload["cluster_name"] or ""
         if (known := await self._job(request.key, cluster)) is None:
-            await api.in_thread(_launch, request)
+            await self._threads.transfer(_launch, request)
             known = await self._job(request.key, cluster)
         if known is None:
             raise BackendUnavailable(f"SkyPilot has launched job {request.key} and does not list it")
@@ -65,7 +68,7 @@ class SkypilotDriver(Driver):
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
         """See :meth:`Driver.find`. A job on a cluster that others share is found by its handle only."""
         names = {own_name(key): key for key in keys}
-        managed = await api.in_thread(api.managed_jobs)
+        managed = await self._threads.call(api.managed_jobs)
         found = {names[job["name"]]: _handle(job) for job in managed if job["name"] in names}
         for key in keys:
             if key not in found and (job := await self._job(key, own_name(key))):
@@ -89,7 +92,7 @@ class SkypilotDriver(Driver):
         job = await self._runs(jobs)
         if job and _STATES.get(job["status"]) is not JobState.PENDING:
             with contextlib.suppress(api.NotThere):
-                data = log.stream(await api.in_thread(api.log, job))[cursor.offset :]
+                data = log.stream(await self._threads.call(api.log, job))[cursor.offset :]
         return Chunk(cursor.handle.key, cursor.offset, data)
 
     async def _runs(self, jobs: Sequence[JsonObject]) -> JsonObject | None:
@@ -100,7 +103,7 @@ class SkypilotDriver(Driver):
             number = (job["cluster"], job["id"])
             if number not in self._has_begun and _STATES.get(job["status"]) is not JobState.PENDING:
                 with contextlib.suppress(api.NotThere):
-                    if log.has_begun(await api.in_thread(api.log, job)):
+                    if log.has_begun(await self._threads.call(api.log, job)):
                         self._has_begun.add(number)
             if number in self._has_begun:
                 return job
@@ -113,10 +116,10 @@ class SkypilotDriver(Driver):
             mine = jobs.get(handle.key, [])
             for job in mine:
                 if not _is_final(job):
-                    await api.in_thread(api.cancel, job)
+                    await self._threads.call(api.cancel, job)
             if not mine and handle.id != _MANAGED and (own := own_name(handle.key)) in await self._clusters([own]):
                 # Still being made, for this job alone.
-                await api.in_thread(api.down, own)
+                await self._threads.call(api.down, own)
 
     async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
         """See :meth:`Driver.rest`: where one machine fails, SkyPilot ends the others."""
@@ -134,7 +137,7 @@ class SkypilotDriver(Driver):
             if not jobs:
                 raise ExecutorError(f"SkyPilot does not know job {handle.key} any more, and with it its outputs")
             job = await self._runs(jobs) or jobs[0]
-            archive = log.outputs(await api.in_thread(api.log, job))
+            archive = log.outputs(await self._threads.call(api.log, job))
             if archive is not None:
                 return await asyncio.to_thread(extract_outputs, io.BytesIO(archive), into, leave_out)
             if _is_final(job):
@@ -148,11 +151,11 @@ class SkypilotDriver(Driver):
             if any(not _is_final(job) for job in jobs.get(handle.key, [])):
                 raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
             if handle.id == own_name(handle.key):
-                await api.in_thread(api.down, handle.id)
+                await self._threads.call(api.down, handle.id)
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`. Of clusters that others share nothing is known."""
-        every = await api.in_thread(api.managed_jobs, unended=True)
+        every = await self._threads.call(api.managed_jobs, unended=True)
         managed = [job for job in every if job["name"].startswith(own_name(""))]
         own = [name for name in await self._clusters(None) if name.startswith(own_name(""))]
         found = await asyncio.gather(*(self._job(name.removeprefix(own_name("")), name) for name in own))
@@ -162,8 +165,12 @@ class SkypilotDriver(Driver):
         """See :meth:`Driver.labels`. SkyPilot keeps none that it would give back."""
         return {}
 
+    async def close(self) -> None:
+        """See :meth:`Driver.close`."""
+        self._threads.close()
+
     async def _clusters(self, names: Sequence[str] | None) -> dict[str, str]:
-        return await api.in_thread(api.clusters, names)
+        return await self._threads.call(api.clusters, names)
 
     async def _job(self, key: str, cluster: str) -> JsonObject | None:
         handle = JobHandle(key, SkypilotExecutor.kind, cluster or _MANAGED)
@@ -184,9 +191,9 @@ class SkypilotDriver(Driver):
 
     async def _queue(self, queue: str) -> list[JsonObject]:
         if queue == _MANAGED:
-            return await api.in_thread(api.managed_jobs)
+            return await self._threads.call(api.managed_jobs)
         try:
-            return await api.in_thread(api.cluster_jobs, queue)
+            return await self._threads.call(api.cluster_jobs, queue)
         except api.NotThere:
             return []
 

@@ -20,14 +20,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Chunk, Cursor
+from nemo_airflow.executors.folder import TTL
 from nemo_airflow.job import Archive, Job, Package
 from nemo_airflow.runner import zstd_mark as marks
 from nemo_airflow.runner.supervisor import SETUP_FAILED
 
 START = "start.sh"
-TTL = "ttl"
-"""File that says for how many seconds an ended job's folder is kept; none where it is kept until it is removed."""
-
 NO_RUNNER, NO_PACKAGE = "no runner", "no package"
 
 _SHARED_DAYS = 7
