@@ -89,7 +89,7 @@ class BackEnd:
         return patiently(lambda: blocking.run(self._with_driver(call)))
 
     async def _with_driver(self, call: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
-        # The driver that the monitor of this process uses as well: a login is paid for once.
+        # The driver of this process: a login is paid for once.
         return await call(JobService.shared(self.executor).driver)
 
     def _say_why_it_waits(self, state: RetryCallState) -> None:
