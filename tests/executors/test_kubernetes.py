@@ -13,7 +13,7 @@ import pytest
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors.base import Cursor
-from nemo_airflow.executors.kubernetes import KubernetesExecutor
+from nemo_airflow.executors.kubernetes import KubernetesExecutor, manifest
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobState, JobStatus
 from nemo_airflow.packaging.archive import write_archive
@@ -484,6 +484,21 @@ def test_pods_of_a_group_find_each_other(executor, api, namespace):
     assert final(driver, handle).state is JobState.SUCCEEDED
     blocking.run(driver.remove([handle]))
     assert pods_of(api, namespace, handle.key) == []
+
+
+def test_group_that_nobody_looks_at_when_it_starts_waits_for_that(executor, api, namespace, monkeypatch):
+    monkeypatch.setattr(manifest, "UPLOAD_LIMIT", 2.0)
+    executor = dataclasses.replace(executor, nodes=2, pending_timeout=60)
+    _, handle = submit(executor, script_job(_MEET))
+
+    def second_has_run_for_a_while():
+        states = [status.state.running for pod in pods_of(api, namespace, handle.key)
+                  for status in pod.status.container_statuses or ()]  # fmt: skip
+        begun = [state.started_at.timestamp() for state in states if state]
+        return len(begun) == 2 and time.time() - max(begun) > 5
+
+    wait_until(second_has_run_for_a_while, "the pods to wait")
+    assert follow(executor, handle)[1] == ["['rank 1 on -1']"]
 
 
 def test_pod_of_a_group_that_fails_ends_the_others(executor, api, namespace):

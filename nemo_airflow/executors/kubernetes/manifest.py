@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ BUNDLE_FILE = "bundle.tar.gz"
 MASTER_MOUNT = "/nemo-airflow-master"
 
 UPLOAD_LIMIT = 600.0
-"""Seconds for which a pod that has started waits for its package and for its first pod's address."""
+"""Seconds for which a pod that has started waits for what comes from outside, once all pods of its job have."""
 
 _FIRST_PORT, _PORTS = 20000, 12000
 
@@ -189,8 +190,9 @@ def _spec(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> Jso
     }
     if job.time_limit:
         # Only a backstop: the runner keeps the limit. Counted from before the image is pulled.
-        slack = (executor.pending_timeout or 0) + UPLOAD_LIMIT
-        spec["activeDeadlineSeconds"] = int(job.time_limit + executor.grace + executor.linger + slack)
+        slack = (executor.pending_timeout or 0) + _wait_limit(executor)
+        if not math.isinf(slack):
+            spec["activeDeadlineSeconds"] = int(job.time_limit + executor.grace + executor.linger + slack)
     if executor.nodes > 1:
         # By their host names NCCL tells machines apart; the end of the key is what sets jobs apart.
         spec["hostname"] = f"{job.key[-50:].lstrip('-')}-{rank}"
@@ -226,7 +228,7 @@ def _optional_volumes(executor: KubernetesExecutor, rank: int) -> list[JsonObjec
 def _container(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> JsonObject:
     package = f"job/{job.package.archives[-1].name}" if job.package and upload else ""
     master = f"{MASTER_MOUNT}/master" if rank else ""
-    arguments = [f"{BUNDLE_MOUNT}/{BUNDLE_FILE}", BASE, runner_entry(), package, master, f"{UPLOAD_LIMIT:g}"]
+    arguments = [f"{BUNDLE_MOUNT}/{BUNDLE_FILE}", BASE, runner_entry(), package, master, f"{_wait_limit(executor):g}"]
     mounts = [
         {"name": "nemo-airflow", "mountPath": BASE},
         {"name": "nemo-airflow-bundle", "mountPath": BUNDLE_MOUNT, "readOnly": True},
@@ -249,6 +251,13 @@ def _container(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -
     }
     container.update({name: value for name, value in optional.items() if value})
     return container
+
+
+def _wait_limit(executor: KubernetesExecutor) -> float:
+    """Returns for how many seconds a pod waits for its package and for the address of its job's first pod."""
+    if executor.nodes == 1:
+        return UPLOAD_LIMIT
+    return UPLOAD_LIMIT + (math.inf if executor.pending_timeout is None else executor.pending_timeout)
 
 
 def _env(executor: KubernetesExecutor, job: Job, rank: int) -> list[JsonObject]:

@@ -16,7 +16,7 @@ def wait_for(path: str, what: str) -> None:
         if os.path.exists(os.path.join(base, "job", "cancel")):
             return  # the runner says so
         if time.monotonic() > give_up:
-            message = f"nemo-airflow: {what} did not come within {limit} s: whoever submitted the job is gone"
+            message = f"nemo-airflow: {what} did not come within {limit} s: no worker or triggerer brought it"
             with open("/dev/termination-log", "w") as file:
                 file.write(message)
             sys.exit(message)
