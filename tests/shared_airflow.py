@@ -153,7 +153,8 @@ def open_page(browser, airflow_server, tokens):
     contexts = []
 
     def open_for(user):
-        context = browser.new_context(viewport={"width": 1280, "height": 1100})
+        # Without a graphics card each animation takes a core.
+        context = browser.new_context(viewport={"width": 1280, "height": 1100}, reduced_motion="reduce")
         contexts.append(context)
         context.add_cookies([{"name": "_token", "value": tokens[user], "url": airflow_server.url}])
         page = context.new_page()

@@ -25,6 +25,8 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 _READY = 120.0
 _STOP = 20.0
+_LONGEST_PAUSE = 1.0
+"""Seconds between two looks: an answer of the API takes a core a tenth of one."""
 _MARK = "NEMO_AIRFLOW_SERVER"
 
 
@@ -210,6 +212,7 @@ class AirflowServer:
             NemoAirflowError: It was not true within ``limit`` seconds, or a component has ended.
         """
         deadline = time.monotonic() + limit
+        pause = 0.2
         while not (result := condition()):
             for component, process in self._processes.items():
                 if process.poll() is not None:
@@ -219,7 +222,8 @@ class AirflowServer:
                 raise NemoAirflowError(
                     f"waited {limit:.0f} s for {what}; the components' output is in {self.airflow_home}/*.out"
                 )
-            time.sleep(0.3)
+            time.sleep(pause)
+            pause = min(pause * 1.3, _LONGEST_PAUSE)
         return result
 
     def _knows(self, dag_id: str) -> bool:

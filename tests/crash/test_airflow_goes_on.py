@@ -27,12 +27,13 @@ def scratch(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def airflow(scratch):
-    # Soon taken for dead, so that the test need not wait long.
+    # Soon taken for dead, so that the test need not wait long; its DAG file is read once.
     impatient = {
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
         "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
     }
     server = AirflowServer(scratch, HERE / "dags", env={"CRASH_SCRATCH": str(scratch), **impatient}, open_to_all=True)
     try:
