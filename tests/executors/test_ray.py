@@ -21,9 +21,10 @@ from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsError, SubmitError
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.ray import RayExecutor, api, log, packages
-from nemo_airflow.executors.ray import status as ray_status
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
+from nemo_airflow.jobs.judge import Policy
+from nemo_airflow.jobs.service import JobService
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
@@ -101,6 +102,10 @@ def wait_for(condition, what, timeout=TIMEOUT):
 
 def wait_for_output(driver, handle, text=b"started"):
     wait_for(lambda: any(text in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)]))), text)
+
+
+async def service_that_follows(executor):
+    return JobService.shared(executor)
 
 
 async def read_all(driver, handle, offset=0):
@@ -420,7 +425,8 @@ def test_job_whose_log_is_not_handed_out_is_not_taken_for_a_success(cluster, log
     handle = submit(executor, driver, make("where"))
     wait_for(lambda: "does not hand out its log" in status(driver, handle).reason, "the job's end")
     assert status(driver, handle).state is JobState.RUNNING
-    monkeypatch.setattr(ray_status, "_LOG_AWAY", 0.0)
+    impatient = dataclasses.replace(Policy(), stream=0.0)
+    monkeypatch.setattr(blocking.run(service_that_follows(executor)), "_policy", impatient)
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.state is JobState.LOST
     assert "its result is lost" in outcome.message
