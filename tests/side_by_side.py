@@ -1,8 +1,9 @@
 """Pytest plugin: tests of one back-end run one after the other, different back-ends side by side.
 
 Most tests of a back-end wait for it, so under ``pytest -n N --dist loadgroup --no-loadscope-reorder`` several of them
-share two cores. A group is what must not be disturbed: a cluster's queue, a daemon that is killed, an Airflow. A test
-of no back-end is grouped with the others of its file, since they share their fixtures.
+share two cores. A group is what must not be disturbed: a cluster's queue, a daemon that is killed, an Airflow; or what
+is dear to start: a server of MLflow, the first run of a DAG in a process. Any other test is grouped with those of its
+file, since they share their fixtures.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,8 @@ GROUPS = {
     "kubernetes": ("lab_kubeconfig",),
     "airflow": ("airflow_server",),
     "crash": ("airflow",),
+    "mlflow": ("server", "uri"),
+    "dag": ("airflow_database",),
     "skypilot": ("sky_server",),
     "ssh": ("lab_ssh",),
     "docker": ("lab_docker",),
