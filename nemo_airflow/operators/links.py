@@ -19,5 +19,10 @@ class MLflowRunLink(BaseOperatorLink):
     name = "MLflow run"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Returns the address that the operator pushed, or an empty string; only ``http`` and ``https`` are links."""
+        """Returns the address that the operator knows or has pushed, if it is one of the web; else an empty string.
+
+        In the process that submitted the job the operator knows it: no need to ask Airflow's server.
+        """
+        if (page := getattr(operator, "run_page", None)) is not None:
+            return web_address(page)
         return web_address(XCom.get_value(ti_key=ti_key, key=self.xcom_key))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
 from typing import Any, ClassVar, NoReturn
 
 import jinja2
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
@@ -103,7 +103,7 @@ class NemoRunOperator(BaseOperator):
         "tracker": "json",
         "overrides": "json",
     }
-    operator_extra_links = (MLflowRunLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(),)
     ui_color = "#d5e8c8"
 
     def __init__(
@@ -154,6 +154,10 @@ class NemoRunOperator(BaseOperator):
         self.allow = allow
         self.deferrable = deferrable
         self.defer_after = defer_after
+        self.run_page: str | None = None
+        """Address of the run's page in the tracker, once this process knows it; empty for none."""
+        if tracker is None:
+            self.operator_extra_links = ()
         self._submission: Submission | None = None
         self._termination: Termination | None = None
         self._without_zstd = False
@@ -272,6 +276,8 @@ class NemoRunOperator(BaseOperator):
         in_worker = settings.defer_after() if self.defer_after is None else self.defer_after
         with _plain_errors():
             submitted = submission.submit()
+        ref = submitted.run.ref if submitted.run is not None else None
+        self.run_page = ref.url if ref is not None else ""
         return self._wait(context, submission.back_end.executor, submitted, in_worker)
 
     def _wait(self, context: Context, executor: Executor, job: Submitted, in_worker: float) -> Any:

@@ -267,4 +267,5 @@ class Submission:
             "run": {**ref.to_json(), "env": {}} if ref else None,
         }
         ti.xcom_push(key="nemo_job", value=record)
-        ti.xcom_push(key=MLflowRunLink().xcom_key, value=web_address(ref.url) if ref else "")
+        if ref is not None:
+            ti.xcom_push(key=MLflowRunLink().xcom_key, value=web_address(ref.url))

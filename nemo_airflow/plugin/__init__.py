@@ -36,3 +36,10 @@ class NemoAirflowPlugin(AirflowPlugin):
             "url_route": "nemo_job",
         }
     ]
+
+    @classmethod
+    def on_load(cls, *args: Any, **kwargs: Any) -> None:
+        """Imports what tasks need, where this process forks them."""
+        from nemo_airflow.plugin.preloading import preload
+
+        preload()
