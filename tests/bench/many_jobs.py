@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lab.backends import Ssh
 
     from nemo_airflow.executors import SlurmExecutor
-    from nemo_airflow.executors.slurm.driver import SlurmDriver
+    from nemo_airflow.executors.batch.driver import BatchDriver
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -99,7 +99,7 @@ def connect(name: str, ssh: Ssh, port: int | None = None) -> None:
     os.environ[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(data)
 
 
-async def submit(count: int) -> tuple[SlurmExecutor, SlurmDriver, list]:
+async def submit(count: int) -> tuple[SlurmExecutor, BatchDriver, list]:
     """Submits the jobs on hold."""
     from nemo_airflow.executors import SlurmExecutor
     from nemo_airflow.job import Job

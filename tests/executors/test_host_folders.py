@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from nemo_airflow.executors.base import Cursor
-from nemo_airflow.executors.ssh import folders
+from nemo_airflow.executors.host import folders
 from nemo_airflow.job import JobHandle
 
 IN_OPEN = 0x20

@@ -13,8 +13,8 @@ from nemo_airflow import blocking
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsError, SubmitError
 from nemo_airflow.executors import Processes, SlurmExecutor, SSHExecutor, executor_from_json
 from nemo_airflow.executors.base import Cursor
-from nemo_airflow.executors.slurm import states
-from nemo_airflow.executors.slurm.driver import SlurmDriver
+from nemo_airflow.executors.batch.driver import BatchDriver
+from nemo_airflow.executors.slurm.scheduler import Slurm
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
 from nemo_airflow.testing.services import service_of
@@ -146,19 +146,19 @@ def test_containers_run_under_srun():
     ],
 )
 def test_only_what_slurm_will_not_start_by_itself_is_hopeless(state, reason, kind):
-    (entry,) = states.parse_queue(f"7|{state}|{reason}|N/A|a-job\n").values()
-    assert entry.hopeless == kind
-    assert entry.is_held == (kind is FailureKind.NODE_FAILURE)
+    (entry,) = Slurm().parse_queue(f"7|{state}|{reason}|N/A|a-job\n").values()
+    assert entry.fact.stuck == kind
+    assert entry.fact.held == (kind is FailureKind.NODE_FAILURE)
 
 
 def test_accounting_that_calls_a_job_running_is_a_sign_of_life():
-    found = states.parse_history("7|RUNNING|0:0|a-job\n8|CANCELLED by 1000|0:0|a-job\n")
-    assert [found[number].status.state for number in "78"] == [JobState.RUNNING, JobState.CANCELLED]
+    found = Slurm().parse_history("7|RUNNING|0:0|a-job\n8|CANCELLED by 1000|0:0|a-job\n")
+    assert [found[number].fact.status.state for number in "78"] == [JobState.RUNNING, JobState.CANCELLED]
 
 
 def test_job_that_accounting_calls_cancelled_by_nobody_is_lost():
-    found = states.parse_history("8|CANCELLED|0:0|a-job\n9|CANCELLED by 0|0:0|a-job\n")
-    assert [found[number].status.state for number in "89"] == [JobState.LOST, JobState.CANCELLED]
+    found = Slurm().parse_history("8|CANCELLED|0:0|a-job\n9|CANCELLED by 0|0:0|a-job\n")
+    assert [found[number].fact.status.state for number in "89"] == [JobState.LOST, JobState.CANCELLED]
 
 
 def test_executor_comes_back_from_json():
@@ -449,13 +449,13 @@ def test_accounting_is_asked_only_for_what_the_queue_has_forgotten(executor):
     """A job of another name under the same id, and one that only the accounting knows."""
     driver, handle = submit(executor, script_job("kill -9 $(ps -o ppid= -p $PPID); sleep 9"))
     _outcome, _, _ = follow(executor, handle)
-    fresh = ForgetfulDriver(driver._conn_id, driver._root)
+    fresh = ForgetfulDriver(Slurm(), driver._cluster, driver._root)
     found = []
     wait_until(lambda: found.append(status(fresh, handle)) or found[-1].state.is_final, "sacct to know")
     assert found[-1].state is JobState.FAILED
 
 
-class ForgetfulDriver(SlurmDriver):
+class ForgetfulDriver(BatchDriver):
     """Sees a queue that has forgotten all jobs, as after ``MinJobAge``."""
 
     async def _ask_queue(self):

@@ -3,7 +3,8 @@
 import uuid
 
 from nemo_airflow import PatternPackager, blocking, settings
-from nemo_airflow.executors.ssh import SSHExecutor, folders
+from nemo_airflow.executors.host import folders
+from nemo_airflow.executors.ssh import SSHExecutor
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job
 from nemo_airflow.packaging import PackageStore

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from nemo_airflow import PatternPackager, SlurmExecutor, SSHExecutor, blocking, settings
-from nemo_airflow.executors.ssh import folders
+from nemo_airflow.executors.host import folders
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job
 from nemo_airflow.packaging import PackageStore

@@ -175,7 +175,7 @@ def _import_all(database: str) -> None:
     for name in (
         "mlflow.tracking", "nemo_airflow.tracking.mlflow.client", "nemo_airflow.triggers.run",
         "nemo_airflow.executors.docker.driver", "nemo_airflow.executors.kubernetes.driver",
-        "nemo_airflow.executors.ray.driver", "nemo_airflow.executors.slurm.driver",
+        "nemo_airflow.executors.ray.driver", "nemo_airflow.executors.batch.driver",
         "nemo_airflow.executors.ssh.driver", "nemo_airflow.executors.local", "nemo_airflow.hooks.packaging",
         "nemo_airflow.config.versions", "nemo_airflow.packaging.store.trees",
         "docker", "kubernetes_asyncio.client", "kubernetes_asyncio.config", "kubernetes_asyncio.stream", "asyncssh",

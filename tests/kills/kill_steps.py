@@ -52,7 +52,8 @@ TRIGGERER = {
 STARTS = {
     "local": Seam("nemo_airflow.executors.local:LocalDriver._spawn"),
     "ssh": Seam("nemo_airflow.executors.ssh.driver:SSHDriver._launch"),
-    "slurm": Seam("nemo_airflow.executors.slurm.driver:SlurmDriver._launch"),
+    "slurm": Seam("nemo_airflow.executors.batch.driver:BatchDriver._launch"),
+    "gridengine": Seam("nemo_airflow.executors.batch.driver:BatchDriver._launch"),
     "docker": Seam("nemo_airflow.executors.docker.api:Docker.start"),
     "kubernetes": Seam("nemo_airflow.executors.kubernetes.submission:Submission._make_pods"),
     "ray": Seam("nemo_airflow.executors.ray.api:RayApi.submit"),

@@ -13,11 +13,11 @@ from airflow.utils.session import create_session
 from dag_database import register
 
 from nemo_airflow import LocalExecutor, SlurmExecutor, SSHExecutor, blocking, cli
-from nemo_airflow.executors.ssh.shell import Shell
 from nemo_airflow.installation import run_labels
 from nemo_airflow.job import Job, JobState
 from nemo_airflow.packaging import PackageStore
 from nemo_airflow.packaging.archive import write_archive
+from nemo_airflow.ssh.shell import Shell
 from nemo_airflow.testing.services import service_of
 
 pytestmark = pytest.mark.usefixtures("airflow_database")

@@ -8,19 +8,20 @@ from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.base import Driver, Executor, Request
+from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.launchers import RANK, gpus_in
 from nemo_airflow.executors.slurm import script
-from nemo_airflow.executors.ssh import folders
 from nemo_airflow.job import Job
 from nemo_airflow.runner import array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlurmExecutor(Executor):
-    """Submits a job with ``sbatch`` over SSH; the names of the parameters are those of its options.
+    """Submits a job with ``sbatch``; the names of the parameters are those of its options.
 
     Attributes:
-        ssh_conn_id: Id of an Airflow connection of type ``ssh`` to a login node. Host keys are checked.
+        ssh_conn_id: Id of an Airflow connection of type ``ssh`` to a login node, whose host key is checked; None where
+            Airflow itself runs on one.
         root: Folder on the cluster's shared disk for packages and jobs; ``~`` is the user's home.
         python: The job's interpreter, Python 3.9 or newer.
         setup_lines: Shell lines at the start of the job script: ``module load`` ... One that fails fails the job; one
@@ -54,7 +55,7 @@ class SlurmExecutor(Executor):
 
     kind: ClassVar[str] = "slurm"
 
-    ssh_conn_id: str = "ssh_default"
+    ssh_conn_id: str | None = "ssh_default"
     root: str = "~/.nemo_airflow"
     python: str = "python3"
     setup_lines: str | None = None
@@ -206,6 +207,7 @@ class SlurmExecutor(Executor):
 
     def connect(self) -> Driver:
         """Returns a driver; it connects when first used."""
-        from nemo_airflow.executors.slurm.driver import SlurmDriver
+        from nemo_airflow.executors.batch.driver import BatchDriver
+        from nemo_airflow.executors.slurm.scheduler import Slurm
 
-        return SlurmDriver(self.ssh_conn_id, self.root)
+        return BatchDriver(Slurm(), self.ssh_conn_id, self.root)

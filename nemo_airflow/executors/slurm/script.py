@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.fields import is_deferred, known_mapping, refuse
+from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.launchers import RANK
-from nemo_airflow.executors.ssh import folders
 from nemo_airflow.job import Job
 from nemo_airflow.runner import array
 from nemo_airflow.runner.ranks import ARRAY_TASK

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
 from nemo_airflow.executors.base import Request
 from nemo_airflow.executors.folder import parse_end
+from nemo_airflow.executors.host import folders
+from nemo_airflow.executors.host.driver import HostDriver, parse_marks
 from nemo_airflow.executors.seen import GONE, RUNNING, Seen
-from nemo_airflow.executors.ssh import folders
-from nemo_airflow.executors.ssh.executor import SSHExecutor
-from nemo_airflow.executors.ssh.remote import RemoteDriver, parse_marks
 from nemo_airflow.job import FailureKind, JobHandle
+
+KIND = "ssh"
 
 _CLAIM_WAIT = 30
 """Seconds for which a started runner may take to claim its job."""
@@ -38,7 +39,7 @@ look() {
 """
 
 
-class SSHDriver(RemoteDriver):
+class SSHDriver(HostDriver):
     """Runs, finds and ends jobs as processes of the host."""
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
@@ -105,15 +106,15 @@ cat claim""")
         if answer.code == 22:
             await self.shell.run(folders.remove(self._root, [request.key]))
             raise SubmitError(
-                f"the job's runner did not start on the host of {self._conn_id!r}: {answer.reason}",
+                f"the job's runner did not start on the host of {self._cluster!r}: {answer.reason}",
                 FailureKind.USER_ERROR,
             )
         if answer.code:
-            raise BackendUnavailable(f"the host of {self._conn_id!r} has not started the job: {answer.reason}")
+            raise BackendUnavailable(f"the host of {self._cluster!r} has not started the job: {answer.reason}")
         handle = _parse_claim(request.key, answer.text)
         if handle is None:
             raise SubmitError(
-                f"{self._root}/jobs/{request.key}/claim on the host of {self._conn_id!r} is damaged, as a power cut "
+                f"{self._root}/jobs/{request.key}/claim on the host of {self._cluster!r} is damaged, as a power cut "
                 "leaves it: the job was started before, and is gone; remove the folder to run it again",
                 FailureKind.NODE_FAILURE,
             )
@@ -122,10 +123,10 @@ cat claim""")
     def _see(self, line: str, at: float) -> Seen:
         word, _, rest = line.partition(" ")
         if word == "none":
-            return Seen(at, note=f"no job of that key on the host of {self._conn_id!r}")
+            return Seen(at, note=f"no job of that key on the host of {self._cluster!r}")
         if word == "damaged":
             return Seen(
-                at, note=f"the job's claim on the host of {self._conn_id!r} is damaged, as a power cut leaves it"
+                at, note=f"the job's claim on the host of {self._cluster!r} is damaged, as a power cut leaves it"
             )
         if word == "elsewhere":
             return Seen(at, trouble=self._elsewhere(line))
@@ -137,7 +138,7 @@ cat claim""")
     def _elsewhere(self, line: str) -> str:
         host = line.partition(" ")[2].strip('"')
         return (
-            f"it runs on {host}, and connection {self._conn_id!r} leads to another host just now: set the connection's "
+            f"it runs on {host}, and connection {self._cluster!r} leads to another host just now: set the connection's "
             "host to the name of one host"
         )
 
@@ -146,6 +147,6 @@ def _parse_claim(key: str, text: str) -> JobHandle | None:
     """Returns the handle of the runner that has claimed a job; None where the claim is damaged."""
     try:
         claim = json.loads(text)
-        return JobHandle(key, SSHExecutor.kind, str(claim["pid"]), claim["host"], claim["ts"])
+        return JobHandle(key, KIND, str(claim["pid"]), claim["host"], claim["ts"])
     except (ValueError, TypeError, KeyError):  # a power cut leaves an empty file of one that was linked, never flushed
         return None

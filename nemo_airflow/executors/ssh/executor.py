@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import ClassVar
 
 from nemo_airflow.executors.base import Driver, Executor, Request
-from nemo_airflow.executors.ssh import folders
+from nemo_airflow.executors.host import folders
 from nemo_airflow.job import Job
 
 

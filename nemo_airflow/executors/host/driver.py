@@ -1,4 +1,4 @@
-"""What all drivers over SSH share: laying out, reading and collecting job folders on the host."""
+"""What all drivers over a shell share: laying out, reading and collecting job folders on the host."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitErr
 from nemo_airflow.executors import bundle, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import parse_end
+from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.outputs import extract_stream
-from nemo_airflow.executors.ssh import folders
-from nemo_airflow.executors.ssh.shell import Answer, Shell
 from nemo_airflow.job import Archive, FailureKind, JobHandle
+from nemo_airflow.ssh.local import LocalShell
+from nemo_airflow.ssh.shell import Answer, Shell
+
+LOCAL = "this machine"
+"""Stands in messages and handles for the connection's id where there is none."""
 
 _BLOCK = 1 << 20
 _BATCH = 200  # jobs that one script asks for
@@ -26,19 +30,19 @@ _UNKNOWN = 3  # sweeps that find nobody who knows a job, after which its folder 
 _NO_ROOM = ("no space left", "quota exceeded", "disk quota")
 
 
-class RemoteDriver(Driver):
+class HostDriver(Driver):
     """A driver on the job folders of one host.
 
     Args:
-        conn_id: Id of an Airflow connection of type ``ssh``.
+        conn_id: Id of an Airflow connection of type ``ssh``; None for the shell of this machine.
         root: Folder on the host; ``~`` is the user's home.
     """
 
     poll_interval = (1.0, 30.0)
 
-    def __init__(self, conn_id: str, root: str) -> None:
-        self.shell = Shell(conn_id)
-        self._conn_id = conn_id
+    def __init__(self, conn_id: str | None, root: str) -> None:
+        self.shell: Shell | LocalShell = LocalShell() if conn_id is None else Shell(conn_id)
+        self._cluster = LOCAL if conn_id is None else conn_id
         self._root = root
         self._unknown: dict[str, int] = {}
 
@@ -136,7 +140,7 @@ class RemoteDriver(Driver):
         if answer.text.strip():
             answer = self._written(await self.shell.run(script))
             if answer.text.strip():
-                raise BackendUnavailable(f"the host of {self._conn_id!r} does not keep what is sent: {answer.text}")
+                raise BackendUnavailable(f"the host of {self._cluster!r} does not keep what is sent: {answer.text}")
 
     async def _send_archive(self, archive: Archive) -> None:
         path = await asyncio.to_thread(bundle.archive_path, archive)
@@ -150,7 +154,7 @@ class RemoteDriver(Driver):
                 line.strip() for line in answer.err.splitlines() if any(words in line.lower() for words in _NO_ROOM)
             ]
             raise SubmitError(
-                f"cannot write the job's files under {self._root} on the host of {self._conn_id!r}: "
+                f"cannot write the job's files under {self._root} on the host of {self._cluster!r}: "
                 f"{no_room[0] if no_room else answer.reason}",
                 FailureKind.QUOTA if no_room else FailureKind.USER_ERROR,
             )

@@ -68,6 +68,41 @@ def start_lines(setup_lines: str | None, python: str, mark: str = "") -> str:
     return f"{told}{setup}{run}"
 
 
+_WATCH_EVERY = 2
+
+
+def watch_for_cancel(start: str, exit_codes: Mapping[int, int] | None = None) -> str:
+    """Returns the end of a start script for a scheduler that signals every process of a job, or none.
+
+    The shell stays beside the runner, and ends it when the job is marked as cancelled. Warnings by SIGUSR1 and SIGUSR2
+    are ignored by all processes that have no handler for them.
+
+    Args:
+        start: From :func:`start_lines`.
+        exit_codes: What to say instead of exit codes that mean something else to the scheduler.
+    """
+    other = "".join(f"  {code}) code={instead} ;;\n" for code, instead in (exit_codes or {}).items())
+    return f"""trap : USR1 USR2
+# A process of its own, which becomes the runner.
+(
+trap '' USR1 USR2
+{start.rstrip()}
+) &
+runner=$!
+(
+  while kill -0 $runner 2>/dev/null && [ ! -e cancel ]; do sleep {_WATCH_EVERY}; done
+  [ ! -e cancel ] || kill -TERM $runner 2>/dev/null
+) &
+# A warning ends the waiting, not the runner.
+until wait $runner; ! kill -0 $runner 2>/dev/null; do :; done
+wait $runner
+code=$?
+case $code in
+{other}esac
+exit $code
+"""
+
+
 _COMMAND_NOT_FOUND = (
     ": no such command; this shell is not a login shell, so begin setup_lines with 'source /etc/profile' "
     "where a profile defines the command, as it does for 'module'"

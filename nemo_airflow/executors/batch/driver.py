@@ -1,4 +1,4 @@
-"""Talks to Slurm for many jobs at once, through one shell on a login node.
+"""Talks to a batch scheduler for many jobs at once, through one shell on a host where its commands are.
 
 That a job has ended is seen in its stream first, by the runner's last record; the queue is asked
 seldom, for all jobs in one call, and the accounting only for jobs that left it without an end mark.
@@ -13,12 +13,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
 from nemo_airflow.executors.base import Request
+from nemo_airflow.executors.batch.scheduler import Entry, Scheduler
+from nemo_airflow.executors.host import folders
+from nemo_airflow.executors.host.driver import HostDriver, parse_marks
 from nemo_airflow.executors.seen import Accounting, Seen
-from nemo_airflow.executors.slurm import states
-from nemo_airflow.executors.slurm.executor import SlurmExecutor
-from nemo_airflow.executors.ssh import folders
-from nemo_airflow.executors.ssh.remote import RemoteDriver, parse_marks
-from nemo_airflow.job import JobHandle, JobState, JobStatus
+from nemo_airflow.job import JobHandle, JobStatus
 
 _QUEUE_EVERY = 5.0
 """Seconds for which what the queue said is good enough."""
@@ -27,28 +26,23 @@ _SUBMITTING = 60
 """Seconds after which somebody else's submit, of which nothing came, counts as dead."""
 
 _BUSY, _REFUSED = 24, 25
-_NO_PROGRAM = 127
-
-# An earlier or somebody else's sbatch may have been accepted though its answer was lost: ask by name.
-# What sbatch refuses for its resources stands in the queue all the same, as failed.
-_FUNCTIONS = """
-lookup() {
-  id=$(squeue -h -u "$(id -un)" -t all -n "$1" -o '%A %r' 2>/dev/null | grep -v BadConstraints | sort -n | head -n 1)
-  id=${id%% *}
-  [ -n "$id" ] || id=$(sed -n 's/.*"owner": "slurm:\\([0-9]*\\)".*/\\1/p' claim 2>/dev/null)
-}
-note() {
-  echo "$id $(date +%s)" >jobid.$$ && { ln jobid.$$ jobid 2>/dev/null; rm -f jobid.$$; cat jobid; }
-}
-"""
+_SLACK = 15
+"""Seconds after its grace that a runner has before its job is ended for good."""
 
 
-class SlurmDriver(RemoteDriver):
-    """Submits, finds, polls and cancels jobs of one user of one cluster."""
+class BatchDriver(HostDriver):
+    """Submits, finds, polls and cancels jobs of one user of one cluster.
 
-    def __init__(self, conn_id: str, root: str) -> None:
+    Args:
+        scheduler: What is particular to the scheduler there.
+        conn_id: Id of an Airflow connection of type ``ssh``; None for this machine.
+        root: Folder on the cluster's shared disk.
+    """
+
+    def __init__(self, scheduler: Scheduler, conn_id: str | None, root: str) -> None:
         super().__init__(conn_id, root)
-        self._queue: dict[str, states.Entry] = {}
+        self._scheduler = scheduler
+        self._queue: dict[str, Entry] = {}
         self._queue_at = float("-inf")
         self._asked_at = 0.0  # by the host's clock, which need not be ours
         self._accounting = True
@@ -64,11 +58,11 @@ class SlurmDriver(RemoteDriver):
 
     async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
         """See :meth:`Driver.look`."""
-        asked = [handle for handle in handles if handle.cluster == self._conn_id]
+        asked = [handle for handle in handles if handle.cluster == self._cluster]
         if asked and (time.monotonic() - self._queue_at > _QUEUE_EVERY or self._has_new(asked)):
             await self._ask_queue()
         # That a job runs is enough to know; of all others more is asked.
-        open_ends = [handle for handle in asked if self._may_have_ended(self._queued(handle))]
+        open_ends = [handle for handle in asked if _may_have_ended(self._queued(handle))]
         marks = await self._ends([handle.key for handle in open_ends])
         gone = [handle for handle in open_ends if self._queued(handle) is None]
         told = [handle for handle in open_ends if marks.get(handle.key, {}).get("told_to_end")]
@@ -78,13 +72,13 @@ class SlurmDriver(RemoteDriver):
         accounting, history = await self._history(unexplained)
         seen = {}
         for handle in handles:
-            if handle.cluster != self._conn_id:
-                note = f"a job of the cluster {handle.cluster}, not of {self._conn_id}"
+            if handle.cluster != self._cluster:
+                note = f"a job of the cluster {handle.cluster}, not of {self._cluster}"
                 seen[handle.key] = Seen(time.monotonic(), note=note)
                 continue
             entry = self._queued(handle)
             if entry is not None and entry.fact is None:
-                trouble = f"Slurm calls job {handle.id} {entry.word}, which this release does not know"
+                trouble = f"{self._title} calls job {handle.id} {entry.word}, which this release does not know"
                 seen[handle.key] = Seen(self._queue_at, trouble=trouble)
                 continue
             past = history.get(handle.id)
@@ -96,14 +90,14 @@ class SlurmDriver(RemoteDriver):
                 mark=marks.get(handle.key),
                 mark_is_late=True,
                 cancelled_by_us=handle.key in cancelled,
-                note="Slurm does not know the job (any more)",
+                note=f"{self._title} does not know the job (any more)",
             )
         return seen
 
     async def give_up(self, handle: JobHandle, status: JobStatus) -> None:
         """See :meth:`Driver.give_up`."""
         entry = self._queued(handle)
-        if entry is not None and not entry.status.state.is_final:
+        if entry is not None and not entry.has_ended:
             await self._end_jobs([(handle.key, entry)])
 
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
@@ -114,9 +108,7 @@ class SlurmDriver(RemoteDriver):
         await self._ask_queue()
         keys = {handle.key for handle in handles}
         entries = [
-            (key, entry)
-            for entry in self._queue.values()
-            if (key := _key_of(entry.name, keys)) and not entry.status.state.is_final
+            (key, entry) for entry in self._queue.values() if (key := _key_of(entry.name, keys)) and not entry.has_ended
         ]
         if entries:
             await self._end_jobs(entries)
@@ -127,28 +119,44 @@ class SlurmDriver(RemoteDriver):
         await self._ask_queue()
         answer = await self.shell.run(f"{folders.enter(self._root)}\ncd jobs && ls")
         keys = set(answer.text.split())
-        alive = {_key_of(entry.name, keys) for entry in self._queue.values() if not entry.status.state.is_final}
+        alive = {_key_of(entry.name, keys) for entry in self._queue.values() if not entry.has_ended}
         found = sorted(key for key in alive if key)
         return list((await self.find(found)).values()) if found else []
 
+    @property
+    def _title(self) -> str:
+        return self._scheduler.title
+
+    @property
+    def _where(self) -> str:
+        return f"{self._title} behind {self._cluster!r}"
+
     async def _launch(self, request: Request) -> JobHandle:
         name = str(request.payload["name"])
+        # An earlier or somebody else's submit may have been accepted though its answer was lost: ask by name.
         script = f"""{folders.enter(self._root)}
 cd jobs/{request.key} || exit 21
-{_FUNCTIONS}
+lookup() {{
+  id=$({{ {self._scheduler.named(name)}
+  }} 2>/dev/null | head -n 1)
+  [ -n "$id" ] || id=$(sed -n 's/.*"owner": "{self._scheduler.kind}:\\([^"]*\\)".*/\\1/p' claim 2>/dev/null)
+}}
+note() {{
+  echo "$id $(date +%s)" >jobid.$$ && {{ ln jobid.$$ jobid 2>/dev/null; rm -f jobid.$$; cat jobid; }}
+}}
 [ ! -s jobid ] || {{ cat jobid; exit 0; }}
 if mkdir submitting 2>/dev/null; then
-  if id=$(sbatch --parsable {folders.START} 2>error); then
-    id=${{id%%;*}}; note
+  if id=$({self._scheduler.submit(name)} 2>error); then
+    id=$(echo "$id" | sed {shlex.quote(self._scheduler.id_of_answer)}); note
   else
-    if grep -Eqi '{"|".join(states.UNREACHABLE)}' error; then
-      sleep 1; lookup {shlex.quote(name)}
+    if grep -Eqi {shlex.quote("|".join(self._scheduler.transient))} error; then
+      sleep 1; lookup
       [ -z "$id" ] || {{ note; exit 0; }}
     fi
     cat error >&2; rmdir submitting; exit {_REFUSED}
   fi
 else
-  lookup {shlex.quote(name)}
+  lookup
   [ -z "$id" ] || {{ note; exit 0; }}
   age=$(($(date +%s) - $(stat -c %Y submitting)))
   [ $age -lt {_SUBMITTING} ] || {{ mv submitting dead.$$ && rmdir dead.$$; }}
@@ -161,38 +169,37 @@ fi"""
             answer = await self.shell.run(script)
         if answer.code == 0:
             return self._handle(request.key, answer.text.split())
-        reason = _without_prefix(answer.err) or answer.reason
-        if answer.code != _REFUSED or states.is_transient(answer.err):
-            raise BackendUnavailable(f"Slurm behind {self._conn_id!r} did not take the job: {reason}")
+        kind, reason = self._scheduler.refusal(answer.err)
+        reason = reason or answer.reason
+        if answer.code != _REFUSED or self._scheduler.is_transient(answer.err):
+            raise BackendUnavailable(f"{self._where} did not take the job: {reason}")
         await self.shell.run(folders.remove(self._root, [request.key]))
-        raise SubmitError(
-            f"Slurm behind {self._conn_id!r} refused the job: {reason}", states.kind_of_refusal(answer.err)
-        )
+        raise SubmitError(f"{self._where} refused the job: {reason}", kind)
 
     async def _ask_queue(self) -> None:
         begun = time.monotonic()
-        answer = await self.shell.run(f"date +%s\nsqueue -h -u \"$(id -un)\" -t all -o '{states.QUEUE_FORMAT}'")
+        answer = await self.shell.run(f"date +%s\n{self._scheduler.queue()}")
         if answer.code:
-            raise BackendUnavailable(f"squeue behind {self._conn_id!r} does not answer: {answer.reason}")
+            raise BackendUnavailable(f"the queue of {self._where} does not answer: {answer.reason}")
         asked_at, _, queue = answer.text.partition("\n")
-        self._queue, self._queue_at, self._asked_at = states.parse_queue(queue), begun, float(asked_at)
+        try:
+            self._queue, self._asked_at = self._scheduler.parse_queue(queue), float(asked_at)
+        except ValueError as error:
+            raise BackendUnavailable(f"the answer of the queue of {self._where} cannot be read: {error}") from error
+        self._queue_at = begun
 
     def _has_new(self, handles: Iterable[JobHandle]) -> bool:
         """Whether one of the jobs may be too new for what the queue last said; both times are the host's."""
         return any(self._queued(handle) is None and handle.submitted_at + 2 > self._asked_at for handle in handles)
 
-    def _queued(self, handle: JobHandle) -> states.Entry | None:
+    def _queued(self, handle: JobHandle) -> Entry | None:
         entry = self._queue.get(handle.id)
         # Ids are recycled: the name says whose it is.
         return entry if entry is not None and entry.name.endswith(handle.key) else None
 
     def _waits(self, handle: JobHandle) -> bool:
         entry = self._queued(handle)
-        return entry is not None and entry.status.state is JobState.PENDING
-
-    @staticmethod
-    def _may_have_ended(entry: states.Entry | None) -> bool:
-        return entry is None or entry.status.state.is_final or entry.may_be_requeued
+        return entry is not None and entry.waits
 
     async def _cancelled_by_us(self, keys: Collection[str]) -> frozenset[str]:
         """Returns which of these jobs a driver has cancelled."""
@@ -201,43 +208,47 @@ fi"""
         answer = await self.shell.run(folders.marked_cancelled(self._root, keys))
         return frozenset(answer.text.split())
 
-    async def _history(self, handles: Sequence[JobHandle]) -> tuple[Accounting, dict[str, states.Entry]]:
+    async def _history(self, handles: Sequence[JobHandle]) -> tuple[Accounting, dict[str, Entry]]:
         """Asks the accounting for jobs, by their ids."""
-        ids = ",".join(handle.id for handle in handles if handle.id.isdigit())
-        if not ids or not self._accounting:
+        if not handles or not self._accounting:
             return Accounting.NONE, {}
-        # A window that begins with the first of them, and before that where clocks differ: without it, at midnight.
-        since = int(min(handle.submitted_at for handle in handles)) - 3600
-        answer = await self.shell.run(
-            f"sacct -n -P -X -S \"$(date -d @{since} +%FT%T)\" -j {ids} -o '{states.HISTORY_FORMAT}'"
+        command = self._scheduler.history(
+            [handle.id for handle in handles], min(handle.submitted_at for handle in handles)
         )
-        if "accounting storage is disabled" in answer.err or answer.code == _NO_PROGRAM:
+        if not command:
+            return Accounting.NONE, {}
+        answer = await self.shell.run(command)
+        if self._scheduler.has_no_accounting(answer.code, answer.err):
             self._accounting = False
             return Accounting.NONE, {}
         if answer.code:
             return Accounting.AWAY, {}
-        return Accounting.ANSWERED, states.parse_history(answer.text)
+        return Accounting.ANSWERED, self._scheduler.parse_history(answer.text)
 
-    async def _end_jobs(self, entries: Sequence[tuple[str, states.Entry]]) -> None:
+    async def _end_jobs(self, entries: Sequence[tuple[str, Entry]]) -> None:
         """Ends jobs: those that wait at once, those that run by a signal to the runner, and for sure later."""
-        waiting = " ".join(entry.id for _, entry in entries if entry.status.state is JobState.PENDING)
+        waiting = [entry.id for _, entry in entries if entry.waits]
+        running = [(key, entry) for key, entry in entries if not entry.waits]
         lines = [folders.enter(self._root)]
         if waiting:
-            lines.append(f"scancel --state=PENDING {waiting}")
-        running = [(key, entry) for key, entry in entries if entry.status.state is not JobState.PENDING]
+            lines.append(self._scheduler.withdraw(waiting))
         if running:
-            lines.append(f"scancel --signal=TERM --batch {' '.join(entry.id for _, entry in running)}")
+            lines.append(self._scheduler.terminate([entry.id for _, entry in running]))
         for key, entry in running:
             # Left on the host: whoever asked for it may be gone before the grace is over.
-            wait = f"sleep $(($(cat jobs/{key}/grace) + 15)); scancel --name={shlex.quote(entry.name)} {entry.id}"
+            wait = f"sleep $(($(cat jobs/{key}/grace) + {_SLACK})); {self._scheduler.kill(entry)}"
             lines.append(f"setsid sh -c {shlex.quote(wait)} >/dev/null 2>&1 </dev/null &")
         answer = await self.shell.run("\n".join([*lines, "true"]))
-        if answer.err and states.is_transient(answer.err):
-            raise BackendUnavailable(f"scancel behind {self._conn_id!r} did not get through: {answer.reason}")
+        if answer.err and self._scheduler.is_transient(answer.err):
+            raise BackendUnavailable(f"{self._where} did not end the job: {answer.reason}")
 
     def _handle(self, key: str, noted: Sequence[str]) -> JobHandle:
         job_id, submitted = noted
-        return JobHandle(key, SlurmExecutor.kind, job_id, self._conn_id, float(submitted))
+        return JobHandle(key, self._scheduler.kind, job_id, self._cluster, float(submitted))
+
+
+def _may_have_ended(entry: Entry | None) -> bool:
+    return entry is None or entry.has_ended or (entry.fact is not None and entry.fact.may_restart)
 
 
 def _key_of(name: str, keys: set[str]) -> str:
@@ -245,10 +256,3 @@ def _key_of(name: str, keys: set[str]) -> str:
     if name in keys:
         return name
     return next((key for key in keys if name.endswith(key)), "")
-
-
-def _without_prefix(complaint: str) -> str:
-    """Returns the reason in what sbatch wrote: its last line, without the words before it."""
-    lines = [line for line in complaint.splitlines() if not line.startswith("Try ")]
-    errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or [""])[-1].removeprefix("sbatch: ").removeprefix("error: ").strip()

@@ -16,17 +16,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import BackendUnavailable
-from nemo_airflow.executors.ssh import connection
+from nemo_airflow.ssh import connection
 
 if TYPE_CHECKING:
     import asyncssh
 
-_SILENCE = 120.0
+SILENCE = 120.0
 """Seconds for which a command may be silent before the connection counts as dead."""
 
 _TRANSFERS = 4
 _BLOCK = 1 << 18
-_PIECE = 1 << 15
+PIECE = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Shell:
         self.commands = 0
         self.connections = 0
 
-    async def run(self, script: str, silence: float = _SILENCE) -> Answer:
+    async def run(self, script: str, silence: float = SILENCE) -> Answer:
         """Runs a POSIX shell script and returns what it gave.
 
         Each runs in a subshell in the home directory, with nothing on its standard input.
@@ -108,8 +108,8 @@ class Shell:
             with _transport_errors(self._conn_id):
                 process = await (await self._connected()).create_process(command, encoding=None)
                 try:
-                    async with asyncio.timeout(_SILENCE) as limit:
-                        await _feed(process, data, _Heard(limit, _SILENCE))
+                    async with asyncio.timeout(SILENCE) as limit:
+                        await _feed(process, data, _Heard(limit, SILENCE))
                         done = await process.wait()
                 finally:
                     process.close()
@@ -133,7 +133,7 @@ class Shell:
                 process = await (await self._connected()).create_process(marked, encoding=None)
                 try:
                     output = Pipe(process.stdout)
-                    async with asyncio.timeout(_SILENCE):
+                    async with asyncio.timeout(SILENCE):
                         await output.until(f"{begin}\n".encode())
                     yield output
                     done = await process.wait()
@@ -217,7 +217,7 @@ class Pipe:
             TimeoutError: Nothing has come for two minutes.
         """
         if not self._data:
-            async with asyncio.timeout(_SILENCE):
+            async with asyncio.timeout(SILENCE):
                 return await self._reader.read(size)
         found = bytes(self._data[:size])
         del self._data[:size]
@@ -225,7 +225,7 @@ class Pipe:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yields what comes next, in pieces of 32 KiB at most, up to the end."""
-        while piece := await self.read(_PIECE):
+        while piece := await self.read(PIECE):
             yield piece
 
     async def until(self, mark: bytes, heard: Callable[[], None] = lambda: None) -> bytes:
