@@ -32,16 +32,17 @@ test: $(READY) ## run all tests; what this machine cannot run is left out, and s
 test-lab: $(READY) ## run the tests on real back-ends: the lab's, or your own (docs/lab.md)
 	$(BIN)/pytest -m lab
 
-lab: ## bring up Docker, Slurm and Kubernetes on this machine (Debian 12, root)
+lab: ## bring up Docker, Slurm, Grid Engine and Kubernetes on this machine (Debian 12, root)
 	@tests/lab/lab.sh up
 
 lab-down: ## end them; what was built stays for the next time
 	@tests/lab/lab.sh down
 
-lint: $(READY) ## check style, types, spelling and the links of the docs
+lint: $(READY) ## check style, imports, types, spelling and the links of the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell README.md Makefile pyproject.toml setup-env.sh .ci dags docs nemo_airflow
+	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/docs/test_links.py
 	$(BIN)/mypy
 
