@@ -24,6 +24,7 @@ _EXPORTS = {
     "DockerExecutor": "nemo_airflow.executors",
     "KubernetesExecutor": "nemo_airflow.executors",
     "Processes": "nemo_airflow.executors",
+    "GridEngineExecutor": "nemo_airflow.executors",
     "RayExecutor": "nemo_airflow.executors",
     "SSHExecutor": "nemo_airflow.executors",
     "ScriptTemplate": "nemo_airflow.executors",
@@ -57,6 +58,7 @@ __all__ = [
     "DockerExecutor",
     "Executor",
     "GitArchivePackager",
+    "GridEngineExecutor",
     "HybridPackager",
     "KubernetesExecutor",
     "LocalExecutor",
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from nemo_airflow.executors import (
         DockerExecutor,
         Executor,
+        GridEngineExecutor,
         KubernetesExecutor,
         LocalExecutor,
         Processes,

@@ -17,6 +17,7 @@ GROUPS = {
     "ray": ("several_nodes", "lab_ray"),
     "breaking": ("lab_to_break",),
     "slurm": ("lab_slurm", "lab_torch"),
+    "gridengine": ("lab_gridengine",),
     "kubernetes": ("lab_kubeconfig",),
     "airflow": ("airflow_server",),
     "crash": ("airflow",),

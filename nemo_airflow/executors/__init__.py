@@ -14,6 +14,7 @@ _EXPORTS = {
     "Cursor": "base",
     "DockerExecutor": "docker",
     "Executor": "base",
+    "GridEngineExecutor": "gridengine",
     "KubernetesExecutor": "kubernetes",
     "Launcher": "launchers",
     "LocalExecutor": "local",
@@ -36,6 +37,7 @@ __all__ = [
     "DockerExecutor",
     "Driver",
     "Executor",
+    "GridEngineExecutor",
     "KubernetesExecutor",
     "Launcher",
     "LocalExecutor",
@@ -54,6 +56,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, Request, parse_time
     from nemo_airflow.executors.docker import DockerExecutor
+    from nemo_airflow.executors.gridengine import GridEngineExecutor
     from nemo_airflow.executors.kubernetes import KubernetesExecutor
     from nemo_airflow.executors.launchers import Launcher, Processes, ScriptTemplate, Torchrun
     from nemo_airflow.executors.local import LocalExecutor

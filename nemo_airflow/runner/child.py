@@ -52,8 +52,9 @@ def _launch(folder: str, job: Dict[str, Any]) -> int:
 def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) -> None:
     os.setpgid(0, 0)
     _die_with_parent()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, *signals.WARNINGS):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    signals.reset_warnings()
     signal.signal(signal.SIGTERM, end_by_signal)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -13,6 +13,15 @@ from nemo_airflow.runner.resources import processes
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
+IGNORED = frozenset(number for number in WARNINGS if signal.getsignal(number) is signal.SIG_IGN)
+"""Those that whoever started the runner ignores, since the scheduler sends them to every process of the job."""
+
+
+def reset_warnings() -> None:
+    """Has this process, and what it starts, treat warning signals as the runner was told to, without a handler."""
+    for number in WARNINGS:
+        signal.signal(number, signal.SIG_IGN if number in IGNORED else signal.SIG_DFL)
+
 
 def pass_on(root: int, number: int) -> bool:
     """Sends a signal to the topmost processes of the job that handle it; returns whether there was one.

@@ -12,6 +12,7 @@ from kill_steps import STEPS
 
 from nemo_airflow.executors import (
     DockerExecutor,
+    GridEngineExecutor,
     KubernetesExecutor,
     LocalExecutor,
     RayExecutor,
@@ -89,6 +90,12 @@ def test_ssh(check, lab_ssh, ssh_conn_id, step):
 @at_each_step
 def test_slurm(check, lab_slurm, ssh_conn_id, step):
     check(SlurmExecutor(ssh_conn_id=ssh_conn_id, root="~/kills", grace=1), step)
+
+
+@at_each_step
+def test_gridengine(check, lab_gridengine, ssh_conn_id, step):
+    executor = GridEngineExecutor(ssh_conn_id=ssh_conn_id, settings=lab_gridengine, root="~/kills-gridengine", grace=1)
+    check(executor, step)
 
 
 @at_each_step

@@ -106,6 +106,11 @@ class Lab:
         """The login from which Slurm is used."""
         return Ssh.at(self.env["NEMO_TEST_SSH"], self.env["NEMO_TEST_SSH_KEY"])
 
+    @property
+    def gridengine_settings(self) -> Path:
+        """What a shell sources to use the lab's Grid Engine."""
+        return self.home / "gridengine/root/default/common/settings.sh"
+
     def command(self, *words: str, timeout: float = 60) -> str:
         """Runs a client (docker, kubectl, squeue) on this machine, as the administrator of this lab."""
         return _output(*words, env={**os.environ, **self.env}, timeout=timeout)

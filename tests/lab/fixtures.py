@@ -15,7 +15,7 @@ from lab.backends import HOME, HOW_TO, Lab, LabError, Ssh
 from side_by_side import end_after_group
 
 # Not lab_ray, which starts its cluster itself wherever Ray is installed, and not lab_image, which is a name.
-_FIXTURES = {"lab", "lab_docker", "lab_kubeconfig", "lab_ssh", "lab_slurm", "lab_to_break"}
+_FIXTURES = {"lab", "lab_docker", "lab_kubeconfig", "lab_ssh", "lab_slurm", "lab_gridengine", "lab_to_break"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,6 +95,18 @@ def lab_slurm(lab_ssh: Ssh) -> Ssh:
     except LabError as error:
         pytest.fail(f"no Slurm behind {lab_ssh.host}:{lab_ssh.port}: {HOW_TO} ({error})", pytrace=False)
     return lab_ssh
+
+
+@pytest.fixture(scope="session")
+def lab_gridengine(lab: Lab, lab_ssh: Ssh) -> str:
+    """The path of a Grid Engine's ``settings.sh`` on the machine of the login; it is known to answer."""
+    settings = os.environ.get("NEMO_TEST_SGE_SETTINGS") or str(_bring_up(lab, "gridengine").gridengine_settings)
+    try:
+        lab_ssh.run(f". {settings} && qstat -f")
+    except LabError as error:
+        how = f"{HOW_TO}, or set NEMO_TEST_SGE_SETTINGS"
+        pytest.fail(f"no Grid Engine behind {settings} on {lab_ssh.host}: {how} ({error})", pytrace=False)
+    return settings
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,13 @@
 # A lab of real back-ends for the tests, on one Debian 12 machine: root, no systemd needed, no image registry.
 #   docker   dockerd from Debian, with an image python-lab:3.11 made by debootstrap
 #   slurm    slurmctld, four slurmd (n1 to n4), slurmdbd on MariaDB, reached over an sshd of its own
+#   gridengine  a master and the hosts n1 to n4, used from the same sshd; see gridengine.sh
 #   k8s      kube-apiserver, controller-manager, scheduler and kubelet, built once from Debian's source package
 # shellcheck disable=SC2034 # the parts use what is set here
 set -euo pipefail
-usage="usage: $0 up|down|status [docker] [slurm] [k8s]  or  $0 env|check
+usage="usage: $0 up|down|status [docker] [slurm] [gridengine] [k8s]  or  $0 env|check
   NEMO_LAB            where its state is (/tmp/nemo-lab)
-  NEMO_LAB_PORT_BASE  the first of fifteen ports in a row for a second lab beside the usual one
+  NEMO_LAB_PORT_BASE  the first of twenty ports in a row for a second lab beside the usual one
   NEMO_LAB_BUILDS     where the image and Kubernetes are kept once built (builds/ in NEMO_LAB); labs can share it"
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -21,12 +22,17 @@ for part in common docker slurm kubernetes; do
   . "$HERE/$part.sh"
 done
 
+# A script of its own, since its daemons live in namespaces of theirs.
+gridengine() { NEMO_LAB=$LAB NEMO_LAB_GRIDENGINE_PORT=${PORT[gridengine]} "$HERE/gridengine.sh" "$1" 9>&-; }
+up_gridengine() { gridengine up; }
+down_gridengine() { gridengine down; }
+
 command=${1:-}
 shift || true
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(docker slurm k8s)
+[ ${#parts[@]} -gt 0 ] || parts=(docker slurm gridengine k8s)
 for part in "${parts[@]}"; do
-  case $part in docker | slurm | k8s) ;; *) echo "$usage" >&2; exit 2 ;; esac
+  case $part in docker | slurm | gridengine | k8s) ;; *) echo "$usage" >&2; exit 2 ;; esac
 done
 
 case $command in
@@ -43,12 +49,13 @@ case $command in
   down)
     [ -d "$RUN" ] || exit 0
     take_lock
-    for part in k8s slurm docker; do
+    for part in k8s gridengine slurm docker; do
       case " ${parts[*]} " in *" $part "*) "down_$part"; say "$part is down" ;; esac
     done
     ;;
   status)
     for part in "${parts[@]}"; do
+      if [ "$part" = gridengine ]; then gridengine status | sed 's/^/gridengine /'; continue; fi
       for daemon in $("daemons_of_$part"); do
         if running "$daemon"; then echo "$part $daemon $(cat "$RUN/$daemon.pid")"; else echo "$part $daemon -"; fi
       done
