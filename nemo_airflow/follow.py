@@ -29,6 +29,7 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.guarded_sink import GuardedSink, Sink
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+from nemo_airflow.jobs.flood import FloodGate
 from nemo_airflow.jobs.service import JobService, Update
 from nemo_airflow.kept_log import KeptLog
 from nemo_airflow.stream import Line, Record, StreamReader
@@ -88,6 +89,10 @@ class Outcome:
         return cls(**{**data, "status": JobStatus.from_json(data["status"])})
 
 
+_LOG_IS_TRACKED = "log.txt of the job's run has them"
+_LOG_IS_IN_FOLDER = "the back-end's own log of the job has them"
+
+
 class Follower:
     """Follows one job.
 
@@ -120,6 +125,7 @@ class Follower:
         self._sink = GuardedSink(sink, self._warn) if sink is not None else None
         self._deadline = deadline
         self._reader = StreamReader()
+        self._gate = FloodGate(_LOG_IS_TRACKED if sink is not None else _LOG_IS_IN_FOLDER)
         self._end: Record | None = None
         self._rest: JobStatus | None = None
         """How the other machines of a group have ended, after the first."""
@@ -196,6 +202,8 @@ class Follower:
         finally:
             overdue.cancel()
         await self._pass_on(self._reader.finish(), log)
+        for line in self._gate.finish():
+            self._on_line(line)
         self.has_seen_the_end = True
         return status
 
@@ -265,7 +273,8 @@ class Follower:
                 await asyncio.sleep(0)
                 self._turn_begun = time.monotonic()
             if isinstance(item, Line):
-                self._on_line(item)
+                for line in self._gate.admit(item):
+                    self._on_line(line)
             else:
                 if item.type == "start":
                     self._end = None  # of an earlier start: the back-end has started the job again

@@ -19,6 +19,9 @@ VERSION = 1
 MARK = b"\x1e"
 
 _LONGEST_LINE = 1 << 20
+_PROGRESS_EVERY = 10.0
+"""Seconds of the job's time after which a line that redraws itself is shown though it has not ended."""
+
 _MICROSECOND = 1e-6
 
 
@@ -69,6 +72,8 @@ class StreamReader:
         self._end = offset
         self._clock = clock
         self._microseconds = round(clock * 1e6)
+        self._shown = clock
+        """The clock of the last line."""
         self._rest = bytearray()
         """Bytes of an item that has not ended."""
         self._in_record = False
@@ -130,6 +135,7 @@ class StreamReader:
     def _make_line(self, raw: bytes) -> Line:
         # Strictly rising, so that a time names one line; microseconds are what a log keeps.
         self._microseconds = max(self._microseconds + 1, round(self._clock * 1e6))
+        self._shown = self._clock
         text = raw.decode("utf-8", errors="backslashreplace").removesuffix("\r")
         shown = text.rpartition("\r")[2] if text.rpartition("\r")[2] else text.rstrip("\r").rpartition("\r")[2]
         return Line(shown, self._microseconds * _MICROSECOND, self._end)
@@ -147,6 +153,10 @@ class StreamReader:
             items.append(self._warning(f"a record on the job's stream has no timestamp: {raw[:80]!r}"))
         elif kind == "clock":
             self._clock = timestamp
+            # A line that redraws itself, as a progress bar does, shows how far it has come: at a clock of the stream,
+            # so that it is the same however the stream is cut.
+            if b"\r" in self._line and timestamp - self._shown >= _PROGRESS_EVERY:
+                items.append(self._make_line(self._line))
         else:
             items.append(Record(str(kind), data, timestamp, self._end))
 

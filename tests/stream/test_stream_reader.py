@@ -92,3 +92,16 @@ def test_very_long_line_is_cut_and_complete():
     pieces = lines(read(data + b"\n", range(0, len(data), 65536)))
     assert "".join(pieces) == data.decode()
     assert len(pieces) > 4
+
+
+def test_progress_bar_shows_as_it_moves_and_alike_however_it_is_cut():
+    bar = b"".join(record("clock", 10.0 + second) + f"\r{second}%".encode() for second in range(31))
+    data = record("clock", 9.0) + b"begin\n" + bar + b"\r100%\n" + b"end\n"
+    whole = read(data)
+    assert lines(whole) == ["begin", "8%", "18%", "28%", "100%", "end"]
+    assert read(data, range(0, len(data), 7)) == whole
+
+
+def test_line_that_does_not_redraw_itself_is_shown_when_it_ends():
+    dots = b"".join(record("clock", 10.0 + second) + b"." for second in range(31))
+    assert lines(read(dots + b"\n")) == ["." * 31]
