@@ -1,14 +1,11 @@
 """A task that was moved to another back-end while its job ran: the old job is ended, and no other one is."""
 
 import dataclasses
-import datetime
 import time
-from types import SimpleNamespace
 
 import operator_jobs as jobs
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import TaskDeferred
 from operator_dags import jobs_in
 
@@ -18,22 +15,9 @@ from nemo_airflow.operators.preparation import changed_fields
 from nemo_airflow.testing.services import service_of
 
 
-class Store(dict):
-    """The state store of a task, which outlives its tries."""
-
-    def set(self, key, value):
-        self[key] = value
-
-
 @pytest.fixture
-def store():
-    return Store()
-
-
-@pytest.fixture
-def submit(monkeypatch, defaults, store):
+def submit(task_context, defaults):
     """Returns a function that does a try of one task, whose worker is away before the job has ended."""
-    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
     submitted = []
 
     def submit_to(executor):
@@ -44,16 +28,8 @@ def submit(monkeypatch, defaults, store):
                 defer_after=0,
                 **{**defaults, "job_executor": executor},
             )
-        ids = {"dag_id": "moved", "run_id": "run", "task_id": "t", "map_index": -1, "try_number": 1}
-        run = {"run_type": "manual", "logical_date": None, "conf": {}, "run_after": datetime.datetime(2026, 1, 1)}
-        context = {
-            "ti": SimpleNamespace(**ids, max_tries=3, xcom_push=lambda **_: None),
-            "dag": dag,
-            "dag_run": SimpleNamespace(**run),
-            "task_state_store": store,
-        }
         with pytest.raises(TaskDeferred) as deferred:
-            operator.execute(context)
+            operator.execute(task_context(dag))
         handle = JobHandle.from_json(deferred.value.trigger.serialize()[1]["handle"])
         submitted.append((executor, handle))
         return handle
