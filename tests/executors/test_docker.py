@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import datetime
-import json
 import time
 import uuid
 from pathlib import Path
@@ -339,24 +337,6 @@ def test_runners_own_copy_serves_where_the_log_of_an_ended_container_cannot_be_r
     outcome, lines, said = follow(executor, handle)
     path.rmdir()
     assert (outcome.status.exit_code, lines, said) == (3, [str(number) for number in range(1, 101)], [])
-
-
-def test_end_of_a_log_is_read_though_the_clock_was_set_back_meanwhile(executor, driver, client):
-    handle = submit(executor, script_job("echo first; sleep 3; echo last"))
-    assert final(driver, handle).state is JobState.SUCCEEDED
-    path = log_path(client, handle)
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
-    middle = next(number for number, entry in enumerate(entries) if "last" in entry["log"])
-    for entry in entries[middle:]:
-        earlier = datetime.datetime.fromisoformat(entry["time"][:19]) - datetime.timedelta(hours=2)
-        entry["time"] = f"{earlier.isoformat()}.5Z"
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    (chunk,) = blocking.run(driver.read([Cursor(handle, limit=1)]))
-    data = chunk.data  # the marks of the first lines are known now
-    assert b"last" not in data
-    for _ in range(9):
-        data += b"".join(c.data for c in blocking.run(driver.read([Cursor(handle, len(data), ended=True)])))
-    assert b"\nlast\n" in data
 
 
 def test_daemon_that_answers_nothing_delays_no_other(executor, driver, lab_docker):

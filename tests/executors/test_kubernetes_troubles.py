@@ -3,17 +3,21 @@
 import base64
 import contextlib
 import dataclasses
+import datetime
 import json
 import threading
 import time
 import uuid
+from pathlib import Path
 
+import docker
 import kubernetes
 import pytest
 from lab.holding_proxy import HoldingProxy
 
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import AccessRefused
+from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.kubernetes import KubernetesExecutor
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job, JobState
@@ -198,3 +202,28 @@ def test_node_that_drops_packets_hides_neither_how_other_jobs_fare_nor_what_they
         proxy.hold()
         assert silent.end().status.state is JobState.SUCCEEDED
         assert silent.lines == ["begun", "end"]
+
+
+def test_end_of_a_log_is_read_though_the_clock_of_its_node_was_set_back_meanwhile(executor, lab_docker):
+    executor = dataclasses.replace(executor, linger=0)
+    following = Following(executor, script_job("echo first; sleep 3; echo last"))
+    assert following.end().succeeded
+    driver, handle = executor.connect(), following.handle
+    wait_until(lambda: not blocking.run(driver.look([handle]))[handle.key].is_alive, "the pod to end")
+    with contextlib.closing(docker.DockerClient(base_url=lab_docker)) as client:
+        names = {"label": [f"io.kubernetes.pod.name={handle.key}", "io.kubernetes.container.name=job"]}
+        (container,) = client.containers.list(all=True, filters=names)
+        path = Path(client.api.inspect_container(container.id)["LogPath"])
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    middle = next(number for number, entry in enumerate(entries) if entry["log"].startswith("last"))
+    data = b"".join(chunk.data for chunk in blocking.run(driver.read([Cursor(handle)])))
+    seen = data.index(b"last")  # the marks before that are known now
+    for entry in entries[middle:]:
+        earlier = datetime.datetime.fromisoformat(entry["time"][:19]) - datetime.timedelta(hours=2)
+        entry["time"] = f"{earlier.isoformat()}.5Z"
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    fresh = executor.connect()
+    blocking.run(fresh.look([handle]))
+    first = blocking.run(fresh.read([Cursor(handle, limit=seen)]))
+    assert [chunk.data for chunk in first] == [data[:seen]]
+    assert [chunk.data for chunk in blocking.run(fresh.read([Cursor(handle, seen)]))] == [data[seen:]]
