@@ -284,7 +284,7 @@ def test_submit_goes_on_after_each_step_of_one_that_was_killed(executor, api, na
         job = script_job("echo done")
         request = dataclasses.replace(executor, nodes=2).render(job) if steps == 3 else executor.render(job)
         driver = executor.connect()
-        api.create_namespaced_secret(namespace, {**request.payload["secret"], "data": secret_data(driver, request)})
+        api.create_namespaced_secret(namespace, {**request.payload["secrets"][0], "data": secret_data(driver, request)})
         if steps > 1:
             api.create_namespaced_pod(namespace, request.payload["pods"][-1])
         if steps != 2:  # the first pod is not there yet
@@ -299,16 +299,16 @@ def test_submit_goes_on_after_each_step_of_one_that_was_killed(executor, api, na
 
 
 def secret_data(driver, request):
-    from nemo_airflow.executors.kubernetes.record import content
+    from nemo_airflow.executors.kubernetes.record import contents
 
-    return {"bundle.tar.gz": content(request, with_package=True)}
+    return {"bundle.tar.gz": contents(request, with_package=True)[0]}
 
 
 def test_secret_of_a_removed_job_is_not_used_for_the_next_one(executor, api, namespace):
     job = script_job("echo done")
     request = executor.render(job)
     owner = {"apiVersion": "v1", "kind": "Pod", "name": job.key, "uid": str(uuid.uuid4())}
-    secret = {**request.payload["secret"], "data": {"bundle.tar.gz": base64.b64encode(b"old").decode()}}
+    secret = {**request.payload["secrets"][0], "data": {"bundle.tar.gz": base64.b64encode(b"old").decode()}}
     secret["metadata"] = {**secret["metadata"], "ownerReferences": [owner]}
     api.create_namespaced_secret(namespace, secret)
     _, handle = submit(executor, job)
@@ -344,6 +344,44 @@ def test_large_package_is_sent_into_the_pod(executor, big_package):
     outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded
     assert lines[0] == str(60 << 20)
+
+
+@pytest.fixture
+def package_of_several_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    return write_archive({"big.bin": random.Random(0).randbytes(2_500_000)}, PackageStore(settings.packages_folder()))
+
+
+def test_package_of_some_megabytes_comes_in_several_secrets_that_go_with_the_job(
+    executor, api, namespace, package_of_several_secrets
+):
+    job = script_job("stat -c %s big.bin", package=package_of_several_secrets)
+    driver, handle = submit(executor, job)
+    assert blocking.run(driver.submit(executor.render(job))) == handle
+    outcome, lines, _ = follow(executor, handle)
+    assert (outcome.succeeded, lines) == (True, ["2500000"])
+    assert len(secrets_of(api, namespace, job.key)) == 4
+    wait_until(lambda: all(map(has_ended, pods_of(api, namespace, job.key))), "the pod to end")
+    blocking.run(driver.remove([handle]))
+    wait_until(lambda: not secrets_of(api, namespace, job.key), "the secrets to go")
+
+
+def test_package_of_some_megabytes_holds_no_worker_until_its_pod_has_room(executor, package_of_several_secrets):
+    executor = dataclasses.replace(executor, node_selector={"no-such": "label"})
+    driver, handle = submit(executor, script_job("true", package=package_of_several_secrets))
+    assert blocking.run(service_of(driver).status([handle]))[handle.key].state is JobState.PENDING
+    blocking.run(driver.cancel([handle]))
+    assert final(driver, handle).state is JobState.CANCELLED
+
+
+def test_part_of_a_package_that_an_earlier_job_left_is_made_anew(executor, api, namespace, package_of_several_secrets):
+    job = script_job("stat -c %s big.bin", package=package_of_several_secrets)
+    owner = {"apiVersion": "v1", "kind": "Secret", "name": job.key, "uid": str(uuid.uuid4())}
+    part = executor.render(job).payload["secrets"][1]
+    part = {**part, "metadata": {**part["metadata"], "ownerReferences": [owner]}, "data": {}}
+    api.create_namespaced_secret(namespace, part)
+    _, handle = submit(executor, job)
+    assert follow(executor, handle)[1] == ["2500000"]
 
 
 def test_both_archives_of_large_changes_are_sent_into_the_pod(executor, tmp_path, monkeypatch):
@@ -393,10 +431,10 @@ def test_submit_that_was_killed_while_it_sent_the_package_is_done_again(executor
     job = script_job("stat -c %s big.bin", package=big_package)
     request = executor.render(job)
     driver = executor.connect()
-    from nemo_airflow.executors.kubernetes.record import content
+    from nemo_airflow.executors.kubernetes.record import contents
 
-    data = {"bundle.tar.gz": content(request, with_package=False)}
-    api.create_namespaced_secret(namespace, {**request.payload["secret"], "data": data})
+    data = {"bundle.tar.gz": contents(request, with_package=False)[0]}
+    api.create_namespaced_secret(namespace, {**request.payload["secrets"][0], "data": data})
     api.create_namespaced_pod(namespace, request.payload["pods"][0])
     wait_until(lambda: pods_of(api, namespace, job.key)[0].status.phase == "Running", "the pod to run")
     assert blocking.run(driver.find([job.key])) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,7 +15,10 @@ from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.job import Job
 
 INLINE_LIMIT = 800_000
-"""Bytes of package that still fit into a Secret, beside the runner: a Secret holds 1 MiB."""
+"""Bytes of job and package in one Secret, beside the runner: a Secret holds 1 MiB."""
+
+SECRETS = 4
+"""Secrets over which a package is spread at most: the cluster keeps all of them in one small database."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,16 +136,22 @@ class KubernetesExecutor(Executor):
         return self.gpus or 1
 
     def render(self, job: Job) -> Request:
-        """Returns the pods and the Secret; the Secret's content is the runner, ``job.json`` and a small package."""
+        """Returns the pods and the Secrets; in these are the runner, ``job.json`` and a package that is not large."""
         job = self.prepare(job)
         text = job.dumps()
-        upload = job.package.size if job.package and job.package.size + len(text.encode()) > INLINE_LIMIT else 0
+        parts = math.ceil((job.package.size + len(text.encode())) / INLINE_LIMIT) if job.package else 1
+        upload = job.package.size if job.package and parts > SECRETS else 0
+        parts = 1 if upload else parts
         bundle = [f"runner {shipping.runner_digest()}", "job.json"]
         if job.package and not upload:
             bundle.append(f"package {job.package.digest}")
+        content = f"<{', '.join(bundle)}>"
         payload = {
-            "secret": {**manifest.secret_manifest(self, job), "data": {manifest.BUNDLE_FILE: f"<{', '.join(bundle)}>"}},
-            "pods": manifest.pod_manifests(self, job, upload),
+            "secrets": [
+                {**manifest.secret_manifest(self, job, part), "data": {manifest.bundle_file(part): content}}
+                for part in range(parts)
+            ],
+            "pods": manifest.pod_manifests(self, job, parts, upload),
         }
         return Request(key=job.key, kind=self.kind, payload=payload, files={"job.json": text}, package=job.package)
 

@@ -28,6 +28,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 OURS = "nemo-airflow"
 KEY = "nemo-airflow.key"
 RANK = "nemo-airflow.rank"
+PART = "nemo-airflow.part"
+"""Label of a Secret that has a further part of the bundle; it belongs to the job's own Secret."""
 
 LABELS = "nemo-airflow/labels"
 """Annotation: where the job comes from, whole; labels may not hold every character."""
@@ -114,29 +116,41 @@ def pod_name(key: str, rank: int, nodes: int) -> str:
     return key if nodes == 1 else f"{key}-{rank}"
 
 
-def secret_manifest(executor: KubernetesExecutor, job: Job) -> JsonObject:
-    """Returns the Secret of a job, without its content."""
+def secret_name(key: str, part: int) -> str:
+    """Returns the name of the Secret that has a part of a job's bundle: the key for the first."""
+    return f"{key}-part-{part}" if part else key
+
+
+def bundle_file(part: int) -> str:
+    """Returns the name of the file that has a part of the bundle: in their order, their names are sorted."""
+    return f"{BUNDLE_FILE}.{part}" if part else BUNDLE_FILE
+
+
+def secret_manifest(executor: KubernetesExecutor, job: Job, part: int = 0) -> JsonObject:
+    """Returns a Secret of a job, without its content."""
+    labels = {**_labels(executor, job), **({PART: str(part)} if part else {})}
     annotations = {LABELS: _dumps(job.labels), **executor.annotations}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {"name": job.key, "labels": _labels(executor, job), "annotations": annotations},
+        "metadata": {"name": secret_name(job.key, part), "labels": labels, "annotations": annotations},
     }
 
 
-def pod_manifests(executor: KubernetesExecutor, job: Job, upload: int) -> list[JsonObject]:
+def pod_manifests(executor: KubernetesExecutor, job: Job, parts: int, upload: int) -> list[JsonObject]:
     """Returns the pods of a job, in the order of their ranks.
 
     Args:
         executor: Where the job runs.
         job: The job.
+        parts: How many Secrets have the bundle.
         upload: Bytes of package that are sent once the pod runs; 0 when it comes with the Secret.
     """
-    return [_pod(executor, job, rank, upload) for rank in range(executor.nodes)]
+    return [_pod(executor, job, rank, parts, upload) for rank in range(executor.nodes)]
 
 
-def _pod(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> JsonObject:
+def _pod(executor: KubernetesExecutor, job: Job, rank: int, parts: int, upload: int) -> JsonObject:
     annotations = {
         LABELS: _dumps(job.labels),
         NODES: str(executor.nodes),
@@ -154,7 +168,7 @@ def _pod(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> Json
             "labels": {**_labels(executor, job), RANK: str(rank)},
             "annotations": annotations,
         },
-        "spec": _spec(executor, job, rank, upload),
+        "spec": _spec(executor, job, rank, parts, upload),
     }
     return merge(pod, executor.pod_template) if executor.pod_template else pod
 
@@ -173,7 +187,7 @@ def _label_value(text: str) -> str:
     return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9]+$", "", re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63])
 
 
-def _spec(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> JsonObject:
+def _spec(executor: KubernetesExecutor, job: Job, rank: int, parts: int, upload: int) -> JsonObject:
     spec: JsonObject = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": int(executor.grace)
@@ -183,7 +197,7 @@ def _spec(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> Jso
         "containers": [_container(executor, job, rank, upload)],
         "volumes": [
             {"name": "nemo-airflow", "emptyDir": {}},
-            {"name": "nemo-airflow-bundle", "secret": {"secretName": job.key}},
+            {"name": "nemo-airflow-bundle", **_bundle_source(job, parts)},
             *_optional_volumes(executor, rank),
             *map(dict, executor.volumes),
         ],
@@ -210,6 +224,12 @@ def _spec(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> Jso
     }
     spec.update({name: value for name, value in optional.items() if value})
     return spec
+
+
+def _bundle_source(job: Job, parts: int) -> JsonObject:
+    if parts == 1:
+        return {"secret": {"secretName": job.key}}
+    return {"projected": {"sources": [{"secret": {"name": secret_name(job.key, part)}} for part in range(parts)]}}
 
 
 def _optional_volumes(executor: KubernetesExecutor, rank: int) -> list[JsonObject]:

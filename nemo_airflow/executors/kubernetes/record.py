@@ -6,12 +6,14 @@ import base64
 import gzip
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import IO, Any, cast
 
 from nemo_airflow.executors.base import Request
 from nemo_airflow.executors.bundle import write_bundle
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
+from nemo_airflow.executors.kubernetes.manifest import PART
 from nemo_airflow.executors.kubernetes.pod import annotation, created_at, name_of, uid_of
 from nemo_airflow.executors.kubernetes.pods import SELECTOR
 from nemo_airflow.job import JobHandle, JobStatus, JsonObject
@@ -24,12 +26,14 @@ _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 """What to accept, so that the content of a Secret is never sent back."""
 
 
-def content(request: Request, *, with_package: bool) -> str:
-    """Returns what the Secret holds, as its manifest has it: the bundle, the same bytes for the same request."""
+def contents(request: Request, *, with_package: bool) -> list[str]:
+    """Returns what each Secret holds, as its manifest has it: of the bundle, the same bytes for the same request."""
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file:
         write_bundle(request, cast(IO[bytes], file), with_package=with_package)
-    return base64.b64encode(packed.getvalue()).decode()
+    data, parts = packed.getvalue(), len(request.payload["secrets"])
+    size = math.ceil(len(data) / parts)
+    return [base64.b64encode(data[size * part : size * (part + 1)]).decode() for part in range(parts)]
 
 
 class Records:
@@ -42,16 +46,17 @@ class Records:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    async def create(self, secret: Mapping[str, Any]) -> bool:
-        """Makes the Secret; returns False when it is there already."""
+    async def create(self, secret: Mapping[str, Any]) -> JsonObject | None:
+        """Makes a Secret, and returns its metadata; None when it is there already."""
         name = secret["metadata"]["name"]
         try:
-            await self._cluster.request("POST", "secrets", f"create secret {name}", body=secret, accept=_METADATA)
+            return await self._cluster.request(
+                "POST", "secrets", f"create secret {name}", body=secret, accept=_METADATA
+            )
         except Refused as error:
             if error.reason == "AlreadyExists":
-                return False
+                return None
             raise
-        return True
 
     async def find(self, key: str) -> JsonObject | None:
         """Returns the metadata of a job's Secret, or None when there is none."""
@@ -65,7 +70,7 @@ class Records:
     async def all(self) -> list[JsonObject]:
         """Returns the metadata of the Secrets of all jobs."""
         listed = await self._cluster.request(
-            "GET", "secrets", "list secrets", query={"labelSelector": SELECTOR}, accept=_METADATA_LIST
+            "GET", "secrets", "list secrets", query={"labelSelector": f"{SELECTOR},!{PART}"}, accept=_METADATA_LIST
         )
         return list(listed["items"])
 

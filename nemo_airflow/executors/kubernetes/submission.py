@@ -19,7 +19,7 @@ from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
 from nemo_airflow.executors.kubernetes.ending import Ending
 from nemo_airflow.executors.kubernetes.pod import annotation, is_over, is_running, label, name_of, python_of, uid_of
 from nemo_airflow.executors.kubernetes.pods import Pods, jobs
-from nemo_airflow.executors.kubernetes.record import Records, content, end_of, owner_of
+from nemo_airflow.executors.kubernetes.record import Records, contents, end_of, owner_of
 from nemo_airflow.executors.kubernetes.status import job_fact, missing_pods
 from nemo_airflow.executors.kubernetes.transfer import send_file
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
@@ -60,35 +60,41 @@ class Submission:
         """
         if self._request.package is not None:
             await asyncio.to_thread(package_files, self._request.package)
-        data = await asyncio.to_thread(content, self._request, with_package=not self._upload)
-        if len(data) * 3 // 4 > _SECRET_LIMIT:
-            raise SubmitError(_too_large(self._request, len(data) * 3 // 4, with_package=not self._upload))
-        secret = {**self._request.payload["secret"], "data": {manifest.BUNDLE_FILE: data}}
+        data = await asyncio.to_thread(contents, self._request, with_package=not self._upload)
+        if (size := len(data[0]) * 3 // 4) > _SECRET_LIMIT:
+            raise SubmitError(_too_large(self._request, size, with_package=not self._upload))
+        secrets = [
+            {**secret, "data": {manifest.bundle_file(part): data[part]}}
+            for part, secret in enumerate(self._request.payload["secrets"])
+        ]
         for _ in range(_ATTEMPTS):
-            if handle := await self._try(secret):
+            if handle := await self._try(secrets):
                 return handle
         raise BackendUnavailable(f"job {self._request.key} is being deleted by somebody: try again")
 
-    async def _try(self, secret: JsonObject) -> JobHandle | None:
+    async def _try(self, secrets: Sequence[JsonObject]) -> JobHandle | None:
         """Returns the handle, or None when something of an earlier job was in the way, and is no more."""
         key = self._request.key
         made: list[JsonObject] = []
         try:
-            is_new = await self._records.create(secret)
+            new = await self._records.create(secrets[0])
         except Refused as error:
             raise _refusal(key, error) from error
         try:
             owner = ""
-            if not is_new:
-                found = await self._records.find(key)
-                if found is None:
-                    return None
+            found = new or await self._records.find(key)
+            if found is None:
+                return None
+            if not new:
                 if end := end_of(found):
                     return end[0]
                 owner = owner_of(found)
                 if owner and not await self._is_there(owner):
                     # What is left of a job that was removed: it would be taken away below the new pod.
                     await self._records.delete(key, uid_of(found))
+                    return None
+            for part in secrets[1:]:
+                if not await self._make_part(part, found):
                     return None
             pods = await self._make_pods(made)
             if None in pods:
@@ -105,6 +111,17 @@ class Submission:
                 return None
             await self._bring_package()
         return self._pods.handle(first)
+
+    async def _make_part(self, part: JsonObject, record: JsonObject) -> bool:
+        """Makes a further Secret, owned by the first; returns False if one of an earlier job was in the way."""
+        owner = {"apiVersion": "v1", "kind": "Secret", "name": name_of(record), "uid": uid_of(record)}
+        if await self._records.create({**part, "metadata": {**part["metadata"], "ownerReferences": [owner]}}):
+            return True
+        found = await self._records.find(name_of(part))
+        if found is not None and owner_of(found) != uid_of(record):
+            await self._records.delete(name_of(part), uid_of(found))
+            found = None
+        return found is not None
 
     async def _make_pods(self, made: list[JsonObject]) -> list[JsonObject | None]:
         """Makes the pods that are not there yet, the first one last; adds those to ``made``."""
