@@ -276,6 +276,17 @@ def test_exceeded_quota_is_named_and_leaves_nothing_behind(executor, api, namesp
     wait_until(lambda: not api.list_namespaced_resource_quota(namespace).items, "the quota to be gone")
 
 
+def test_more_than_a_limit_range_allows_is_named_and_not_worth_a_retry(executor, api, namespace):
+    limits = {"limits": [{"type": "Container", "max": {"memory": "64Mi"}}]}
+    api.create_namespaced_limit_range(namespace, {"metadata": {"name": "small"}, "spec": limits})
+    try:
+        with pytest.raises(SubmitError, match="maximum memory usage per Container is 64Mi") as caught:
+            submit(dataclasses.replace(executor, memory="128Mi"), script_job("true"))
+    finally:
+        api.delete_namespaced_limit_range("small", namespace)
+    assert caught.value.kind == FailureKind.USER_ERROR
+
+
 # Steps of a submit
 
 
