@@ -31,6 +31,7 @@ from nemo_airflow.guarded_sink import GuardedSink, Sink
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
 from nemo_airflow.jobs.flood import FloodGate
 from nemo_airflow.jobs.service import JobService, Update
+from nemo_airflow.jobs.turns import Turns
 from nemo_airflow.kept_log import KeptLog
 from nemo_airflow.stream import Line, Record, StreamReader
 
@@ -48,10 +49,6 @@ _NAMED = 10
 
 _PIECE = 16 << 10
 """Bytes of the stream that are taken apart at once: of the shortest lines, some ten milliseconds of work."""
-
-_TURN = 0.02
-"""Seconds of work after which the other jobs of the event loop have their turn: Airflow counts a triggerer as dead
-whose loop is held for long."""
 
 _ENDED_FROM_OUTSIDE = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.QUOTA})
 """What only the back-end knows: to the runner these look like a cancellation."""
@@ -131,7 +128,7 @@ class Follower:
         """How the other machines of a group have ended, after the first."""
         self._timed_out = False
         self._waits = ""
-        self._turn_begun = 0.0
+        self._turns = Turns()
         self.state = JobState.UNKNOWN
         """The job's state as last seen."""
         self.has_seen_the_end = False
@@ -269,9 +266,7 @@ class Follower:
         if log is not None:
             log.add([item.text for item in items if isinstance(item, Line)])
         for item in items:
-            if time.monotonic() - self._turn_begun > _TURN:
-                await asyncio.sleep(0)
-                self._turn_begun = time.monotonic()
+            await self._turns.pause()
             if isinstance(item, Line):
                 for line in self._gate.admit(item):
                     self._on_line(line)

@@ -26,6 +26,7 @@ from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import JobHandle, JobState, JobStatus
 from nemo_airflow.jobs.judge import Policy, Sighting, add_sighting, judge, judge_unread
 from nemo_airflow.jobs.outage import Outage
+from nemo_airflow.jobs.turns import Turns
 
 _AGE_SHARE = 0.02
 """A job is looked at each 2 % of its age, within the driver's limits: a minute-old job each 1.2 s."""
@@ -133,6 +134,7 @@ class JobService:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._rest = 0.0
+        self._turns = Turns()
         self._sightings: OrderedDict[_Id, tuple[Sighting, ...]] = OrderedDict()
         self._ends: OrderedDict[_Id, _Known] = OrderedDict()
         self._troubled: set[_Id] = set()
@@ -245,6 +247,7 @@ class JobService:
         chunks = await self._read_all(list(cursors.values()))
         self._rest = min(_IDLE_SHARE * (time.monotonic() - begun), _LONGEST_REST)
         for watch in due:
+            await self._turns.pause()
             self._tell(watch, known[watch.id], chunks.get((watch.handle.key, watch.offset)), limit)
 
     def _tell(self, watch: _Watch, known: _Known, chunk: Chunk | None, limit: int) -> None:
@@ -323,6 +326,7 @@ class JobService:
             asked = {handle.key: handle for handle in reversed(unknown)}
             seen = await self._look(list(asked.values()))
             for key, handle in asked.items():
+                await self._turns.pause()
                 known[key, handle.id] = await self._judge(handle, seen[key])
             unknown = [handle for handle in unknown if asked[handle.key] is not handle]
         return known

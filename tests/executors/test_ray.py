@@ -236,8 +236,9 @@ def test_long_log_crosses_the_network_once(executor, driver, make, monkeypatch):
     monkeypatch.setattr(log._Excerpt, "_more", counting)
     whole = blocking.run(read_all(driver, handle))
     assert whole.count(b"x" * 100) == 200_000
-    assert len(whole) > 4 * log.READ_LIMIT
-    assert sum(received) < len(whole) + 2 * log.READ_LIMIT
+    limit = Cursor(handle).limit
+    assert len(whole) > 4 * limit
+    assert sum(received) < len(whole) + 2 * limit
 
 
 def test_large_outputs_come_back(executor, driver, make, tmp_path):
