@@ -18,6 +18,7 @@ _EXPORTS = {
     "KubernetesExecutor": "kubernetes",
     "Launcher": "launchers",
     "LocalExecutor": "local",
+    "PBSExecutor": "pbs",
     "Processes": "launchers",
     "RayExecutor": "ray",
     "Request": "base",
@@ -41,6 +42,7 @@ __all__ = [
     "KubernetesExecutor",
     "Launcher",
     "LocalExecutor",
+    "PBSExecutor",
     "Processes",
     "RayExecutor",
     "Request",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from nemo_airflow.executors.kubernetes import KubernetesExecutor
     from nemo_airflow.executors.launchers import Launcher, Processes, ScriptTemplate, Torchrun
     from nemo_airflow.executors.local import LocalExecutor
+    from nemo_airflow.executors.pbs import PBSExecutor
     from nemo_airflow.executors.ray import RayExecutor
     from nemo_airflow.executors.registry import executor_from_json
     from nemo_airflow.executors.skypilot import SkypilotExecutor

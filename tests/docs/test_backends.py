@@ -14,7 +14,7 @@ from nemo_airflow.executors import Executor
 PAGES = Path(__file__).parents[2] / "docs/backends"
 KINDS = {
     "local": "LocalExecutor", "docker": "DockerExecutor", "ssh": "SSHExecutor", "slurm": "SlurmExecutor",
-    "gridengine": "GridEngineExecutor",
+    "gridengine": "GridEngineExecutor", "pbs": "PBSExecutor",
     "kubernetes": "KubernetesExecutor", "ray": "RayExecutor", "skypilot": "SkypilotExecutor",
 }  # fmt: skip
 TABLE = re.compile(r"<!-- parameters -->\n.*?<!-- end -->", re.DOTALL)

@@ -14,7 +14,7 @@ from lab.backends import Lab, Ssh
 
 @dataclasses.dataclass(frozen=True)
 class Login:
-    """A user of this machine, as the lab's host is, with Slurm's rights.
+    """A user of this machine, as the lab's host is.
 
     Attributes:
         ssh: How to log in.
@@ -62,18 +62,22 @@ class Login:
 
 
 @contextmanager
-def own_login(lab: Lab, ssh: Ssh, bashrc: str = "export PATH=~/bin:$PATH\n") -> Iterator[Login]:
+def own_login(
+    lab: Lab, ssh: Ssh, bashrc: str = "export PATH=~/bin:$PATH\n", *, uses_slurm: bool = True
+) -> Iterator[Login]:
     """Makes a login, and removes it in the end."""
     user = f"lab-{uuid.uuid4().hex[:8]}"
     subprocess.run(["useradd", "-m", "-s", "/bin/bash", "-p", "*", user], check=True)
     try:
-        lab.command("sacctmgr", "-i", "add", "user", user, "account=science")
+        if uses_slurm:
+            lab.command("sacctmgr", "-i", "add", "user", user, "account=science")
         login = Login(dataclasses.replace(ssh, user=user), Path(f"/home/{user}"))
         login.write(".bashrc", bashrc)
         login.write(".ssh/authorized_keys", Path(f"{ssh.key_file}.pub").read_text(), 0o600)
         (login.home / ".ssh").chmod(0o700)
         yield login
     finally:
-        lab.command("sacctmgr", "-i", "delete", "user", user)
+        if uses_slurm:
+            lab.command("sacctmgr", "-i", "delete", "user", user)
         # By force: the drivers that the tests share keep their logins until the tests end.
         subprocess.run(["userdel", "-f", "-r", user], check=False, capture_output=True)
