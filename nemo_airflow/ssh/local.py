@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -31,7 +33,7 @@ class LocalShell:
         except TimeoutError as error:
             raise BackendUnavailable(f"the shell of this machine has not answered for {silence:g} s") from error
         finally:
-            _end(process)
+            await _end(process)
         return Answer(_code(process), out, err.decode(errors="replace"))
 
     async def send(self, command: str, data: AsyncIterator[bytes]) -> Answer:
@@ -43,9 +45,10 @@ class LocalShell:
                     async for block in data:
                         process.stdin.write(block)
                         await process.stdin.drain()
+                process.stdin.close()
             out, err = await process.communicate()
         finally:
-            _end(process)
+            await _end(process)
         return Answer(_code(process), out, err.decode(errors="replace"))
 
     @contextlib.asynccontextmanager
@@ -63,7 +66,7 @@ class LocalShell:
             await process.wait()
         finally:
             complaint.cancel()
-            _end(process)
+            await _end(process)
         if process.returncode:
             reason = Answer(_code(process), b"", err.decode(errors="replace")).reason
             raise BackendUnavailable(f"a transfer on this machine broke off: {reason}")
@@ -74,7 +77,9 @@ class LocalShell:
     @staticmethod
     async def _start(*command: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=pipe, stderr=pipe, cwd=Path.home())
+        return await asyncio.create_subprocess_exec(
+            *command, stdin=stdin, stdout=pipe, stderr=pipe, cwd=Path.home(), start_new_session=True
+        )
 
 
 class LocalPipe:
@@ -101,7 +106,9 @@ def _code(process: asyncio.subprocess.Process) -> int:
     return process.returncode if process.returncode is not None else 255
 
 
-def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ends a command that still runs, with all that it has started in its session."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
