@@ -13,12 +13,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import PurePath
 
-_TASKS = ("nemo_airflow.operators", "nemo_airflow.decorators.nemo", "nemo_airflow.executors.local")
+_TASKS = (
+    "nemo_airflow.operators",
+    "nemo_airflow.decorators.nemo",
+    "nemo_airflow.executors.local",
+    "nemo_airflow.config.versions",
+    "nemo_airflow.packaging.store.trees",
+)
 
 _DATABASE_STORE = (
     "nemo_airflow.tracking.mlflow.client",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.artifact.artifact_repository_registry",
+    "alembic.command",
+    "alembic.config",
 )
 
 
