@@ -46,5 +46,6 @@ with DAG("secrets", schedule=None, start_date=START):
         job_executor=executor,
         tracker=MLflowTracker(tags={"tagged": SECRET}),
         env={"HF_TOKEN": SECRET},
+        defer_after=0,  # what the triggerer is told is looked at
     )
     NemoRunOperator(task_id="fail", config=Config(fail_with, token=SECRET), job_executor=executor)
