@@ -1,6 +1,7 @@
-"""Hourly: ends the jobs that no task waits for any more, on the back-ends of the variable ``nemo_airflow_executors``.
+"""Each hour, cancels jobs that no task waits for any more, on the back-ends of the variable ``nemo_airflow_executors``.
 
-The variable is a JSON list of executors as ``[{"kind": "slurm", "ssh_conn_id": "cluster"}]``; without it, local jobs.
+The variable is a JSON list of executors, such as ``[{"kind": "slurm", "ssh_conn_id": "cluster"}]``; without it, local
+jobs are cancelled.
 """
 
 import datetime

@@ -1,4 +1,4 @@
-"""Retrains a classifier of digits each week and whenever new labels come, and promotes it if it is better."""
+"""Retrains a classifier of digits each week and when new labels arrive, and promotes it if it is better."""
 
 import datetime
 
@@ -17,14 +17,14 @@ CHAMPION = Asset("digits/champion")
 
 TRAIN = Config(
     train,
-    # A run that somebody starts has no data interval: it takes what has come until now.
+    # A manual run has no data interval: it uses all data until now.
     data=Config(Data, until="{{ (dag_run.data_interval_end or dag_run.run_after) | ds }}"),
     features=Config(Features),
     model=Config(Model, hidden=[64]),
     optimizer=Config(Optimizer),
 )
 
-# What is committed, and what is not yet: the run records that as a patch.
+# Committed and uncommitted code: the run records the latter as a patch.
 CODE = GitArchivePackager(subpath="dags", uncommitted="include", untracked="include")
 
 with DAG(
@@ -54,7 +54,7 @@ with DAG(
 
     @task(outlets=[CHAMPION])
     def promote(metrics: dict, margin: float = 0.0, ti=None) -> dict:
-        """Registers the model, and makes it the champion only where it is better; records why."""
+        """Registers the model, and makes it the champion if it is better; records why."""
         from digits.promotion import decide
         from digits.registry import Registry
 

@@ -15,7 +15,7 @@ CODE = GitArchivePackager(subpath="dags", uncommitted="include", untracked="incl
 with DAG(
     "sweep_digits",
     schedule=None,
-    # A try costs nothing: one that finds its job running, or done, goes on with that.
+    # A try costs nothing: if it finds its job running or finished, it continues with it.
     default_args={"retries": 1, "retry_delay": datetime.timedelta(seconds=2)},
     start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
     doc_md=__doc__,

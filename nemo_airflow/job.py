@@ -156,8 +156,13 @@ class Package(_Plain):
 
 
 def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the public JSON form of a package: a patch may contain secrets, so its SHA-256 replaces it."""
+    """Returns the public, small JSON form of a package.
+
+    A patch may contain secrets, so its SHA-256 replaces it; the number of included files replaces their list.
+    """
     shown = dict(package)
+    if included := shown.pop("included", {}):
+        shown["included_files"] = len(included)
     if patch := shown.pop("patch", ""):
         shown["patch_digest"] = hashlib.sha256(str(patch).encode("utf-8", "surrogateescape")).hexdigest()
     return shown
@@ -230,9 +235,10 @@ class Job(_Plain):
     def dumps(self) -> str:
         """Returns the canonical JSON text for the runner: sorted keys, no spaces, the same in every process.
 
-        It does not contain the package's patch: no job needs it, and it may be too large for a back-end.
+        It contains neither the package's patch nor its list of included files: no job needs them, and they may be
+        too large for a back-end.
         """
-        package = dataclasses.replace(self.package, patch="") if self.package is not None else None
+        package = dataclasses.replace(self.package, patch="", included={}) if self.package is not None else None
         data = dataclasses.replace(self, package=package).to_json()
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

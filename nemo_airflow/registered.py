@@ -99,7 +99,7 @@ class Registered:
             ConfigError: It is not a config, or does not take these arguments.
         """
         from nemo_airflow.config import factories
-        from nemo_airflow.config.leaves import copied
+        from nemo_airflow.config.leaves import copy_config
 
         try:
             found = self.load()
@@ -110,7 +110,7 @@ class Registered:
                 raise ConfigError(
                     f"{self.name!r} is a config, not a function, and takes no arguments: change it with overrides", path
                 )
-            return copied(factories.own(found, self.value, path))
+            return copy_config(factories.to_own_config(found, self.value, path))
         if not callable(found):
             message = f"the recipe {self.name!r} ({self.value}) is {type(found).__name__}, not a config or a function"
             raise ConfigError(message, path)
@@ -174,16 +174,16 @@ def named_executor(name: str) -> Executor:
 def _find(group: str, name: str, what: str, error: Callable[[str], NemoAirflowError]) -> Registered:
     found = registered(group)
     if name not in found:
-        raise error(unknown(name, found, what, group))
+        raise error(describe_unknown(name, found, what, group))
     return found[name]
 
 
-def unknown(name: str, known: Iterable[str], what: str, group: str) -> str:
+def describe_unknown(name: str, known: Iterable[str], what: str, group: str) -> str:
     """Returns the error message for an unknown name, with the nearest and all registered names."""
     return f"no {what} {name!r} is registered under '{group}'{nearest(name, sorted(known), 'registered')}"
 
 
-def described(entry: Registered) -> tuple[str, str]:
+def describe_entry(entry: Registered) -> tuple[str, str]:
     """Returns the first line of an entry's docstring, and why it cannot be used; each may be empty.
 
     Its module is read, not imported: listing loads no library.

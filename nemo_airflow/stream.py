@@ -75,14 +75,14 @@ class StreamReader:
         self._shown = clock
         """The clock of the last line."""
         self._rest = bytearray()
-        """Bytes of an item that has not ended."""
+        """Bytes of an unfinished item."""
         self._in_record = False
-        """Whether a record has begun in them."""
+        """Whether they contain the beginning of a record."""
         self._line = b""
-        """The part of the job's line that stands before a record."""
+        """The part of the job's line before a record."""
 
     def feed(self, data: bytes) -> list[Line | Record]:
-        """Returns the items that end in these bytes."""
+        """Returns the items that these bytes complete."""
         items: list[Line | Record] = []
         *pieces, rest = data.split(b"\n")
         if pieces:
@@ -104,7 +104,7 @@ class StreamReader:
         return items
 
     def finish(self) -> list[Line | Record]:
-        """Returns what is left when the stream has ended: a last line without its newline."""
+        """Returns the rest at the end of the stream: a last line without a newline."""
         items: list[Line | Record] = []
         text, mark, record = bytes(self._rest).partition(MARK)
         self._end += len(self._rest)
@@ -133,7 +133,7 @@ class StreamReader:
             items.append(self._make_line(whole[:_LONGEST_LINE]))
 
     def _make_line(self, raw: bytes) -> Line:
-        # Strictly rising, so that a time names one line; microseconds are what a log keeps.
+        # Strictly increasing, so that a time identifies a line; a log has microseconds.
         self._microseconds = max(self._microseconds + 1, round(self._clock * 1e6))
         self._shown = self._clock
         text = raw.decode("utf-8", errors="backslashreplace").removesuffix("\r")

@@ -1,4 +1,4 @@
-"""Certificates of HTTPS servers, for the clients that speak to MLflow and to Ray: whom to trust, and how to say so."""
+"""Checks certificates of HTTPS servers for the clients of MLflow and Ray, and explains failures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from nemo_airflow.exceptions import SettingsError
 
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Variables by which a company's authority is made known; httpx itself asks for the last one only."""
+"""Variables that name a company's authority; httpx itself reads only the last one."""
 
 _WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "ALERT_BAD_CERTIFICATE", "ALERT_UNKNOWN_CA", "HANDSHAKE_FAILURE")
 
 
 def client_context(verify: bool | str, certificate: str = "") -> ssl.SSLContext:
-    """Returns how a client checks a server's certificate, and which one it shows itself.
+    """Returns the TLS context of a client, with its trusted authorities and its own certificate.
 
     Args:
         verify: False for no check; a file or a folder of authorities; True for those of ``$REQUESTS_CA_BUNDLE``,
@@ -23,7 +23,7 @@ def client_context(verify: bool | str, certificate: str = "") -> ssl.SSLContext:
         certificate: PEM file with the client's own certificate and key, or empty.
 
     Raises:
-        SettingsError: A file is missing, or is not one of certificates.
+        SettingsError: A file is missing, or does not contain certificates.
     """
     import httpx
 
@@ -52,12 +52,12 @@ def client_context(verify: bool | str, certificate: str = "") -> ssl.SSLContext:
 
 
 def certificate_problem(error: BaseException, verify_setting: str, certificate_setting: str) -> str:
-    """Returns what is wrong with a certificate and what to set, where that made a request fail; else an empty text.
+    """Returns the certificate problem behind a failed request and the setting to change; else an empty text.
 
     Args:
-        error: What the client raised.
-        verify_setting: What to set to the file of an authority, for people.
-        certificate_setting: What to set to the client's own certificate, for people.
+        error: The client's error.
+        verify_setting: Name of the setting for an authority's file, for people.
+        certificate_setting: Name of the setting for the client's own certificate, for people.
     """
     cause: BaseException | None = error
     while cause is not None:

@@ -1,4 +1,4 @@
-"""Which addresses may become links: a record or an XCom may hold any text, and a page would run ``javascript:``."""
+"""Checks addresses for links: a record or an XCom may contain any text, and a page would run ``javascript:``."""
 
 from __future__ import annotations
 

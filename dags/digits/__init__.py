@@ -1,1 +1,1 @@
-"""The example: a classifier of handwritten digits. It runs in the job, and knows nothing of Airflow."""
+"""The example: a classifier of handwritten digits. It runs in the job, and does not use Airflow."""

@@ -1,4 +1,4 @@
-"""The UCI handwritten digits, as if they arrived over time."""
+"""The UCI handwritten digits, treated as if they arrived over time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 WEEKS_A_YEAR = 52
 
 HELD_OUT = 0.25
-"""Share of all samples that are never trained on. No setting: all models are compared on the same digits."""
+"""Share of samples that are never used for training. Not a parameter: all models are compared on the same digits."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class Data:
 
     Args:
         until: The day before which samples have arrived, as YYYY-MM-DD; the end of the data interval.
-        weeks: How many weeks before that day the window of training data opens, 1 to 52.
+        weeks: Length of the window of training data before that day, in weeks, 1 to 52.
     """
 
     until: str
     weeks: int = 26
 
     def validate(self) -> None:
-        """Checks what the types do not say."""
+        """Checks what the types do not express."""
         datetime.date.fromisoformat(self.until)
         if not 1 <= self.weeks <= WEEKS_A_YEAR:
             raise ValueError(f"weeks={self.weeks} is not between 1 and {WEEKS_A_YEAR}")
 
 
 def is_held_out(index: int) -> bool:
-    """Returns whether a sample is kept for the evaluation: a fixed choice, by a hash of its number."""
+    """Returns whether a sample is held out for the evaluation: a fixed choice, by a hash of its number."""
     return zlib.crc32(str(index).encode()) % 10_000 < HELD_OUT * 10_000
 
 
@@ -54,7 +54,7 @@ def training_set(data: Data) -> tuple[Any, Any]:
 
 
 def held_out_set() -> tuple[Any, Any]:
-    """Returns images and labels of the samples that no model was trained on."""
+    """Returns images and labels of the held-out samples."""
     return _select(is_held_out)
 
 

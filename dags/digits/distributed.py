@@ -11,18 +11,18 @@ from nemo_airflow import log_metrics, output_dir
 
 
 def train(data: Data, model: Model, optimizer: Optimizer, seed: int = 0) -> dict[str, Any]:
-    """Trains one classifier, each process on its share of the digits; the first one keeps it.
+    """Trains one classifier, each process on its share of the digits; the first process stores it.
 
-    To be started by ``torchrun``, which says who is who in the environment.
+    To be started by ``torchrun``, which sets the ranks in the environment.
 
     Args:
-        data: Which digits.
+        data: The digits to use.
         model: The classifier.
-        optimizer: How it is optimized; ``batch_size`` is that of each process.
-        seed: Of all that is random.
+        optimizer: How it is optimized; ``batch_size`` applies to each process.
+        seed: Seed of all random numbers.
 
     Returns:
-        ``world_size``, how many processes have trained it; ``loss``; ``accuracy`` on held-out data.
+        ``world_size``, the number of processes; ``loss``; ``accuracy`` on held-out data.
     """
     import torch
     import torch.distributed as dist

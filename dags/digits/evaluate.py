@@ -1,4 +1,4 @@
-"""Evaluates a trained classifier on digits that no model has seen."""
+"""Evaluates a trained classifier on held-out digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def evaluate(trained: dict[str, Any]) -> dict[str, float]:
     """Evaluates the classifier that a training job kept.
 
     Args:
-        trained: What :func:`digits.train.train` returned.
+        trained: The result of :func:`digits.train.train`.
 
     Returns:
         ``accuracy``, ``log_loss`` and ``worst_class_recall`` on the held-out digits, and their number ``samples``.

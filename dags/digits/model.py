@@ -12,7 +12,7 @@ class Model:
 
     Args:
         hidden: Units of each hidden layer.
-        activation: What the hidden units compute.
+        activation: Activation function of the hidden units.
         l2: Strength of the penalty on large weights.
     """
 
@@ -38,7 +38,7 @@ class Optimizer:
     batch_size: int = 32
 
     def validate(self) -> None:
-        """Checks what the types do not say."""
+        """Checks what the types do not express."""
         for name in ("learning_rate", "epochs", "batch_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not positive")

@@ -1,4 +1,4 @@
-"""Whether a challenger becomes the champion. Pure: what is known goes in, a decision with its reason comes out."""
+"""Decides whether a challenger becomes the champion, with a reason. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided, and why."""
+    """A decision and its reason."""
 
     promote: bool
     reason: str
@@ -18,8 +18,8 @@ def decide(challenger: float, champion: float | None, margin: float = 0.0) -> De
 
     Args:
         challenger: The new model's accuracy, 0 to 1.
-        champion: That of the model in service, or None when there is none.
-        margin: By how much the challenger has to be better.
+        champion: Accuracy of the model in service, or None if there is none.
+        margin: Least gain in accuracy of the challenger.
     """
     if champion is None:
         return Decision(True, f"there was no champion; held-out accuracy {challenger:.4f}")

@@ -27,7 +27,7 @@ class Registry:
 
     Args:
         client: MLflow's client.
-        name: Name of the model; registered when it is not.
+        name: Name of the model; registered if needed.
     """
 
     def __init__(self, client: MlflowClient, name: str) -> None:
@@ -41,15 +41,15 @@ class Registry:
         try:
             found = self._client.get_model_version_by_alias(self._name, ALIAS)
         except MlflowException as error:
-            # "Not there", in the two ways that MLflow says it of a model and of an alias.
+            # MLflow's two error codes for a missing model and a missing alias.
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
-        # A number from a database, a text from a server.
+        # A number from a database, but a text from a server.
         return Version(str(found.version), float(found.tags[_ACCURACY]))
 
     def add(self, run_id: str, file: str, metrics: dict[str, float], decision: Decision) -> str:
-        """Registers a file of a run as a new version, with what was decided of it; returns its number."""
+        """Registers a file of a run as a new version, with the decision about it; returns its number."""
         from mlflow.exceptions import MlflowException
 
         try:

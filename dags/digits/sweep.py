@@ -12,6 +12,6 @@ from digits.train import train
 
 
 def fit(data: Data, features: Features, model: Model, optimizer: Optimizer, seed: int = 0) -> dict[str, Any]:
-    """Trains, evaluates, and returns what was varied with what came of it."""
+    """Trains and evaluates; returns the varied parameters with the metrics."""
     metrics = evaluate(train(data, features, model, optimizer, seed))
     return {"hidden": model.hidden, "learning_rate": optimizer.learning_rate, **metrics}

@@ -11,17 +11,17 @@ from nemo_airflow import log_metrics, output_dir
 
 
 def train(data: Data, features: Features, model: Model, optimizer: Optimizer, seed: int = 0) -> dict[str, Any]:
-    """Trains and keeps a classifier.
+    """Trains and stores a classifier.
 
     Args:
-        data: Which digits.
-        features: How they become features.
+        data: The digits to use.
+        features: How images become features.
         model: The classifier.
         optimizer: How it is optimized.
-        seed: Of all that is random.
+        seed: Seed of all random numbers.
 
     Returns:
-        ``model``, the path of the kept file; ``samples``; ``loss`` and ``accuracy`` on the training data.
+        ``model``, the path of the stored file; ``samples``; ``loss`` and ``accuracy`` on the training data.
     """
     import joblib
     from sklearn.pipeline import make_pipeline

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.cli.plan import composed
+from nemo_airflow.cli.plan import compose_config
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.differences import diff
 from nemo_airflow.config.outline import is_plan
@@ -103,7 +103,7 @@ def show_history(
     """Prints who set each value of a config, and where; see :func:`nemo_airflow.cli.plan.composed`."""
     from nemo_airflow.config.provenance import history_text
 
-    print(history_text(composed(name, overrides, layers, allow), path), end="")
+    print(history_text(compose_config(name, overrides, layers, allow), path), end="")
     return 0
 
 
@@ -119,7 +119,7 @@ def load_plan(name: str, overrides: Sequence[str] = (), where: Where = Where()) 
     """
     is_run = name.startswith(_RUN)
     if not is_run and (_is_code(name) or _is_composed(name, overrides, where.allow)):
-        return plans.to_plan(composed(name, overrides, allow=where.allow), check=False)
+        return plans.to_plan(compose_config(name, overrides, allow=where.allow), check=False)
     if overrides:
         raise ConfigError(f"{name} is a config that was run and cannot be changed: overrides are for code and files")
     if is_run:

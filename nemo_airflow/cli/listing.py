@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from nemo_airflow import __version__, packaging
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.registry import GROUP as EXECUTOR_KINDS
-from nemo_airflow.registered import EXECUTORS, RECIPES, Registered, described, registered
+from nemo_airflow.registered import EXECUTORS, RECIPES, Registered, describe_entry, registered
 from nemo_airflow.tracking.registry import GROUP as TRACKERS
 
 _PACKAGERS = "nemo_airflow.packagers"
@@ -67,7 +67,7 @@ def listing(what: str) -> Iterator[Listed]:
     """Yields the registered names of a kind in order; broken ones with the reason."""
     for group in _GROUPS[what]:
         for name, entry in sorted({**_built_in(group), **registered(group)}.items()):
-            summary, problem = described(entry)
+            summary, problem = describe_entry(entry)
             shown = f"kind: {name}" if group == EXECUTOR_KINDS else name
             yield Listed(what, shown, entry.value, ", ".join(entry.distributions), summary, problem)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from nemo_airflow.config import Config, Partial, to_yaml, validate
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.allow import allowed as allow_here
+from nemo_airflow.config.allow import extend_allow as allow_here
 from nemo_airflow.config.allow import load_code, own_packages
 from nemo_airflow.config.composition import errors_in, lay
-from nemo_airflow.config.leaves import copied
+from nemo_airflow.config.leaves import copy_config
 from nemo_airflow.config.merging import ABSENT
 from nemo_airflow.config.origins import Origin
 from nemo_airflow.config.overrides import change
@@ -27,7 +27,7 @@ def run(
     name: str, overrides: Sequence[str], *, layers: Sequence[str] = (), allow: Sequence[str] = (), as_json: bool = False
 ) -> int:
     """Prints a config with layers and overrides; see :func:`composed`."""
-    config = composed(name, overrides, layers, allow)
+    config = compose_config(name, overrides, layers, allow)
     if as_json:
         print(plans.dumps(plans.to_plan(config)))
     else:
@@ -36,7 +36,7 @@ def run(
     return 0
 
 
-def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), allow: Sequence[str] = ()) -> Any:
+def compose_config(name: str, overrides: Sequence[str], layers: Sequence[str] = (), allow: Sequence[str] = ()) -> Any:
     """Returns a config with layers laid over it, and overrides applied to that.
 
     Args:
@@ -54,7 +54,7 @@ def composed(name: str, overrides: Sequence[str], layers: Sequence[str] = (), al
     is_file = as_file(name) is not None
     is_code = ":" in name and not is_file
     if is_code:
-        config = copied(load_config(name))  # the module's own config is not changed
+        config = copy_config(load_config(name))  # the module's own config is not changed
     elif is_file or name.partition("(")[0] in recipes:
         with errors_in(name):
             config = lay(ABSENT, name, origin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nemo_airflow.cli.plan import composed
+from nemo_airflow.cli.plan import compose_config
 from nemo_airflow.cli.reap import load_executor
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config import validate
@@ -17,7 +17,7 @@ def run(
 ) -> int:
     """Prints the request for a config, as a task would send it; see :func:`nemo_airflow.cli.plan.composed`."""
     where = load_executor(executor)
-    config = composed(name, overrides, layers, allow)
+    config = compose_config(name, overrides, layers, allow)
     validate(config)
     plan = plans.to_plan(config)
     key = job_key({"digest": plans.digest(plan)}, name=name, attempt=1)

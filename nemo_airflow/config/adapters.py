@@ -32,10 +32,10 @@ from nemo_airflow.config.annotations import (
     UNIONS,
     UNPACK,
     alias_value,
-    bare,
     has_members,
     noted,
     protocol_members,
+    strip_qualifiers,
     tuple_items,
     typed_dict_fields,
 )
@@ -243,7 +243,7 @@ class _Opening:
             opened = _Opening(self._lenient, converting=True).open(inner)
         else:
             opened = self.open(inner)
-        if typing.get_origin(bare(inner)) in UNIONS:
+        if typing.get_origin(strip_qualifiers(inner)) in UNIONS:
             # Which member JSON selects matters only to readers of JSON.
             notes = tuple(note for note in notes if getattr(note, "discriminator", None) is None)
         if not notes:

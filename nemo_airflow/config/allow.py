@@ -24,7 +24,7 @@ VARIABLE = "NEMO_AIRFLOW_ALLOW"
 _OWN = "nemo_airflow"
 
 
-def configured() -> tuple[str, ...]:
+def read_configured() -> tuple[str, ...]:
     """Returns what ``$NEMO_AIRFLOW_ALLOW`` permits: names and prefixes with commas between them.
 
     Raises:
@@ -49,7 +49,7 @@ def configured() -> tuple[str, ...]:
     return tuple(entries)
 
 
-def allowed(allow: Iterable[str]) -> tuple[str, ...]:
+def extend_allow(allow: Iterable[str]) -> tuple[str, ...]:
     """Returns an allow-list with what is configured.
 
     Args:
@@ -60,7 +60,7 @@ def allowed(allow: Iterable[str]) -> tuple[str, ...]:
         SettingsError: As of :func:`configured`.
     """
     try:
-        return (*runner.check_entries(allow), *configured())
+        return (*runner.check_entries(allow), *read_configured())
     except grammar.PlanError as error:
         raise PlanError(error.message) from None
 
@@ -80,7 +80,7 @@ def load_code(name: str) -> Any:
     from nemo_airflow.config.plan import plan_errors
 
     module, _, qualname = name.partition(":")
-    permitted = configured()
+    permitted = read_configured()
     with plan_errors():
         check_name(name)
     if not runner.is_allowed(name, permitted) and not _is_own(module):

@@ -55,7 +55,7 @@ def noted(annotation: Any, *notes: Any) -> Any:
     return make[(annotation, *notes)] if notes else annotation
 
 
-def bare(annotation: Any) -> Any:
+def strip_qualifiers(annotation: Any) -> Any:
     """Returns an annotation without qualifiers and metadata, with new types and aliases resolved."""
     while True:
         origin = typing.get_origin(annotation)
@@ -71,10 +71,10 @@ def bare(annotation: Any) -> Any:
             return annotation
 
 
-def plain(annotation: Any, value: Any) -> Any:
+def strip_annotation(annotation: Any, value: Any) -> Any:
     """Returns an annotation without qualifiers; of a union, the one member that can hold the value."""
     while True:
-        annotation = bare(annotation)
+        annotation = strip_qualifiers(annotation)
         if typing.get_origin(annotation) not in UNIONS:
             return annotation
         members = [arg for arg in typing.get_args(annotation) if arg is not type(None) or value is None]
@@ -86,16 +86,16 @@ def plain(annotation: Any, value: Any) -> Any:
 
 def class_of(annotation: Any) -> type:
     """Returns the class whose instances an annotation is for; ``object`` where that is not one class."""
-    annotation = bare(annotation)
+    annotation = strip_qualifiers(annotation)
     origin = typing.get_origin(annotation) or annotation
     if typing_extensions.is_typeddict(origin):
         return dict
     return origin if isinstance(origin, type) else object
 
 
-def element(annotation: Any, key: Any, container: Any) -> Any:
+def find_element(annotation: Any, key: Any, container: Any) -> Any:
     """Returns the annotation of what a container holds under a key, ``Any`` where there is none."""
-    found = _element(plain(annotation, container), key)
+    found = _element(strip_annotation(annotation, container), key)
     return Annotated[found, CONVERTING] if is_converting(annotation) and found is not Any else found
 
 
@@ -163,10 +163,10 @@ def typed_dict_fields(annotation: Any) -> tuple[dict[str, tuple[Any, bool]], Any
         while (origin := typing.get_origin(hint)) in QUALIFIERS:
             required = origin in _REQUIRED or (required and origin not in _NEVER_REQUIRED)
             hint = typing.get_args(hint)[0]
-        fields[name] = (substituted(hint, values), required)
+        fields[name] = (substitute_variables(hint, values), required)
     extra = getattr(kind, "__extra_items__", None)
     is_open = extra is not None and extra is not getattr(typing_extensions, "NoExtraItems", None)
-    return fields, bare(extra) if is_open and extra is not typing.Never else None
+    return fields, strip_qualifiers(extra) if is_open and extra is not typing.Never else None
 
 
 def alias_value(alias: Any) -> Any:
@@ -179,10 +179,10 @@ def alias_value(alias: Any) -> Any:
         value = typing.get_type_hints(holder, vars(module) if module else {}, include_extras=True)["value"]
     except Exception:  # noqa: BLE001 - as of any annotation: evaluating it may raise anything
         value = Any if isinstance(value, str) else value
-    return substituted(value, dict(zip(kind.__type_params__, typing.get_args(alias), strict=False)))
+    return substitute_variables(value, dict(zip(kind.__type_params__, typing.get_args(alias), strict=False)))
 
 
-def substituted(annotation: Any, values: Mapping[Any, Any]) -> Any:
+def substitute_variables(annotation: Any, values: Mapping[Any, Any]) -> Any:
     """Returns an annotation with others in the place of type variables, or of ``Self``."""
     if not values:
         return annotation
@@ -196,8 +196,8 @@ def substituted(annotation: Any, values: Mapping[Any, Any]) -> Any:
     if not args or origin is typing.Literal or origin is collections.abc.Callable:
         return annotation
     if origin is Annotated:
-        return Annotated[(substituted(args[0], values), *annotation.__metadata__)]
-    changed = tuple(substituted(arg, values) for arg in args)
+        return Annotated[(substitute_variables(args[0], values), *annotation.__metadata__)]
+    changed = tuple(substitute_variables(arg, values) for arg in args)
     if all(new is old for new, old in zip(changed, args, strict=True)):
         return annotation
     if origin in UNIONS:

@@ -15,7 +15,7 @@ import fiddle as fdl
 from fiddle import history as fiddle_history
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.origins import caller
+from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.representation import config_text
 from nemo_airflow.config.targets import short_name, target_name
@@ -159,7 +159,7 @@ def unchecked(
         kind: ``Config``, ``Partial`` or Fiddle's ``ArgFactory``.
         location: Who makes it, for its history; the calling code when None.
     """
-    return blank(target, kind, location or caller()).filled(dict(arguments or {}))
+    return blank(target, kind, location or find_caller()).fill(dict(arguments or {}))
 
 
 class Blank:
@@ -184,7 +184,7 @@ class Blank:
             for name, entries in empty.__argument_history__.items()
         }
 
-    def filled(self, arguments: dict[int | str, Any]) -> Any:
+    def fill(self, arguments: dict[int | str, Any]) -> Any:
         """Returns a config with these arguments, unchanged and unchecked: the caller has checked them."""
         made: Any = object.__new__(self._kind)
         state = made.__dict__

@@ -13,7 +13,7 @@ import fiddle as fdl
 from nemo_airflow.config import checks
 from nemo_airflow.config.buildable import unchecked
 from nemo_airflow.config.graph import children, is_dataclass_instance, iter_nodes, join, rebuild, recipe_overrides
-from nemo_airflow.config.leaves import annotation_below, copied, fitted
+from nemo_airflow.config.leaves import annotation_below, copy_config, fit_value
 from nemo_airflow.config.origins import ChangeLocation, remove_argument, set_argument
 from nemo_airflow.config.parameters import NO_DEFAULT, parameters_of
 from nemo_airflow.config.representation import value_text
@@ -192,13 +192,13 @@ class Change:
             holder: The config that holds it, or None.
         """
         if self._operator == "=":
-            new = self._read(annotation, path, beside(old, holder))
+            new = self._read(annotation, path, find_neighbours(old, holder))
         else:
-            given = self._values.make(self._given, path, beside(old, holder))
+            given = self._values.make(self._given, path, find_neighbours(old, holder))
             with syntax_errors(self._path):
                 new = combine(self._operator, old, given)
-            new = fitted(annotation, new, path)
-        return alike(old, new, annotation)
+            new = fit_value(annotation, new, path)
+        return match_type(old, new, annotation)
 
     def _read(self, annotation: Any, path: str, homes: Sequence[Any]) -> Any:
         plain = isinstance(self._given, (Items, Pairs)) and not holds_code(self._given)
@@ -209,10 +209,10 @@ class Change:
         if checks.check(annotation, value) is None:
             return value
         try:
-            return fitted(annotation, self._override.raw, path, checks.read_text)
+            return fit_value(annotation, self._override.raw, path, checks.read_text)
         except ParameterTypeError as error:
             with contextlib.suppress(ParameterTypeError):
-                return fitted(annotation, value, path)
+                return fit_value(annotation, value, path)
             hint = as_call(annotation, value) if error.path == path else ""
             raise ParameterTypeError(f"{error.message}{hint}", error.path) from None
 
@@ -224,7 +224,7 @@ class Change:
         parameter = parameters_of(node.__fn_or_cls__).find(key)
         default = NO_DEFAULT if parameter is None or parameter.is_variadic else parameter.known_default()
         if default is not NO_DEFAULT:
-            return copied(default)  # a copy: it is the target's own default
+            return copy_config(default)  # a copy: it is the target's own default
         if number == len(self._keys) - 1:
             return None
         hint = self._as_whole(annotation, path, number + 1)
@@ -259,7 +259,7 @@ class Change:
         return OverrideError(message, self._path)
 
 
-def alike(old: Any, new: Any, annotation: Any) -> Any:
+def match_type(old: Any, new: Any, annotation: Any) -> Any:
     """Returns a list as the type that it replaces, a tuple or set, where that fits: JSON has only lists."""
     if isinstance(new, list) and type(old) in (tuple, set, frozenset):
         with contextlib.suppress(TypeError):
@@ -268,7 +268,7 @@ def alike(old: Any, new: Any, annotation: Any) -> Any:
     return new
 
 
-def beside(old: Any, holder: Any) -> list[Any]:
+def find_neighbours(old: Any, holder: Any) -> list[Any]:
     """Returns the functions and classes whose modules may define a factory for this value."""
     targets = []
     if isinstance(old, fdl.Buildable):

@@ -15,23 +15,23 @@ from typing import Any
 import pydantic
 
 from nemo_airflow.config.adapters import MEMBERS_BY_NAME, adapter
-from nemo_airflow.config.annotations import UNIONS, class_of, element, plain
+from nemo_airflow.config.annotations import UNIONS, class_of, find_element, strip_annotation
 from nemo_airflow.config.literals import literal_from_text
-from nemo_airflow.config.misfits import Misfit, MisfitError, broken_constraint, check, fitting_types, said
+from nemo_airflow.config.misfits import Misfit, MisfitError, broken_constraint, check, fitting_types, format_error
 
 __all__ = [
     "UNIONS",
     "Misfit",
     "MisfitError",
     "check",
-    "element",
+    "find_element",
     "fitting_types",
+    "format_error",
     "json_schema",
     "read_lenient",
     "read_plain",
     "read_text",
     "read_value",
-    "said",
 ]
 
 
@@ -119,14 +119,14 @@ def read_lenient(annotation: Any, value: Any) -> Any:
 def _from_plain(annotation: Any, value: Any) -> Any:
     """Returns the value that JSON types represent for an annotation of other types, where that is unambiguous."""
     if isinstance(value, dict):
-        pairs = {key: _from_plain(element(annotation, key, value), item) for key, item in value.items()}
-        holder = class_of(plain(annotation, value))
+        pairs = {key: _from_plain(find_element(annotation, key, value), item) for key, item in value.items()}
+        holder = class_of(strip_annotation(annotation, value))
         if issubclass(holder, collections.defaultdict):
             return holder(None, pairs)
         return holder(pairs) if holder in (collections.OrderedDict, collections.Counter) else pairs
     if isinstance(value, list):
-        items = [_from_plain(element(annotation, index, value), item) for index, item in enumerate(value)]
-        kind = class_of(plain(annotation, value))
+        items = [_from_plain(find_element(annotation, index, value), item) for index, item in enumerate(value)]
+        kind = class_of(strip_annotation(annotation, value))
         hashable = all(isinstance(item, collections.abc.Hashable) for item in items)
         return kind(items) if kind is tuple or (kind in (set, frozenset) and hashable) else items
     if check(annotation, value) is None or not isinstance(value, (str, int, float)):

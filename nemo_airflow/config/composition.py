@@ -13,18 +13,18 @@ from typing import Any
 import fiddle as fdl
 
 from nemo_airflow.config import factories
-from nemo_airflow.config.allow import allowed as allow_here
+from nemo_airflow.config.allow import extend_allow as allow_here
 from nemo_airflow.config.changes import not_too_deep
 from nemo_airflow.config.graph import is_deferred, iter_nodes, join
 from nemo_airflow.config.merging import ABSENT, merge
-from nemo_airflow.config.origins import Origin, caller
+from nemo_airflow.config.origins import Origin, find_caller
 from nemo_airflow.config.overrides import change
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.validation import validate
 from nemo_airflow.config.value_files import as_file, read_values
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import ConfigError, OverrideError
-from nemo_airflow.registered import RECIPES, registered, unknown
+from nemo_airflow.registered import RECIPES, describe_unknown, registered
 from nemo_airflow.runner.override_errors import OverrideSyntaxError
 from nemo_airflow.runner.override_nodes import Call, File
 from nemo_airflow.runner.override_syntax import parse_value
@@ -68,7 +68,7 @@ def compose(
     Raises:
         ConfigError: A layer is wrong; which one, and the path, are in the error.
     """
-    called_at = caller()
+    called_at = find_caller()
     where = Path(folder) if folder is not None else Path(called_at.filename).parent
     allowed = allow_here(allow)
     composed: Any = ABSENT
@@ -101,7 +101,7 @@ def lay(root: Any, layer: Any, origin: Origin) -> Any:
     if isinstance(layer, (list, tuple)) and all(isinstance(text, str) for text in layer):
         return change(_begun(root, "overrides"), layer, origin)
     if isinstance(layer, fdl.Buildable):
-        return merge(root, factories.own(layer, "a layer"), origin, "a config")
+        return merge(root, factories.to_own_config(layer, "a layer"), origin, "a config")
     raise ConfigError(
         f"a layer is {type(layer).__name__}: give a config, a file, a name, a mapping of values or a list of overrides"
     )
@@ -109,7 +109,7 @@ def lay(root: Any, layer: Any, origin: Origin) -> Any:
 
 def apply_file(root: Any, file: File, origin: Origin) -> Any:
     """Returns a config with the content of a file laid over it; see :func:`lay`."""
-    with opened(file, origin) as inside:
+    with open_file(file, origin) as inside:
         values = read_values(file.path, file.key, origin.folder)
         if not isinstance(values, Mapping):
             raise OverrideError(
@@ -119,7 +119,7 @@ def apply_file(root: Any, file: File, origin: Origin) -> Any:
 
 
 @contextlib.contextmanager
-def opened(file: File, origin: Origin) -> Iterator[Origin]:
+def open_file(file: File, origin: Origin) -> Iterator[Origin]:
     """Yields the origin for the changes of a file while it is read; refuses a file that is already being read.
 
     Raises:
@@ -132,17 +132,18 @@ def opened(file: File, origin: Origin) -> Iterator[Origin]:
         yield dataclasses.replace(origin, name=_relative(path), folder=path.parent, code=None)
 
 
-def expanded(values: Any, origin: Origin, path: str = "") -> Any:
+def expand_bases(values: Any, origin: Origin, path: str = "") -> Any:
     """Returns values with each mapping that has a ``_base_`` laid over that base."""
     if isinstance(values, Mapping):
         inner = {
-            key: value if key == "_base_" else expanded(value, origin, join(path, key)) for key, value in values.items()
+            key: value if key == "_base_" else expand_bases(value, origin, join(path, key))
+            for key, value in values.items()
         }
         if "_base_" not in inner:
             return inner if any(inner[key] is not values[key] for key in inner) else values
         return _lay_values(ABSENT, inner, origin, "values")
     if isinstance(values, list):
-        items = [expanded(value, origin, join(path, index)) for index, value in enumerate(values)]
+        items = [expand_bases(value, origin, join(path, index)) for index, value in enumerate(values)]
         return items if any(new is not old for new, old in zip(items, values, strict=True)) else values
     return values
 
@@ -161,14 +162,14 @@ def load_named(text: str, origin: Origin) -> Any:
     name = node.name if isinstance(node, Call) else text
     entry = registered(RECIPES).get(name)
     if entry is None and ":" not in name and "." not in name:
-        raise ConfigError(unknown(name, registered(RECIPES), "recipe", RECIPES))
+        raise ConfigError(describe_unknown(name, registered(RECIPES), "recipe", RECIPES))
     if isinstance(node, Call):
-        return factories.own(values.make(node, ""), text)
+        return factories.to_own_config(values.make(node, ""), text)
     if entry is not None:
         return entry.config()
     found = factories.find_value(name, values.allow)
     if isinstance(found, fdl.Buildable):
-        return factories.own(found, name)
+        return factories.to_own_config(found, name)
     return factories.call(found, (), {}, fit=factories.as_given, path="", is_factory=True)
 
 
@@ -188,7 +189,7 @@ def _lay_values(root: Any, values: Mapping[Any, Any], origin: Origin, what: str)
         with errors_in(f"its base {layer}"):
             root = lay(root, layer, origin)
     overrides = others.pop("overrides", None) if _are_overrides(values, root) else None
-    others = {key: expanded(value, origin, str(key)) for key, value in others.items()}
+    others = {key: expand_bases(value, origin, str(key)) for key, value in others.items()}
     if others or (root is ABSENT and overrides is None):
         root = merge(root, others, origin, what)
     return root if overrides is None else change(_begun(root, "overrides"), overrides, origin)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from nemo_airflow.config import checks
 from nemo_airflow.config.buildable import KINDS, Blank, blank, by_parameter, check_name, positional
-from nemo_airflow.config.leaves import fitted
-from nemo_airflow.config.origins import caller
+from nemo_airflow.config.leaves import fit_value
+from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import Parameter, Parameters, parameters_of
 from nemo_airflow.runner import plan as runner
 from nemo_airflow.runner.grammar import Path, path_text
@@ -47,7 +47,7 @@ class _ConfigBuilder(runner.Builder):
 
     def __init__(self, allow: Iterable[str]) -> None:
         super().__init__(allow)
-        self._location = caller()
+        self._location = find_caller()
         # By the id of a target, since not all can be hashed; each entry keeps its target alive, so ids are not reused.
         self._known: dict[tuple[str, int], _Known] = {}
 
@@ -61,7 +61,7 @@ class _ConfigBuilder(runner.Builder):
         for name, value in kwargs.items():
             if type(value) not in fitting.get(name, ()):
                 kwargs[name] = self._argument(known, name, value, path)
-        return known.blank.filled({**first, **kwargs} if first else kwargs)
+        return known.blank.fill({**first, **kwargs} if first else kwargs)
 
     def _learn(self, kind: str, target: Any) -> _Known:
         parameters = parameters_of(target)
@@ -102,4 +102,4 @@ class _ConfigBuilder(runner.Builder):
 def _read(parameter: Parameter, value: Any, path: Path, key: int | str) -> Any:
     if checks.check(parameter.annotation, value) is None:
         return value
-    return fitted(parameter.annotation, value, path_text((path, key)), checks.read_plain)
+    return fit_value(parameter.annotation, value, path_text((path, key)), checks.read_plain)

@@ -26,7 +26,7 @@ from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ConfigError, PlanError, TargetNotImportableError
 from nemo_airflow.runner.grammar import Path, is_reserved, path_text
 from nemo_airflow.runner.record import Record
-from nemo_airflow.runner.scalars import tagged
+from nemo_airflow.runner.scalars import tag_value
 
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
@@ -346,7 +346,7 @@ def _scalar(value: Any, path: Path) -> Any:
             if math.isfinite(value)
             else {"_float_": "nan" if math.isnan(value) else f"{value:+}".lstrip("+")}
         )
-    if (node := tagged(value)) is not None:
+    if (node := tag_value(value)) is not None:
         return node
     if isinstance(value, _FUNCTIONS):
         return {"_ref_": _name(value, path)}

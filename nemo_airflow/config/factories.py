@@ -132,7 +132,7 @@ def call(
     is_config_class = isinstance(target, type) and issubclass(target, Config)
     if not callable(target) or (is_config_class and target.__record__ is None):
         raise OverrideError(f"{short_name(target)} is not a function or class, so a job cannot call it", path)
-    arguments = bound(target, args, kwargs, fit, path)
+    arguments = bind_arguments(target, args, kwargs, fit, path)
     if kind != "config" or not (is_factory or makes_configs(target)):
         return unchecked(target, arguments, KINDS[kind])
     if source := source_name(target):
@@ -141,10 +141,10 @@ def call(
         if any(isinstance(key, int) for key in arguments):
             raise OverrideError(f"{source} is called in the job and takes named arguments only: write name=value", path)
         return Recipe(source, **{str(key): value for key, value in arguments.items()})
-    return called(target, arguments, path)
+    return call_factory(target, arguments, path)
 
 
-def called(factory: Callable[..., Any], arguments: Mapping[int | str, Any], path: str = "") -> Any:
+def call_factory(factory: Callable[..., Any], arguments: Mapping[int | str, Any], path: str = "") -> Any:
     """Calls a factory here and returns its config.
 
     Raises:
@@ -159,7 +159,7 @@ def called(factory: Callable[..., Any], arguments: Mapping[int | str, Any], path
     except Exception as error:  # the user's own code
         text = " ".join(str(error).split())
         raise ConfigError(f"{name}() failed: {type(error).__name__}{f': {text}' if text else ''}", path) from error
-    return own(made, f"what {name}() returned", path)
+    return to_own_config(made, f"what {name}() returned", path)
 
 
 def is_config(value: Any) -> bool:
@@ -169,12 +169,12 @@ def is_config(value: Any) -> bool:
 
 def as_given(annotation: Any, given: Any, path: str, target: Any) -> Any:
     """Checks an argument and returns it unchanged: the :data:`Fit` for values from code."""
-    from nemo_airflow.config.leaves import fitted
+    from nemo_airflow.config.leaves import fit_value
 
-    return fitted(annotation, given, path)
+    return fit_value(annotation, given, path)
 
 
-def own(value: Any, what: str, path: str = "") -> Any:
+def to_own_config(value: Any, what: str, path: str = "") -> Any:
     """Returns a config as this project's class, also one of Fiddle or of a library built on Fiddle.
 
     Raises:
@@ -215,7 +215,9 @@ def _is_config_class(kind: Any) -> bool:
     return kind.__name__ in _CONFIG_CLASSES and kind.__module__.startswith(_CONFIG_PACKAGES)
 
 
-def bound(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fit: Fit, path: str) -> dict[int | str, Any]:
+def bind_arguments(
+    target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fit: Fit, path: str
+) -> dict[int | str, Any]:
     """Returns the arguments of a call by parameter, each converted to its annotation; see :func:`call`.
 
     Raises:

@@ -16,7 +16,7 @@ import fiddle as fdl
 from pydantic_core import to_jsonable_python
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.annotations import bare
+from nemo_airflow.config.annotations import strip_qualifiers
 from nemo_airflow.config.buildable import unchecked
 from nemo_airflow.config.docstrings import parameter_help
 from nemo_airflow.config.graph import (
@@ -216,13 +216,13 @@ def _of_enum(kind: type[enum.Enum]) -> dict[str, Any]:
 def _of_several(annotation: Any) -> dict[str, Any] | None:
     """Returns the schema of a list of texts from a fixed set, which the form shows as a multiple choice."""
     members = [member for member in _members(annotation) if member is not type(None)]
-    kind = bare(members[0]) if len(members) == 1 else None
+    kind = strip_qualifiers(members[0]) if len(members) == 1 else None
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if not isinstance(origin, type) or not issubclass(origin, _SEVERAL) or not args:
         return None
     if issubclass(origin, tuple) and args[1:] != (...,):
         return None
-    item = bare(args[0])
+    item = strip_qualifiers(args[0])
     if isinstance(item, type) and issubclass(item, enum.Enum):
         choice = _of_enum(item)
     elif typing.get_origin(item) is typing.Literal and all(type(text) is str for text in typing.get_args(item)):
@@ -236,7 +236,7 @@ def _of_several(annotation: Any) -> dict[str, Any] | None:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    annotation = bare(annotation)
+    annotation = strip_qualifiers(annotation)
     return typing.get_args(annotation) if typing.get_origin(annotation) in checks.UNIONS else (annotation,)
 
 

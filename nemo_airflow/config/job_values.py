@@ -68,7 +68,7 @@ class JobValues:
         named = {key: self.of(item, join(path, key)) for key, item in kwargs.items()}
         target = self._target(name, path)
         if target is not None:
-            factories.bound(target, positional, named, self._checked, path)
+            factories.bind_arguments(target, positional, named, self._checked, path)
         return nodes.Call(name, positional, tuple(named.items()))
 
     def _full_name(self, name: str, path: str) -> str:

@@ -58,7 +58,7 @@ def map_leaves(config: Any, fn: Callable[[str, Any], Any]) -> Any:
         new = fn(path, leaf)
         if new is leaf or (isinstance(new, str) and isinstance(leaf, str) and new == leaf) or is_deferred(new):
             return new
-        return fitted(annotation, new, path)
+        return fit_value(annotation, new, path)
 
     return convert_leaves(config, convert)
 
@@ -73,7 +73,7 @@ def convert_leaves(config: Any, fn: Callable[[str, Any, Any], Any]) -> Any:
     return _Mapping(fn).map(config)
 
 
-def copied(config: Any) -> Any:
+def copy_config(config: Any) -> Any:
     """Returns a copy of a config with the same leaves; shared values stay shared."""
     return _Mapping(None).map(config)
 
@@ -85,10 +85,10 @@ def annotation_below(value: Any, key: Any, annotation: Any) -> Any:
         return Any if parameter is None else parameter.annotation
     if is_named_tuple(value) or is_dataclass_instance(value):
         return hints_of(type(value)).get(key, Any)
-    return checks.element(annotation, key, value)
+    return checks.find_element(annotation, key, value)
 
 
-def fitted(annotation: Any, value: Any, path: str, read: Callable[[Any, Any], Any] = checks.read_value) -> Any:
+def fit_value(annotation: Any, value: Any, path: str, read: Callable[[Any, Any], Any] = checks.read_value) -> Any:
     """Returns a value converted to the annotation.
 
     Args:

@@ -10,9 +10,9 @@ from fiddle.history import Location
 
 from nemo_airflow.config import checks
 from nemo_airflow.config.buildable import Config, Partial
-from nemo_airflow.config.changes import Change, alike, beside, not_too_deep
+from nemo_airflow.config.changes import Change, find_neighbours, match_type, not_too_deep
 from nemo_airflow.config.graph import is_dataclass_instance, join, recipe_overrides
-from nemo_airflow.config.leaves import annotation_below, copied, fitted
+from nemo_airflow.config.leaves import annotation_below, copy_config, fit_value
 from nemo_airflow.config.origins import Origin, location_of, set_argument
 from nemo_airflow.config.overrides import parse_path
 from nemo_airflow.config.parameters import parameters_of
@@ -39,7 +39,7 @@ def merge(root: Any, layer: Any, origin: Origin, what: str) -> Any:
         ConfigError: A path does not exist, or a value does not fit; the path is in the error.
     """
     with not_too_deep(""):
-        return _Merge(root, origin, what).onto(root, copied(layer), Any, "", None)
+        return _Merge(root, origin, what).replace(root, copy_config(layer), Any, "", None)
 
 
 class _Merge:
@@ -48,15 +48,15 @@ class _Merge:
         self._location = location_of(what, origin)
         self._values = Values(origin, None if root is ABSENT else root, self._location, checks.read_plain)
 
-    def onto(self, old: Any, new: Any, annotation: Any, path: str, holder: Any) -> Any:
+    def replace(self, old: Any, new: Any, annotation: Any, path: str, holder: Any) -> Any:
         """Returns the replacement of a value."""
         if isinstance(new, fdl.Buildable):
             if _are_same_call(old, new):
                 return self._config(old, new, path)
-            return fitted(annotation, new, path, checks.read_plain)
+            return fit_value(annotation, new, path, checks.read_plain)
         if isinstance(new, Mapping):
             return self._mapping(old, new, annotation, path, holder)
-        return alike(old, self._values.read(annotation, new, path, beside(old, holder)), annotation)
+        return match_type(old, self._values.read(annotation, new, path, find_neighbours(old, holder)), annotation)
 
     def _config(self, old: Any, new: Any, path: str) -> Any:
         root = self._of_type(old, new, path)
@@ -78,7 +78,7 @@ class _Merge:
                 else:
                     parameter = parameters_of(made.__fn_or_cls__).find(key)
                     annotation = Any if parameter is None else parameter.annotation
-                    merged = self.onto(before, value, annotation, below, made)
+                    merged = self.replace(before, value, annotation, below, made)
                 if merged is not before:
                     set_argument(made, key, merged, _last_location(layer, key) or self._location)
             for key, tags in layer.__argument_tags__.items():
@@ -108,8 +108,8 @@ class _Merge:
                 return self._arguments(_of_kind(old, flags, path), others, annotation, path, holder)
         reserved = any(map(is_reserved, new))
         if isinstance(old, dict) and not reserved:
-            return fitted(annotation, self._dict(old, new, annotation, path, holder), path, checks.read_plain)
-        return self._values.read(annotation, dict(new), path, beside(old, holder))
+            return fit_value(annotation, self._dict(old, new, annotation, path, holder), path, checks.read_plain)
+        return self._values.read(annotation, dict(new), path, find_neighbours(old, holder))
 
     def _arguments(self, old: Any, new: Mapping[Any, Any], annotation: Any, path: str, holder: Any) -> Any:
         root = old if self._root is ABSENT else self._root
@@ -126,7 +126,7 @@ class _Merge:
         for key, value in new.items():
             name = next((name for name in old if name == key or str(name) == str(key)), key)
             inner = annotation_below({**old, name: None}, name, annotation)
-            old[name] = self.onto(old.get(name, ABSENT), value, inner, join(path, name), holder)
+            old[name] = self.replace(old.get(name, ABSENT), value, inner, join(path, name), holder)
         return old
 
 
@@ -142,7 +142,7 @@ class _Laid(Change):
 
     def new(self, old: Any, annotation: Any, path: str, holder: Any) -> Any:
         """Returns the new value, completed with the existing one."""
-        return self._merge.onto(old, self._value, annotation, path, holder)
+        return self._merge.replace(old, self._value, annotation, path, holder)
 
 
 def _parts(node: Any, keys: list[Any], value: Any) -> Iterator[tuple[list[Any], Any]]:

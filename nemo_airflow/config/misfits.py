@@ -13,7 +13,7 @@ import pydantic
 import typing_extensions
 
 from nemo_airflow.config.adapters import adapter
-from nemo_airflow.config.annotations import UNIONS, class_of, element, plain, typed_dict_fields
+from nemo_airflow.config.annotations import UNIONS, class_of, find_element, strip_annotation, typed_dict_fields
 from nemo_airflow.config.callables import takes
 from nemo_airflow.config.representation import annotation_text, value_text
 from nemo_airflow.runner.similar import nearest
@@ -106,7 +106,7 @@ def broken_constraint(value: Any, error: pydantic.ValidationError) -> Misfit | N
     details = error.errors(include_url=False, include_context=False, include_input=False)
     # Of several errors, a broken constraint is more informative than a wrong type.
     reasons = {
-        said(detail): detail
+        format_error(detail): detail
         for detail in details
         if detail["type"] not in ("config", "none_required") and not _is_below(detail, value)
     }
@@ -121,7 +121,7 @@ def broken_constraint(value: Any, error: pydantic.ValidationError) -> Misfit | N
     return Misfit(tuple(keys), f"{message}, got {value_text(value)}")
 
 
-def said(detail: Any) -> str:
+def format_error(detail: Any) -> str:
     """Returns the message of one pydantic error, in one line and without the kind in front."""
     message = " ".join(detail["msg"].split())
     if detail["type"] in ("value_error", "assertion_error"):
@@ -130,7 +130,7 @@ def said(detail: Any) -> str:
 
 
 def _misfit(annotation: Any, value: Any, error: pydantic.ValidationError) -> Misfit:
-    holder = plain(annotation, value)
+    holder = strip_annotation(annotation, value)
     below = _misfit_below(annotation, value)
     if below is not None:
         return below
@@ -167,8 +167,8 @@ def _keys_remark(annotation: Any, value: dict[Any, Any]) -> str:
 def _misfit_below(annotation: Any, value: Any) -> Misfit | None:
     """Returns the misfit of the first wrong element; pydantic's own paths also contain names of schemas."""
     if isinstance(value, collections.abc.Mapping):
-        args = typing.get_args(plain(annotation, value))
-        is_mapping = issubclass(class_of(plain(annotation, value)), collections.abc.Mapping)
+        args = typing.get_args(strip_annotation(annotation, value))
+        is_mapping = issubclass(class_of(strip_annotation(annotation, value)), collections.abc.Mapping)
         for key in value if args and is_mapping else ():
             if (misfit := check(args[0], key)) is not None:
                 return Misfit((), f"the key {value_text(key)}: {misfit.message}")
@@ -180,7 +180,7 @@ def _misfit_below(annotation: Any, value: Any) -> Misfit | None:
     else:
         return None
     for key, item in items:
-        misfit = check(element(annotation, 0 if key is None else key, value), item)
+        misfit = check(find_element(annotation, 0 if key is None else key, value), item)
         if misfit is not None:
             return Misfit(misfit.keys if key is None else (key, *misfit.keys), misfit.message)
     return None

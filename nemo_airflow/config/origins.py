@@ -92,7 +92,7 @@ def location_of(change: str, origin: Origin) -> ChangeLocation:
     return ChangeLocation(code.filename, code.line_number, code.function_name, change)
 
 
-def caller() -> history.Location:
+def find_caller() -> history.Location:
     """Returns the line of code outside nemo_airflow that called it."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OUR_OWN):

@@ -156,7 +156,7 @@ def key_text(key: Any) -> str:
     return key if isinstance(key, str) else canonical(key)
 
 
-def below(path: str, key: Any) -> str:
+def join_key(path: str, key: Any) -> str:
     """Returns the path under a key; only its end where it has hundreds of keys."""
     if len(path) > _LONGEST_PATH:
         path = f"…{path[-_LONGEST_PATH // 2 :]}"
@@ -167,7 +167,7 @@ def below(path: str, key: Any) -> str:
 
 def place(path: str, key: Any, child: Node) -> str:
     """Returns the path of a node that is under a key."""
-    return child.path if child.is_part else below(path, key)
+    return child.path if child.is_part else join_key(path, key)
 
 
 def leaf_text(node: Node) -> str:
@@ -204,7 +204,7 @@ def summary(node: Node, length: int = _SHORT) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def opening(node: Node) -> str:
+def format_opening(node: Node) -> str:
     """Returns the text before a node's content: ``Net(``, ``Partial(Net, ``, ``[``."""
     name = short_target(node.target)
     return {
@@ -218,7 +218,7 @@ def opening(node: Node) -> str:
     }.get(node.form, f"{name}(")
 
 
-def closing(node: Node) -> str:
+def format_closing(node: Node) -> str:
     """Returns the text after a node's content."""
     if node.form == "tuple" and len(node.edges) == 1:
         return ",)"
@@ -240,7 +240,7 @@ class _Summary:
         while stack and written <= self._length:
             item = stack.pop()
             if isinstance(item, Node) and item.form != "leaf":
-                inner: list[str | Node] = [opening(item)]
+                inner: list[str | Node] = [format_opening(item)]
                 for number, (key, child) in enumerate(item.edges[: self._length]):
                     if number:
                         inner.append(", ")
@@ -249,7 +249,7 @@ class _Summary:
                     elif isinstance(key, str):
                         inner.append(f"{key}=")
                     inner.append(child)
-                inner.append(closing(item))
+                inner.append(format_closing(item))
                 stack.extend(reversed(inner))
                 continue
             text = item if isinstance(item, str) else leaf_text(item)
@@ -298,7 +298,7 @@ class _PlanReader:
             name = data.get("_id_", name) if kind == "target" else name
             if name is not None:
                 self._defined[name] = node
-            stack.extend((child, node.edges, key, below(path, key)) for key, child in reversed(_below(data, kind)))
+            stack.extend((child, node.edges, key, join_key(path, key)) for key, child in reversed(_below(data, kind)))
         for siblings, index, name, path in self._later:
             node = self._defined[name]
             siblings[index] = (siblings[index][0], node)
@@ -371,7 +371,7 @@ def _read_config(config: Any) -> Node:
         if pairs:
             above.add(id(value))
             stack.append((None, _UP, id(value), ""))
-        stack.extend((child, node.edges, name, below(path, name)) for name, child in reversed(list(pairs or ())))
+        stack.extend((child, node.edges, name, join_key(path, name)) for name, child in reversed(list(pairs or ())))
     return holder[0][1]
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.config.allow import allowed as allow_here
+from nemo_airflow.config.allow import extend_allow as allow_here
 from nemo_airflow.config.changes import REMOVED, Change, syntax_errors
-from nemo_airflow.config.leaves import copied
-from nemo_airflow.config.origins import Origin, caller, location_of
+from nemo_airflow.config.leaves import copy_config
+from nemo_airflow.config.origins import Origin, find_caller, location_of
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import OverrideError
 from nemo_airflow.runner.override_nodes import File
@@ -59,14 +59,14 @@ def apply_overrides(
         ParameterTypeError: A value does not fit the annotation at its path.
         TargetNotAllowedError: A factory is not permitted; nothing was imported.
     """
-    code = caller()
+    code = find_caller()
     where = Origin(
         origin or f"{code.filename}:{code.line_number}",
         allow_here(allow),
         None if folder is None else Path(folder),
         None if origin else code,
     )
-    return change(copied(config), overrides, where)
+    return change(copy_config(config), overrides, where)
 
 
 def change(config: Any, overrides: Mapping[str, Any] | Sequence[str], origin: Origin) -> Any:

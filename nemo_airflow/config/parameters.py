@@ -13,7 +13,7 @@ import fiddle as fdl
 import typing_extensions
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.annotations import UNPACK, substituted, typed_dict_fields
+from nemo_airflow.config.annotations import UNPACK, substitute_variables, typed_dict_fields
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.models import ModelField, is_undefined, model_fields, other_names
 from nemo_airflow.exceptions import ConfigError
@@ -165,7 +165,7 @@ def _parameters(target: Any) -> Parameters:
             continue
         factory = SET_BY_THE_CODE if parameter.default is SET_BY_THE_CODE else factories.get(name, field.factory)
         default = NO_DEFAULT if factory is not None or is_undefined(parameter.default) else parameter.default
-        annotation = _widened(substituted(hint, own), default)
+        annotation = _widened(substitute_variables(hint, own), default)
         found[name] = Parameter(name, parameter.kind, annotation, default, factory)
     others = {name: alias for name, alias in other_names(target).items() if alias in found and name not in found}
     return Parameters(found, others)

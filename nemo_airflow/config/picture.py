@@ -176,12 +176,12 @@ class _Picture:
     def _rows(self, root: Node, *, containers: bool = False) -> list[tuple[str, Node]]:
         """Returns the rows of a card: all values below it, through containers, up to the next cards."""
         found: list[tuple[str, Node]] = []
-        stack = [(outline.below("", key), child) for key, child in reversed(root.edges)]
+        stack = [(outline.join_key("", key), child) for key, child in reversed(root.edges)]
         while stack:
             key, node = stack.pop()
             is_open = node.form in outline.CONTAINERS and not node.is_shared and self._has_cards_or_marks(node)
             if is_open:
-                stack.extend((outline.below(key, name), child) for name, child in reversed(node.edges))
+                stack.extend((outline.join_key(key, name), child) for name, child in reversed(node.edges))
             if is_open == containers:
                 found.append((key, node))
         return found

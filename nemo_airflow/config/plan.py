@@ -57,12 +57,12 @@ def from_plan(plan: Mapping[str, Any] | str | bytes, allow: Iterable[str]) -> An
         TargetNotImportableError: A target is not there.
         ConfigError: An argument is unknown, or does not fit.
     """
-    from nemo_airflow.config.allow import allowed
+    from nemo_airflow.config.allow import extend_allow
     from nemo_airflow.config.decoding import decode
 
     read = _parsed(plan) if isinstance(plan, (str, bytes)) else plan
     with plan_errors():
-        return decode(read, allowed(allow))
+        return decode(read, extend_allow(allow))
 
 
 def dumps(plan: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ def history(config: Any, path: str | None = None) -> list[Setting]:
         if isinstance(value, fdl.Buildable):
             found += _settings(value, here)
         pairs = graph.children(value) or ()
-        stack.extend((child, outline.below(here, key)) for key, child in reversed(list(pairs)))
+        stack.extend((child, outline.join_key(here, key)) for key, child in reversed(list(pairs)))
     if path is None:
         return found
     chosen = [setting for setting in found if _is_at(setting.path, path)]
@@ -116,7 +116,7 @@ def _settings(config: Any, path: str) -> list[Setting]:
             if entry.new_value is fiddle_history.DELETED:
                 kind = "deleted"
             where = entry.location
-            below = path if name == _CODE else outline.below(path, name)
+            below = path if name == _CODE else outline.join_key(path, name)
             found.append(
                 Setting(
                     entry.sequence_id,

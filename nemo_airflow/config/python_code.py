@@ -74,7 +74,7 @@ class _Writer:
         below = [(key, self._texts[id(child)]) for key, child in node.edges]
         if node.form in outline.CONTAINERS:
             items = [f"{self._value(key)}: {text}" if node.form == "dict" else text for key, text in below]
-            return _joined(outline.opening(node), items, outline.closing(node))
+            return _joined(outline.format_opening(node), items, outline.format_closing(node))
         positions = self._positions(node)
         given = below[positions:]
         items = [text for _, text in below[:positions]]

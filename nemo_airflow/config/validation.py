@@ -202,7 +202,7 @@ def _call(hook: Callable[[], object], linked: Path) -> None:
         raise _placed(error, linked) from error
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise ConfigError(checks.said(first), path_below(path_text(linked), first["loc"])) from error
+        raise ConfigError(checks.format_error(first), path_below(path_text(linked), first["loc"])) from error
     except (Exception, SystemExit) as error:  # the user's own code decides that the config is wrong
         text = _one_line(str(error)) or type(error).__name__
         message = text if isinstance(error, (ValueError, TypeError, AssertionError)) else f"validate() failed: {text}"

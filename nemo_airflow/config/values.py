@@ -14,7 +14,7 @@ import fiddle as fdl
 
 from nemo_airflow.config import checks, factories
 from nemo_airflow.config.graph import is_dataclass_instance, iter_nodes
-from nemo_airflow.config.leaves import fitted
+from nemo_airflow.config.leaves import fit_value
 from nemo_airflow.config.origins import ChangeLocation, Origin, note_arguments
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.targets import target_name
@@ -64,20 +64,20 @@ class Values:
         if isinstance(given, nodes.Word):
             if annotation in (Any, object):
                 return nodes.literal(given.text)
-            return fitted(annotation, given.text, path, checks.read_text)
+            return fit_value(annotation, given.text, path, checks.read_text)
         if isinstance(given, nodes.Quoted):
             if checks.check(annotation, given.text) is None:
                 return given.text
-            return fitted(annotation, given.text, path, checks.read_text)
+            return fit_value(annotation, given.text, path, checks.read_text)
         beside = (*_classes_in(annotation), *beside)
         try:
-            return fitted(annotation, self.make(given, path, beside), path, self._reader)
+            return fit_value(annotation, self.make(given, path, beside), path, self._reader)
         except ParameterTypeError:
             # A form's field, or a value of a run's conf, at a place that only a factory fits.
             node = _parsed(given)
             if not isinstance(node, (nodes.Call, nodes.File)):
                 raise
-        return fitted(annotation, self.make(node, path, beside), path, self._reader)
+        return fit_value(annotation, self.make(node, path, beside), path, self._reader)
 
     def make(self, given: Any, path: str, beside: Sequence[Any] = ()) -> Any:
         """Returns a value with its factories, files and ``_target_`` mappings replaced by their values."""
@@ -120,11 +120,11 @@ class Values:
         return self._origin.folder
 
     def _expanded(self, file: nodes.File, path: str) -> Any:
-        from nemo_airflow.config.composition import expanded, opened
+        from nemo_airflow.config.composition import expand_bases, open_file
 
         self._folder(file, path)
-        with opened(file, self._origin) as inside:
-            return expanded(self.file(file, path), inside, path)
+        with open_file(file, self._origin) as inside:
+            return expand_bases(self.file(file, path), inside, path)
 
     @property
     def allow(self) -> tuple[str, ...]:
@@ -338,7 +338,7 @@ def _below(annotation: Any, key: str | int) -> tuple[str, Any]:
         if not isinstance(kind, type):
             continue
         if issubclass(kind, dict | collections.abc.Mapping):
-            return "{{{key}: {value}}}", checks.element(member, key, {})
+            return "{{{key}: {value}}}", checks.find_element(member, key, {})
         with contextlib.suppress(ConfigError):  # it has no signature
             if kind.__module__ != "builtins" and isinstance(key, str) and key in (found := parameters_of(kind)).names:
                 return f"{kind.__name__}({{key}}={{value}})", found.by_name[key].annotation

@@ -1,7 +1,7 @@
-"""``@task.nemo``: a function that returns the config to run, as ``@task.bash`` returns a command.
+"""``@task.nemo``: a function that returns the config to run, like ``@task.bash`` for a command.
 
 The function itself runs in the worker, with the outputs of upstream tasks and mapped values as
-its arguments; what it returns runs as a job.
+its arguments; its config runs as a job.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class NemoDecoratedOperator(DecoratedOperator, NemoRunOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Calls the function for its config, then runs that."""
+        """Calls the function for its config, and runs the config."""
         context_merge(context, self.op_kwargs)
         config = self.python_callable(*self.op_args, **self.determine_kwargs(context))
         if config is None:
@@ -63,7 +63,7 @@ class NemoDecoratedOperator(DecoratedOperator, NemoRunOperator):
 
 
 def nemo_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
-    """Makes a function that returns a config into a task that runs it.
+    """Turns a function that returns a config into a task that runs the config.
 
     Args:
         python_callable: The function to decorate.

@@ -1,4 +1,4 @@
-"""MLflow for tasks that run in the worker: to compare with the champion in the registry, to promote a model."""
+"""MLflow for tasks in the worker, for example to compare models or to promote one in the registry."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _logged_in: tuple[str, dict[str, str]] | None = None
 
 
 class MLflowHook(BaseHook):
-    """Gives MLflow's client for the store that trackers use.
+    """Provides MLflow's client for the store that trackers use.
 
     Args:
         conn_id: An Airflow connection with the address and the login. None: ``$MLFLOW_TRACKING_URI``,
             else the local default, as for :class:`~nemo_airflow.tracking.MLflowTracker`.
-        tracking_uri: The address, in place of the connection's.
+        tracking_uri: The address, instead of the connection's.
     """
 
     conn_name_attr = "conn_id"
@@ -39,8 +39,8 @@ class MLflowHook(BaseHook):
     def get_conn(self) -> MlflowClient:
         """Returns MLflow's client for the store.
 
-        MLflow takes a login from the environment of the process, so it is put there: a task runs in
-        a process of its own, and can log in to one server.
+        MLflow reads the login from the process's environment, so it is written there: a task runs in
+        its own process, and can log in to one server.
 
         Raises:
             SettingsError: The connection is not defined, or this process is logged in to another server.
@@ -56,7 +56,7 @@ class MLflowHook(BaseHook):
         return MlflowClient(tracking_uri=uri)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Asks the server for an experiment; returns whether it answered, and what to tell."""
+        """Asks the server for an experiment; returns whether it answered, and a message."""
         try:
             uri, credentials = resolve(self.tracking_uri, self.conn_id)
             open_store(uri, credentials).experiment("Default")

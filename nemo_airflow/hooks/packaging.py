@@ -19,13 +19,13 @@ from nemo_airflow.packaging.store.address import publish
 
 
 class PackagingHook(BaseHook):
-    """Runs a packager on the repository that a DAG comes from, into the package store.
+    """Packages the code of a DAG's repository into the package store.
 
     Args:
-        packager: What to ship.
-        store: Where packages are kept; ``<home>/packages`` when None.
-        reads_zstd: Whether the job is known to read ``tar.zst``, which what is new is packed in then, where nobody has
-            said a format.
+        packager: The packager.
+        store: The package store; ``<home>/packages`` when None.
+        reads_zstd: Whether the job is known to read ``tar.zst``: a new package then has this format, unless another is
+            configured.
     """
 
     def __init__(self, packager: Packager, store: PackageStore | None = None, *, reads_zstd: bool = False) -> None:
@@ -37,10 +37,10 @@ class PackagingHook(BaseHook):
     def package(self, context: Context) -> Package:
         """Returns the package of the task's code; see :meth:`Packager.package`.
 
-        Where machines share a store (``$NEMO_AIRFLOW_STORE``), it is put there too.
+        If machines share a store (``$NEMO_AIRFLOW_STORE``), the package is put there too.
 
-        A packager without a path takes the repository of the DAG's bundle, at the bundle's version
-        where it has one.
+        A packager without a path uses the repository of the DAG's bundle, at the bundle's version
+        if it has one.
         """
         bundle = getattr(context["ti"], "bundle_instance", None)
         packager = self.packager
@@ -69,13 +69,13 @@ class PackagingHook(BaseHook):
 
 
 def bundle_folder(context: Context) -> Path:
-    """Returns the folder of the DAG's bundle; the DAG file's own where it is run without one."""
+    """Returns the folder of the DAG's bundle, or the DAG file's folder if it runs without a bundle."""
     bundle = getattr(context["ti"], "bundle_instance", None)
     return Path(bundle.path) if bundle is not None else Path(context["dag"].fileloc).parent
 
 
 def _at_version(packager: Packager, bundle: Any) -> Packager:
-    """Takes a git bundle's bare clone: the checkout of a version may have lost its ``.git``."""
+    """Returns the packager for a git bundle's bare clone: the checkout of a version may not have its ``.git``."""
     if isinstance(packager, HybridPackager):
         parts: dict[str, Any] = {
             prefix: [_at_version(each, bundle) for each in packagers]

@@ -21,7 +21,7 @@ from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow.config.graph import is_deferred, is_template, templates_rendered
-from nemo_airflow.config.leaves import convert_leaves, fitted, iter_leaves
+from nemo_airflow.config.leaves import convert_leaves, fit_value, iter_leaves
 from nemo_airflow.exceptions import NemoAirflowError, ParameterTypeError
 from nemo_airflow.executors.launchers import OWN_TEMPLATE
 
@@ -61,12 +61,12 @@ class Argument(ResolveMixin):
             if not (is_template(leaf) or isinstance(leaf, ResolveMixin)) or is_own_template(annotation):
                 return leaf
             try:
-                return fitted(annotation, BaseOperator.render_template(task, leaf, context, env), path)
+                return fit_value(annotation, BaseOperator.render_template(task, leaf, context, env), path)
             except ParameterTypeError:
                 if not isinstance(leaf, str) or not isinstance(env, jinja2.nativetypes.NativeEnvironment):
                     raise
             # A native environment reads "1.10" as a number: where that does not fit, the text itself may.
-            return fitted(annotation, render_as_text(leaf, context), path)
+            return fit_value(annotation, render_as_text(leaf, context), path)
 
         def render_placed(path: str, leaf: Any, annotation: Any) -> Any:
             try:

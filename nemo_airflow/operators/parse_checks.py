@@ -12,7 +12,7 @@ from airflow.sdk.definitions._internal.types import ArgNotSet
 
 from nemo_airflow.config import Config, Partial, build
 from nemo_airflow.config.graph import is_deferred, literal_of
-from nemo_airflow.config.leaves import convert_leaves, copied, iter_leaves
+from nemo_airflow.config.leaves import convert_leaves, copy_config, iter_leaves
 from nemo_airflow.config.origins import Origin
 from nemo_airflow.config.overrides import change
 from nemo_airflow.config.validation import check_complete
@@ -111,7 +111,7 @@ def _changed(config: Any, overrides: Overrides, allow: Sequence[str]) -> Any:
     without = convert_leaves(config, lambda _path, leaf, _annotation: None if _is_reference(leaf) else leaf)
     origin = Origin("the operator's overrides", tuple(allowed_by_author(without, overrides, allow)))
     try:
-        return change(copied(config), overrides, origin)
+        return change(copy_config(config), overrides, origin)
     except ConfigError as error:
         deferred = [path for path, leaf in iter_leaves(config) if is_deferred(leaf)]
         if any(error.path.startswith((f"{path}.", f"{path}[")) or error.path == path for path in deferred):

@@ -13,9 +13,9 @@ from airflow.sdk.definitions.context import Context
 
 from nemo_airflow.config import Config, Partial, validate
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.allow import allowed as allow_here
+from nemo_airflow.config.allow import extend_allow as allow_here
 from nemo_airflow.config.graph import iter_nodes
-from nemo_airflow.config.leaves import copied
+from nemo_airflow.config.leaves import copy_config
 from nemo_airflow.config.origins import Origin
 from nemo_airflow.config.overrides import change
 from nemo_airflow.exceptions import ConfigError
@@ -82,7 +82,7 @@ def prepare(
     # Their templates may have the run's conf in them, so they read no files either.
     given["the operator's overrides"] = overrides
     if any(given.values()):
-        config = copied(config)
+        config = copy_config(config)
     for name, changes in given.items():
         origin = Origin(name, tuple(allowed))
         config = change(config, changes, origin)

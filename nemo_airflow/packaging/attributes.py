@@ -31,7 +31,7 @@ def attribute_files(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if posixpath.basename(entry.path) == NAME and entry.mode.startswith("100")]
 
 
-def exported(
+def find_exported(
     repository: Repository, attributes: Sequence[Entry], entries: Sequence[Entry]
 ) -> tuple[list[Entry], set[str]]:
     """Returns the exported entries, and the paths of those with formats to fill in.

@@ -76,12 +76,12 @@ def files_of(data: Mapping[str, bytes], modes: Mapping[str, str] | None = None) 
 
 def blob_id(data: bytes, algorithm: str = "sha1") -> str:
     """Returns git's id of a file's bytes."""
-    digest = hasher(len(data), algorithm)
+    digest = start_hash(len(data), algorithm)
     digest.update(data)
     return str(digest.hexdigest())
 
 
-def hasher(size: int, algorithm: str = "sha1", kind: str = "blob") -> Any:
+def start_hash(size: int, algorithm: str = "sha1", kind: str = "blob") -> Any:
     """Returns the hash of an object's id, before the object's bytes."""
     return hashlib.new(algorithm, f"{kind} {size}\0".encode(), usedforsecurity=False)
 
@@ -126,7 +126,7 @@ def _id_of_folder(folder: Mapping[str, Any], algorithm: str) -> str:
         else:
             entries[name] = inside
     data = tree_object(entries)
-    digest = hasher(len(data), algorithm, "tree")
+    digest = start_hash(len(data), algorithm, "tree")
     digest.update(data)
     return str(digest.hexdigest())
 
@@ -166,9 +166,9 @@ def check_size(files: Sequence[File], limit: int) -> int:
     total = sum(file.size for file in files)
     if total > limit:
         largest = sorted(files, key=lambda file: (-file.size, file.path))[:_LARGEST]
-        named = ", ".join(f"{shown(file.path)} {human(file.size)}" for file in largest)
+        named = ", ".join(f"{format_path(file.path)} {format_size(file.size)}" for file in largest)
         raise PackagingError(
-            f"the package has {human(total)} in {len(files)} files, more than max_size={human(limit)}; "
+            f"the package has {format_size(total)} in {len(files)} files, more than max_size={format_size(limit)}; "
             f"the largest: {named}; leave them out, or give the packager a larger max_size"
         )
     return total
@@ -187,7 +187,7 @@ def check_links(files: Sequence[File]) -> None:
     for path, target in targets.items():
         if _leaves(path, target, targets):
             raise PackagingError(
-                f"link {shown(path)} points to {shown(target)}, outside the package: "
+                f"link {format_path(path)} points to {format_path(target)}, outside the package: "
                 "commit the file itself, or leave the link out"
             )
 
@@ -221,18 +221,18 @@ def _leaves(path: str, target: str, links: Mapping[str, str]) -> bool:
     return False
 
 
-def shown(path: str) -> str:
+def format_path(path: str) -> str:
     """Returns a path for people: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def listed(paths: Sequence[str]) -> str:
+def list_paths(paths: Sequence[str]) -> str:
     """Returns the first paths of a list, for people."""
-    few = ", ".join(map(shown, paths[:_LARGEST]))
+    few = ", ".join(map(format_path, paths[:_LARGEST]))
     return f"{few} and {len(paths) - _LARGEST} more" if len(paths) > _LARGEST else few
 
 
-def human(size: float) -> str:
+def format_size(size: float) -> str:
     """Returns a number of bytes for people."""
     for unit in ("bytes", "KiB", "MiB"):
         if size < 1024:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging import content
-from nemo_airflow.packaging.content import FILE, LINK, PROGRAM, File, shown
+from nemo_airflow.packaging.content import FILE, LINK, PROGRAM, File, format_path
 from nemo_airflow.packaging.notes import Notes
 
 _BLOCK = 1 << 20
@@ -32,15 +32,15 @@ class Disk:
         yield (self._blocks(file) for file in files)
 
     def _blocks(self, file: File) -> Iterator[bytes]:
-        digest = content.hasher(file.size, content.algorithm_of(file.blob))
+        digest = content.start_hash(file.size, content.algorithm_of(file.blob))
         try:
             for block in _bytes_of(self.root / file.at, file.mode == LINK):
                 digest.update(block)
                 yield block
         except OSError as error:
-            raise PackagingError(f"cannot read {shown(str(self.root / file.at))}: {error.strerror}") from error
+            raise PackagingError(f"cannot read {format_path(str(self.root / file.at))}: {error.strerror}") from error
         if digest.hexdigest() != file.blob:
-            raise PackagingError(f"{shown(str(self.root / file.at))} changed during packaging: package again")
+            raise PackagingError(f"{format_path(str(self.root / file.at))} changed during packaging: package again")
 
 
 def walk(
@@ -66,10 +66,12 @@ def walk(
                     elif wanted(path):
                         yield path, entry
         except OSError as error:
-            raise PackagingError(f"cannot read the folder {shown(str(root / above))}: {error.strerror}") from error
+            raise PackagingError(
+                f"cannot read the folder {format_path(str(root / above))}: {error.strerror}"
+            ) from error
 
 
-def named(
+def identify_files(
     root: Path, entries: Iterable[tuple[str, os.DirEntry[str] | None]], notes: Notes, prefix: str = ""
 ) -> list[File]:
     """Returns files with the ids of their bytes; reads only files that changed since the last time.
@@ -95,7 +97,7 @@ def named(
             old = known.get(path)
             blob = old[1] if old and old[0] == signature else _id(root / path, status)
         except OSError as error:
-            raise PackagingError(f"cannot read {shown(str(root / path))}: {error.strerror}") from error
+            raise PackagingError(f"cannot read {format_path(str(root / path))}: {error.strerror}") from error
         if max(status.st_mtime_ns, status.st_ctime_ns) < now - YOUNG:
             found[path] = [signature, blob]
         mode = LINK if stat.S_ISLNK(status.st_mode) else PROGRAM if status.st_mode & 0o100 else FILE
@@ -112,8 +114,8 @@ def signature_of(status: os.stat_result) -> list[int]:
 def _id(path: Path, status: os.stat_result) -> str:
     is_link = stat.S_ISLNK(status.st_mode)
     if not is_link and not stat.S_ISREG(status.st_mode):
-        raise PackagingError(f"{shown(str(path))} is neither a file nor a link: leave it out by a pattern")
-    digest = content.hasher(status.st_size)
+        raise PackagingError(f"{format_path(str(path))} is neither a file nor a link: leave it out by a pattern")
+    digest = content.start_hash(status.st_size)
     for block in _bytes_of(path, is_link):
         digest.update(block)
     return str(digest.hexdigest())

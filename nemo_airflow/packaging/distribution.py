@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging.base import ContentPackager
 from nemo_airflow.packaging.content import FILE, PROGRAM, File, blob_id
-from nemo_airflow.packaging.disk import named
+from nemo_airflow.packaging.disk import identify_files
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.packing import Content
 
@@ -77,7 +77,7 @@ class DistributionPackager(ContentPackager):
                 f"{self.name} has no list of its files (RECORD), like all that the system's package manager installs: "
                 "give a wheel, or install it with pip"
             )
-        return named(base, ((path, None) for path in sorted(set(paths))), notes)
+        return identify_files(base, ((path, None) for path in sorted(set(paths))), notes)
 
     def _in_wheel(self, archive: zipfile.ZipFile) -> list[File]:
         names = {info.filename: info for info in archive.infolist() if not info.is_dir()}

@@ -16,16 +16,16 @@ from nemo_airflow.job import Package
 from nemo_airflow.packaging import notes as noted
 from nemo_airflow.packaging.attributes import NAME as ATTRIBUTES
 from nemo_airflow.packaging.base import ContentPackager
-from nemo_airflow.packaging.content import File, algorithm_of, listed, shown
-from nemo_airflow.packaging.disk import named
+from nemo_airflow.packaging.content import File, algorithm_of, format_path, list_paths, tree_id
+from nemo_airflow.packaging.disk import identify_files
 from nemo_airflow.packaging.notes import Notes
-from nemo_airflow.packaging.objects import SUBMODULE, Blobs, Entry, changes, edited, entries
+from nemo_airflow.packaging.objects import SUBMODULE, Blobs, Entry, changes, edit_tree, entries
 from nemo_airflow.packaging.packing import Content, pack
 from nemo_airflow.packaging.repository import Repository
-from nemo_airflow.packaging.shipped import LfsChoice, Rules, is_plain, shipped
+from nemo_airflow.packaging.shipped import LfsChoice, Rules, is_plain, list_files
 from nemo_airflow.packaging.state import State
 from nemo_airflow.packaging.store import PackageStore
-from nemo_airflow.packaging.worktree import Changed, matching, status, untracked_files
+from nemo_airflow.packaging.worktree import Changed, find_matching, status, untracked_files
 
 Choice = Literal["refuse", "include", "ignore"]
 
@@ -36,6 +36,9 @@ _CHOICES = {
 }
 _KEPT = 4
 """Packages and commits that are cached for each repository."""
+
+_LISTED = 10_000
+"""Most included files that are listed; more are recorded as one id, that of their tree."""
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +98,7 @@ class GitArchivePackager(ContentPackager):
             package = pack(content, store, notes, formats, self.max_size)
         if state.is_settled:
             key = _key(package.format, state)
-            notes.set("packages", noted.recent(notes.get("packages"), key, package.to_json(), _KEPT))
+            notes.set("packages", noted.add_recent(notes.get("packages"), key, package.to_json(), _KEPT))
         notes.save()
         return package
 
@@ -146,7 +149,7 @@ class GitArchivePackager(ContentPackager):
             raise PackagingError(f"ref={self.ref!r} is not a commit, branch or tag of {repository}") from error
 
     def _included(self, repository: Repository) -> set[str]:
-        found = set(matching(repository, self.include, self._subpath)) if self.include else set()
+        found = set(find_matching(repository, self.include, self._subpath)) if self.include else set()
         if self.include and not found:
             raise PackagingError(
                 f"include={list(self.include)!r} matches no file of {repository} that git does not track: "
@@ -158,23 +161,23 @@ class GitArchivePackager(ContentPackager):
         choice = getattr(self, name)
         if files and choice == "refuse":
             raise UncommittedChangesError(
-                f"{repository} has {name} files: {listed(files)}; "
+                f"{repository} has {name} files: {list_paths(files)}; "
                 f"commit them, or give GitArchivePackager {name}='include' or {name}='ignore'"
             )
         if files and choice == "ignore":
-            _log.warning("%s files of %s are not in the package: %s", name, repository, listed(files))
+            _log.warning("%s files of %s are not in the package: %s", name, repository, list_paths(files))
 
     def _changed(self, repository: Repository, changed: Sequence[Changed]) -> Sequence[Changed]:
         """Returns the changes; refuses unmerged files, and changes within submodules (shipped as committed)."""
         if unmerged := [change.path for change in changed if change.unmerged]:
             raise UncommittedChangesError(
-                f"{repository} has unmerged files, which contain conflict markers: {listed(unmerged)}; "
+                f"{repository} has unmerged files, which contain conflict markers: {list_paths(unmerged)}; "
                 "resolve them, then 'git add' and commit them"
             )
         inside = [change.path for change in changed if change.submodule[2:].strip(".")]
         if inside and self.include_submodules:
             raise UncommittedChangesError(
-                f"submodules of {repository} have uncommitted changes: {listed(inside)}; "
+                f"submodules of {repository} have uncommitted changes: {list_paths(inside)}; "
                 "commit them there, since uncommitted='include' covers only the repository itself"
             )
         return changed
@@ -191,7 +194,7 @@ class GitArchivePackager(ContentPackager):
                 raise PackagingError(
                     f"{error.filename} cannot be read, or changed during packaging: package again"
                 ) from error
-            tree = edited(scratch, committed, changed) if changed else committed
+            tree = edit_tree(scratch, committed, changed) if changed else committed
             about: dict[str, Any] = {
                 "commit": state.commit,
                 "origin": scratch.origin(),
@@ -211,15 +214,17 @@ class GitArchivePackager(ContentPackager):
                     **about,
                 )
                 return
-            files = shipped(scratch, state.commit, tree, rules)
+            files = list_files(scratch, state.commit, tree, rules)
             if not files and self._subpath:
                 raise self._no_subpath(scratch)
             if state.included:
                 own = {file.path for file in files}
-                more = named(state.repository.folder, ((path, None) for path in state.included), notes)
+                more = identify_files(state.repository.folder, ((path, None) for path in state.included), notes)
                 more = [file._replace(path=file.path.removeprefix(rules.below)) for file in more]
                 more = [file for file in more if file.path not in own]
-                about["included"] = {shown(file.path): file.blob for file in more}
+                about["included"] = {format_path(file.path): file.blob for file in more}
+                if len(more) > _LISTED:
+                    about["included"] = {f"({len(more)} files)": tree_id(more)}
                 files += more
             notes.set("lfs", known)
             yield Content(lambda: files, **about)
@@ -242,7 +247,7 @@ class GitArchivePackager(ContentPackager):
         plain = noted.find(notes.get("plain"), commit)
         if plain is None:
             plain = is_plain(scratch, listing(tree), rules)
-            notes.set("plain", noted.recent(notes.get("plain"), commit, plain, _KEPT))
+            notes.set("plain", noted.add_recent(notes.get("plain"), commit, plain, _KEPT))
         return bool(plain)
 
     def _inside(self, scratch: Repository, tree: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging.base import ContentPackager
-from nemo_airflow.packaging.content import File, shown
+from nemo_airflow.packaging.content import File, format_path
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.packing import Content, Part
 from nemo_airflow.packaging.sections import section
@@ -58,7 +58,7 @@ class HybridPackager(ContentPackager):
                     path = f"{folder}/{file.path}" if folder else file.path
                     if path in merged:
                         raise PackagingError(
-                            f"{shown(path)} is shipped by two packagers, {merged[path][1]} and {name}: "
+                            f"{format_path(path)} is shipped by two packagers, {merged[path][1]} and {name}: "
                             "leave it out of one, or give one another folder"
                         )
                     merged[path] = (file._replace(path=path), name)
@@ -107,7 +107,7 @@ def _refuse_nesting(merged: Mapping[str, tuple[File, str]]) -> None:
         while folder:
             if folder in merged:
                 raise PackagingError(
-                    f"{shown(folder)} is a file of {merged[folder][1]} and a folder of {name}: "
+                    f"{format_path(folder)} is a file of {merged[folder][1]} and a folder of {name}: "
                     "leave it out of one, or give one another folder"
                 )
             folder = folder.rpartition("/")[0]

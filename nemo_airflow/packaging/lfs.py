@@ -76,7 +76,7 @@ class Objects:
         """Returns git's id of the content, or an empty string if the content does not match."""
         if known := self._known.get(f"{algorithm}:{what.oid}"):
             return known
-        blob, sha256 = content.hasher(what.size, algorithm), hashlib.sha256()
+        blob, sha256 = content.start_hash(what.size, algorithm), hashlib.sha256()
         with path.open("rb") as file:
             while data := file.read(_BLOCK):
                 blob.update(data)
@@ -92,9 +92,9 @@ def is_used(attributes: bytes) -> bool:
     return b"lfs" in attributes
 
 
-def refusal(repository: Repository, paths: list[str], *, missing: bool) -> PackagingError:
+def make_refusal(repository: Repository, paths: list[str], *, missing: bool) -> PackagingError:
     """Returns the error for files whose content is missing or refused."""
-    named = content.listed([os.fspath(path) for path in paths])
+    named = content.list_paths([os.fspath(path) for path in paths])
     if missing:
         return PackagingError(
             f"the content of LFS files of {repository} is not on this machine: {named}; "

@@ -44,19 +44,19 @@ class Notes:
         """Writes new notes. With two processes at once, those of one are lost."""
         if self._now == self._read:
             return
-        with self.writing(self._path) as file:
+        with self.write_whole(self._path) as file:
             file.write(json.dumps(self._now, separators=(",", ":")).encode())  # much faster than json.dump
         self._read = dict(self._now)
 
     @contextlib.contextmanager
-    def writing(self, path: Path) -> Iterator[BinaryIO]:
+    def write_whole(self, path: Path) -> Iterator[BinaryIO]:
         """Yields a file to write, which appears whole beside the notes."""
         store = self.folder.parent
-        with sharing.explaining(store), sharing.appearing(path, store) as file:
+        with sharing.explain_refusals(store), sharing.write_whole(path, store) as file:
             yield file
 
 
-def recent(kept: Any, key: str, value: Any, most: int) -> list[Any]:
+def add_recent(kept: Any, key: str, value: Any, most: int) -> list[Any]:
     """Returns pairs of key and value with a new one in front, at most ``most``."""
     others = [pair for pair in kept or () if pair[0] != key]
     return [[key, value], *others[: most - 1]]

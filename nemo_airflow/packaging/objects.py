@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 from nemo_airflow.exceptions import PackagingError
-from nemo_airflow.packaging.content import LINK, File, algorithm_of, shown, tree_object
+from nemo_airflow.packaging.content import LINK, File, algorithm_of, format_path, tree_object
 from nemo_airflow.packaging.packing import Changes
 from nemo_airflow.packaging.repository import Repository
 
@@ -36,7 +36,7 @@ class Blobs:
     @contextlib.contextmanager
     def reading(self, files: Sequence[File]) -> Iterator[Iterator[Iterable[bytes]]]:
         """See :meth:`~nemo_airflow.packaging.content.Source.reading`."""
-        with self._repository.talking("cat-file", "--batch", "--buffer") as (ask, answer):
+        with self._repository.run_interactively("cat-file", "--batch", "--buffer") as (ask, answer):
             asking = threading.Thread(target=_ask, args=(ask, [file.at for file in files]), daemon=True)
             asking.start()
             yield (_blocks(file, answer, self._repository) for file in files)
@@ -53,7 +53,7 @@ def _blocks(file: File, answer: IO[bytes], repository: Repository) -> Iterable[b
     words = answer.readline().split()
     if len(words) != 3:
         raise PackagingError(
-            f"{repository} lacks the content of {shown(file.path)} ({file.at[:12]}): fetch it, or clone anew"
+            f"{repository} lacks the content of {format_path(file.path)} ({file.at[:12]}): fetch it, or clone anew"
         )
     size = int(words[2])
     if size <= _BLOCK:
@@ -74,7 +74,7 @@ def _large(answer: IO[bytes], size: int) -> Iterator[bytes]:
 @contextlib.contextmanager
 def reader(repository: Repository) -> Iterator[Callable[[str], bytes]]:
     """Yields a function that returns the bytes of an object by id."""
-    with repository.talking("cat-file", "--batch") as (ask, answer):
+    with repository.run_interactively("cat-file", "--batch") as (ask, answer):
 
         def read(identifier: str) -> bytes:
             ask.write(identifier.encode() + b"\n")
@@ -130,7 +130,7 @@ def _sizes(repository: Repository, identifiers: Iterable[str]) -> dict[str, int]
     return {identifier: int(size) for identifier, size in pairs if size.isdigit()}
 
 
-def edited(scratch: Repository, tree: str, changed: Mapping[str, tuple[str, str] | None]) -> str:
+def edit_tree(scratch: Repository, tree: str, changed: Mapping[str, tuple[str, str] | None]) -> str:
     """Makes a changed copy of a tree, reading only folders with changes.
 
     Args:

@@ -12,7 +12,7 @@ import pathspec
 
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging.base import ContentPackager
-from nemo_airflow.packaging.disk import named, walk
+from nemo_airflow.packaging.disk import identify_files, walk
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.packing import Content
 
@@ -55,7 +55,7 @@ class PatternPackager(ContentPackager):
             lambda path: path in known or (_matches(include, path) and not _matches(exclude, path)),
             lambda path: _matches(exclude, path),
         )
-        files = named(folder, found, notes)
+        files = identify_files(folder, found, notes)
         if not files:
             raise PackagingError(f"no file of {folder} matches include={list(self.include)!r}")
         same = len(files) == len(known) and notes.get("disk") == known

@@ -15,7 +15,7 @@ from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
-from nemo_airflow.packaging.content import hasher, shown
+from nemo_airflow.packaging.content import format_path, start_hash
 from nemo_airflow.packaging.notes import Notes
 
 _SETTINGS = (
@@ -64,19 +64,19 @@ class Repository:
         """
         if not path.is_dir():
             raise NotARepositoryError(
-                f"{shown(str(path))} is not a folder: give GitArchivePackager(path=...) a folder in a git repository"
+                f"{format_path(str(path))} is not a folder: give GitArchivePackager(path=...) a folder of a repository"
             )
         try:
             bare = _git(path, ["rev-parse", "--is-bare-repository"]) == b"true\n"
         except PackagingError as error:
             if "dubious ownership" in str(error):
                 raise PackagingError(
-                    f"git refuses {shown(str(path))}, which belongs to another user; "
-                    f"if you trust it: git config --global --add safe.directory {shown(str(path))}"
+                    f"git refuses {format_path(str(path))}, which belongs to another user; "
+                    f"if you trust it: git config --global --add safe.directory {format_path(str(path))}"
                 ) from error
             if "not a git repository" in str(error):
                 raise NotARepositoryError(
-                    f"{shown(str(path))} is not in a git repository: run 'git init' and commit there, "
+                    f"{format_path(str(path))} is not in a git repository: run 'git init' and commit there, "
                     "or give GitArchivePackager(path=...) one that is"
                 ) from error
             raise
@@ -123,10 +123,10 @@ class Repository:
 
     def __str__(self) -> str:
         """Returns its folder for people."""
-        return shown(str(self.folder))
+        return format_path(str(self.folder))
 
     @contextlib.contextmanager
-    def talking(self, *arguments: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    def run_interactively(self, *arguments: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         """Runs a git command until the context ends; yields its standard input and output."""
         process = subprocess.Popen(
             _command(self.folder, arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -158,7 +158,7 @@ class Repository:
 
     def write_object(self, kind: str, data: bytes, algorithm: str) -> str:
         """Writes an object into a scratch repository and returns its id."""
-        digest = hasher(len(data), algorithm, kind)
+        digest = start_hash(len(data), algorithm, kind)
         digest.update(data)
         identifier = str(digest.hexdigest())
         path = Path(self.env["GIT_OBJECT_DIRECTORY"], identifier[:2], identifier[2:])
@@ -249,7 +249,7 @@ def _git(
 
 def _failure(folder: Path, arguments: tuple[str, ...] | list[str], stderr: bytes) -> PackagingError:
     words = stderr.decode("utf-8", "backslashreplace").strip().splitlines()
-    return PackagingError(f"git {_verb(arguments)} in {shown(str(folder))}: {words[0] if words else 'failed'}")
+    return PackagingError(f"git {_verb(arguments)} in {format_path(str(folder))}: {words[0] if words else 'failed'}")
 
 
 def _verb(arguments: tuple[str, ...] | list[str]) -> str:

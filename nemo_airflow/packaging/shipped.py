@@ -55,7 +55,7 @@ def is_plain(repository: Repository, found: Sequence[Entry], rules: Rules) -> bo
     return not exports and not uses_lfs
 
 
-def shipped(repository: Repository, commit: str, tree: str, rules: Rules) -> list[File]:
+def list_files(repository: Repository, commit: str, tree: str, rules: Rules) -> list[File]:
     """Returns the files of the package of a tree.
 
     Args:
@@ -80,7 +80,7 @@ def _files(repository: Repository, commit: str, tree: str, rules: Rules, below: 
     exports, uses_lfs = _what_attributes_do(repository, about, rules)
     filled: set[str] = set()
     if exports:
-        found, filled = attributes.exported(repository, about, found)
+        found, filled = attributes.find_exported(repository, about, found)
     special = _formats(repository, commit, [e for e in found if e.path in filled]) if filled else {}
     if uses_lfs:
         special |= _pointers(repository, [e for e in found if e.size <= lfs.LARGEST_POINTER], rules)
@@ -132,11 +132,11 @@ def _pointers(repository: Repository, found: Sequence[Entry], rules: Rules) -> d
             if (what := lfs.pointer(b"".join(text))) is not None
         ]
     if pointers and rules.lfs == "refuse":
-        raise lfs.refusal(repository, [entry.path for entry, _ in pointers], missing=False)
+        raise lfs.make_refusal(repository, [entry.path for entry, _ in pointers], missing=False)
     objects = lfs.Objects(repository, rules.known) if pointers else None
     files = {entry.path: objects.resolve(entry, what) for entry, what in pointers} if objects else {}
     if missing := [path for path, file in files.items() if file is None]:
-        raise lfs.refusal(repository, missing, missing=True)
+        raise lfs.make_refusal(repository, missing, missing=True)
     return {path: file for path, file in files.items() if file is not None}
 
 

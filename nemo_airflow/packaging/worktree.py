@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
-from nemo_airflow.packaging.content import shown
+from nemo_airflow.packaging.content import format_path
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.repository import Repository
 
@@ -115,13 +115,13 @@ def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
     for path in files:
         if path.endswith("/"):
             raise PackagingError(
-                f"{shown(path)} in {repository} is a repository of its own: "
+                f"{format_path(path)} in {repository} is a repository of its own: "
                 "make it a submodule, package it by itself, or add it to .gitignore"
             )
     return files
 
 
-def matching(repository: Repository, patterns: Sequence[str], subpath: str) -> list[str]:
+def find_matching(repository: Repository, patterns: Sequence[str], subpath: str) -> list[str]:
     """Returns the untracked files, ignored or not, that match patterns in the form of ``.gitignore``."""
     where = ["--", f":(top,literal){subpath}"] if subpath else []
     excludes = [f"--exclude={pattern}" for pattern in patterns]
@@ -186,7 +186,7 @@ def _index(repository: Repository, notes: Notes) -> Path:
             # Not at once: another process may be reading it, and would see no tracked files.
             if time.time() - old.stat().st_ctime > _LOCK_LASTS:
                 old.unlink()
-    with own.open("rb") as source, notes.writing(copy) as target:
+    with own.open("rb") as source, notes.write_whole(copy) as target:
         shutil.copyfileobj(source, target)
         target.flush()
         os.utime(

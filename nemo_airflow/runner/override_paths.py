@@ -8,7 +8,7 @@ from typing import Union
 
 from nemo_airflow.runner.override_errors import OverrideSyntaxError
 from nemo_airflow.runner.override_operators import OPERATORS
-from nemo_airflow.runner.override_quoting import QUOTED, quoted, unquoted
+from nemo_airflow.runner.override_quoting import QUOTED, quote, unquote
 
 MAX_KEYS = 50
 """Most keys of a path."""
@@ -63,7 +63,7 @@ def read_path(text: str, position: int) -> tuple[tuple[Key, ...], tuple[int, ...
                     position,
                 )
             columns.append(position)
-            keys.append(int(match[1]) if match[1] else unquoted(match[2], text, match.start(2)))
+            keys.append(int(match[1]) if match[1] else unquote(match[2], text, match.start(2)))
             position = match.end()
             position += len(text[position:]) - len(text[position:].lstrip()) if position < len(text) else 0
             continue
@@ -96,7 +96,7 @@ def format_path(path: Iterable[Key]) -> str:
         elif _SAFE_KEY.fullmatch(key):
             text += f".{key}" if text else key
         else:
-            text += f"[{quoted(key)}]"
+            text += f"[{quote(key)}]"
     return text
 
 

@@ -14,12 +14,12 @@ _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", r
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "/": "/", "\\": "\\", '"': '"', "'": "'"}
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Returns a text with quotes around it."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def unquoted(written: str, text: str, column: int) -> str:
+def unquote(written: str, text: str, column: int) -> str:
     """Returns the content of a text in quotes.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from nemo_airflow.runner.override_errors import OverrideSyntaxError
 from nemo_airflow.runner.override_nodes import MAX_NESTING, Call, File, Items, Node, Pairs, Quoted, Word, value_of
-from nemo_airflow.runner.override_quoting import QUOTED, unquoted
+from nemo_airflow.runner.override_quoting import QUOTED, unquote
 
 _NAME = (
     r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*(?::[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)?"
@@ -198,7 +198,7 @@ class _Reader:
         match = _QUOTED.match(self._text, self._at, self._end)
         if match is None:
             self._fail(f"expected the closing {self._text[self._at]} of this text")
-        found = Quoted(unquoted(match[0], self._text, self._at))
+        found = Quoted(unquote(match[0], self._text, self._at))
         self._at = match.end()
         return found
 

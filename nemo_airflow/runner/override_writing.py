@@ -13,7 +13,7 @@ from nemo_airflow.runner.override_errors import OverrideSyntaxError
 from nemo_airflow.runner.override_nodes import MAX_NESTING, Call, File, Items, Pairs, Quoted, Word, literal
 from nemo_airflow.runner.override_operators import MAX_BITS, kind_text
 from nemo_airflow.runner.override_paths import Key, format_path
-from nemo_airflow.runner.override_quoting import quoted
+from nemo_airflow.runner.override_quoting import quote
 
 _SAFE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 
@@ -55,7 +55,7 @@ def format_value(value: Any, depth: int = 0) -> str:
         parts = [format_value(item, deeper) for item in value.args]
         return f"{value.name}({', '.join([*parts, *(f'{k}={format_value(v, deeper)}' for k, v in value.kwargs)])})"
     if isinstance(value, File):
-        return f"@{quoted(value.path)}" + (f":{quoted(value.key)}" if value.key else "")
+        return f"@{quote(value.path)}" + (f":{quote(value.key)}" if value.key else "")
     if isinstance(value, Mapping):
         return _braces((_plain_text(key), format_value(item, deeper)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -74,7 +74,7 @@ def _plain_text(value: Any) -> str:
 def _text(value: Quoted | str) -> str:
     text = value.text if isinstance(value, Quoted) else value
     plain = isinstance(value, str) and _SAFE_WORD.fullmatch(text) and isinstance(literal(text), str)
-    return text if plain else quoted(text)
+    return text if plain else quote(text)
 
 
 def _enclosed(kind: str, items: Sequence[str]) -> str:
@@ -101,9 +101,9 @@ def _scalar_text(value: Any) -> str:
     if isinstance(value, float):
         return repr(float(value))
     if isinstance(value, (datetime.date, datetime.time)):
-        return quoted(value.isoformat())
+        return quote(value.isoformat())
     if isinstance(value, os.PathLike):
         name = os.fspath(value)
         if isinstance(name, str):
-            return quoted(name)
+            return quote(name)
     raise OverrideSyntaxError(f"{kind_text(value)} cannot be written as an override")

@@ -265,7 +265,7 @@ class Builder:
             form = "partial" if "_partial_" in node else "arg_factory" if "_arg_factory_" in node else "config"
             return self.call(form, target, args, below, path)
         if kind == "list" or kind == "map":
-            return holding(below, built)
+            return make_container(below, built)
         if kind in SCALARS:
             return SCALARS[kind](node[kind])
         if kind == "_ref_":
@@ -277,8 +277,8 @@ class Builder:
         try:
             if kind == "_dict_":
                 half = len(below) // 2
-                return holding(dict(zip(below[:half], below[half:])), built)
-            return holding({"_tuple_": tuple, "_set_": set, "_frozenset_": frozenset}[kind](below), built)
+                return make_container(dict(zip(below[:half], below[half:])), built)
+            return make_container({"_tuple_": tuple, "_set_": set, "_frozenset_": frozenset}[kind](below), built)
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
@@ -366,7 +366,7 @@ def _partial(target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     return functools.partial(target, *args, **kwargs)
 
 
-def holding(container: Any, below: Iterable[Any]) -> Any:
+def make_container(container: Any, below: Iterable[Any]) -> Any:
     """Returns a container, or a factory of it where an item is created anew at each call.
 
     Args:

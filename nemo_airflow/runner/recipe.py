@@ -164,7 +164,7 @@ class _Foreign:
             pairs = resolved.children(value)
             if not pairs:
                 return value
-            made = resolved.rebuilt(value, [self._shallow(child, waiting) for _, child in pairs])
+            made = resolved.rebuild(value, [self._shallow(child, waiting) for _, child in pairs])
         self._made[id(value)] = made
         self._kept.append(value)
         return made

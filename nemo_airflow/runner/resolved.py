@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from nemo_airflow.runner import configs
 from nemo_airflow.runner.grammar import Path, PlanError, is_reserved, path_text
 from nemo_airflow.runner.parts import plan_of
-from nemo_airflow.runner.plan import Builder, holding
+from nemo_airflow.runner.plan import Builder, make_container
 from nemo_airflow.runner.record import Record
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -35,7 +35,7 @@ def build(root: Any) -> Any:
 
     def make(value: Any, below: Sequence[Any], path: Path) -> Any:
         if not isinstance(value, configs.Config):
-            return holding(rebuilt(value, below), below)
+            return make_container(rebuild(value, below), below)
         arguments = {key: new for (key, _), new in zip(configs.ordered(value), below)}
         made = configs.unchecked(value.kind, value.__fn_or_cls__, arguments)
         return builder.call(value.kind, value.__fn_or_cls__, configs.positional(made), configs.named(made), path)
@@ -59,7 +59,7 @@ def children(value: Any) -> Optional[List[Tuple[Any, Any]]]:
     return None
 
 
-def rebuilt(value: Any, below: Sequence[Any]) -> Any:
+def rebuild(value: Any, below: Sequence[Any]) -> Any:
     """Returns a container with other values; the same container where none has changed."""
     pairs = children(value)
     if pairs is None or all(new is old for new, (_, old) in zip(below, pairs)):
@@ -232,9 +232,9 @@ def leaf(value: Any) -> Optional[Tuple[Any]]:
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
         name = name_of(value)
         return None if name is None else ({"_ref_": name},)
-    from nemo_airflow.runner.scalars import tagged  # imported only where a config has such a value
+    from nemo_airflow.runner.scalars import tag_value  # imported only where a config has such a value
 
-    node = tagged(value)
+    node = tag_value(value)
     return None if node is None else (node,)
 
 

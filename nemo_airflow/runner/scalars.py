@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Dict, Optional, Tuple, Type, Union
 
 
-def tagged(value: Any) -> Optional[Dict[str, Any]]:
+def tag_value(value: Any) -> Optional[Dict[str, Any]]:
     """Returns the node of a path, date, time, duration, decimal or bytes; None for anything else."""
     for kind, tag, write in _TAGS:
         if isinstance(value, kind):

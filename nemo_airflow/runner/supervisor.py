@@ -160,7 +160,7 @@ class Supervisor:
             try:
                 unpack_package(self._folder, package, work)
             except ZstdUnreadableError:
-                zstd_mark.say(self._zstd_mark, False)
+                zstd_mark.write_record(self._zstd_mark, False)
                 raise
             open(unpacked, "w").close()
 
@@ -198,7 +198,7 @@ class Supervisor:
         self._writer.record("environment", environment.capture(self._job, os.path.join(self._folder, "work")))
         if self._job.get("package"):
             # After the job has started: the job neither waits for this nor finds the modules that it imports.
-            zstd_mark.leave(self._zstd_mark, self._folder)
+            zstd_mark.record_result(self._zstd_mark, self._folder)
         sampler = Sampler(self._child, self._job)
         heartbeat = _heartbeat(self._job)
         next_heartbeat = time.monotonic() + heartbeat

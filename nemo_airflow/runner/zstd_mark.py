@@ -19,7 +19,7 @@ def take(folder: str) -> str:
     return os.path.join(folder, mark) if mark else ""
 
 
-def leave(mark: str, folder: str) -> None:
+def record_result(mark: str, folder: str) -> None:
     """Records the result after a package was unpacked.
 
     Args:
@@ -29,10 +29,10 @@ def leave(mark: str, folder: str) -> None:
     if not mark or os.path.exists(mark + NO):
         return
     with contextlib.suppress(OSError):  # no room for the attempt: the result is unknown
-        say(mark, _reads_zstd(folder))
+        write_record(mark, _reads_zstd(folder))
 
 
-def say(mark: str, reads: bool) -> None:
+def write_record(mark: str, reads: bool) -> None:
     """Writes the record; a full or read-only disk does not keep the job from running."""
     path = mark + (YES if reads else NO)
     if not mark or os.path.exists(path):

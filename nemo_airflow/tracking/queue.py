@@ -1,9 +1,9 @@
 """Passes a job's reports to a tracker without delaying the follower of the job.
 
 The follower runs on an event loop, and a tracker blocks. So records go into a queue, which
-threads empty in batches. Records and files have separate lanes: a store of files that is
-slow, unreachable or refuses does not delay records. While the tracking server is unreachable the queue fills; what no
-longer fits is dropped, and counted. The job never notices.
+threads empty in batches. Records and files have separate lanes: a store of files that is slow, unreachable or
+refuses does not delay records. While the tracking server is unreachable the queue fills; points that no longer fit
+are dropped and counted. The job is not affected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.lane import Lane
 
 BATCH = 1000
-"""Points handed to the tracker at once."""
+"""Points in one call of the tracker."""
 
 LIMIT = 20_000
 """Points in the queue while the server is unreachable."""
@@ -102,7 +102,7 @@ class TrackerQueue:
         return self._points.complete
 
     def put_metrics(self, metrics: Sequence[Metric], mark: int) -> None:
-        """Takes points.
+        """Adds points.
 
         Args:
             metrics: The points of one record.
@@ -118,41 +118,41 @@ class TrackerQueue:
         self._records.begin()
 
     def put_config(self, plan: Mapping[str, Any]) -> None:
-        """Takes the resolved config."""
+        """Adds the resolved config."""
         self._put("the config", lambda: self._tracker.config(self._ref, plan))
 
     def put_environment(self, environment: Mapping[str, Any]) -> None:
-        """Takes the job's environment."""
+        """Adds the job's environment."""
         self._put("the environment", lambda: self._tracker.environment(self._ref, environment))
 
     def put_tags(self, tags: Mapping[str, str]) -> None:
-        """Takes tags."""
+        """Adds tags."""
         self._put("tags", lambda: self._tracker.tag(self._ref, tags))
 
     def put_started(self, handle: JobHandle, script: str) -> None:
-        """Takes where the job runs."""
+        """Adds the handle and the request of the job."""
         self._put("where the job runs", lambda: self._tracker.started(self._ref, handle, script))
 
     def put_artifacts(self, folder: Path) -> None:
-        """Takes a folder of files; it must stay until :meth:`drain` has returned."""
+        """Adds a folder of files, which must stay until :meth:`drain` has returned."""
         self._file_calls.append(("the artifacts", lambda: self._tracker.artifacts(self._ref, folder)))
         self._files.begin()
 
     def put_ended(self, status: JobStatus, *, error: str = "") -> None:
-        """Takes how the job ended. It is recorded after all other records, put before or after it; not after files."""
+        """Adds the job's end. It is recorded after all other records, but does not wait for files."""
         self._put("the job's end", lambda: self._tracker.ended(self._ref, status, error=error), last=True)
 
     def put_parent_closed(self, *, succeeded: bool) -> None:
-        """Takes that this was, as far as is known now, the last job of the DAG run; another opens the parent again."""
+        """Adds the end of the parent run, if this is the last job so far; a later job reopens the parent."""
         self._put(
             "the end of the parent run", lambda: self._tracker.close_parent(self._ref, succeeded=succeeded), last=True
         )
 
     async def drain(self, within: float) -> bool:
-        """Waits until everything is recorded, and gives up what is not by then.
+        """Waits until everything is recorded, or the time is over.
 
         Args:
-            within: Seconds to wait at most.
+            within: Most seconds to wait.
 
         Returns:
             Whether everything was recorded. If not, there was a warning that says what is missing.
@@ -176,7 +176,7 @@ class TrackerQueue:
         self._records.begin()
 
     def _send_records(self) -> None:
-        """Records what there is. Runs in a thread; there is never more than one for a queue."""
+        """Sends waiting records. Runs in a thread, at most one for a queue."""
         self._make(self._calls)
         if len(self._points) and not self._mark_known:
             self._points.acknowledge(self._tracker_mark())
@@ -195,7 +195,7 @@ class TrackerQueue:
         while calls:
             what, call = calls[0]
             texts = self._attempt(what, call, files=files)
-            with contextlib.suppress(IndexError):  # given up meanwhile
+            with contextlib.suppress(IndexError):  # given up in the meantime
                 calls.popleft()
             if texts:
                 keep = functools.partial(self._tracker.documents, self._ref, texts)
@@ -209,15 +209,15 @@ class TrackerQueue:
     def _attempt(
         self, what: str, call: Callable[[], Mapping[str, str] | None], *, files: bool = False
     ) -> Mapping[str, str] | None:
-        """Makes a call to the tracker. One that a retry would not mend is given up."""
+        """Calls the tracker. A call with a permanent error is dropped."""
         try:
             return call()
-        except Exception as error:  # whatever is wrong with a tracker, a job is followed to its end
+        except Exception as error:  # an error of a tracker must not stop the following of a job
             if isinstance(error, TrackingError) and error.transient:
                 raise
             text = str(error) or type(error).__name__
             if files:
-                # What a store of files refuses it refuses for each file: the reason is said once.
+                # A store refuses all files for the same reason: it is reported once.
                 code = error.code if isinstance(error, TrackingError) else ""
                 line = f"not all files of run {self._ref.run_id} were uploaded; its other records were: {what}: {text}"
                 self._refused.append((f"files: {code or text}", line))
@@ -238,7 +238,7 @@ class TrackerQueue:
         self._warn(f"the tracking server {self._ref.uri} is back")
 
     def _say_files_wait(self, error: TrackingError) -> None:
-        if not self._records.is_failing:  # else it is said already
+        if not self._records.is_failing:  # otherwise already reported
             self._warn_once("files wait", f"the files of run {self._ref.run_id} are not kept yet: {error}")
 
     def _say_files_kept(self) -> None:

@@ -1,4 +1,4 @@
-"""What belongs to the record of a job, so that the job itself may not write it: tags and files."""
+"""Tags and files that are reserved for the record of a job; the job itself may not write them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def split_tags(tags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 
 
 def free_name(names: Iterable[str]) -> str:
-    """Returns what the folder, or the file, of a job is called that has the name of the record's folder."""
+    """Returns a free name for a job's folder or file that has the name of the record's folder."""
     taken = set(names)
     name = f"job_{RECORD}"
     while name in taken:
@@ -28,7 +28,7 @@ def free_name(names: Iterable[str]) -> str:
 
 
 def move_aside(kept: Path) -> str:
-    """Renames what a job left where the record goes; returns its new name, or an empty text if there is nothing."""
+    """Renames a job's file at the place of the record; returns the new name, or an empty text if there is none."""
     if not (kept / RECORD).exists():
         return ""
     name = free_name(path.name for path in kept.iterdir())

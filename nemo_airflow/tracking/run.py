@@ -230,7 +230,7 @@ class RunSink:
                     if self._ending.is_set():
                         await asyncio.sleep(min(_LAST_PAUSE, self._open_again))
                     continue
-                if not known:  # waiting would not mend it
+                if not known:  # not retryable
                     self._warn(f"this run cannot be tracked now and is tried once more when the job ends: {error}")
                 return
             dropped = self._points.dropped
@@ -282,7 +282,9 @@ class RunSink:
             return [Metric(str(name), float(value), int(step), float(ts)) for name, value, step, ts in points]
         if record.type == "sample":
             since = self._started_at if self._started_at is not None else record.timestamp
-            step = max(round(record.timestamp - since), 0)  # seconds of the job's life: the same when it is read again
+            step = max(
+                round(record.timestamp - since), 0
+            )  # seconds since the job's start: the same when the stream is read again
             values = record.data["values"]
             return [Metric(f"system/{name}", float(value), step, record.timestamp) for name, value in values.items()]
         if record.type == "start":

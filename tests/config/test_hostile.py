@@ -122,9 +122,9 @@ def test_configured_prefixes_are_checked(monkeypatch):
     from nemo_airflow.exceptions import SettingsError
 
     monkeypatch.delenv(allow.VARIABLE, raising=False)
-    assert allow.configured() == ()
+    assert allow.read_configured() == ()
     monkeypatch.setenv(allow.VARIABLE, " zoo., fractions:Fraction,shop.models.Net ")
-    assert allow.configured() == ("zoo.", "fractions:Fraction", "shop.models.Net")
+    assert allow.read_configured() == ("zoo.", "fractions:Fraction", "shop.models.Net")
     for text, says in [
         ("os.", "'os.' would permit too much: of Python's own modules list single functions"),
         ("zoo.,builtins.", "'builtins.' would permit too much"),
@@ -134,7 +134,7 @@ def test_configured_prefixes_are_checked(monkeypatch):
     ]:
         monkeypatch.setenv(allow.VARIABLE, text)
         with pytest.raises(SettingsError) as caught:
-            allow.configured()
+            allow.read_configured()
         assert says in str(caught.value)
 
 

@@ -13,8 +13,8 @@ from packaging_cases import commit_files, lay, run_git, tree
 
 from nemo_airflow import GitArchivePackager, HybridPackager
 from nemo_airflow.exceptions import PackagingError, UncommittedChangesError
-from nemo_airflow.job import Package
-from nemo_airflow.packaging import PackageStore
+from nemo_airflow.job import Job, Package, without_patch
+from nemo_airflow.packaging import PackageStore, git
 from nemo_airflow.packaging.content import blob_id
 
 
@@ -218,6 +218,23 @@ def test_included_patterns_bring_files_that_git_does_not_track(repository, store
     (repository / "pkg/b.so").unlink()
     with pytest.raises(UncommittedChangesError, match=r"untracked files: data/other$|untracked files: data/other;"):
         GitArchivePackager(path=str(repository), include=["build/*.so", "*.csv"]).package(store)
+
+
+def test_the_list_of_included_files_stays_out_of_jobs_and_records_and_is_bounded(repository, store, monkeypatch):
+    commit_files(repository, {".gitignore": "build/\n"})
+    lay(repository, {"build/a.so": "a", "build/b.so": "b"})
+    packager = GitArchivePackager(path=str(repository), include=["build/*.so"])
+    package = packager.package(store)
+    assert "a.so" not in Job(key="k", name="n", plan={}, package=package).dumps()
+    public = without_patch(package.to_json())
+    assert (public["included_files"], "included" in public) == (2, False)
+    monkeypatch.setattr(git, "_LISTED", 1)
+    lay(repository, {"build/b.so": "c"})
+    [first] = packager.package(store).included.items()
+    lay(repository, {"build/b.so": "d"})
+    [second] = packager.package(store).included.items()
+    assert first[0] == second[0] == "(2 files)"
+    assert first[1] != second[1]
 
 
 def test_patterns_that_match_nothing_are_refused(repository, store):

@@ -212,7 +212,7 @@ def test_link_out_of_the_package_is_refused(repository, store, target):
     (repository / "bad").symlink_to(target)
     git(repository, "add", "bad")
     git(repository, "commit", "-q", "-m", "bad")
-    with pytest.raises(PackagingError, match=r"link bad leads to"):
+    with pytest.raises(PackagingError, match=r"link bad points to"):
         GitArchivePackager(path=str(repository)).package(store)
 
 

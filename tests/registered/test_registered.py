@@ -247,7 +247,7 @@ def test_the_list_says_what_there_is_and_what_is_broken_without_importing(zoo, t
     assert "line 1 cannot be read" in lines["syntax"]
     assert lines["cluster"].endswith("The usual place.")
     assert "GitArchivePackager" in done.stdout
-    assert "Keeps runs in MLflow." in lines["mlflow"]
+    assert "Records runs in MLflow." in lines["mlflow"]
     only = json.loads(cli("list", "recipes", "--json", cwd=tmp_path).stdout)
     assert {item["what"] for item in only} == {"recipes"}
     assert [item["name"] for item in only if item["problem"]] == ["gone", "module", "syntax", "typo"]

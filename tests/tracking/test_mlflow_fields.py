@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from nemo_airflow.tracking.mlflow.fields import batches, clean_name, clean_path, clean_tags, cut
+from nemo_airflow.tracking.mlflow.fields import batches, clean_name, clean_path, clean_tags, cut_text
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_a_cleaned_path_passes_mlflows_own_check(path: str) -> None:
 
 
 def test_long_values_are_cut_with_a_digest_of_the_whole() -> None:
-    assert cut("x" * 10, 10) == "x" * 10
-    one, other = cut("x" * 200, 100), cut("x" * 199 + "y", 100)
+    assert cut_text("x" * 10, 10) == "x" * 10
+    one, other = cut_text("x" * 200, 100), cut_text("x" * 199 + "y", 100)
     assert len(one) == len(other) == 100
     assert one != other
 

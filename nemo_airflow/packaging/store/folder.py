@@ -92,7 +92,7 @@ class FolderPlace(Place):
 
     @contextlib.contextmanager
     def _appearing(self, name: str) -> Iterator[BinaryIO]:
-        with sharing.appearing(self.folder / name, self.folder) as file:
+        with sharing.write_whole(self.folder / name, self.folder) as file:
             yield file
             # Synced before it gets its name: a crash of the machine must not leave a partial file.
             file.flush()
@@ -101,7 +101,7 @@ class FolderPlace(Place):
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            with sharing.explaining(self.folder):
+            with sharing.explain_refusals(self.folder):
                 yield
         except OSError as error:
             raise StoreError(f"the store {self.where} cannot be used: {error}") from error

@@ -39,7 +39,7 @@ class PackageStore:
             return False
         except PermissionError:  # another user's file: it may be readable, or this user may replace it
             if not os.access(path, os.R_OK) and not os.access(path.parent, os.W_OK | os.X_OK):
-                with sharing.explaining(self.folder):
+                with sharing.explain_refusals(self.folder):
                     raise
             return os.access(path, os.R_OK)
         return True
@@ -47,7 +47,7 @@ class PackageStore:
     @contextlib.contextmanager
     def write(self, digest: str, format: str = "tar.gz") -> Iterator[BinaryIO]:
         """Yields a file for the archive; it appears in the store when complete, or not at all."""
-        with sharing.explaining(self.folder), sharing.appearing(self.path(digest, format), self.folder) as file:
+        with sharing.explain_refusals(self.folder), sharing.write_whole(self.path(digest, format), self.folder) as file:
             yield file
 
     def prune(self, older_than: float, *, dry_run: bool = False) -> tuple[int, int]:
@@ -78,7 +78,7 @@ class PackageStore:
                 if about.st_mtime >= before:
                     continue
                 if not dry_run:
-                    with sharing.explaining(self.folder):
+                    with sharing.explain_refusals(self.folder):
                         file.unlink()
             except FileNotFoundError:  # another process prunes
                 continue
@@ -90,7 +90,7 @@ class PackageStore:
         """Lets one process of this machine pack a package while the others wait."""
         # One file for many digests. It is never deleted: deleting a lock would break it for waiting processes.
         path = self.folder / ".locks" / digest[:2]
-        with sharing.explaining(self.folder):
+        with sharing.explain_refusals(self.folder):
             lock = sharing.open_lock(path, self.folder)
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -104,7 +104,7 @@ class SharedStore:
             with contextlib.suppress(StoreError):  # a store that this user may only read is enough
                 self._attempt(lambda: self.place.touch(name))
             with (
-                self.fetched(record["sha256"], path.parent) as blob,
+                self.fetch_blob(record["sha256"], path.parent) as blob,
                 cache.write(package.digest, package.format) as file,
                 blob.open("rb") as source,
             ):
@@ -125,7 +125,7 @@ class SharedStore:
         return True
 
     @contextlib.contextmanager
-    def fetched(self, sha256: str, folder: Path) -> Iterator[Path]:
+    def fetch_blob(self, sha256: str, folder: Path) -> Iterator[Path]:
         """Yields a temporary file in ``folder`` with the verified content of that SHA-256.
 
         Raises:
@@ -281,7 +281,7 @@ def _fits(entry: Entry | None, size: int | None) -> bool:
 @contextlib.contextmanager
 def _one_at_a_time(path: Path, top: Path) -> Iterator[None]:
     """Lets one process of this machine fetch a file while the others wait."""
-    with sharing.explaining(top):
+    with sharing.explain_refusals(top):
         lock = sharing.open_lock(path.with_name(f".{path.name}.lock"), top)
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

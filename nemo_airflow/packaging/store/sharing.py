@@ -45,7 +45,7 @@ def share(path: Path, top: Path) -> None:
 
 
 @contextlib.contextmanager
-def appearing(target: Path, top: Path) -> Iterator[BinaryIO]:
+def write_whole(target: Path, top: Path) -> Iterator[BinaryIO]:
     """Yields a file to write, which appears under its name when complete, or not at all."""
     make_folder(target.parent, top)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=NEW)
@@ -70,7 +70,7 @@ def touch(path: Path, top: Path) -> None:
     try:
         os.utime(path)
     except PermissionError:
-        with path.open("rb") as source, appearing(path, top) as target:
+        with path.open("rb") as source, write_whole(path, top) as target:
             shutil.copyfileobj(source, target, 1 << 20)
 
 
@@ -89,7 +89,7 @@ def open_lock(path: Path, top: Path) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def explaining(top: Path) -> Iterator[None]:
+def explain_refusals(top: Path) -> Iterator[None]:
     """Turns a permission error in a store into one that says what to do.
 
     Raises:

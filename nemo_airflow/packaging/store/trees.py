@@ -181,7 +181,7 @@ def _check_path(path: str, into: Path) -> None:
 
 
 def _write(store: SharedStore, sha256: str, files: dict[TreeFile, int], into: Path) -> None:
-    with store.fetched(sha256, into) as blob, blob.open("rb") as source:
+    with store.fetch_blob(sha256, into) as blob, blob.open("rb") as source:
         for file, offset in files.items():
             target = into / file.path
             target.parent.mkdir(parents=True, exist_ok=True)

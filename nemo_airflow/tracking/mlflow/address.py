@@ -133,7 +133,7 @@ def _usable(uri: str) -> str:
     return uri.rstrip("/") if scheme in ("http", "https") else uri
 
 
-def shown(uri: str) -> str:
+def hide_login(uri: str) -> str:
     """Returns an address without secrets: a database's address may contain a login too."""
     parts = urlsplit(uri)
     if not parts.netloc and not parts.query:

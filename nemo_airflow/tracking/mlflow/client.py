@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
-from nemo_airflow.tracking.mlflow.address import shown
+from nemo_airflow.tracking.mlflow.address import hide_login
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import (
     TRANSIENT_CODES,
@@ -48,7 +48,7 @@ class ClientStore:
         if found is None:
             return None
         if found.lifecycle_stage == "deleted":
-            raise TrackingError(deleted_experiment(name, shown(self.uri)))
+            raise TrackingError(deleted_experiment(name, hide_login(self.uri)))
         return str(found.experiment_id)
 
     def create_experiment(self, name: str, artifact_location: str | None) -> str:
@@ -141,11 +141,11 @@ class ClientStore:
             code = str(error.error_code)
             line = " ".join(str(error).split())[:1000]
             raise TrackingError(
-                f"the MLflow store {shown(self.uri)}: {line}", transient=code in TRANSIENT_CODES, code=code
+                f"the MLflow store {hide_login(self.uri)}: {line}", transient=code in TRANSIENT_CODES, code=code
             ) from error
         except OSError as error:
             raise TrackingError(
-                f"the MLflow store {shown(self.uri)} cannot be opened: {error}", transient=True
+                f"the MLflow store {hide_login(self.uri)} cannot be opened: {error}", transient=True
             ) from error
 
 

@@ -49,7 +49,9 @@ def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
     """
     from nemo_airflow.config.plan import flatten
 
-    return {clean_name(path): cut(redact(text), _PARAM_LENGTH) for path, text in flatten(plan, as_str=True).items()}
+    return {
+        clean_name(path): cut_text(redact(text), _PARAM_LENGTH) for path, text in flatten(plan, as_str=True).items()
+    }
 
 
 def tags_of_job(job: Job) -> dict[str, str]:
@@ -117,7 +119,7 @@ def requirements_of(environment: Mapping[str, Any]) -> str:
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Returns the tags that have a value, with names and values that MLflow allows."""
-    return {clean_name(name): cut(value, _TAG_LENGTH) for name, value in tags.items() if value}
+    return {clean_name(name): cut_text(value, _TAG_LENGTH) for name, value in tags.items() if value}
 
 
 def clean_name(name: str) -> str:
@@ -142,7 +144,7 @@ def clean_path(path: str) -> str:
     return re.sub(r"[#%\\\x00-\x1f\x7f\ud800-\udfff]|(?<=^[A-Za-z]):", _escape, path)
 
 
-def cut(text: str, length: int) -> str:
+def cut_text(text: str, length: int) -> str:
     """Returns the text, or its beginning and a digest of the whole, in at most ``length`` characters."""
     if len(text) <= length:
         return text

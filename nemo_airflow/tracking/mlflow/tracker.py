@@ -107,7 +107,7 @@ class MLflowTracker(Tracker):
         experiment_id, above, run = _persist(find)
         share = self._shares(uri, shares_filesystem, credentials.given)
         ref = RunRef(
-            uri=address.shown(uri),
+            uri=address.hide_login(uri),
             experiment_id=experiment_id,
             run_id=run.run_id,
             parent_id=above.run_id if above else "",
@@ -210,7 +210,9 @@ class MLflowTracker(Tracker):
     def _store(self, ref: RunRef) -> Store:
         # The run's own address: another process's environment may have another.
         uri, credentials = address.resolve(self.tracking_uri, self.conn_id)
-        return open_store(*((uri, credentials) if address.shown(uri) == ref.uri else address.resolve(ref.uri, None)))
+        return open_store(
+            *((uri, credentials) if address.hide_login(uri) == ref.uri else address.resolve(ref.uri, None))
+        )
 
     def _open_parent(self, store: Store, experiment_id: str, parent: str, job: Job) -> Run:
         key = f"parent-{hashlib.sha256(parent.encode()).hexdigest()[:32]}"
@@ -271,7 +273,7 @@ def _env(uri: str, experiment_id: str, run_id: str) -> dict[str, str]:
     ``set_experiment``, renames the job's run, and does not make later runs its children.
     """
     return {
-        "MLFLOW_TRACKING_URI": uri if uri.startswith("sqlite:") else address.shown(uri),
+        "MLFLOW_TRACKING_URI": uri if uri.startswith("sqlite:") else address.hide_login(uri),
         "MLFLOW_EXPERIMENT_ID": experiment_id,
         "MLFLOW_RUN_CONTEXT": json.dumps({fields.PARENT: run_id}),
         "NEMO_AIRFLOW_RUN_ID": run_id,

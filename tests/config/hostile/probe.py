@@ -182,7 +182,7 @@ def as_allow():
     readers = [
         lambda entry: plan.from_plan(document, [entry]),
         lambda entry: runner.build(document, [entry]),
-        lambda entry: (os.environ.update(NEMO_AIRFLOW_ALLOW=f"victim.,{entry},"), allow.configured()),
+        lambda entry: (os.environ.update(NEMO_AIRFLOW_ALLOW=f"victim.,{entry},"), allow.read_configured()),
     ]
 
     def read(text):
