@@ -28,10 +28,10 @@ class Outage:
         """Notes that there is an outage; returns what is to be said of it now, or an empty string."""
         if self._since is None:
             self._since = self._said = now
-            return f"the back-end does not tell how the job fares, asking again; the job goes on: {reason}"
+            return f"the job cannot be followed just now, trying again; the job goes on: {reason}"
         if now - self._said >= _AGAIN:
             self._said = now
-            return f"the back-end has not told for {_words(self.lasts(now))} how the job fares: {reason}"
+            return f"the job could not be followed for {_words(self.lasts(now))}; the job goes on: {reason}"
         return ""
 
     def end(self, now: float) -> str:
