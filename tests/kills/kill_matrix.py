@@ -132,6 +132,8 @@ class Matrix:
         self._counters = counters
         self._tracking_uri = tracking_uri
         self._prefix = f"kills-{uuid.uuid4().hex[:6]}"  # others may use the same back-end
+        # Here, and not in the threads that run the tasks: pytest changes the environment for each test.
+        self._connections = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")}
 
     def run(self, executor: Executor, inside: str, step: str) -> Killed:
         """Runs a task of which a process dies at that step.
@@ -172,7 +174,7 @@ class Matrix:
             "NEMO_AIRFLOW_HOME": str(folder / "home"),
             "NEMO_AIRFLOW_STORE": str(folder / "shared"),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
-            **{name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")},
+            **self._connections,
         }
         number = 1
         while True:
