@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow.config import plan as plans
 from nemo_airflow.connections import redact
@@ -84,7 +85,7 @@ class Submission:
         context: Airflow's context of the task.
         log: The task's logger.
         without_zstd: Whether the package must not be in ``tar.zst``.
-        check: Called right before a job is submitted; raises if none is to be.
+        check: Called right before and after a job is submitted; raises AirflowFailException if none is to run.
     """
 
     def __init__(
@@ -123,7 +124,11 @@ class Submission:
             return
         handle, self.to_cancel = self.to_cancel, None
         self._log.info("The task was ended: cancelling job %s", handle.key)
-        self.back_end.cancel_at_once(handle)
+        try:
+            self.back_end.cancel_at_once(handle)
+        except (NemoAirflowError, TimeoutError) as error:
+            reason = str(error) or "it did not answer in time"
+            self._log.error("Job %s could not be cancelled, run 'nemo-airflow reap' later: %s", handle.key, reason)
 
     def _attempt(self) -> attempts.Attempt:
         store = self._context["task_state_store"]
@@ -215,6 +220,11 @@ class Submission:
         handle = self.back_end.submit(self._executor.render(job))
         self.to_cancel = handle
         self._log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
+        try:
+            self._check()  # a user may have ended the task meanwhile, when there was no job to cancel yet
+        except AirflowFailException:
+            self.cancel()
+            raise
         return handle
 
     def _open_run(self, job: Job) -> TrackedRun | None:

@@ -1,4 +1,4 @@
-"""A task that was moved to another back-end while its job ran: the old job is ended, and no other one is."""
+"""A task that was moved or cleared while its job ran: the old job is ended where it runs, and no other one is."""
 
 import dataclasses
 import time
@@ -43,14 +43,28 @@ def state(executor, handle):
     return blocking.run(service_of(executor.connect()).status([handle]))[handle.key].state
 
 
+def wait_for_end(executor, handle):
+    deadline = time.monotonic() + 60
+    while not state(executor, handle).is_final:
+        assert time.monotonic() < deadline, f"job {handle.key} still runs"
+        time.sleep(0.05)
+
+
+def test_job_from_before_a_clear_that_dropped_its_record_is_found_and_ended(submit, store, tmp_path):
+    executor = LocalExecutor(root=str(tmp_path / "jobs"), grace=1)
+    first = submit(executor)
+    store.clear()  # as Airflow does on a clear where it is set to; the run's start is another then
+    second = submit(executor)
+    wait_for_end(executor, first)
+    assert state(executor, first) is JobState.CANCELLED
+    assert state(executor, second) is JobState.RUNNING
+
+
 def test_old_job_is_cancelled_where_it_runs(submit, tmp_path):
     old, new = (LocalExecutor(root=str(tmp_path / name), grace=1) for name in ("old", "new"))
     first = submit(old)
     second = submit(new)
-    deadline = time.monotonic() + 60
-    while not state(old, first).is_final:
-        assert time.monotonic() < deadline, "the job on the old back-end still runs"
-        time.sleep(0.05)
+    wait_for_end(old, first)
     assert state(old, first) is JobState.CANCELLED
     assert state(new, second) is JobState.RUNNING
     assert len(jobs_in(tmp_path / "old")) == len(jobs_in(tmp_path / "new")) == 1

@@ -5,7 +5,7 @@ import time
 import operator_jobs as jobs
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from nemo_airflow import Config, NemoRunOperator, SlurmExecutor, blocking
 from nemo_airflow.exceptions import ConfigError, SettingsError
@@ -101,3 +101,29 @@ def test_number_of_seconds_that_is_none_is_refused_where_it_is_written(seconds):
 )  # fmt: skip
 def test_state_of_the_task_tells_whether_a_user_has_ended_it(state, by_user):
     assert is_ended_by_user(state) is by_user
+
+
+class EndedMeanwhile(NemoRunOperator):
+    """Has its task ended by a user while the back-end takes the job."""
+
+    def _new_submission(self, context, prepared):
+        submission = super()._new_submission(context, prepared)
+        submit = submission.back_end.submit
+
+        def and_is_ended(request):
+            handle = submit(request)
+            self._termination.by_user.set()
+            return handle
+
+        submission.back_end.submit = and_is_ended
+        return submission
+
+
+def test_job_whose_task_was_ended_while_it_was_submitted_is_cancelled(task_context, defaults, store):
+    with DAG("worker_phase", schedule=None) as dag:
+        operator = EndedMeanwhile(task_id="t", config=Config(jobs.sleep, seconds=600), defer_after=NEVER, **defaults)
+    with pytest.raises(AirflowFailException, match="ended by a user"):
+        operator.execute(task_context(dag))
+    driver = defaults["job_executor"].connect()
+    key = store["nemo_job"]["key"]
+    wait_for_end(defaults["job_executor"], blocking.run(driver.find([key]))[key])
