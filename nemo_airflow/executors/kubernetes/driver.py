@@ -24,7 +24,7 @@ from nemo_airflow.executors.kubernetes.pod import (
     annotation,
     container_end,
     has_started,
-    is_over,
+    is_finished,
     is_running,
     is_unsettled,
     label,
@@ -233,14 +233,14 @@ class KubernetesDriver(Driver):
         found = await self._pods.of([handle.key for handle in handles])
         for handle in handles:
             for pod in found.get(handle.key, ()):
-                if not is_over(pod) and not await self._has_ended(pod):
+                if not is_finished(pod) and not await self._has_ended(pod):
                     raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
         await self._each(lambda handle: self._ending.remove(handle.key, found.get(handle.key, ())), handles)
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`."""
         found = await self._pods.all()
-        unended = [pods for pods in found.values() if not all(is_over(pod) or is_unsettled(pod) for pod in pods)]
+        unended = [pods for pods in found.values() if not all(map(is_finished, pods))]
         handles = [self._pods.handle(pods[0]) for pods in unended]
         for secret in await self._records.all():
             # A submit that came no further than its first step.

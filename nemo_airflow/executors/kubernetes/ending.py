@@ -9,7 +9,7 @@ from typing import Any
 
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
-from nemo_airflow.executors.kubernetes.pod import annotation, ended_at, is_over, name_of, node_of, uid_of
+from nemo_airflow.executors.kubernetes.pod import annotation, ended_at, is_finished, is_over, name_of, node_of, uid_of
 from nemo_airflow.executors.kubernetes.pods import Pods
 from nemo_airflow.executors.kubernetes.record import Records, age_of, end_of
 from nemo_airflow.job import JobHandle, JobStatus
@@ -85,7 +85,7 @@ class Ending:
     async def sweep(self, pods: Sequence[Mapping[str, Any]]) -> None:
         """Deletes pods and emptied Secrets that were kept for their time."""
         now = time.time()
-        old = [pod for pod in pods if is_over(pod) and _is_old(pod, now)]
+        old = [pod for pod in pods if is_finished(pod) and _is_old(pod, now)]
         await asyncio.gather(*(self._delete(pod, at_once=True) for pod in old[:_SWEPT_AT_ONCE]))
         for secret in await self._records.all():
             if end_of(secret) and age_of(secret, now) > _TOMBSTONE_TTL:

@@ -74,9 +74,14 @@ def has_started(pod: Mapping[str, Any]) -> bool:
     return is_running(pod) or container_end(pod) is not None
 
 
+def is_finished(pod: Mapping[str, Any]) -> bool:
+    """Returns whether the pod has ended, though of its containers that may not be known; see :func:`is_unsettled`."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
 def is_over(pod: Mapping[str, Any]) -> bool:
     """Returns whether nothing of the pod runs any more."""
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed") and not is_running(pod)
+    return is_finished(pod) and not is_running(pod)
 
 
 def is_unsettled(pod: Mapping[str, Any]) -> bool:
@@ -84,7 +89,7 @@ def is_unsettled(pod: Mapping[str, Any]) -> bool:
 
     A node says so for as long as the container takes to end, and one of Kubernetes before 1.22 at times for ever.
     """
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed") and is_running(pod)
+    return is_finished(pod) and is_running(pod)
 
 
 def settled(pod: Mapping[str, Any], exit_code: int) -> JsonObject:

@@ -19,7 +19,7 @@ from nemo_airflow.executors.kubernetes.pod import (
     grace_of,
     image_of,
     is_deleted,
-    is_over,
+    is_finished,
     is_overdue,
     is_running,
     is_unsettled,
@@ -137,7 +137,7 @@ def node_count(pods: Sequence[Mapping[str, Any]]) -> int:
 
 def is_leaving(pod: Mapping[str, Any]) -> bool:
     """Returns whether the pod has ended, or was told to."""
-    return is_over(pod) or is_unsettled(pod) or bool(annotation(pod, manifest.VERDICT)) or is_deleted(pod)
+    return is_finished(pod) or bool(annotation(pod, manifest.VERDICT)) or is_deleted(pod)
 
 
 def _missing(pods: Sequence[Mapping[str, Any]], ranks: Iterable[int]) -> str:
