@@ -51,7 +51,8 @@ def check_entries(allow: Iterable[str]) -> Tuple[str, ...]:
         parts = entry[:-1].split(".") if is_prefix else entry.replace(":", ".", 1).split(".") if entry else []
         if not all(part.isidentifier() for part in parts) or len(parts) < (1 if is_prefix else 2):
             raise PlanError(
-                f"allow has {entry!r}, neither a name such as 'package.module:name' nor a prefix such as 'package.'"
+                f"allow has {entry!r}, which is neither a name such as 'package.module:name' "
+                "nor a prefix such as 'package.'"
             )
     return entries
 

@@ -34,7 +34,7 @@ def test_coroutine_function_is_taken():
         ("*.csv", "is not a list of patterns: write"),
         (["/tmp/results/*.csv"], "leads out of the job's working directory"),
         (["{{ ds }}/*", "../*.csv"], "leads out"),
-        (["."], "names no file"),
+        (["."], "matches no file"),
         (None, "not a list"),
     ],
 )

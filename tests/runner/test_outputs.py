@@ -47,8 +47,8 @@ def test_file_that_cannot_be_copied_is_a_warning(run, folder):
         ([Path("a")], "not a text"),
         (["/tmp/results/*.csv"], r"'/tmp/results/\*.csv', which leads out .* output_dir\(\)"),
         (["a", "../b"], "'../b', which leads out"),
-        (["."], "names no file"),
-        ([""], "names no file"),
+        (["."], "matches no file"),
+        ([""], "matches no file"),
         (["a**/b"], "stands for folders"),
     ],
 )

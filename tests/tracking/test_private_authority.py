@@ -126,7 +126,9 @@ def test_a_file_of_authorities_that_is_missing_is_named_with_its_variable(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
-    with pytest.raises(SettingsError, match=r"REQUESTS_CA_BUNDLE is '.*gone\.pem', which is no file of certificates"):
+    with pytest.raises(
+        SettingsError, match=r"REQUESTS_CA_BUNDLE is '.*gone\.pem', which is not a file of certificates"
+    ):
         ask_mlflow(server)
 
 
