@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,16 +132,15 @@ class Matrix:
         self._counters = counters
         self._tracking_uri = tracking_uri
         self._prefix = f"kills-{uuid.uuid4().hex[:6]}"  # others may use the same back-end
-        # Here, and not in the threads that run the tasks: pytest changes the environment for each test.
-        self._connections = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")}
 
-    def run(self, executor: Executor, inside: str, step: str) -> Killed:
+    def run(self, executor: Executor, inside: str, step: str, connections: Mapping[str, str]) -> Killed:
         """Runs a task of which a process dies at that step.
 
         Args:
             executor: The back-end.
             inside: What its jobs call the folder of the counters.
             step: ``"before"`` or ``"after"``, and the step.
+            connections: Airflow's, as variables of the environment.
         """
         name = name_of(executor, step)
         folder = self.folder / name
@@ -158,13 +157,13 @@ class Matrix:
         (folder / "given.json").write_text(json.dumps(given))
         killed = Killed()
         try:
-            self._be_airflow(folder, killed)
+            self._be_airflow(folder, killed, connections)
             self._look(executor, folder, name, dag_id, killed)
         finally:
             killed.output = shown(folder)
         return killed
 
-    def _be_airflow(self, folder: Path, killed: Killed) -> None:
+    def _be_airflow(self, folder: Path, killed: Killed, connections: Mapping[str, str]) -> None:
         """Starts worker and triggerer, again where they were killed, until the task has ended.
 
         A try whose worker dies is followed by the next, which begins from the start. What was told before the death
@@ -174,7 +173,7 @@ class Matrix:
             "NEMO_AIRFLOW_HOME": str(folder / "home"),
             "NEMO_AIRFLOW_STORE": str(folder / "shared"),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
-            **self._connections,
+            **connections,
         }
         number = 1
         while True:

@@ -3,6 +3,7 @@
 For each back-end, at each step, one case: the process kills itself just before, or just after; see ``kill_steps``.
 """
 
+import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -59,9 +60,11 @@ def killed_at(request, matrix):
             for item in request.session.items
             if getattr(item, "originalname", "") == f"test_{executor.kind}" and item.path == test.path
         }
+        # Read here, and not in the threads: pytest changes the environment for each test.
+        connections = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")}
         for each in asked:
             if (executor.kind, each) not in futures:
-                futures[executor.kind, each] = pool.submit(matrix.run, executor, str(inside), each)
+                futures[executor.kind, each] = pool.submit(matrix.run, executor, str(inside), each, connections)
         return futures[executor.kind, step].result()
 
     yield killed
