@@ -20,10 +20,11 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import ClassVar, TypeAlias
 
 from nemo_airflow import settings
-from nemo_airflow.exceptions import AccessRefused, BackendUnavailable, ExecutorError, NemoAirflowError, SettingsError
+from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor
 from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import JobHandle, JobState, JobStatus
+from nemo_airflow.jobs.isolation import AWAY, IsolatingDriver, one_line
 from nemo_airflow.jobs.judge import Policy, Sighting, add_sighting, judge, judge_unread
 from nemo_airflow.jobs.outage import Outage
 from nemo_airflow.jobs.turns import Turns
@@ -46,12 +47,6 @@ _LEAST, _MOST = 16 << 10, 4 << 20
 
 _REMEMBERED = 10_000
 """Ended jobs of which the end is remembered: also when somebody clears them away."""
-
-_AWAY = (BackendUnavailable, AccessRefused, SettingsError)
-"""Errors of the whole connection: they say nothing of any job."""
-
-_ALIKE = 4
-"""Jobs in a row that cannot be looked at, after which it is no trouble of theirs but one of the whole connection."""
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +124,7 @@ class JobService:
 
     def __init__(self, driver: Driver, policy: Policy | None = None) -> None:
         self._driver = driver
+        self._isolating = IsolatingDriver(driver)
         self._policy = policy or Policy(lost_after=settings.lost_after())
         self._watches: set[_Watch] = set()
         self._wake = asyncio.Event()
@@ -137,7 +133,6 @@ class JobService:
         self._turns = Turns()
         self._sightings: OrderedDict[_Id, tuple[Sighting, ...]] = OrderedDict()
         self._ends: OrderedDict[_Id, _Known] = OrderedDict()
-        self._troubled: set[_Id] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._next_sweep = time.monotonic() + random.uniform(0, _SWEEP_EVERY)  # noqa: S311 - to spread triggerers
 
@@ -210,9 +205,9 @@ class JobService:
                 backoff = 0.0
                 self._sweep()
             except Exception as error:  # noqa: BLE001 - no error but a job's own end may end a watch
-                if not isinstance(error, _AWAY):
+                if not isinstance(error, AWAY):
                     _log.exception("a look at jobs failed")
-                self._tell_outage(self._watches, _one_line(error))
+                self._tell_outage(self._watches, one_line(error))
                 backoff = min(max(2 * backoff, self._driver.poll_interval[0], 0.5), _LONGEST_BACKOFF)
                 # Not in step with others: a hundred workers would log in to one host at once.
                 await asyncio.sleep(backoff * random.uniform(0.75, 1.25))  # noqa: S311
@@ -244,7 +239,7 @@ class JobService:
             )
             for watch in due
         }
-        chunks = await self._read_all(list(cursors.values()))
+        chunks = await self._isolating.read(list(cursors.values()))
         self._rest = min(_IDLE_SHARE * (time.monotonic() - begun), _LONGEST_REST)
         for watch in due:
             await self._turns.pause()
@@ -324,7 +319,7 @@ class JobService:
         while unknown:
             # Two jobs of one key, of which one is gone, are two questions.
             asked = {handle.key: handle for handle in reversed(unknown)}
-            seen = await self._look(list(asked.values()))
+            seen = await self._isolating.look(list(asked.values()))
             for key, handle in asked.items():
                 await self._turns.pause()
                 known[key, handle.id] = await self._judge(handle, seen[key])
@@ -344,7 +339,7 @@ class JobService:
             try:
                 await self._driver.give_up(handle, verdict.give_up)
             except Exception as error:  # noqa: BLE001 - whatever it is, the job is judged again at the next look
-                return _Known(JobStatus(JobState.RUNNING, reason=verdict.status.reason), trouble=_one_line(error))
+                return _Known(JobStatus(JobState.RUNNING, reason=verdict.status.reason), trouble=one_line(error))
         known = _Known(verdict.status, sightings[-1].seen.mark is not None, trouble)
         if verdict.status.state.is_final:
             del self._sightings[key]
@@ -352,56 +347,6 @@ class JobService:
             while len(self._ends) > _REMEMBERED:
                 self._ends.popitem(last=False)
         return known
-
-    async def _look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
-        """Looks at jobs; what one of them makes the driver fail with is that one's trouble alone."""
-        seen: dict[str, Seen] = {}
-        await self._look_at([handle for handle in handles if (handle.key, handle.id) not in self._troubled], seen)
-        for handle in handles:
-            if handle.key not in seen:
-                await self._look_at([handle], seen)
-        return seen
-
-    async def _look_at(self, handles: Sequence[JobHandle], seen: dict[str, Seen]) -> None:
-        if not handles:
-            return
-        begun = time.monotonic()
-        try:
-            seen |= await self._driver.look(handles)
-        except _AWAY:
-            raise
-        except Exception as error:
-            if len(handles) > 1:  # one of them: found by halving
-                middle = len(handles) // 2
-                await self._look_at(handles[:middle], seen)
-                await self._look_at(handles[middle:], seen)
-                return
-            seen[handles[0].key] = Seen(begun, trouble=_one_line(error))
-            if len(seen) >= _ALIKE and all(each.trouble for each in seen.values()):
-                raise
-            if not isinstance(error, ExecutorError):
-                _log.warning("looking at job %s failed", handles[0].key, exc_info=error)
-        for handle in handles:
-            if seen[handle.key].trouble:
-                self._troubled.add((handle.key, handle.id))
-            else:
-                self._troubled.discard((handle.key, handle.id))
-
-    async def _read_all(self, cursors: Sequence[Cursor]) -> dict[tuple[str, int], Chunk]:
-        """Reads streams; what one of them makes the driver fail with is that one's trouble alone."""
-        try:
-            return {(chunk.key, chunk.offset): chunk for chunk in await self._driver.read(cursors)}
-        except _AWAY:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is a trouble of one job
-            if len(cursors) > 1:
-                middle = len(cursors) // 2
-                return await self._read_all(cursors[:middle]) | await self._read_all(cursors[middle:])
-            cursor = cursors[0]
-            if not isinstance(error, ExecutorError):
-                _log.warning("reading the stream of job %s failed", cursor.handle.key, exc_info=error)
-            trouble = Chunk(cursor.handle.key, cursor.offset, b"", trouble=_one_line(error))
-            return {(cursor.handle.key, cursor.offset): trouble}
 
     def _sweep(self) -> None:
         """Begins to remove what was kept for its time, beside the looks, which do not wait for that."""
@@ -413,9 +358,4 @@ class JobService:
         try:
             await self._driver.sweep()
         except Exception as error:  # noqa: BLE001 - whatever it is, it waits for the next time
-            _log.warning("what ended long ago was not removed: %s", _one_line(error))
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, NemoAirflowError) and text else f"{type(error).__name__}: {text}"
+            _log.warning("what ended long ago was not removed: %s", one_line(error))
