@@ -32,9 +32,12 @@ up_k8s() {
     --kubelet-preferred-address-types=InternalIP \
     --kubelet-client-certificate="$K8S/pki/client.crt" --kubelet-client-key="$K8S/pki/client.key"
   await 90 kube-apiserver kubectl get --raw /readyz
+  # There is one of each: no election every two seconds, and no wait for the end of a dead one's term.
   start kube-controller-manager "$K8S_BIN/kube-controller-manager" --kubeconfig="$KUBECONFIG" --port=0 \
-    --secure-port="${PORT[controller-manager]}" --service-account-private-key-file="$K8S/pki/sa.key"
-  start kube-scheduler "$K8S_BIN/kube-scheduler" --kubeconfig="$KUBECONFIG" --port=0 --secure-port="${PORT[scheduler]}"
+    --leader-elect=false --secure-port="${PORT[controller-manager]}" \
+    --service-account-private-key-file="$K8S/pki/sa.key"
+  start kube-scheduler "$K8S_BIN/kube-scheduler" --kubeconfig="$KUBECONFIG" --port=0 --leader-elect=false \
+    --secure-port="${PORT[scheduler]}"
   # Every kubelet keeps logs in /var/log/pods, and clears away what it does not know: each lab's sees one of its own.
   # What it mounts for pods has to be seen by dockerd all the same.
   mkdir -p "$K8S/kubelet" "$K8S/pod-logs" /var/log/pods

@@ -86,15 +86,27 @@ class Job:
         if self.status == "RUNNING":
             self.status = "CANCELLED"
             for process in self._processes:
-                with contextlib.suppress(ProcessLookupError):  # it has just ended, which is not yet noted
-                    os.killpg(process.pid, signal.SIGTERM)
+                _signal(process, signal.SIGTERM)
+
+    def end(self) -> None:
+        """Ends it with its machines: what still writes to their folders, too."""
+        self.cancel()
+        for process, copy in zip(self._processes, self._copies, strict=True):
+            if copy.is_alive():  # somebody has its standard output: its group is there
+                _signal(process, signal.SIGKILL)
+                copy.join(10)
+
+
+def _signal(process: subprocess.Popen[str], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended, which is not yet noted
+        os.killpg(process.pid, number)
 
 
 class SkyServer:
     """The server. ``refusal`` is what launches are refused with, or None."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="nemo-sky-", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="nemo-sky-")
         self.root = Path(self._folder.name)
         self.jobs: list[Job] = []
         self.clusters: dict[str, int] = {}
@@ -111,7 +123,7 @@ class SkyServer:
     def close(self) -> None:
         """Ends the server and the jobs."""
         for job in self.jobs:
-            job.cancel()
+            job.end()
         self._http.shutdown()
         self._http.server_close()
         self._folder.cleanup()
