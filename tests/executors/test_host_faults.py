@@ -6,6 +6,7 @@ The faults are made below the driver: by programs of the login that answer other
 import asyncio
 import json
 import os
+import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -269,9 +270,14 @@ def test_outputs_of_eight_jobs_at_once_need_no_thread_of_others(login, tmp_path)
         assert job.follow()[0].succeeded
 
     async def collect_all():
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
         drivers = [executor.connect() for _ in range(4)]
+        over = threading.Event()
         try:
+            for driver in drivers:
+                await driver.find(["nobody"])  # connects
+            loop.run_in_executor(None, over.wait)  # whatever others wait for
             collects = [
                 driver.collect(job.handle, tmp_path / f"{number}-{job.job.key}")
                 for number, driver in enumerate(drivers)
@@ -279,6 +285,7 @@ def test_outputs_of_eight_jobs_at_once_need_no_thread_of_others(login, tmp_path)
             ]
             return await asyncio.wait_for(asyncio.gather(*collects), 60)
         finally:
+            over.set()
             for driver in drivers:
                 await driver.close()
 
