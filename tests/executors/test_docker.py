@@ -85,7 +85,11 @@ def final(driver, handle):
 
 def names(client):
     # Kubernetes runs its pods on the same daemon, and clears them away when it likes.
-    return {container.name for container in client.containers.list(all=True) if not container.name.startswith("k8s_")}
+    return {
+        container.name
+        for container in client.containers.list(all=True, ignore_removed=True)
+        if not container.name.startswith("k8s_")
+    }
 
 
 # What is asked for

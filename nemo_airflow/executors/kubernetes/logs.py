@@ -63,6 +63,11 @@ class PodLog:
         self._whole: int | None = None
         self.looked_at = 0.0
 
+    @property
+    def silence(self) -> str:
+        """What to say of a log that does not come."""
+        return f"node {self.node} does not give the log of pod {self.pod}"
+
     def is_read(self, offset: int) -> bool:
         """Returns whether nothing comes after the offset any more, as the job has ended."""
         return offset == self._whole
@@ -74,6 +79,8 @@ class PodLog:
         try:
             while isinstance(answer := self._times.take(await self._fetch(ask), cursor, ask), Ask):
                 ask = answer
+        except Troubled as error:
+            return Chunk(cursor.handle.key, cursor.offset, b"", trouble=f"{self.silence}: {error}")
         except ExecutorError as error:
             return Chunk(cursor.handle.key, cursor.offset, b"", trouble=str(error))
         if cursor.ended and not answer.data:
@@ -142,8 +149,7 @@ class Reading:
             if self._tasks[at].done():
                 chunks.append(self._tasks.pop(at).result())
             elif cursor.ended:  # its end waits for that; of one that runs the API server says so in a while
-                trouble = f"node {log.node} does not give the log of pod {log.pod}"
-                chunks.append(Chunk(cursor.handle.key, cursor.offset, b"", trouble=trouble))
+                chunks.append(Chunk(cursor.handle.key, cursor.offset, b"", trouble=log.silence))
         return [chunk for chunk in chunks if chunk.data or chunk.gone or chunk.trouble]
 
     async def _read(self, cursor: Cursor, log: PodLog) -> Chunk:
