@@ -30,6 +30,7 @@ from kill_steps import STARTS, die_at, is_in_worker
 from nemo_airflow import Config, MLflowTracker, NemoRunOperator, PatternPackager
 from nemo_airflow.executors.registry import executor_class, executor_from_json
 from nemo_airflow.job import Job
+from nemo_airflow.operators import worker_phase
 
 HERE = Path(__file__).parent
 MAX_TRIES = 3
@@ -91,6 +92,8 @@ def work(folder: Path, given: dict[str, Any], number: int) -> None:
             # The job ends in the worker, or is the triggerer's from its start.
             defer_after=600 if is_in_worker(given["step"]) else 0,
         )
+    if is_in_worker(given["step"]):
+        worker_phase.QUEUED = 600.0  # a job that waits for its start as well
     _log_to(folder, given, number)
     context: Any = {
         "ti": SimpleNamespace(**_task(given, number), max_tries=MAX_TRIES, xcom_push=lambda **_: None),

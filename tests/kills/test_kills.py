@@ -75,7 +75,7 @@ def killed_at(request, matrix):
 def check(killed_at, counters):
     def check(executor, step, inside=None):
         killed = killed_at(executor, inside or counters, step)
-        assert_nothing_is_lost_or_done_twice(killed, name_of(executor, step))
+        assert_nothing_is_lost_or_done_twice(killed, name_of(executor, step), step)
 
     return check
 
