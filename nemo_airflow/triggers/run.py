@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -46,7 +45,7 @@ class NemoRunTrigger(BaseTrigger):
         logged: How far the worker had come in the task's log, as :attr:`TaskLog.mark`.
         deferred_at: Seconds since the epoch at which the task was deferred; when the trigger was started, if None.
         may_end_task: Whether the trigger ends the task itself where the job has succeeded.
-        pushes_result: Whether it then stores the job's result as the task's XCom.
+        pushes_result: Whether the job's result is the task's XCom: then a worker has to store it, if there is one.
     """
 
     def __init__(
@@ -109,10 +108,7 @@ class NemoRunTrigger(BaseTrigger):
                 await asyncio.sleep(_ENDED_BY_AIRFLOW_WITHIN)
             event["outcome"] = outcome.to_json()
             if self._ends_task(outcome):
-                result = event["outcome"]["result"]
-                yield TaskSuccessEvent(
-                    xcoms={"return_value": result} if self.pushes_result and result is not None else None
-                )
+                yield TaskSuccessEvent()
                 return
         except NemoAirflowError as error:
             event["error"] = str(error)
@@ -127,9 +123,9 @@ class NemoRunTrigger(BaseTrigger):
         return self.trigger_id is not None
 
     def _ends_task(self, outcome: Outcome) -> bool:
-        return (
-            self._is_in_triggerer and self.may_end_task and outcome.succeeded and is_plain(outcome.to_json()["result"])
-        )
+        # An XCom that comes with such an event is stored as JSON in JSON: a task that pulls it would get a text.
+        has_xcom = self.pushes_result and outcome.result is not None
+        return self._is_in_triggerer and self.may_end_task and outcome.succeeded and not has_xcom
 
     def _hold(self, seconds: float) -> float:
         """Returns for how long to hold an event of a trigger that has run for some seconds."""
@@ -141,8 +137,3 @@ class NemoRunTrigger(BaseTrigger):
         handle = JobHandle.from_json(self.handle)
         self.log.info("The task was ended by a user: cancelling job %s", handle.key)
         await JobService.shared(executor_from_json(self.executor)).driver.cancel([handle])
-
-
-def is_plain(result: Any) -> bool:
-    """Returns whether a trigger stores a result as a worker would: Airflow knows encoded objects by such names."""
-    return '"__' not in json.dumps(result)

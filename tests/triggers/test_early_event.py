@@ -64,24 +64,23 @@ def test_event_is_not_held_inline(fire):
     assert fire(trigger_id=None, deferred_at=time.time(), may_end_task=True)[1] == 0
 
 
-def test_task_that_needs_no_worker_is_ended_at_once_with_its_result(fire):
-    event, held = fire(deferred_at=time.time(), may_end_task=True, pushes_result=True)
+@pytest.mark.parametrize(
+    ("end", "pushes_result"),
+    [({"state": "succeeded"}, True), ({"state": "succeeded", "result": {"loss": 0.5}}, False)],
+    ids=["no result", "result that is not pushed"],
+)
+def test_task_that_needs_no_worker_is_ended_at_once(fire, end, pushes_result):
+    event, held = fire(end=end, deferred_at=time.time(), may_end_task=True, pushes_result=pushes_result)
     assert isinstance(event, TaskSuccessEvent)
-    assert (event.xcoms, held) == ({"return_value": {"loss": 0.5}}, 0)
-
-
-def test_task_that_pushes_no_result_is_ended_without(fire):
-    event, _ = fire(may_end_task=True)
-    assert isinstance(event, TaskSuccessEvent)
-    assert event.xcoms is None
+    assert (event.xcoms, held) == (None, 0)
 
 
 @pytest.mark.parametrize(
     "end",
-    [{"state": "failed", "error": {"type": "E", "message": "m"}}, {"state": "succeeded", "result": {"__type": "x"}}],
-    ids=["failed", "result that looks like an encoded object"],
+    [{"state": "failed", "error": {"type": "E", "message": "m"}}, {"state": "succeeded", "result": {"loss": 0.5}}],
+    ids=["failed", "result"],
 )
-def test_task_that_failed_or_has_a_result_to_encode_is_resumed_in_a_worker(fire, end):
+def test_task_that_failed_or_has_a_result_to_store_is_resumed_in_a_worker(fire, end):
     event, held = fire(end=end, deferred_at=time.time(), may_end_task=True, pushes_result=True)
     assert not isinstance(event, TaskSuccessEvent)
     assert held > 5
