@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -24,6 +24,8 @@ from nemo_airflow.cli.ports import hold_port, port_of
 
 _START = 300.0
 
+_TOO_SLOW = "The current node timed out during startup"
+
 _ENV = {
     # On a busy machine the dashboard takes more than the minute after which ``ray start`` gives up.
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
@@ -32,6 +34,10 @@ _ENV = {
     "RAY_metrics_report_interval_ms": "60000",
     "RAY_prestart_worker_first_driver": "0",
 }
+
+
+class NodeEnded(RuntimeError):
+    """A node has ended by itself."""
 
 
 class RayCluster:
@@ -64,22 +70,20 @@ class RayCluster:
 
     def start(self) -> RayCluster:
         """Starts the head; after :meth:`stop` at the same address, and with nothing remembered."""
-        self._nodes = [
-            self._start(
-                "--head",
-                f"--port={self._port}",
-                f"--num-cpus={self.cpus}",
-                "--include-dashboard=true",
-                "--dashboard-host=127.0.0.1",
-                f"--dashboard-port={self._dashboard}",
-                f"--dashboard-agent-listen-port={self.agent}",
-                f"--ray-client-server-port={self._client_port}",
-                "--no-monitor",  # nothing is scaled
-                name="head",
-            )
-        ]
+        self._nodes = []
+        arguments = (
+            "--head",
+            f"--port={self._port}",
+            f"--num-cpus={self.cpus}",
+            "--include-dashboard=true",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self._dashboard}",
+            f"--dashboard-agent-listen-port={self.agent}",
+            f"--ray-client-server-port={self._client_port}",
+            "--no-monitor",  # nothing is scaled
+        )
         # The job API answers once the agent of the head's node has registered.
-        self._wait(lambda: self.get("/api/jobs/").is_success and len(self.nodes()) == 1)
+        self._add(arguments, "head", None, lambda: self.get("/api/jobs/").is_success and len(self.nodes()) == 1)
         return self
 
     def add_worker(
@@ -93,17 +97,13 @@ class RayCluster:
             env: Further environment variables for this node.
         """
         self._held.append(_hold_port())
-        node = self._start(
+        arguments = (
             f"--address=127.0.0.1:{self._port}",
             "--num-cpus=1",
             f"--resources={json.dumps(resources)}",
             f"--dashboard-agent-listen-port={agent or port_of(self._held[-1])}",
-            name=f"w{len(self._held)}",
-            env=env,
         )
-        self._nodes.append(node)
-        self._wait(lambda: len(self.nodes()) == len(self._nodes))
-        return node
+        return self._add(arguments, f"w{len(self._held)}", env, lambda: len(self.nodes()) == len(self._nodes))
 
     def nodes(self) -> list[dict[str, object]]:
         """Returns the living nodes."""
@@ -137,6 +137,27 @@ class RayCluster:
         """Asks the dashboard."""
         return self._client.get(f"{self.address}{path}")
 
+    def _add(
+        self, arguments: Sequence[str], name: str, env: dict[str, str] | None, is_up: Callable[[], bool]
+    ) -> subprocess.Popen[bytes]:
+        """Starts a node, again where it gives up: on a busy machine it takes more than Ray's own thirty seconds."""
+        deadline = time.monotonic() + _START
+        while True:
+            node = self._start(*arguments, name=name, env=env)
+            self._nodes.append(node)
+            try:
+                self._wait(is_up, deadline)
+            except NodeEnded:
+                self._nodes.remove(node)
+                _kill_session(node)
+                log = (self.folder / f"{name}.log").read_text()
+                if _TOO_SLOW not in log or time.monotonic() > deadline:
+                    raise
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                (self.folder / f"{name}.log").unlink()
+            else:
+                return node
+
     def _start(self, *arguments: str, name: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         ray = str(Path(sys.executable).with_name("ray"))
         command = [
@@ -159,12 +180,12 @@ class RayCluster:
                 start_new_session=True,
             )
 
-    def _wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START
+    def _wait(self, condition: Callable[[], bool], deadline: float | None = None) -> None:
+        deadline = deadline or time.monotonic() + _START
         while time.monotonic() < deadline:
             for node in self._nodes:
                 if node.poll() is not None:
-                    raise RuntimeError(f"a Ray node ended with {node.returncode}: see {self.folder}/*.log")
+                    raise NodeEnded(f"a Ray node ended with {node.returncode}: see {self.folder}/*.log")
             with contextlib.suppress(httpx.HTTPError):
                 if condition():
                     return
