@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs all tests that this machine can run, and says in one line each which are left out and why: tests/run.sh PYTEST
-# Brings up what they need: the lab of real back-ends, and a browser. In CI a part that is missing is a failure.
+# Brings up what they need: the lab of real back-ends, a browser, a queue. In CI a part that is missing is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pytest=$1
@@ -16,16 +16,25 @@ leave_out() {
   left_out+=("not $1")
 }
 
-if ! command -v chromium chromium-browser google-chrome >/dev/null; then
+# need MARKER WHAT COMMANDS PACKAGES: installs what the tests of a marker need, unless one of the commands is there.
+need() {
+  local marker=$1 what=$2 packages=$4 command
+  for command in $3; do
+    if command -v "$command" >/dev/null; then return; fi
+  done
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing a browser" >&2
+    echo "installing a $what" >&2
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null ||
-      leave_out browser "apt-get could not install chromium"
+    # shellcheck disable=SC2086 # several words
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } >/dev/null ||
+      leave_out "$marker" "apt-get could not install $packages"
   else
-    leave_out browser "no browser is installed: install chromium, or run this as root on Debian"
+    leave_out "$marker" "no $what is installed: install ${packages%% *}, or run this as root on Debian"
   fi
-fi
+}
+
+need browser browser "chromium chromium-browser google-chrome" "chromium fonts-dejavu-core"
+need spooler "task spooler" tsp task-spooler
 
 if why=$(tests/lab/lab.sh check 2>&1); then
   tests/lab/lab.sh up

@@ -128,6 +128,8 @@ def judge(sightings: Sequence[Sighting], policy: Policy) -> Verdict:
         return _judge_told_to_end(end, sightings, policy)
     if word is None:
         lasted, answers = _length(sightings, lambda each: each.word is None and each.mark is None)
+        if answers >= policy.lost_answers and seen.cancelled_by_us:  # taken out of a queue that keeps nothing of it
+            return Verdict(JobStatus(JobState.CANCELLED, failure=FailureKind.CANCELLED))
         if answers >= policy.lost_answers and lasted >= policy.lost_after:
             return Verdict(JobStatus(JobState.LOST, None, FailureKind.LOST, seen.note))
         return Verdict(JobStatus(JobState.UNKNOWN, reason=seen.note))

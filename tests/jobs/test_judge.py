@@ -91,6 +91,7 @@ CASES = {
     "we cancelled it before its runner listened": ([(0, {"queue": EXIT_1, **OURS, **LATE})], *CANCEL),
     "it was cancelled by hand": ([(0, {"queue": CANCELLED, **LATE})], *CANCEL),
     "we cancelled it in a queue that drops it late": ([(0, {"queue": WAITING, **OURS})], *CANCEL),
+    "we cancelled it, and nobody knows it": (lasting(OURS, 0, 1, 2), *CANCEL),
     "its node ended it, whose controller forgot it": (lasting({"mark": TOLD, **ACCOUNTS}, 0, 10), *LOSS),
     "and its accounting calls it running for ever": (
         lasting({"mark": TOLD, "history": RUNNING, **ACCOUNTS}, 0, 10), *LOSS),

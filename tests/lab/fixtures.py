@@ -20,6 +20,7 @@ _FIXTURES = {"lab", "lab_docker", "lab_kubeconfig", "lab_ssh", "lab_slurm", "lab
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "lab: needs a real back-end; set on every test that uses a fixture of the lab")
+    config.addinivalue_line("markers", "spooler: needs task spooler's command tsp")
     config.addinivalue_line("markers", "browser: needs Chromium; set on every test that uses the fixture browser")
 
 

@@ -42,9 +42,12 @@ def run():
 def test_what_a_machine_cannot_run_is_left_out_and_said_in_one_line_each(run):
     done = run()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("-m not browser and not lab")
-    browser, lab = done.stderr.splitlines()
+    assert done.stdout.endswith("-m not browser and not spooler and not lab")
+    browser, spooler, lab = done.stderr.splitlines()
     assert browser.startswith("leaving out the tests marked 'browser': no browser is installed: install chromium")
+    assert spooler.startswith(
+        "leaving out the tests marked 'spooler': no task spooler is installed: install task-spooler"
+    )
     assert lab.startswith("leaving out the tests marked 'lab': the lab of real back-ends is made on Debian 12 as root")
     assert "make test-lab" in lab
 
