@@ -87,7 +87,7 @@ def test_override_on_the_command_line_names_code_of_ones_own(cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("render", "retrain_digits:TRAIN", "data.until=2026-01-01", "--executor", "kind: pbs"), "kind 'pbs'"),
+        (("render", "retrain_digits:TRAIN", "data.until=2026-01-01", "--executor", "kind: condor"), "kind 'condor'"),
         (("render", "retrain_digits:TRAIN", "data.untl=2026-01-01"), "did you mean 'until'"),
         (("plan", "retrain_digits:TRAIN", "optimizer.lerning_rate=1"), "did you mean 'learning_rate'"),
         (("plan", "retrain_digits:TRAIN", "optimizer.epochs=many"), "optimizer.epochs: expected int"),

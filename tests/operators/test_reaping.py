@@ -159,7 +159,7 @@ def test_operator_refuses_what_is_no_executor():
     [
         ("nowhere.yaml", "cannot read an executor from 'nowhere.yaml'"),
         ("root: somewhere", "is not an executor"),
-        ("kind: pbs", "no executor of kind 'pbs'"),
+        ("kind: condor", "no executor of kind 'condor'"),
         ("kind: local\nroote: x", "no field roote"),
     ],
 )
