@@ -70,7 +70,7 @@ def test_a_target_is_read_once_and_its_plain_values_are_let_in_unasked():
     load(stack_of(1))
     few, many = (calls_in(lambda count=count: load(stack_of(count))) for count in (10, 1_000))
     for calls, count in ((few, 10), (many, 1_000)):
-        assert calls["Blank.filled"] == count + 2
+        assert calls["Blank.fill"] == count + 2
         assert calls["parameters_of"] == 2
         assert calls["SchemaValidator.validate_python"] == 0
         assert calls["resolve"] == 2
@@ -186,7 +186,7 @@ def test_errors_of_one_among_many_of_its_kind_have_its_path():
         ("-1e999", "1.hidden: -inf is not JSON"),
         ("NaN", "NaN is not JSON"),
         ('"\\ud800"', "1.hidden: '\\ud800' is not valid Unicode"),
-        ('{"_x_": 1}', "1.hidden: '_x_': no form"),
+        ('{"_x_": 1}', "1.hidden: '_x_': not a form of node"),
         ('{"a": 1, "a": 1}', "the key 'a' is given twice"),
         ('1, "hidden": 1', "the key 'hidden' is given twice"),
     ],

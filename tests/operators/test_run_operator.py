@@ -376,7 +376,7 @@ def test_a_runs_conf_makes_configs_of_what_the_author_allows(defaults, model):
         ),
         ({}, {"model": "@/etc/passwd.yaml"}, "overrides from the run's conf may not read files"),
         ({"overrides": ["model={{ params['d.overrides'].x }}"]}, {"x": "@/etc/passwd.yaml"}, "'x'"),
-        ({"overrides": ["@{{ 'x.yaml' }}"]}, {}, "read for overrides from the operator's overrides"),
+        ({"overrides": ["@{{ 'x.yaml' }}"]}, {}, "overrides from the operator's overrides may not read files"),
     ],
 )  # fmt: skip
 def test_a_runs_conf_can_neither_import_nor_read_what_it_likes(
