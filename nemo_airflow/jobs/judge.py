@@ -135,6 +135,12 @@ def judge(sightings: Sequence[Sighting], policy: Policy) -> Verdict:
         return Verdict(JobStatus(JobState.UNKNOWN, reason=seen.note))
     if word.status.state.is_final:
         return _judge_unmarked_end(word, sightings, policy)
+    return _judge_alive(word, sightings, policy)
+
+
+def _judge_alive(word: Fact, sightings: Sequence[Sighting], policy: Policy) -> Verdict:
+    """Judges a job that waits or runs, as the back-end says, or its accounting."""
+    seen = sightings[-1].seen
     if seen.cancelled_by_us and word.status.state is JobState.PENDING:
         reason = "cancelled while it was queued"
         return Verdict(JobStatus(JobState.CANCELLED, failure=FailureKind.CANCELLED, reason=reason))
@@ -186,7 +192,7 @@ def _judge_told_to_end(end: JobStatus, sightings: Sequence[Sighting], policy: Po
             return Verdict(end)
         return Verdict(JobStatus(JobState.RUNNING, reason=_NOBODY_ASKED))
     if not word.status.state.is_final:
-        return Verdict(word.status)
+        return _judge_alive(word, sightings, policy)
     if word.may_restart and waited < policy.restart:
         return Verdict(JobStatus(JobState.RUNNING, reason=word.status.reason))
     outside = word.status.state is JobState.LOST or word.status.failure in _KNOWN_OUTSIDE

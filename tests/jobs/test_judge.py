@@ -85,6 +85,8 @@ CASES = {
         lasting({"queue": PREEMPTED, "mark": TOLD}, 0, 30), FAILURE, FailureKind.PREEMPTED),
     "it was told to end, and is queued again": (
         [(0, {"queue": PREEMPTED, "mark": TOLD}), (9, {"queue": QUEUED_AGAIN, "mark": TOLD})], *WAITS),
+    "it was told to end, is queued again, and would wait for ever": (
+        lasting({"queue": HOPELESS, "mark": TOLD}, 0, 10), FAILURE, FailureKind.QUOTA, GIVE_UP),
     "it was told to end where nobody keeps accounts": ([(0, {"mark": TOLD})], *CANCEL),
     "we cancelled it while it was preempted": ([(0, {"queue": PREEMPTED, "mark": TOLD, **OURS})], *CANCEL),
     "it was told to end by hand": ([(0, {"queue": EXIT_1, "mark": TOLD})], *CANCEL),
