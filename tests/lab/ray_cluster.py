@@ -24,7 +24,8 @@ from nemo_airflow.cli.ports import hold_port, port_of
 
 _START = 300.0
 
-_TOO_SLOW = "The current node timed out during startup"
+_TOO_SLOW = ("The current node timed out during startup", "Timed out waiting for node info")
+"""What Ray's processes end with where others take more than half a minute: ``ray start`` then ends them all."""
 
 _ENV = {
     # On a busy machine the dashboard takes more than the minute after which ``ray start`` gives up.
@@ -82,9 +83,15 @@ class RayCluster:
             f"--ray-client-server-port={self._client_port}",
             "--no-monitor",  # nothing is scaled
         )
-        # The job API answers once the agent of the head's node has registered.
-        self._add(arguments, "head", None, lambda: self.get("/api/jobs/").is_success and len(self.nodes()) == 1)
+        self._add(arguments, "head", None, self._is_head_up)
         return self
+
+    def _is_head_up(self) -> bool:
+        # The client's server comes last, and all end with it where it gives up.
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._client_port), timeout=1):
+            # The job API answers once the agent of the head's node has registered.
+            return self.get("/api/jobs/").is_success and len(self.nodes()) == 1
+        return False
 
     def add_worker(
         self, resources: dict[str, float], agent: int | None = None, env: dict[str, str] | None = None
@@ -151,7 +158,7 @@ class RayCluster:
                 self._nodes.remove(node)
                 _kill_session(node)
                 log = (self.folder / f"{name}.log").read_text()
-                if _TOO_SLOW not in log or time.monotonic() > deadline:
+                if not any(text in log for text in _TOO_SLOW) or time.monotonic() > deadline:
                     raise
                 shutil.rmtree(self.folder / name, ignore_errors=True)
                 (self.folder / f"{name}.log").unlink()
