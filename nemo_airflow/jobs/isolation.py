@@ -66,6 +66,8 @@ class IsolatingDriver:
             if not isinstance(error, ExecutorError):
                 _log.warning("looking at job %s failed", handles[0].key, exc_info=error)
         for handle in handles:
+            if handle.key not in seen:
+                seen[handle.key] = Seen(begun, trouble=f"the driver of its back-end says nothing of job {handle.key}")
             if seen[handle.key].trouble:
                 self._troubled.add((handle.key, handle.id))
             else:

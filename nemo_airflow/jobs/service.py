@@ -118,6 +118,9 @@ class JobService:
     Args:
         driver: What talks to the back-end.
         policy: How long what is uncertain is waited for; that of the settings when None.
+
+    Raises:
+        SettingsError: A setting is not a number of seconds.
     """
 
     _shared: ClassVar[_Services] = weakref.WeakKeyDictionary()
@@ -126,6 +129,8 @@ class JobService:
         self._driver = driver
         self._isolating = IsolatingDriver(driver)
         self._policy = policy or Policy(lost_after=settings.lost_after())
+        # Read here: a value that is none is refused when a job begins to be followed, and not in an outage.
+        self._give_up_after = settings.give_up_after()
         self._watches: set[_Watch] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -282,7 +287,7 @@ class JobService:
         return waits, not waits
 
     def _tell_outage(self, watches: Sequence[_Watch] | set[_Watch], reason: str) -> None:
-        limit = settings.give_up_after()
+        limit = self._give_up_after
         for watch in list(watches):
             now = time.monotonic()
             if said := watch.outage.begin(now, reason):

@@ -30,6 +30,7 @@ class FaultyDriver(LocalDriver):
         self.dropped = 0
         self.looked = []
         self.bad_key = None
+        self.omitted = set()
         self.read_limits = []
 
     async def look(self, handles):
@@ -41,7 +42,8 @@ class FaultyDriver(LocalDriver):
         if self.blind:
             self.blind -= 1
             return {handle.key: Seen(time.monotonic(), note="not in the queue") for handle in handles}
-        return await super().look(handles)
+        seen = await super().look(handles)
+        return {key: each for key, each in seen.items() if key not in self.omitted}
 
     async def read(self, cursors):
         self.read_limits += [cursor.limit for cursor in cursors]
@@ -122,13 +124,33 @@ async def follow_later(executor, handle):
 
 
 async def test_outage_ends_a_watch_where_the_setting_says_so(executor, monkeypatch):
-    service, handle = await submit(executor, "sleep 2")
     monkeypatch.setenv("NEMO_AIRFLOW_GIVE_UP_AFTER", "0.2")
+    service, handle = await submit(executor, "sleep 2")
     service.driver.errors = [BackendUnavailable("the line is dead")] * 100
     with pytest.raises(BackendUnavailable, match=r"NEMO_AIRFLOW_GIVE_UP_AFTER=0\.2 allows; the job may go on"):
         await follow(executor, handle)
     service.driver.errors = []
     assert (await follow(executor, handle))[0].succeeded
+
+
+@pytest.mark.parametrize("name", ["NEMO_AIRFLOW_GIVE_UP_AFTER", "NEMO_AIRFLOW_LOST_AFTER"])
+async def test_setting_that_is_no_number_is_refused_when_a_job_begins_to_be_followed(executor, monkeypatch, name):
+    monkeypatch.setenv(name, "an hour")
+    with pytest.raises(SettingsError, match=f"{name}='an hour' is not a number of seconds: set it to one, or unset it"):
+        await submit(executor, "true")
+
+
+async def test_job_of_which_a_driver_says_nothing_disturbs_no_neighbour(executor):
+    service, forgotten = await submit(executor, "echo forgotten; sleep 1")
+    _, neighbour = await submit(executor, "echo neighbour; sleep 1")
+    service.driver.omitted = {forgotten.key}
+    following = asyncio.create_task(follow(executor, forgotten))
+    outcome, lines, warnings = await follow(executor, neighbour)
+    assert (outcome.succeeded, lines, warnings) == (True, ["neighbour"], [])
+    service.driver.omitted = set()
+    outcome, lines, warnings = await following
+    assert (outcome.succeeded, lines) == (True, ["forgotten"])
+    assert f"says nothing of job {forgotten.key}" in warnings[0]
 
 
 async def test_job_that_a_driver_stumbles_over_disturbs_no_neighbour(executor):
