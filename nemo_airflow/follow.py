@@ -86,7 +86,7 @@ class Outcome:
         return cls(**{**data, "status": JobStatus.from_json(data["status"])})
 
 
-_LOG_IS_TRACKED = "log.txt of the job's run has them"
+_LOG_IS_TRACKED = "log.txt of the job's run has the beginning and the end of the whole log"
 _LOG_IS_IN_FOLDER = "the back-end's own log of the job has them"
 
 

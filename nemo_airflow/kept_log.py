@@ -16,7 +16,7 @@ class KeptLog:
     """Collects the lines of one job in a folder; :meth:`close` writes them as ``log.txt``.
 
     The middle of a log larger than :data:`HEAD` and two pieces is left out, and a line says how much. A disk that is
-    full costs only the copy, with one warning: the lines are also in the task's log.
+    full costs only the copy, with one warning: the task's log goes on.
 
     Args:
         folder: An empty folder.
@@ -61,13 +61,14 @@ class KeptLog:
         try:
             self.path.touch()
             if self._dropped:
-                _append(self.path, f"[{self._dropped} bytes are left out here: the task's log has them]\n".encode())
+                gap = f"[{self._dropped} bytes are left out here: the back-end's own log of the job has them]\n"
+                _append(self.path, gap.encode())
             for piece in (self._before, self._tail):
                 if piece.exists():
                     _append(self.path, piece.read_bytes())
                     piece.unlink()
         except OSError as error:
-            self._warn(f"the run's copy of the log is incomplete, but the task's log is complete: {error}")
+            self._warn(f"the run's copy of the log is incomplete, the task's log is not affected: {error}")
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -101,4 +101,5 @@ def test_kept_log_has_both_ends_of_a_long_log_and_says_how_much_is_between(tmp_p
     behind = kept[at + 1 :]
     assert 20 <= len(behind) <= 40
     assert behind == lines[-len(behind) :]
-    assert gap == f"[{12 * (count - 10 - len(behind))} bytes are left out here: the task's log has them]"
+    left_out = 12 * (count - 10 - len(behind))
+    assert gap == f"[{left_out} bytes are left out here: the back-end's own log of the job has them]"

@@ -137,7 +137,7 @@ class BatchDriver(HostDriver):
         script = f"""{folders.enter(self._root)}
 cd jobs/{request.key} || exit 21
 lookup() {{
-  id=$({{ {self._scheduler.named(name)}
+  id=$({{ {self._scheduler.list_named(name)}
   }} 2>/dev/null | head -n 1)
   [ -n "$id" ] || id=$(sed -n 's/.*"owner": "{self._scheduler.kind}:\\([^"]*\\)".*/\\1/p' claim 2>/dev/null)
 }}
@@ -169,7 +169,7 @@ fi"""
             answer = await self.shell.run(script)
         if answer.code == 0:
             return self._handle(request.key, answer.text.split())
-        kind, reason = self._scheduler.refusal(answer.err)
+        kind, reason = self._scheduler.explain_refusal(answer.err)
         reason = reason or answer.reason
         if answer.code != _REFUSED or self._scheduler.is_transient(answer.err):
             raise BackendUnavailable(f"{self._where} did not take the job: {reason}")
@@ -178,7 +178,7 @@ fi"""
 
     async def _ask_queue(self) -> None:
         begun = time.monotonic()
-        answer = await self.shell.run(f"date +%s\n{self._scheduler.queue()}")
+        answer = await self.shell.run(f"date +%s\n{self._scheduler.list_queue()}")
         if answer.code:
             raise BackendUnavailable(f"the queue of {self._where} does not answer: {answer.reason}")
         asked_at, _, queue = answer.text.partition("\n")
@@ -212,7 +212,7 @@ fi"""
         """Asks the accounting for jobs, by their ids."""
         if not handles or not self._accounting:
             return Accounting.NONE, {}
-        command = self._scheduler.history(
+        command = self._scheduler.list_history(
             [handle.id for handle in handles], min(handle.submitted_at for handle in handles)
         )
         if not command:

@@ -61,14 +61,14 @@ class Scheduler(abc.ABC):
         """Returns the command that submits ``start.sh`` of the current folder under a name, and prints the job's id."""
 
     @abc.abstractmethod
-    def named(self, name: str) -> str:
+    def list_named(self, name: str) -> str:
         """Returns a command that prints the ids of this user's jobs of a name, one a line, the first submitted first.
 
         It closes the window in which a job was accepted and the answer was lost.
         """
 
     @abc.abstractmethod
-    def queue(self) -> str:
+    def list_queue(self) -> str:
         """Returns one command that prints all of this user's jobs; it fails where the scheduler does not answer."""
 
     @abc.abstractmethod
@@ -79,7 +79,7 @@ class Scheduler(abc.ABC):
             ValueError: It is cut off, or no answer.
         """
 
-    def history(self, ids: Collection[str], since: float) -> str:
+    def list_history(self, ids: Collection[str], since: float) -> str:
         """Returns a command that prints what the accounting has of jobs; empty for a scheduler without one.
 
         Args:
@@ -112,7 +112,7 @@ class Scheduler(abc.ABC):
         """Returns whether a command failed for a reason that passes: the scheduler away, or overloaded."""
         return any(words in complaint.lower() for words in self.transient)
 
-    def refusal(self, complaint: str) -> tuple[FailureKind, str]:
+    def explain_refusal(self, complaint: str) -> tuple[FailureKind, str]:
         """Returns why the scheduler refused a job: the kind of failure, and its own words in one line."""
         lines = [line.strip() for line in complaint.splitlines() if line.strip()]
         return FailureKind.USER_ERROR, lines[-1] if lines else ""

@@ -47,16 +47,16 @@ class GridEngine(Scheduler):
         """See :meth:`Scheduler.submit`; the name stands in the script."""
         return self._command(f"qsub -terse {folders.START}")
 
-    def named(self, name: str) -> str:
-        """See :meth:`Scheduler.named`: those in the queue, and those that ended meanwhile."""
+    def list_named(self, name: str) -> str:
+        """See :meth:`Scheduler.list_named`: those in the queue, and those that ended meanwhile."""
         name = shlex.quote(name)
         return self._command(
             f"{{ qstat -j {name} | sed -n 's/^job_number: *//p'; qacct -j {name} | sed -n 's/^jobnumber *//p'; }} | "
             "sort -n"
         )
 
-    def queue(self) -> str:
-        """See :meth:`Scheduler.queue`."""
+    def list_queue(self) -> str:
+        """See :meth:`Scheduler.list_queue`."""
         return self._command('qstat -xml -u "$(id -un)"')
 
     def parse_queue(self, text: str) -> dict[str, Entry]:
@@ -71,8 +71,8 @@ class GridEngine(Scheduler):
             entries[job_id] = Entry(job_id, name, state, _fact(state))
         return entries
 
-    def history(self, ids: Collection[str], since: float) -> str:
-        """See :meth:`Scheduler.history`. That a job is not found is an answer, though it looks like an error."""
+    def list_history(self, ids: Collection[str], since: float) -> str:
+        """See :meth:`Scheduler.list_history`. That a job is not found is an answer, though it looks like an error."""
         each = 'answer=$(qacct -j $id 2>&1) && echo "$answer" && continue'
         missing = (
             "case $answer in *' not found'* | *'no jobs running since'*) ;; *) echo \"$answer\" >&2; exit 1 ;; esac"
@@ -102,8 +102,8 @@ class GridEngine(Scheduler):
         name = re.escape(entry.name)
         return self._command(f"qstat -j {entry.id} | grep -Eq '^job_name: *{name}$' && qdel {entry.id}")
 
-    def refusal(self, complaint: str) -> tuple[FailureKind, str]:
-        """See :meth:`Scheduler.refusal`."""
+    def explain_refusal(self, complaint: str) -> tuple[FailureKind, str]:
+        """See :meth:`Scheduler.explain_refusal`."""
         lines = [line.strip() for line in complaint.splitlines() if line.strip() not in ("", "Exiting.")]
         reason = " ".join(lines).removeprefix("Unable to run job: ")
         limited = "no suitable queues" in reason or "exceed" in reason or "quota" in reason

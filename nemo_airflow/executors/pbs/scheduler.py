@@ -47,13 +47,13 @@ class PBS(Scheduler):
         """See :meth:`Scheduler.submit`; the name stands in the script."""
         return f"qsub {folders.START}"
 
-    def named(self, name: str) -> str:
-        """See :meth:`Scheduler.named`: those that have ended too, where the server remembers them."""
+    def list_named(self, name: str) -> str:
+        """See :meth:`Scheduler.list_named`: those that have ended too, where the server remembers them."""
         select = f'qselect -u "$(id -un)" -N {shlex.quote(name)}'
         return f"{{ {select} -x || {select}; }} | sort -n"
 
-    def queue(self) -> str:
-        """See :meth:`Scheduler.queue`: one's own jobs alone, since that of all is heavy for the server."""
+    def list_queue(self) -> str:
+        """See :meth:`Scheduler.list_queue`: one's own jobs alone, since that of all is heavy for the server."""
         return f'ids=$(qselect -u "$(id -un)") || exit 1\n[ -n "$ids" ] || exit 0\n{_show("", ["$ids"])}'
 
     def parse_queue(self, text: str) -> dict[str, Entry]:
@@ -64,8 +64,8 @@ class PBS(Scheduler):
             for job_id, job in jobs.items()
         }
 
-    def history(self, ids: Collection[str], since: float) -> str:
-        """See :meth:`Scheduler.history`: the server itself remembers jobs for a while, where it is set up so."""
+    def list_history(self, ids: Collection[str], since: float) -> str:
+        """See :meth:`Scheduler.list_history`: the server itself remembers jobs for a while, where it is set up so."""
         return _show("-x", ids)
 
     def parse_history(self, text: str) -> dict[str, Entry]:
@@ -84,9 +84,9 @@ class PBS(Scheduler):
         """See :meth:`Scheduler.kill`."""
         return f"qselect -N {shlex.quote(entry.name)} | grep -qxF {entry.id} && qdel {entry.id}"
 
-    def refusal(self, complaint: str) -> tuple[FailureKind, str]:
-        """See :meth:`Scheduler.refusal`."""
-        _, reason = super().refusal(complaint)
+    def explain_refusal(self, complaint: str) -> tuple[FailureKind, str]:
+        """See :meth:`Scheduler.explain_refusal`."""
+        _, reason = super().explain_refusal(complaint)
         limited = any(word in reason.lower() for word in ("exceed", "limit", "quota"))
         return FailureKind.QUOTA if limited else FailureKind.USER_ERROR, reason.removeprefix("qsub: ")
 

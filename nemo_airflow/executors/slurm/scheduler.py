@@ -80,15 +80,15 @@ class Slurm(Scheduler):
         """See :meth:`Scheduler.submit`; the name stands in the script."""
         return f"sbatch --parsable {folders.START}"
 
-    def named(self, name: str) -> str:
-        """See :meth:`Scheduler.named`. What sbatch refuses for its resources stands in the queue too, as failed."""
+    def list_named(self, name: str) -> str:
+        """See :meth:`Scheduler.list_named`. What sbatch refuses for its resources is in the queue too."""
         return (
             f"squeue -h -u \"$(id -un)\" -t all -n {shlex.quote(name)} -o '%A %r' | grep -v BadConstraints | sort -n | "
             "cut -d ' ' -f 1"
         )
 
-    def queue(self) -> str:
-        """See :meth:`Scheduler.queue`."""
+    def list_queue(self) -> str:
+        """See :meth:`Scheduler.list_queue`."""
         return f"squeue -h -u \"$(id -un)\" -t all -o '{QUEUE_FORMAT}'"
 
     def parse_queue(self, text: str) -> dict[str, Entry]:
@@ -100,8 +100,8 @@ class Slurm(Scheduler):
                 entries[job_id] = Entry(job_id, name, word, _fact(word, reason, start))
         return entries
 
-    def history(self, ids: Collection[str], since: float) -> str:
-        """See :meth:`Scheduler.history`."""
+    def list_history(self, ids: Collection[str], since: float) -> str:
+        """See :meth:`Scheduler.list_history`."""
         numbers = ",".join(each for each in ids if each.isdigit())
         # A window that begins with the first of them, and before that where clocks differ: without it, at midnight.
         begin = int(since) - 3600
@@ -137,8 +137,8 @@ class Slurm(Scheduler):
         """See :meth:`Scheduler.kill`."""
         return f"scancel --name={shlex.quote(entry.name)} {entry.id}"
 
-    def refusal(self, complaint: str) -> tuple[FailureKind, str]:
-        """See :meth:`Scheduler.refusal`."""
+    def explain_refusal(self, complaint: str) -> tuple[FailureKind, str]:
+        """See :meth:`Scheduler.explain_refusal`."""
         limited = any(words in complaint.lower() for words in _LIMITS)
         lines = [line for line in complaint.splitlines() if not line.startswith("Try ")]
         errors = [line for line in lines if "error" in line.lower()]
