@@ -57,6 +57,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("pytest-xdist leaves the groups of tests out: use the versions of constraints.txt")
 
 
+class FailuresAtOnce:
+    """Tells of a failure when it occurs: a run takes a while, and may be cut."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            write = self.config.get_terminal_writer()
+            write.line()
+            write.sep("-", report.nodeid)
+            write.line(report.longreprtext)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers what tells of failures where the results come together."""
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config), "failures-at-once")
+
+
 _SERVICES = pytest.StashKey[list[Callable[[], object]]]()
 
 
