@@ -10,7 +10,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
 from nemo_airflow.jobs.flood import FloodGate
 from nemo_airflow.jobs.service import JobService, Update
 from nemo_airflow.jobs.turns import Turns
-from nemo_airflow.kept_log import KeptLog
-from nemo_airflow.stream import Line, Record, StreamReader
+from nemo_airflow.kept_log import HEAD, TAIL, KeptLog
+from nemo_airflow.stream import BEGINNING, Line, Place, Record, StreamReader
 
 _CANCEL_SLACK = 30.0
 """Seconds, after the grace period of a job that is ended early, for its end to be seen."""
@@ -49,6 +49,13 @@ _NAMED = 10
 
 _PIECE = 16 << 10
 """Bytes of the stream that are taken apart at once: of the shortest lines, some ten milliseconds of work."""
+
+_WORTH_IT = 256 << 10
+"""Bytes of a stream that are read again rather than passed over."""
+
+_OPENING = 64 << 10
+"""Bytes at the beginning of a stream that are read in any case: how the job has started, with which config, and where.
+What a run's files are made of comes from there, and an earlier follower may have been killed before they were kept."""
 
 _ENDED_FROM_OUTSIDE = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.QUOTA})
 """What only the back-end knows: to the runner these look like a cancellation."""
@@ -101,6 +108,7 @@ class Follower:
         inform: Called with why the job waits, whenever that changes; ``warn`` when None.
         sink: Where the records go, or None.
         deadline: Seconds since the epoch after which the job is cancelled, or None.
+        logged: How far an earlier follower had come with the lines: those before that are not passed on again.
     """
 
     def __init__(
@@ -113,6 +121,7 @@ class Follower:
         inform: Callable[[str], None] | None = None,
         sink: Sink | None = None,
         deadline: float | None = None,
+        logged: Place = BEGINNING,
     ) -> None:
         self._executor = executor
         self._handle = handle
@@ -121,7 +130,12 @@ class Follower:
         self._inform: Callable[[str], None] = lambda text: (inform or warn)(clean_text(text))
         self._sink = GuardedSink(sink, self._warn) if sink is not None else None
         self._deadline = deadline
-        self._reader = StreamReader()
+        self._logged = logged if logged.offset >= _WORTH_IT else BEGINNING
+        self._reader = StreamReader(self._logged.offset, self._logged.time / 1e6)
+        self._behind: StreamReader | None = None
+        """Reads what has to be read before that, of which only the records are passed on."""
+        self._begins_at = 0
+        self._stream_end = 0
         self._gate = FloodGate(_LOG_IS_TRACKED if sink is not None else _LOG_IS_IN_FOLDER)
         self._end: Record | None = None
         self._rest: JobStatus | None = None
@@ -139,14 +153,18 @@ class Follower:
 
         It can be cancelled at any time: the job goes on, and another follower can begin anew.
         """
+        self._begins_at = self._logged.offset
         if self._sink is None:
             return await self._end_of(await self._follow(log=None))
+        if self._logged.offset and (mark := await self._sink.mark()) < self._logged.offset:
+            self._begins_at, self._behind = mark, StreamReader(mark)
         scratch = self._make_scratch()
-        log = KeptLog(Path(scratch.name), self._warn) if scratch is not None else None
+        log = KeptLog(Path(scratch.name), self._warn) if scratch is not None and not self._begins_at else None
         try:
             outcome = await self._end_of(await self._follow(log))
             scratch = scratch or self._make_scratch()
             if scratch is not None:
+                log = log or await self._read_log_again(Path(scratch.name))
                 await self._keep(outcome, Path(scratch.name), log, self._sink)
             return outcome
         finally:
@@ -160,8 +178,36 @@ class Follower:
             self._warn(f"nothing that comes of the job can be kept here, its outputs stay on the back-end: {error}")
             return None
 
-    async def _keep(self, outcome: Outcome, folder: Path, log: KeptLog | None, sink: Sink) -> None:
-        await asyncio.to_thread((log or KeptLog(folder, self._warn)).close)
+    async def _read_log_again(self, folder: Path) -> KeptLog:
+        """Returns the copy of a log of which this follower has not seen the beginning."""
+        log = KeptLog(folder, self._warn)
+        tail = max(self._stream_end - TAIL, HEAD)
+        try:
+            async with asyncio.timeout(_COLLECT_FOR):
+                await self._copy_log(log, 0, HEAD if tail < self._stream_end else self._stream_end)
+                if tail < self._stream_end:
+                    log.leave_out(tail - HEAD)
+                    await self._copy_log(log, tail, self._stream_end)
+        except (TimeoutError, BackendUnavailable) as error:
+            self._warn(f"the run's copy of the log is incomplete, the task's log is not affected: {error}")
+        return log
+
+    async def _copy_log(self, log: KeptLog, begin: int, end: int) -> None:
+        """Copies the lines that stand between two bytes of the stream of a job that has ended."""
+        reader = StreamReader(begin)
+        async for update in JobService.shared(self._executor).watch(self._handle, begin):
+            if update.gone:
+                log.leave_out(update.gone)
+            data = update.data[: max(end - update.offset - update.gone, 0)]
+            for at in range(0, len(data), _PIECE):
+                log.add([item.text for item in reader.feed(data[at : at + _PIECE]) if isinstance(item, Line)])
+                await self._turns.pause()
+            if update.offset + update.gone + len(update.data) >= end:
+                break
+        log.add([item.text for item in reader.finish() if isinstance(item, Line)])
+
+    async def _keep(self, outcome: Outcome, folder: Path, log: KeptLog, sink: Sink) -> None:
+        await asyncio.to_thread(log.close)
         collected = not self._has_outputs or await self._attempt(
             "collect the outputs", self._collect(folder / "outputs")
         )
@@ -185,7 +231,7 @@ class Follower:
         overdue = asyncio.create_task(self._cancel_when_overdue(service))
         try:
             async with asyncio.timeout(self._give_up_after()):
-                async for update in service.watch(self._handle, has_end_record=lambda: self._end is not None):
+                async for update in self._updates(service):
                     await self._take(update, log)
                     status = update.status or status
                     if self._has_ended_by_itself:
@@ -203,6 +249,22 @@ class Follower:
             self._on_line(line)
         self.has_seen_the_end = True
         return status
+
+    async def _updates(self, service: JobService) -> AsyncIterator[Update]:
+        if self._begins_at:
+            await self._read_opening(service)
+        since = self._logged.time / 1e6 if self._begins_at else None
+        async for update in service.watch(self._handle, self._begins_at, lambda: self._end is not None, since):
+            yield update
+
+    async def _read_opening(self, service: JobService) -> None:
+        """Passes on the records at the beginning of a stream that is not read from there."""
+        reader, end = StreamReader(), min(_OPENING, self._begins_at)
+        async for update in service.watch(self._handle, at_once=end):
+            # Its trouble and what is lost are told by those who read on; its state is not the end of anything here.
+            self._pass_on_records(reader.feed(update.data[: end - update.offset]))
+            if update.gone or update.offset + len(update.data) >= end:
+                return
 
     @property
     def _has_ended_by_itself(self) -> bool:
@@ -257,10 +319,27 @@ class Follower:
             self._warn(update.outage)
         if update.cut:
             self._warn("the end of the job's log did not show: its last lines are unknown, and what it returned")
-        if update.gone:
-            await self._pass_on(self._reader.skip(update.gone), log)
-        for begin in range(0, len(update.data), _PIECE):
-            await self._pass_on(self._reader.feed(update.data[begin : begin + _PIECE]), log)
+        data, gone = update.data, update.gone
+        if self._behind is not None:
+            # The lines up to there are in the log, the records may not be.
+            lacks = self._logged.offset - update.offset
+            self._pass_on_records(self._behind.skip(min(gone, lacks)) if gone else [])
+            for at in range(0, min(max(lacks - gone, 0), len(data)), _PIECE):
+                self._pass_on_records(self._behind.feed(data[at : min(at + _PIECE, lacks - gone)]))
+                await self._turns.pause()
+            data, gone = data[max(lacks - gone, 0) :], max(gone - lacks, 0)
+            if update.offset + update.gone + len(update.data) >= self._logged.offset:
+                self._behind = None
+        self._stream_end = max(self._stream_end, update.offset + update.gone + len(update.data))
+        if gone:
+            await self._pass_on(self._reader.skip(gone), log)
+        for begin in range(0, len(data), _PIECE):
+            await self._pass_on(self._reader.feed(data[begin : begin + _PIECE]), log)
+
+    def _pass_on_records(self, items: list[Line | Record]) -> None:
+        for item in items:
+            if isinstance(item, Record):
+                self._pass_on_record(item)
 
     async def _pass_on(self, items: list[Line | Record], log: KeptLog | None) -> None:
         if log is not None:
@@ -271,14 +350,17 @@ class Follower:
                 for line in self._gate.admit(item):
                     self._on_line(line)
             else:
-                if item.type == "start":
-                    self._end = None  # of an earlier start: the back-end has started the job again
-                elif item.type == "end":
-                    self._end = item
-                elif item.type == "warning":
-                    self._warn(str(item.data.get("message", "")))
-                if self._sink is not None:
-                    self._sink.record(item)
+                self._pass_on_record(item)
+
+    def _pass_on_record(self, record: Record) -> None:
+        if record.type == "start":
+            self._end = None  # of an earlier start: the back-end has started the job again
+        elif record.type == "end":
+            self._end = record
+        elif record.type == "warning":
+            self._warn(str(record.data.get("message", "")))
+        if self._sink is not None:
+            self._sink.record(record)
 
     @property
     def _has_outputs(self) -> bool:

@@ -16,6 +16,9 @@ class Sink(Protocol):
     def record(self, record: Record) -> None:
         """Accepts one record of the stream."""
 
+    async def mark(self) -> int:
+        """Returns up to which byte of the stream all records are kept, whoever passed them on; 0 if nobody knows."""
+
     async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
         """Accepts the job's end, and the folder with its outputs and ``log.txt``.
 
@@ -51,6 +54,14 @@ class GuardedSink:
             if record.type not in self._refused:
                 self._refused.add(record.type)
                 self._warn(f"a record of type {record.type!r} is not tracked, {_name(error)}; the job goes on")
+
+    async def mark(self) -> int:
+        """See :meth:`Sink.mark`."""
+        try:
+            return await self._sink.mark()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._warn(f"the job's records are read from the beginning again, {_name(error)}")
+            return 0
 
     async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
         """See :meth:`Sink.finish`."""

@@ -11,6 +11,9 @@ HEAD = 32 << 20
 PIECE = 16 << 20
 """Bytes of each of the last two pieces; between one and two pieces are kept after the head."""
 
+TAIL = 2 * PIECE
+"""Bytes of a log's end that are kept at most."""
+
 
 class KeptLog:
     """Collects the lines of one job in a folder; :meth:`close` writes them as ``log.txt``.
@@ -32,7 +35,7 @@ class KeptLog:
         self._head, self._piece = head, piece
         self._written = 0
         self._in_tail = 0
-        self._dropped = 0
+        self._left_out = 0
         self._broken = False
 
     def add(self, lines: Sequence[str]) -> None:
@@ -47,7 +50,7 @@ class KeptLog:
                 self._written += len(data)
                 return
             if self._in_tail >= self._piece:
-                self._dropped += self._before.stat().st_size if self._before.exists() else 0
+                self._left_out += self._before.stat().st_size if self._before.exists() else 0
                 self._tail.replace(self._before)
                 self._in_tail = 0
             _append(self._tail, data)
@@ -56,12 +59,17 @@ class KeptLog:
             self._broken = True
             self._warn(f"the run's copy of the log ends here, but the task's log goes on: {error}")
 
+    def leave_out(self, size: int) -> None:
+        """Notes that so many bytes of the log are not given: what comes after them belongs to its end."""
+        self._head = min(self._head, self._written)
+        self._left_out += size
+
     def close(self) -> None:
         """Joins the pieces."""
         try:
             self.path.touch()
-            if self._dropped:
-                gap = f"[{self._dropped} bytes are left out here: the back-end's own log of the job has them]\n"
+            if self._left_out:
+                gap = f"[{self._left_out} bytes are left out here: the back-end's own log of the job has them]\n"
                 _append(self.path, gap.encode())
             for piece in (self._before, self._tail):
                 if piece.exists():

@@ -34,12 +34,29 @@ class Line:
             last content.
         timestamp: When the job wrote it, seconds since the epoch. A function of the stream's bytes
             alone, and greater than that of any line before it.
-        end: Bytes of the stream up to the end of the line.
+        end: Bytes of the stream up to the end of the line; for one that has not ended and only shows how far it has
+            come, up to its beginning. A reader that begins there goes on as the one that read the line.
     """
 
     text: str
     timestamp: float
     end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """How far somebody has come in a stream.
+
+    Attributes:
+        offset: Bytes up to the end of the last line, as :attr:`Line.end`.
+        time: When the job wrote that line, in microseconds since the epoch.
+    """
+
+    offset: int = 0
+    time: int = 0
+
+
+BEGINNING = Place()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +97,7 @@ class StreamReader:
         """Whether they contain the beginning of a record."""
         self._line = b""
         """The part of the job's line before a record."""
+        self._line_begin = offset
 
     def feed(self, data: bytes) -> list[Line | Record]:
         """Returns the items that these bytes complete."""
@@ -98,8 +116,10 @@ class StreamReader:
                 self._line += text
                 self._add_record(items, record)
             else:
-                items.append(self._make_line(self._line + text))
+                items.append(self._make_line(self._line + text, self._end))
                 self._line = b""
+            if not self._line:
+                self._line_begin = self._end
         self._cut_long_line(items)
         return items
 
@@ -110,7 +130,7 @@ class StreamReader:
         self._end += len(self._rest)
         self._rest, self._in_record = bytearray(), False
         if self._line + text:
-            items.append(self._make_line(self._line + text))
+            items.append(self._make_line(self._line + text, self._end))
             self._line = b""
         if mark:
             items.append(self._warning(f"the stream ends in the middle of a record: {record[:80]!r}"))
@@ -130,15 +150,16 @@ class StreamReader:
             whole = self._line + bytes(self._rest)
             self._end += _LONGEST_LINE - len(self._line)
             self._line, self._rest = b"", bytearray(whole[_LONGEST_LINE:])
-            items.append(self._make_line(whole[:_LONGEST_LINE]))
+            self._line_begin = self._end
+            items.append(self._make_line(whole[:_LONGEST_LINE], self._end))
 
-    def _make_line(self, raw: bytes) -> Line:
+    def _make_line(self, raw: bytes, end: int) -> Line:
         # Strictly increasing, so that a time identifies a line; a log has microseconds.
         self._microseconds = max(self._microseconds + 1, round(self._clock * 1e6))
         self._shown = self._clock
         text = raw.decode("utf-8", errors="backslashreplace").removesuffix("\r")
         shown = text.rpartition("\r")[2] if text.rpartition("\r")[2] else text.rstrip("\r").rpartition("\r")[2]
-        return Line(shown, self._microseconds * _MICROSECOND, self._end)
+        return Line(shown, self._microseconds * _MICROSECOND, end)
 
     def _add_record(self, items: list[Line | Record], raw: bytes) -> None:
         try:
@@ -156,7 +177,7 @@ class StreamReader:
             # A line that redraws itself, as a progress bar does, shows how far it has come: at a clock of the stream,
             # so that it is the same however the stream is cut.
             if b"\r" in self._line and timestamp - self._shown >= _PROGRESS_EVERY:
-                items.append(self._make_line(self._line))
+                items.append(self._make_line(self._line, self._line_begin))
         else:
             items.append(Record(str(kind), data, timestamp, self._end))
 

@@ -61,12 +61,14 @@ class Cursor:
         offset: Bytes already read.
         limit: Bytes to read at most; a back-end that cannot cut there gives more.
         ended: Whether the job is known to have ended: the end of its stream is read before those that go on.
+        since: About when the job wrote what stands there, in seconds since the epoch; None where that is not known.
     """
 
     handle: JobHandle
     offset: int = 0
     limit: int = 4 << 20
     ended: bool = False
+    since: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

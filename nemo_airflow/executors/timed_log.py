@@ -20,7 +20,7 @@ _SLACK = 2.0
 """Seconds by which a log's own times may differ from those in the records."""
 
 _BACK = (60.0, 3600.0, 86400.0)
-"""Seconds by which a clock may have been set back: so much earlier a log is asked for whose end does not show."""
+"""Seconds by which a clock may have been set back: so much earlier a log is asked for that lacks what is looked for."""
 
 _MARKS = 512
 """How many places of one log are remembered: enough for readers that lag a minute behind."""
@@ -55,24 +55,34 @@ class TimedLog:
 
     def ask(self, cursor: Cursor) -> Ask:
         """Returns what to ask for, to get what stands after a cursor."""
-        return Ask(self._since(cursor.offset), cursor.limit)
+        return Ask(self._since(cursor), cursor.limit)
 
     def take(self, excerpt: bytes, cursor: Cursor, ask: Ask) -> Chunk | Ask:
         """Returns what an excerpt of the log has after a cursor; or what to ask for instead, where it has nothing."""
         gone, data = self._after(excerpt, cursor.offset)
+        if gone and (earlier := self._earlier(ask)):
+            return earlier  # the time was too late, and nothing may be gone
         if gone or data:
             return Chunk(cursor.handle.key, cursor.offset, data, gone)
         if len(excerpt) >= ask.limit:  # all of it was written within the slack of the times
             return dataclasses.replace(ask, limit=4 * ask.limit)
-        if cursor.ended and not self.has_ended and ask.since is not None:
-            back = _BACK[ask.tries] if ask.tries < len(_BACK) else None
-            return Ask(None if back is None else ask.since - back, ask.limit, ask.tries + 1)
+        if cursor.ended and not self.has_ended and (earlier := self._earlier(ask)):
+            return earlier
         return Chunk(cursor.handle.key, cursor.offset, b"")
 
-    def _since(self, offset: int) -> float | None:
+    def _earlier(self, ask: Ask) -> Ask | None:
+        """Returns the same for an earlier time; None where there is none."""
+        if ask.since is None:
+            return None
+        back = _BACK[ask.tries] if ask.tries < len(_BACK) else None
+        return Ask(None if back is None else ask.since - back, ask.limit, ask.tries + 1)
+
+    def _since(self, cursor: Cursor) -> float | None:
         # The mark itself has to be in the excerpt, or the excerpt could not be placed.
-        index = bisect.bisect_right(self._offsets, offset) - 1
-        return math.floor(self._times[index] - _SLACK) if index >= 0 and self._offsets[index] > 0 else None
+        index = bisect.bisect_right(self._offsets, cursor.offset) - 1
+        if index >= 0 and self._offsets[index] > 0:
+            return math.floor(self._times[index] - _SLACK)
+        return None if cursor.since is None else math.floor(cursor.since - _SLACK)
 
     def _after(self, excerpt: bytes, offset: int) -> tuple[int, bytes]:
         """Returns how many bytes after an offset the back-end has dropped, and what an excerpt has after those."""

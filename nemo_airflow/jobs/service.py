@@ -81,6 +81,8 @@ class _Watch:
     due: float
     begun: float
     has_end_record: Callable[[], bool] | None
+    since: float | None
+    at_once: int
     queue: asyncio.Queue[Update | BaseException] = dataclasses.field(default_factory=asyncio.Queue)
     told: JobStatus | None = None
     """The status that the watcher was last told: it is not told the same again."""
@@ -165,7 +167,12 @@ class JobService:
         return {handle.key: known[handle.key, handle.id].status for handle in handles}
 
     async def watch(
-        self, handle: JobHandle, offset: int = 0, has_end_record: Callable[[], bool] | None = None
+        self,
+        handle: JobHandle,
+        offset: int = 0,
+        has_end_record: Callable[[], bool] | None = None,
+        since: float | None = None,
+        at_once: int = _MOST,
     ) -> AsyncIterator[Update]:
         """Yields what the job writes from ``offset`` on and how it fares, until it has ended.
 
@@ -176,12 +183,14 @@ class JobService:
             offset: Bytes of its stream that are known.
             has_end_record: Returns whether what was yielded has the stream's end record. Where the job's runner has
                 left an end mark there is one, and the last update waits for it: some disks show files late.
+            since: About when the job wrote what stands at ``offset``, as :attr:`Cursor.since`.
+            at_once: Bytes that one update brings at most, where the back-end can cut there.
 
         Raises:
             BackendUnavailable: The back-end was away for longer than ``give_up_after``.
         """
         now = time.monotonic()
-        watch = _Watch(handle, offset, due=now, begun=now, has_end_record=has_end_record)
+        watch = _Watch(handle, offset, now, now, has_end_record, since, at_once)
         self._watches.add(watch)
         self._wake.set()
         if self._task is None or self._task.done():
@@ -240,7 +249,11 @@ class JobService:
         limit = max(min(_READ_AT_ONCE // len(due), _MOST), _LEAST)
         cursors = {
             (watch.handle.key, watch.offset): Cursor(
-                watch.handle, watch.offset, limit, known[watch.id].status.state.is_final
+                watch.handle,
+                watch.offset,
+                min(limit, watch.at_once),
+                known[watch.id].status.state.is_final,
+                watch.since,
             )
             for watch in due
         }
@@ -248,7 +261,7 @@ class JobService:
         self._rest = min(_IDLE_SHARE * (time.monotonic() - begun), _LONGEST_REST)
         for watch in due:
             await self._turns.pause()
-            self._tell(watch, known[watch.id], chunks.get((watch.handle.key, watch.offset)), limit)
+            self._tell(watch, known[watch.id], chunks.get((watch.handle.key, watch.offset)), min(limit, watch.at_once))
 
     def _tell(self, watch: _Watch, known: _Known, chunk: Chunk | None, limit: int) -> None:
         """Tells a watcher what is new of its job, and says when to look at it again."""

@@ -112,11 +112,20 @@ class Submission:
 
     def submit(self) -> Submitted:
         """Returns the job of this try, submitted if it is not there."""
-        return self._attach_or_submit(self._attempt())
+        store = self._context["task_state_store"]
+        max_tries = self._context["ti"].max_tries
+        earlier = attempts.recall(store)
+        if earlier is not None and attempts.continues(earlier, digest=self._prepared.digest, max_tries=max_tries):
+            return self._attach(earlier) or self._submit(earlier.number)
+        number = self._next_number(earlier)
+        executor = masked_executor(self._executor)
+        key = self._prepared.key(number)
+        attempts.remember(store, attempts.Attempt(number, key, self._prepared.digest, max_tries, executor=executor))
+        return self._submit(number)
 
     def render(self) -> str:
         """Returns what would be sent to the back-end, for people to read."""
-        return self._executor.render(self._job(1, None, {})).to_text()
+        return self._executor.render(self._job(1, None)).to_text()
 
     def cancel(self) -> None:
         """Cancels the job, if there is one and nobody else has taken it over."""
@@ -129,23 +138,6 @@ class Submission:
         except (NemoAirflowError, TimeoutError) as error:
             reason = str(error) or "it did not answer in time"
             self._log.error("Job %s could not be cancelled, run 'nemo-airflow reap' later: %s", handle.key, reason)
-
-    def _attempt(self) -> attempts.Attempt:
-        store = self._context["task_state_store"]
-        max_tries = self._context["ti"].max_tries
-        earlier = attempts.recall(store)
-        if earlier is not None and attempts.continues(earlier, digest=self._prepared.digest, max_tries=max_tries):
-            return earlier
-        number = self._next_number(earlier)
-        attempt = attempts.Attempt(
-            number,
-            self._prepared.key(number),
-            self._prepared.digest,
-            max_tries,
-            executor=masked_executor(self._executor),
-        )
-        attempts.remember(store, attempt)
-        return attempt
 
     def _next_number(self, earlier: attempts.Attempt | None) -> int:
         """Returns the number of a new attempt, and ends what may still run of the earlier one."""
@@ -185,19 +177,24 @@ class Submission:
             self._log.warning("Job %s of an earlier attempt is not looked for: %s", earlier.key, error)
             return None
 
-    def _attach_or_submit(self, attempt: attempts.Attempt) -> Submitted:
+    def _attach(self, attempt: attempts.Attempt) -> Submitted | None:
+        """Returns the job that an earlier try has submitted in this attempt; None if it did not come to that."""
         handle = self.back_end.find(attempt.key)
-        if handle is not None:
-            self.to_cancel = handle
-            self._log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
-            run = self._open_run(self._prepared.job(attempt.number))
-            return Submitted(handle, run.submitted(handle, "") if run else None, attached=True)
+        if handle is None:
+            return None
+        self.to_cancel = handle
+        self._log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
+        run = self._open_run(self._prepared.job(attempt.number))
+        return Submitted(handle, run.submitted(handle, "") if run else None, attached=True)
+
+    def _submit(self, number: int) -> Submitted:
         self._keep_version()
         package = self._package()
-        job = self._job(attempt.number, package, {})
+        job = self._job(number, package)
         run = self._open_run(job)
         if run is not None and run.ref is not None:
-            job = self._job(attempt.number, package, run.env_beside(self._options.env))
+            env = {**job.env, **run.env_beside(self._options.env), **self._options.env}
+            job = mark_secrets(dataclasses.replace(job, env=env))
         handle = self._send(job)
         if run is not None:
             run = run.submitted(handle, redact(self._executor.render(masked_job(job)).to_text()))
@@ -246,7 +243,7 @@ class Submission:
         reads_zstd = self._reads_zstd and self.back_end.reads_zstd()
         return PackagingHook(self._options.packager, reads_zstd=reads_zstd).package(self._context)
 
-    def _job(self, number: int, package: Package | None, env: Mapping[str, str]) -> Job:
+    def _job(self, number: int, package: Package | None) -> Job:
         labels = self._prepared.labels
         airflow_env = {
             f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")
@@ -257,7 +254,7 @@ class Submission:
         job = self._prepared.job(
             number,
             package=package,
-            env={**self._executor.env, **airflow_env, **env, **self._options.env},
+            env={**self._executor.env, **airflow_env, **self._options.env},
             time_limit=min((limit for limit in limits if limit), default=None),
             outputs=patterns_of(self._options.outputs),
         )

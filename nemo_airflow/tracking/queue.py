@@ -183,6 +183,8 @@ class TrackerQueue:
             self._mark_known = True
         while (batch := self._points.take(BATCH)) is not None:
             try:
+                # What stands before these points is recorded before them: a reader may begin anew at their mark.
+                self._make(self._calls)
                 self._attempt("points", functools.partial(self._tracker.metrics, self._ref, batch.metrics, batch.mark))
             except TrackingError:
                 self._points.put_back(batch)

@@ -157,6 +157,15 @@ class RunSink:
         if self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
 
+    async def mark(self) -> int:
+        """Returns the tracker's mark; 0 where the run is not open, or the tracker does not answer."""
+        if self._run.ref is None:
+            return 0
+        try:
+            return await asyncio.to_thread(self._run.tracker.mark, self._run.ref)
+        except TrackingError:  # said when the first records are sent
+            return 0
+
     async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
         """Records how the job ended and stores its log and outputs; waits a bounded time for the tracker."""
         if self._queue is None and self._run.ref is not None:

@@ -33,8 +33,8 @@ An event that ends the task needs no second process, and is not held.
 class NemoRunTrigger(BaseTrigger):
     """Fires once, when the job has ended.
 
-    A triggerer that is killed leaves the job alone; the next one follows it anew from the
-    beginning of its stream, and passes over the lines that the task's log has already.
+    A triggerer that is killed leaves the job alone; the next one goes on in its stream where the task's log and the
+    tracker have come to, and passes over the lines that the log has already.
 
     Args:
         executor: JSON form of the executor.
@@ -55,7 +55,7 @@ class NemoRunTrigger(BaseTrigger):
         run: Mapping[str, Any] | None = None,
         deadline: float | None = None,
         attached: bool = False,
-        logged: Sequence[int] = (0, 0),
+        logged: Sequence[int] = (0, 0, 0),
         deferred_at: float | None = None,
         may_end_task: bool = False,
         pushes_result: bool = False,
@@ -88,18 +88,20 @@ class NemoRunTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields one event with the job's outcome, or with an error when it cannot be followed."""
         begun = time.monotonic()
-        log = await TaskLog.reopen(self.task_instance, (self.logged[0], self.logged[1]))
+        handle = JobHandle.from_json(self.handle)
+        log = await TaskLog.reopen(self.task_instance, self.logged, handle)
         tracked = TrackedRun.from_json(self.run_data) if self.run_data else None
         event: dict[str, Any] = {"handle": dict(self.handle), "attached": self.attached}
         try:
             follower = Follower(
                 executor_from_json(self.executor),
-                JobHandle.from_json(self.handle),
+                handle,
                 on_line=log.write,
                 warn=self.log.warning,
                 inform=self.log.info,
                 sink=tracked.sink(self.log.warning) if tracked else None,
                 deadline=self.deadline,
+                logged=log.place,
             )
             outcome = await follower.run()
             if outcome.status.state is JobState.CANCELLED:

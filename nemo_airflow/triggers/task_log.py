@@ -4,27 +4,39 @@ A line's timestamp is a function of the job's stream alone and rises with each l
 newest timestamp in the log tells where to go on. Nothing else would: what a triggerer notes
 elsewhere about its progress can be older or newer than what reached the log when it was killed. A worker that hands its
 job over to a trigger is not killed: it says how far it has come, as its log may be on another machine.
+
+Where in the stream to go on is another matter: a few of the newest places are noted in a small file beside the log, and
+the newest of them that the log has reached is where the next triggerer begins to read. Without one it reads all again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import datetime
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from nemo_airflow.clean import clean_text
-from nemo_airflow.stream import Line
+from nemo_airflow.job import JobHandle
+from nemo_airflow.stream import BEGINNING, Line, Place
 
 LOGGER = "nemo_airflow.job"
 """Name of the logger that writes the lines of jobs, and only those."""
 
 _TAIL = 1 << 16
+
+_NOTE_EVERY = 256 << 10
+"""Bytes of a stream between two notes of how far it has been written: so much is read again after a kill."""
+
+_NOTES = 4
+"""Places that are noted: the newest may not have reached the log when its triggerer was killed."""
 
 _LATE = re.compile(r"\.\d{6}(\d{3})Z$")
 
@@ -42,20 +54,32 @@ class TaskLog:
     Args:
         logged: Time of the newest line that is there, in microseconds.
         shown: The millisecond at which that line is shown.
+        place: Up to where the stream is known to be in the log.
+        notes: Where to note how far it is; None for nowhere.
     """
 
-    def __init__(self, logged: int = 0, shown: int = 0) -> None:
+    def __init__(
+        self,
+        logged: int = 0,
+        shown: int = 0,
+        place: Place = BEGINNING,
+        notes: _Notes | None = None,
+    ) -> None:
         self._logged = logged
         self._shown = shown
         self._newest = (logged, shown)
+        self._end = place.offset
+        self._notes = notes
+        self.place = place
+        """Up to where the stream was in the log when this began."""
 
     @property
-    def mark(self) -> tuple[int, int]:
-        """The newest line that was written: when the job wrote it, and the millisecond at which it is shown."""
-        return self._newest
+    def mark(self) -> tuple[int, int, int]:
+        """The newest line that was written: when the job wrote it, at which millisecond it is shown, where it ends."""
+        return *self._newest, self._end
 
     @classmethod
-    async def reopen(cls, task_instance: Any, mark: tuple[int, int] = (0, 0)) -> TaskLog:
+    async def reopen(cls, task_instance: Any, mark: Sequence[int] = (0, 0, 0), job: JobHandle | None = None) -> TaskLog:
         """Returns a log that goes on where the worker and earlier triggers of this try have ended.
 
         Where there is no line it begins with the job's first, as it must where the log of the
@@ -64,11 +88,17 @@ class TaskLog:
         Args:
             task_instance: The task instance that the triggerer has; None outside one.
             mark: What :attr:`mark` of the worker's log was.
+            job: The job that is followed: what was noted of another is of no use.
         """
+        logged, shown, end = mark
+        handed_over = Place(end, logged)
         if task_instance is None:
-            return cls(*mark)
+            return cls(logged, shown, handed_over)
         newest = await asyncio.to_thread(lambda: [_newest(path) for path in _trigger_logs(task_instance)])
-        return cls(*max([*newest, mark]))
+        logged, shown = max([*newest, (logged, shown)])
+        notes = _Notes(_note_path(task_instance), job) if job is not None else None
+        noted = await asyncio.to_thread(notes.read) if notes is not None else []
+        return cls(logged, shown, _last_place([handed_over, *noted], logged), notes)
 
     def write(self, line: Line) -> None:
         """Writes a line with the time at which the job wrote it, unless it is there."""
@@ -79,16 +109,71 @@ class TaskLog:
         when = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=time + 1000 * late)
         digits = f"{late:03}" if late else ""
         self._newest = (time, time // 1000 + late)
+        self._end = line.end
         _log.info(clean_text(line.text), timestamp=f"{when:%Y-%m-%dT%H:%M:%S.%f}{digits}Z")
+        if self._notes is not None:
+            self._notes.add(Place(line.end, time))
+
+
+class _Notes:
+    """The newest places of a job's stream in the log of its task, in a file."""
+
+    def __init__(self, path: Path, job: JobHandle) -> None:
+        self._path = path
+        self._job = [job.key, job.id]
+        self._places: collections.deque[Place] = collections.deque(maxlen=_NOTES)
+        self._noted = 0
+
+    def read(self) -> list[Place]:
+        """Returns what was noted of the job."""
+        try:
+            data = json.loads(self._path.read_bytes())
+            places = [Place(*place) for place in data["places"]] if data["job"] == self._job else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []  # none, or somebody has changed it: all is read again
+        self._places.extend(places)
+        self._noted = max((place.offset for place in places), default=0)
+        return places
+
+    def add(self, place: Place) -> None:
+        """Notes a place, unless it is near the one before."""
+        if place.offset - self._noted < _NOTE_EVERY:
+            return
+        self._noted = place.offset
+        self._places.append(place)
+        data = json.dumps({"job": self._job, "places": [[each.offset, each.time] for each in self._places]})
+        new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        try:
+            new.write_text(data)
+            new.replace(self._path)
+        except OSError as error:
+            structlog.get_logger().warning(
+                "if this triggerer ends, the job's log is read again from its beginning: %s", error
+            )
+
+
+def _last_place(places: Iterable[Place], logged: int) -> Place:
+    """Returns the last place that a log has reached whose newest line has a time."""
+    return max((place for place in places if place.time <= logged), key=lambda place: place.offset, default=BEGINNING)
+
+
+def _note_path(task_instance: Any) -> Path:
+    # Not as the logs are named: what begins as one of those is shown with it.
+    log = _log_path(task_instance)
+    return log.with_name(f".{log.name}.places")
 
 
 def _trigger_logs(task_instance: Any) -> Iterator[Path]:
+    log = _log_path(task_instance)
+    if log.parent.is_dir():
+        yield from (path for path in log.parent.iterdir() if path.name.startswith(f"{log.name}.trigger."))
+
+
+def _log_path(task_instance: Any) -> Path:
     from airflow.configuration import conf
     from airflow.utils.helpers import log_filename_template_renderer
 
-    log = Path(conf.get("logging", "base_log_folder")) / log_filename_template_renderer()(ti=task_instance)
-    if log.parent.is_dir():
-        yield from (path for path in log.parent.iterdir() if path.name.startswith(f"{log.name}.trigger."))
+    return Path(conf.get("logging", "base_log_folder")) / log_filename_template_renderer()(ti=task_instance)
 
 
 def _newest(path: Path) -> tuple[int, int]:

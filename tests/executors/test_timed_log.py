@@ -33,8 +33,8 @@ class Log:
         return b"".join(data for at, data in self.entries if ask.since is None or at >= ask.since)[: ask.limit]
 
 
-def read(log, source, offset=0, limit=1 << 20, ended=False):
-    cursor = Cursor(HANDLE, offset, limit, ended)
+def read(log, source, offset=0, limit=1 << 20, ended=False, since=None):
+    cursor = Cursor(HANDLE, offset, limit, ended, since)
     ask = log.ask(cursor)
     while isinstance(answer := log.take(source.fetch(ask), cursor, ask), Ask):
         ask = answer
@@ -93,3 +93,25 @@ def test_nothing_more_is_asked_for_once_the_end_is_known():
     source.fetch = lambda ask: asked.append(ask) or b""
     assert read(log, source, whole.end, ended=True).data == b""
     assert len(asked) == 1
+
+
+def test_reader_that_knows_the_time_asks_for_nothing_before_it():
+    source = Log()
+    for second in range(1000):
+        source.write(f"line {second}", 1000.0 + second)
+    offset = sum(len(data) for _, data in source.entries[:900])
+    asked = []
+    fetch = source.fetch
+    source.fetch = lambda ask: asked.append(ask) or fetch(ask)
+    assert read(TimedLog(), source, offset, since=1900.0).data == source.stream[offset:]
+    (ask,) = asked
+    assert len(fetch(ask)) < len(source.stream) / 8
+
+
+def test_time_that_is_too_late_does_not_make_anything_gone():
+    source = Log()
+    for second in range(1000):
+        source.write(f"line {second}", 1000.0 + second)
+    offset = sum(len(data) for _, data in source.entries[:500])
+    chunk = read(TimedLog(), source, offset, since=1900.0)
+    assert (chunk.gone, chunk.data) == (0, source.stream[offset:])

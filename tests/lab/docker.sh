@@ -62,6 +62,8 @@ down_docker() {
   if running dockerd; then
     kill -CONT "$(cat "$RUN/dockerd.pid")"
     timeout 30 docker ps -q 2>/dev/null | timeout 30 xargs -r docker kill >/dev/null 2>&1 || true
+    # Each list of containers takes the daemon a moment longer for each that is left, and a kubelet lists each second.
+    timeout 120 docker container prune -f >/dev/null 2>&1 || true
   fi
   stop dockerd
   ! containerd_runs || stop containerd

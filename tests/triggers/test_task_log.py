@@ -8,7 +8,8 @@ import pytest
 import structlog
 from airflow.utils.log.file_task_handler import _interleave_logs
 
-from nemo_airflow.stream import Line
+from nemo_airflow.job import JobHandle
+from nemo_airflow.stream import BEGINNING, Line, Place
 from nemo_airflow.triggers import task_log
 from nemo_airflow.triggers.task_log import TaskLog
 
@@ -18,12 +19,12 @@ SECOND = 1_800_000_000
 @pytest.fixture
 def log_of(monkeypatch, tmp_path):
     """Returns a function that gives the log of the next triggerer, and what one finds on disk."""
-    monkeypatch.setattr(task_log, "_trigger_logs", lambda task_instance: sorted(tmp_path.iterdir()))
+    monkeypatch.setattr(task_log, "_log_path", lambda task_instance: tmp_path / "log")
     numbers = itertools.count()
 
-    def reopen():
+    def reopen(job=None):
         path = tmp_path / f"log.trigger.{next(numbers)}.log"
-        log = asyncio.run(TaskLog.reopen("the task"))
+        log = asyncio.run(TaskLog.reopen("the task", job=job))
         with path.open("a") as file:
             file.write(json.dumps({"timestamp": "2027-01-15T08:00:00.0Z", "event": "trigger", "logger": "x"}) + "\n")
         render = structlog.PrintLogger(path.open("a"))
@@ -66,7 +67,7 @@ def test_trigger_goes_on_behind_the_worker_whose_log_it_cannot_see(log_of, tmp_p
     worker = log_of()
     for line in written[:7]:
         worker.write(line)
-    monkeypatch.setattr(task_log, "_trigger_logs", lambda task_instance: [])
+    monkeypatch.setattr(task_log, "_log_path", lambda task_instance: tmp_path / "elsewhere" / "log")
     log_of()  # the file of the next log
     trigger = asyncio.run(TaskLog.reopen("the task", worker.mark))
     for line in written:
@@ -85,6 +86,45 @@ def test_record_that_a_kill_cut_off_is_written_again(log_of, tmp_path):
     for line in written:
         log.write(line)
     assert merged(tmp_path)[0] == [line.text for line in written]
+
+
+JOB = JobHandle("key", "local", "1")
+NOTED = 256 << 10
+
+
+def test_stream_goes_on_where_the_log_was_noted_to_be(log_of, tmp_path):
+    written = [Line(f"line {number}", SECOND + number, number * NOTED // 4) for number in range(1, 40)]
+    for part in (written[:20], written[20:]):
+        log = log_of(JOB)
+        for line in part:
+            log.write(line)
+    assert log_of(JOB).place == Place(9 * NOTED, (SECOND + 36) * 10**6)
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith("log")} == {
+        f"log.trigger.{number}.log" for number in range(3)
+    }
+
+
+def test_place_that_the_log_has_not_reached_is_not_gone_on_from(log_of, tmp_path):
+    written = [Line(f"line {number}", SECOND + number, number * NOTED) for number in range(1, 8)]
+    log = log_of(JOB)
+    for line in written:
+        log.write(line)
+    path = tmp_path / "log.trigger.0.log"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))  # the last two lines were under way
+    assert log_of(JOB).place == Place(5 * NOTED, (SECOND + 5) * 10**6)
+
+
+def test_place_in_another_jobs_stream_is_none(log_of, tmp_path):
+    log_of(JOB).write(Line("line", SECOND, 2 * NOTED))
+    assert log_of(JOB).place.offset == 2 * NOTED
+    assert log_of(JobHandle("key", "local", "2")).place == BEGINNING
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"job": ["key", "1"], "places": [1]}', '{"job": ["key", "1"]}'])
+def test_notes_that_somebody_has_changed_are_none(log_of, tmp_path, text):
+    log_of(JOB).write(Line("line", SECOND, 2 * NOTED))
+    (tmp_path / ".log.places").write_text(text)
+    assert log_of(JOB).place == BEGINNING
 
 
 def test_log_that_nobody_wrote_begins_with_the_first_line(log_of, tmp_path):

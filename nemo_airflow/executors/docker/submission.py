@@ -40,9 +40,9 @@ def submit(docker: Docker, request: Request) -> JsonObject:
     if payload["pull"] == "always" and docker.inspect(request.key) is None:
         docker.pull(payload["container"]["Image"], payload["platform"])
     for _ in range(_ATTEMPTS):
-        if (known := _started(docker, request)) is not None:
-            return known
-        if (own := _create(docker, request)) is not None and (known := _start(docker, request, own)) is not None:
+        own = _create(docker, request)
+        known = _start(docker, request, own) if own is not None else _started(docker, request)
+        if known is not None:
             return known
     raise BackendUnavailable(
         f"container {request.key} was removed from {docker.url} {_ATTEMPTS} times before it could be started: "
