@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.connections import ConnectionInfo, aget_connection
 from nemo_airflow.exceptions import AccessRefused, BackendUnavailable, MissingExtraError, SettingsError
+from nemo_airflow.ssh import system
+from nemo_airflow.ssh.system import SystemSSH
 
 if TYPE_CHECKING:
     import asyncssh
@@ -20,8 +22,10 @@ _CONNECT_TIMEOUT = 30.0
 _KEEPALIVE = 30
 
 
-async def connect(conn_id: str) -> asyncssh.SSHClientConnection:
+async def connect(conn_id: str) -> asyncssh.SSHClientConnection | SystemSSH:
     """Opens a connection.
+
+    With the extra field ``system_ssh`` it is that of the machine's own ``ssh``: :mod:`nemo_airflow.ssh.system`.
 
     What the SSH provider's ``SSHHook`` reads is read: host, port, login, password, and of the extra
     fields ``key_file``, ``private_key``, ``private_key_passphrase``, ``host_key``,
@@ -45,6 +49,8 @@ async def connect(conn_id: str) -> asyncssh.SSHClientConnection:
     info = await aget_connection(conn_id)
     if not info.host:
         raise SettingsError(f"connection {conn_id!r} names no host: set its host")
+    if system.is_asked_for(info):
+        return await system.connect(info)
     jump = info.extra.get("jump_conn_id")
     tunnel = await connect(str(jump)) if jump else None
     try:

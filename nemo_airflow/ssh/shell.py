@@ -21,6 +21,8 @@ from nemo_airflow.ssh import connection
 if TYPE_CHECKING:
     import asyncssh
 
+    from nemo_airflow.ssh.system import SystemProcess, SystemSSH
+
 SILENCE = 120.0
 """Seconds for which a command may be silent before the connection counts as dead."""
 
@@ -71,8 +73,8 @@ class Shell:
         self._lock = asyncio.Lock()
         self._connecting = asyncio.Lock()
         self._transfers = asyncio.Semaphore(_TRANSFERS)
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._process: asyncssh.SSHClientProcess[bytes] | None = None
+        self._connection: asyncssh.SSHClientConnection | SystemSSH | None = None
+        self._process: asyncssh.SSHClientProcess[bytes] | SystemProcess | None = None
         self.commands = 0
         self.connections = 0
 
@@ -167,7 +169,7 @@ class Shell:
         code = await self._out.until(b"\n")
         return Answer(int(code), out, err.decode(errors="replace"))
 
-    async def _shell(self) -> asyncssh.SSHClientProcess[bytes]:
+    async def _shell(self) -> asyncssh.SSHClientProcess[bytes] | SystemProcess:
         if self._process is None or self._process.is_closing() or self._process.exit_status is not None:
             link = await self._connected()
             # Login start-up files may be slow: this pays for them once. What they print belongs to no command.
@@ -178,7 +180,7 @@ class Shell:
             await asyncio.gather(self._out.until(f"{begin}\n".encode()), self._err.until(f"{begin}\n".encode()))
         return self._process
 
-    async def _connected(self) -> asyncssh.SSHClientConnection:
+    async def _connected(self) -> asyncssh.SSHClientConnection | SystemSSH:
         async with self._connecting:
             if self._connection is None or self._connection.is_closed():
                 self._process = None
@@ -206,7 +208,7 @@ class _Heard:
 class Pipe:
     """An output of a command, read up to marks; asyncssh's own ``readuntil`` ends at its window's size."""
 
-    def __init__(self, reader: asyncssh.SSHReader[bytes]) -> None:
+    def __init__(self, reader: asyncssh.SSHReader[bytes] | asyncio.StreamReader) -> None:
         self._reader = reader
         self._data = bytearray()
 
@@ -249,7 +251,7 @@ class Pipe:
 
 
 async def _feed(
-    process: asyncssh.SSHClientProcess[bytes], data: AsyncIterator[bytes], heard: Callable[[], None]
+    process: asyncssh.SSHClientProcess[bytes] | SystemProcess, data: AsyncIterator[bytes], heard: Callable[[], None]
 ) -> None:
     try:
         async for block in data:

@@ -170,7 +170,8 @@ def _fact(word: str, reason: str = "", start: str = "", exit_code: int | None = 
 def _reason(word: str, state: JobState, reason: str, start: str) -> str:
     if state is JobState.PENDING:
         expected = f", expected to start at {start}" if start not in ("", "N/A") else ""
-        return f"Slurm: {word} ({reason}){expected}"
+        why = f" ({reason})" if reason not in ("", "None") else ""
+        return f"Slurm: {word}{why}{expected}"
     if state is JobState.LOST:
         return "a controller that knew nothing of the job has had its node end it"
     if state.is_final and state is not JobState.SUCCEEDED:
