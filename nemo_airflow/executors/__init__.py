@@ -14,10 +14,12 @@ _EXPORTS = {
     "Cursor": "base",
     "DockerExecutor": "docker",
     "Executor": "base",
+    "FaultTolerance": "launchers",
     "GridEngineExecutor": "gridengine",
     "KubernetesExecutor": "kubernetes",
     "Launcher": "launchers",
     "LocalExecutor": "local",
+    "MPI": "launchers",
     "PBSExecutor": "pbs",
     "Processes": "launchers",
     "RayExecutor": "ray",
@@ -33,11 +35,13 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "MPI",
     "Chunk",
     "Cursor",
     "DockerExecutor",
     "Driver",
     "Executor",
+    "FaultTolerance",
     "GridEngineExecutor",
     "KubernetesExecutor",
     "Launcher",
@@ -60,7 +64,14 @@ if TYPE_CHECKING:
     from nemo_airflow.executors.docker import DockerExecutor
     from nemo_airflow.executors.gridengine import GridEngineExecutor
     from nemo_airflow.executors.kubernetes import KubernetesExecutor
-    from nemo_airflow.executors.launchers import Launcher, Processes, ScriptTemplate, Torchrun
+    from nemo_airflow.executors.launchers import (
+        MPI,
+        FaultTolerance,
+        Launcher,
+        Processes,
+        ScriptTemplate,
+        Torchrun,
+    )
     from nemo_airflow.executors.local import LocalExecutor
     from nemo_airflow.executors.pbs import PBSExecutor
     from nemo_airflow.executors.ray import RayExecutor

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import fields
-from nemo_airflow.executors.launchers import Launcher
+from nemo_airflow.executors.launchers import Launcher, Processes, gpus_in
 from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 
@@ -222,6 +222,9 @@ class Executor(abc.ABC):
         time: Time limit, as seconds or as Slurm writes it (``minutes``, ``HH:MM:SS``,
             ``D-HH:MM:SS``); None for none.
         grace: Seconds between SIGTERM and SIGKILL when a job is ended early.
+        nodes: Machines of the job.
+        ntasks_per_node: Processes on each machine. When None, one; with a launcher one for each GPU.
+        gpus_per_node: GPUs of each machine: how many, or as the back-end writes it.
         launcher: What starts the processes of a job of several, or None.
     """
 
@@ -231,9 +234,18 @@ class Executor(abc.ABC):
     shares_filesystem: ClassVar[bool] = False
     """Whether a job sees the files of the machine that submits it."""
 
+    spans_nodes: ClassVar[bool] = False
+    """Whether a job can have several machines."""
+
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Fields that are another name of a field, by which the back-end calls it; each is None once it was read."""
+
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     time: str | float | None = None
     grace: float = 30.0
+    nodes: int = 1
+    ntasks_per_node: int | None = None
+    gpus_per_node: int | str | None = None
     launcher: Launcher | None = None
 
     def __post_init__(self) -> None:
@@ -243,8 +255,18 @@ class Executor(abc.ABC):
             ExecutorArgumentError: A field has a value that is none for it.
         """
         fields.fit_fields(self)
+        fields.read_aliases(self, self.aliases)
         if not fields.is_deferred(self.time):
             parse_time(self.time)
+        for name, what in (("nodes", "machine"), ("ntasks_per_node", "process on each machine")):
+            count = getattr(self, name)
+            if isinstance(count, int) and count < 1:
+                raise ExecutorArgumentError(f"{type(self).__name__}: {name}={count}: a job has at least one {what}")
+        if not self.spans_nodes and isinstance(self.nodes, int) and self.nodes > 1:
+            raise ExecutorArgumentError(
+                f"{type(self).__name__}: nodes={self.nodes}: its jobs run on one machine; those of SlurmExecutor, "
+                "KubernetesExecutor and SkypilotExecutor run on several"
+            )
 
     @property
     def reads_zstd(self) -> bool:
@@ -284,13 +306,25 @@ class Executor(abc.ABC):
         )
 
     @property
+    def gpu_count(self) -> int:
+        """How many GPUs each machine gives the job, as far as the executor says; 0 where it does not."""
+        return gpus_in(self.gpus_per_node)
+
+    @property
     def processes_per_node(self) -> int:
-        """How many processes a launcher starts on each machine, where it does not say so itself."""
-        return 1
+        """How many processes the job has on each machine, where the launcher does not say so itself."""
+        if self.ntasks_per_node is not None or self.launcher is None:
+            return self.ntasks_per_node or 1
+        return self.gpu_count or 1
 
     def launch(self) -> tuple[str, ...]:
-        """Returns the command that starts the job's processes; empty for a job of one."""
-        return self.launcher.command(self.processes_per_node) if self.launcher is not None else ()
+        """Returns the command that starts the processes of one machine; empty for a job of one.
+
+        Raises:
+            ExecutorArgumentError: The launcher cannot start them here.
+        """
+        launcher = self.launcher or (Processes() if self.processes_per_node > 1 else None)
+        return launcher.command(self.processes_per_node) if launcher is not None else ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the executor as plain JSON types, with its ``kind``."""

@@ -53,6 +53,29 @@ def fit_fields(executor: Any) -> None:
             object.__setattr__(executor, field.name, fitted)
 
 
+def read_aliases(executor: Any, aliases: Mapping[str, str]) -> None:
+    """Gives what stands in a field's other name to the field.
+
+    Args:
+        executor: A frozen dataclass.
+        aliases: Fields by their other names.
+
+    Raises:
+        ExecutorArgumentError: Both names are given.
+    """
+    unset = {field.name: field.default for field in dataclasses.fields(executor)}
+    for alias, name in aliases.items():
+        if (value := getattr(executor, alias)) is None:
+            continue
+        if getattr(executor, name) not in (unset[name], value):
+            raise ExecutorArgumentError(
+                f"{type(executor).__name__}: {alias}={value!r} and {name}={getattr(executor, name)!r}, which are the "
+                f"same: give {name} alone"
+            )
+        object.__setattr__(executor, name, value)
+        object.__setattr__(executor, alias, None)
+
+
 def refuse(kind: str, given: Iterable[str], refused: Mapping[str, str], field: str) -> None:
     """Refuses what would undo what a job's being started once, and its stream, rest on.
 

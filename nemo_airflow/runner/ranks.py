@@ -75,7 +75,10 @@ def run(folder: str) -> int:
     for number in signals.WARNINGS:  # a launcher ignores these signals, and its children inherit that
         signal.signal(number, signal.SIG_DFL)
     child.set_path(os.path.join(folder, "work"), (job.get("env") or {}).get("PYTHONPATH", ""))
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for stream in (sys.stdout, sys.stderr):
+        # Whole lines: torchrun starts Python with -u, where print() would write a line and its end one after the other,
+        # and another process of this machine something between them.
+        stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
     channel = _RankChannel(folder, report.Channel(os.environ.get("NEMO_AIRFLOW_EVENTS", "")))
     code = child.call(job, channel)
     if code and not channel.kept:

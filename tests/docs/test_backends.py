@@ -22,7 +22,7 @@ TABLE = re.compile(r"<!-- parameters -->\n.*?<!-- end -->", re.DOTALL)
 
 def meanings(cls):
     """Returns what a class's docstring says of each of its fields."""
-    text = inspect.getdoc(cls).partition("Attributes:\n")[2]
+    text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
     found = {}
     for entry in re.split(r"\n(?=\w)", textwrap.dedent(text)):
         names, _, meaning = entry.partition(": ")
@@ -41,7 +41,7 @@ def default(field):
 
 
 def table(cls):
-    said = {**meanings(Executor), **meanings(cls)}
+    said = {name: meaning for base in reversed(cls.__mro__) for name, meaning in meanings(base).items()}
     own = {field.name for field in dataclasses.fields(Executor)}
     fields = sorted(dataclasses.fields(cls), key=lambda field: field.name in own)
     rows = [f"| `{field.name}` | {said[field.name]} | {default(field)} |" for field in fields]

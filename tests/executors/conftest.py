@@ -8,7 +8,7 @@ import sys
 import pytest
 from lab.backends import HOME
 
-TORCH = ("torch==2.13.0", "scikit-learn", "numpy")
+TORCH = ("torch==2.13.0", "scikit-learn", "numpy", "nvidia-resiliency-ext==0.4.1")
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +17,12 @@ def lab_torch(lab_slurm):
     if python := os.environ.get("NEMO_TEST_TORCH"):
         return python
     folder = HOME / "torch"
-    if not (folder / ".ready").exists():
+    ready = folder / ".ready"
+    if not ready.exists() or ready.read_text() != " ".join(TORCH):
         shutil.rmtree(folder, ignore_errors=True)
         # The system's Python: the cluster's user may not read the folders of the one that runs the tests.
         subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(folder)], check=True)
         python = str(folder / "bin/python")
         subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *TORCH], check=True)
-        (folder / ".ready").touch()
+        ready.write_text(" ".join(TORCH))
     return str(folder / "bin/python")

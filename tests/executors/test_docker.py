@@ -141,6 +141,23 @@ def test_volume_is_mounted(executor, client):
         volume.remove()
 
 
+def test_container_has_its_name_its_mounts_its_ports_and_its_name_servers(executor, client):
+    executor = dataclasses.replace(
+        executor,
+        hostname="trainer", dns=("192.0.2.53",), port_bindings={"6006": 0, "53/udp": 0},
+        memory_reservation="64m", group_add=("4321",),
+        mounts=({"Type": "tmpfs", "Target": "/scratch", "TmpfsOptions": {"SizeBytes": 1 << 20}},),
+    )  # fmt: skip
+    text = "hostname; grep nameserver /etc/resolv.conf; df -k /scratch | tail -1 | awk '{print $2}'; id -G"
+    handle = submit(executor, script_job(text))
+    outcome, lines, _ = follow(executor, handle)
+    assert outcome.succeeded
+    assert lines == ["trainer", "nameserver 192.0.2.53", "1024", "0 4321"]
+    host = client.api.inspect_container(handle.key)["HostConfig"]
+    assert host["PortBindings"].keys() == {"6006/tcp", "53/udp"}
+    assert host["MemoryReservation"] == 64 << 20
+
+
 def test_several_processes_each_know_their_rank(executor):
     executor = dataclasses.replace(executor, ntasks_per_node=3)
     outcome, lines, _ = run(executor, "echo rank $RANK of $WORLD_SIZE")

@@ -8,19 +8,22 @@ import pytest
 from nemo_airflow.exceptions import ConfigError, ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import (
     DockerExecutor,
+    GridEngineExecutor,
     KubernetesExecutor,
     LocalExecutor,
+    PBSExecutor,
     RayExecutor,
     SkypilotExecutor,
     SlurmExecutor,
     SSHExecutor,
+    Torchrun,
     executor_from_json,
 )
 
 IMAGE = {"container_image": "python:3.12"}
 EXECUTORS = [
     (LocalExecutor, {}), (SSHExecutor, {}), (SlurmExecutor, {}), (RayExecutor, {}), (SkypilotExecutor, {}),
-    (DockerExecutor, IMAGE), (KubernetesExecutor, IMAGE),
+    (DockerExecutor, IMAGE), (KubernetesExecutor, IMAGE), (GridEngineExecutor, {}), (PBSExecutor, {}),
 ]  # fmt: skip
 
 
@@ -30,7 +33,7 @@ EXECUTORS = [
         (SlurmExecutor, {"nodes": "2"}, {"nodes": 2}),
         (SlurmExecutor, {"exclusive": "user", "gpus_per_node": "a100:2"}, {}),
         (SlurmExecutor, {"dependencies": ["12"], "srun_args": ("--mpi=pmix",)}, {}),
-        (KubernetesExecutor, {**IMAGE, "gpus": "8"}, {"gpus": 8}),
+        (KubernetesExecutor, {**IMAGE, "gpus_per_node": "8"}, {}),
         (KubernetesExecutor, {**IMAGE, "cpus": "500m"}, {}),
         (DockerExecutor, {**IMAGE, "cpus": "1.5", "ttl": "60"}, {"cpus": 1.5, "ttl": 60.0}),
         (RayExecutor, {"entrypoint_num_cpus": "2"}, {"entrypoint_num_cpus": 2.0}),
@@ -48,7 +51,7 @@ def test_text_becomes_what_the_field_is(kind, given, read):
 @pytest.mark.parametrize(
     ("kind", "given", "message"),
     [
-        (KubernetesExecutor, {**IMAGE, "gpus": "none"}, "KubernetesExecutor: gpus: expected int, got 'none'"),
+        (KubernetesExecutor, {**IMAGE, "gpus": "none"}, "KubernetesExecutor: gpus: expected int"),
         (SlurmExecutor, {"nodes": "two"}, "SlurmExecutor: nodes: expected int"),
         (SlurmExecutor, {"srun_args": "--mpi=pmix"}, "SlurmExecutor: srun_args: expected"),
         (SlurmExecutor, {"requeue": "perhaps"}, "SlurmExecutor: requeue: expected bool"),
@@ -64,9 +67,57 @@ def test_wrong_value_is_refused_where_it_is_written(kind, given, message):
 
 
 @pytest.mark.parametrize(("kind", "fields"), EXECUTORS)
+def test_same_names_mean_the_same_everywhere(kind, fields):
+    executor = kind(**fields, gpus_per_node=8, launcher=Torchrun(), time="60", env={"A": "1"})
+    assert executor.processes_per_node == 8
+    assert "--nproc-per-node=8" in executor.launch()
+    assert kind(**fields, gpus_per_node="a100:4", ntasks_per_node=2, launcher=Torchrun()).processes_per_node == 2
+    assert kind(**fields, gpus_per_node=8).launch() == ()
+    assert executor_from_json(executor.to_json()).to_json() == executor.to_json()
+
+
+@pytest.mark.parametrize(("kind", "fields"), EXECUTORS)
+def test_job_of_several_machines_is_refused_where_there_are_none(kind, fields):
+    if kind.spans_nodes:
+        assert kind(**fields, nodes=64).nodes == 64
+        return
+    with pytest.raises(
+        ExecutorArgumentError, match=f"{kind.__name__}: nodes=64: its jobs run on one machine; those of"
+    ):
+        kind(**fields, nodes=64)
+    assert kind(**fields, nodes="{{ params.nodes }}").nodes == "{{ params.nodes }}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "alias", "name", "value"),
+    [
+        (KubernetesExecutor, "gpus", "gpus_per_node", 8),
+        (DockerExecutor, "num_gpus", "gpus_per_node", -1),
+        (SkypilotExecutor, "num_nodes", "nodes", 4),
+        (SkypilotExecutor, "num_nodes", "nodes", "{{ params.n }}"),
+    ],
+)
+def test_back_ends_own_name_is_an_alias(kind, alias, name, value):
+    fields = dict(EXECUTORS)[kind]
+    executor = kind(**fields, **{alias: value})
+    assert getattr(executor, name) == value
+    assert executor == kind(**fields, **{name: value})
+    assert executor_from_json({"kind": kind.kind, **fields, alias: value}) == executor
+    with pytest.raises(ExecutorArgumentError, match=f"which are the same: give {name} alone"):
+        kind(**fields, **{alias: value, name: 7})
+
+
+@pytest.mark.parametrize(("kind", "fields"), EXECUTORS)
+@pytest.mark.parametrize(("name", "what"), [("nodes", "machine"), ("ntasks_per_node", "process on each machine")])
+def test_job_has_a_machine_and_a_process(kind, fields, name, what):
+    with pytest.raises(ExecutorArgumentError, match=f"{kind.__name__}: {name}=0: a job has at least one {what}"):
+        kind(**fields, **{name: 0})
+
+
+@pytest.mark.parametrize(("kind", "fields"), EXECUTORS)
 def test_template_waits_for_its_value_in_every_field(kind, fields):
     for field in dataclasses.fields(kind):
-        if field.name in ("launcher", "region", "zone"):
+        if field.name in ("launcher", "region", "zone", *kind.aliases):
             continue
         template = "{{ params.x }}"
         within = {"Mapping": {"x": template}, "Sequence": [template]}.get(str(field.type).partition("[")[0], template)

@@ -491,6 +491,23 @@ def test_template_shared_memory_and_user_without_rights(executor, api, namespace
     assert pod.metadata.labels["team"] == "vision"
 
 
+def test_pod_has_what_init_containers_prepare_and_its_own_names(executor):
+    shared = [{"name": "data", "mountPath": "/data"}]
+    prepare = {
+        "name": "prepare", "image": executor.container_image, "volumeMounts": shared,
+        "command": ["sh", "-c", "echo prepared >/data/note"],
+    }  # fmt: skip
+    executor = dataclasses.replace(
+        executor,
+        volumes=[{"name": "data", "emptyDir": {}}], volume_mounts=shared, init_containers=[prepare],
+        dns_policy="None", dns_config={"nameservers": ["192.0.2.53"]},
+        host_aliases=[{"ip": "192.0.2.7", "hostnames": ["store"]}],
+    )  # fmt: skip
+    outcome, lines, _ = run(executor, "cat /data/note; grep nameserver /etc/resolv.conf; grep -o store /etc/hosts")
+    assert outcome.succeeded
+    assert lines == ["prepared", "nameserver 192.0.2.53", "store"]
+
+
 def test_sidecar_that_does_not_end_is_ended(executor, api, namespace):
     sidecar = {"name": "proxy", "image": executor.container_image, "command": ["sleep", "3600"]}
     executor = dataclasses.replace(executor, pod_template={"spec": {"containers": [sidecar]}})

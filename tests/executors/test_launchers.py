@@ -1,6 +1,8 @@
 """Launchers: plain processes here, and a PyTorch training on several nodes of the lab's cluster."""
 
+import dataclasses
 import inspect
+import os
 import sys
 import uuid
 from pathlib import Path
@@ -12,17 +14,22 @@ from nemo_airflow.config import Config
 from nemo_airflow.config import plan as plans
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import (
+    MPI,
     DockerExecutor,
+    FaultTolerance,
+    GridEngineExecutor,
     KubernetesExecutor,
     LocalExecutor,
+    PBSExecutor,
     Processes,
     RayExecutor,
     ScriptTemplate,
     SkypilotExecutor,
     SlurmExecutor,
     Torchrun,
+    executor_from_json,
 )
-from nemo_airflow.executors.launchers import launcher_from_json
+from nemo_airflow.executors.registry import launcher_from_json
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobState
 from nemo_airflow.packaging.archive import write_archive
@@ -135,6 +142,11 @@ def test_template_knows_where_its_processes_meet(local):
         (SkypilotExecutor(gpus="H100", launcher=Torchrun()), 1),
         (RayExecutor(entrypoint_num_gpus=4, launcher=Torchrun()), 4),
         (LocalExecutor(launcher=Processes()), 1),
+        (LocalExecutor(gpus_per_node=2, launcher=Processes()), 2),
+        (LocalExecutor(ntasks_per_node=3), 3),
+        (GridEngineExecutor(pe="smp", slots=4, launcher=Processes()), 4),
+        (GridEngineExecutor(gpus_per_node=2, launcher=Processes()), 2),
+        (PBSExecutor(gpus_per_node=2, launcher=FaultTolerance()), 2),
     ],
 )
 def test_launcher_starts_a_process_for_each_gpu_unless_told_how_many(executor, processes):
@@ -148,7 +160,7 @@ def test_job_without_a_launcher_is_one_process_whatever_gpus_it_has(executor):
 
 
 def test_all_gpus_of_an_unknown_machine_do_not_say_how_many_processes():
-    with pytest.raises(ExecutorError, match=r"num_gpus=-1 .* ntasks_per_node"):
+    with pytest.raises(ExecutorError, match=r"gpus_per_node=-1 .* ntasks_per_node"):
         DockerExecutor(container_image="i", num_gpus=-1, launcher=Torchrun()).launch()
 
 
@@ -183,11 +195,132 @@ def test_launcher_that_is_not_installed_is_named(local):
 
 
 @pytest.mark.parametrize(
-    "launcher", [Torchrun(nproc_per_node=2, args=["--tee=3"]), Processes(), ScriptTemplate(text="x")]
-)
+    "launcher",
+    [
+        Torchrun(nproc_per_node=2, args=["--tee=3"]), Processes(nsys_profile=True), ScriptTemplate(text="x"),
+        FaultTolerance(rank_heartbeat_timeout=60, nsys_profile=True, nsys_trace=["osrt"]),
+    ],
+)  # fmt: skip
 def test_launcher_comes_back_from_json(launcher):
     again = launcher_from_json(launcher.to_json())
     assert again.command(4) == launcher.command(4)
+
+
+def test_unknown_launcher_and_unknown_field_are_named():
+    with pytest.raises(ExecutorError, match=r"no launcher of kind 'horovod' is installed; .*: ft, mpi, processes, "):
+        launcher_from_json({"kind": "horovod"})
+    with pytest.raises(ExecutorError, match="Processes has no field nprocs; its fields are nproc_per_node, nsys_"):
+        launcher_from_json({"kind": "processes", "nprocs": 2})
+
+
+OWN = """
+import dataclasses
+from nemo_airflow.executors.launchers import RANK, Launcher
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Greeting(Launcher):
+    kind = "greeting"
+    words: str = "hello"
+
+    def start(self, processes):
+        return ("sh", "-c", f'echo {self.words}; RANK=0 "$@"', "sh", "{python}", *RANK)
+"""
+
+
+def test_launcher_of_ones_own_is_registered_by_an_entry_point(tmp_path, monkeypatch, local):
+    (tmp_path / "greeting.py").write_text(OWN)
+    info = tmp_path / "greeting-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[nemo_airflow.launchers]\ngreeting = greeting:Greeting\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    executor = executor_from_json({"kind": "local", "root": str(tmp_path), "launcher": {"kind": "greeting"}})
+    assert executor_from_json(executor.to_json()).to_json() == executor.to_json()
+    outcome, lines, _, _ = run(executor, script("echo job"))
+    assert outcome.succeeded
+    assert lines == ["hello", "job"]
+
+
+NSYS = """#!/bin/sh
+# Stands in for Nsight Systems: it runs the command, and leaves its own command line as the profile.
+all="$*"
+while [ "${1#-}" != "$1" ] || [ "$1" = profile ]; do
+  case $1 in --output=*) output=${1#--output=} ;; esac
+  shift
+done
+"$@"; code=$?
+echo "$all" >"$output.nsys-rep"
+exit $code
+"""
+
+
+@pytest.fixture
+def nsys(tmp_path):
+    """A folder with the stand-in of a program that cannot be installed here."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "nsys").write_text(NSYS)
+    (folder / "nsys").chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("launcher", [Processes(nproc_per_node=2), ScriptTemplate(text="{{ command }}")])
+def test_profile_is_among_the_outputs(tmp_path, nsys, launcher):
+    launcher = dataclasses.replace(launcher, nsys_profile=True, nsys_gpu_metrics=True, nsys_folder="profile {folder}")
+    executor = LocalExecutor(root=str(tmp_path / "jobs"), env=nsys, launcher=launcher)
+    outcome, lines, _, outputs = run(executor, dataclasses.replace(script("echo job"), key="profiled"))
+    assert outcome.succeeded, lines
+    assert any("job" in line for line in lines)
+    assert outputs == ["profile {folder}"]
+    (report,) = (tmp_path / "jobs/profiled/outputs/profile {folder}").glob("*.nsys-rep")
+    assert report.read_text().startswith("profile --sample=none --trace=nvtx,cuda --output=")
+    assert "--force-overwrite=true --gpu-metrics-devices=all --capture-range=cudaProfilerApi " in report.read_text()
+
+
+def test_mpi_is_refused_where_slurm_does_not_start_the_processes(local):
+    with pytest.raises(ExecutorArgumentError, match="launcher MPI: only SlurmExecutor has it"):
+        local(MPI()).render(script("true"))
+
+
+def test_slurm_starts_the_processes_of_mpi_itself(ssh_conn_id, lab_slurm):
+    assert "--mpi=pmix" in SlurmExecutor(launcher=MPI()).launch()
+    launcher = MPI(mpi="pmi2")  # Debian's Slurm has no library for the other one
+    executor = SlurmExecutor(ssh_conn_id=ssh_conn_id, nodes=2, ntasks_per_node=2, launcher=launcher, time="10", grace=2)
+    text = 'echo "${PMI_RANK:-none} $RANK of $WORLD_SIZE $LOCAL_RANK"'
+    outcome, lines, _, _ = run(executor, script(text))
+    assert outcome.succeeded, lines
+    assert sorted(line.partition(": ")[2] for line in lines) == [f"{rank} {rank} of 4 {rank % 2}" for rank in range(4)]
+
+
+HANGS = """
+import os, time
+import nvidia_resiliency_ext.fault_tolerance as ft
+
+def work():
+    client = ft.RankMonitorClient()
+    client.init_workload_monitoring()
+    for _ in range(5):
+        client.send_heartbeat()
+        time.sleep(0.1)
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+        time.sleep(600)
+    client.shutdown_workload_monitoring()
+    return os.environ["TORCHELASTIC_RESTART_COUNT"]
+"""
+
+
+def test_process_that_hangs_is_started_again(lab_torch, monkeypatch, tmp_path):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    package = write_archive({"hangs.py": HANGS.encode()}, PackageStore(settings.packages_folder()))
+    plan = {"version": 1, "root": {"_target_": "hangs:work"}}
+    job = Job(key="hangs", name="hangs", plan=plan, allow=("hangs:work",), package=package)
+    launcher = FaultTolerance(
+        nproc_per_node=2, max_restarts=1, workload_check_interval=0.5, initial_rank_heartbeat_timeout=60,
+        rank_heartbeat_timeout=2, rank_termination_signal="SIGKILL", log_level="WARNING",
+    )  # fmt: skip
+    outcome, lines, _, _ = run(LocalExecutor(root=str(tmp_path / "jobs"), python=lab_torch, launcher=launcher), job)
+    assert outcome.succeeded, "\n".join([outcome.message, *lines])
+    assert outcome.result == "1"
 
 
 def test_torch_trains_on_two_nodes_and_four_processes(ssh_conn_id, lab_slurm, lab_torch, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.docker.api import Access
 from nemo_airflow.executors.fields import is_deferred, known_mapping, refuse
-from nemo_airflow.executors.launchers import Processes
+from nemo_airflow.executors.launchers import gpus_in
 from nemo_airflow.job import Job
 from nemo_airflow.runner.stream_tail import KEEP
 
@@ -29,6 +29,8 @@ FOLDER = f"{BASE}/job"
 
 _PULL = ("missing", "always", "never")
 _NANO = 1_000_000_000
+_ALL = "-1"
+"""As a number of GPUs: all that the machine has."""
 
 _REFUSED = {
     "cmd": "it starts the job's runner; give your own command as the config",
@@ -64,17 +66,22 @@ class DockerExecutor(Executor):
         python: The interpreter in the image.
         entrypoint: What to start the interpreter with, in place of the image's own entry point.
         user: User, and group, to run as: ``name``, ``uid`` or ``uid:gid``.
+        group_add: Further groups of the user.
         cpus: Processors that the container may use.
         memory: Memory that it may use, in bytes or as Docker writes it: ``8g``.
+        memory_reservation: Memory that it keeps where the machine runs short, likewise.
         memory_swap: Memory and swap together, likewise; -1 for any amount of swap.
-        num_gpus: How many GPUs it sees; -1 for all.
+        num_gpus: The same as ``gpus_per_node``: how many GPUs it sees; -1 for all.
         gpu_ids: Which GPUs it sees, by index or UUID.
         shm_size: Size of ``/dev/shm``, in bytes or as Docker writes it.
         ulimits: Limits as ``name:soft:hard`` or ``name:both``: ``memlock:-1``.
-        ntasks_per_node: Processes of the job. When None, one; with a launcher one for each GPU.
         network: Network to join: a name, ``host`` or ``none``.
+        hostname: What the container calls itself; its id when None.
+        dns: Addresses of name servers.
+        port_bindings: Ports of the daemon's machine, by the container's as ``port`` or ``port/udp``.
         ipc_mode: IPC namespace: ``host``, ``private`` ...
         volumes: Volumes and folders of the daemon's machine, as ``source:target`` or ``source:target:mode``.
+        mounts: The same and more, each a ``Mount`` of the Docker Engine API: ``{"Type": "volume", "Source": ...}``.
         tmpfs: File systems in memory, options by path.
         devices: Devices of the daemon's machine, as ``source`` or ``source:target:mode``.
         extra_hosts: Addresses of more hosts, by name.
@@ -90,6 +97,7 @@ class DockerExecutor(Executor):
     """
 
     kind: ClassVar[str] = "docker"
+    aliases: ClassVar[Mapping[str, str]] = {"num_gpus": "gpus_per_node"}
 
     container_image: str
     docker_conn_id: str | None = None
@@ -104,17 +112,22 @@ class DockerExecutor(Executor):
     python: str = "python3"
     entrypoint: Sequence[str] = ()
     user: str | None = None
+    group_add: Sequence[str] = ()
     cpus: float | None = None
     memory: str | int | None = None
+    memory_reservation: str | int | None = None
     memory_swap: str | int | None = None
     num_gpus: int | None = None
     gpu_ids: Sequence[str] = ()
     shm_size: str | int | None = None
     ulimits: Sequence[str] = ()
-    ntasks_per_node: int | None = None
     network: str | None = None
+    hostname: str | None = None
+    dns: Sequence[str] = ()
+    port_bindings: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
     ipc_mode: str | None = None
     volumes: Sequence[str] = ()
+    mounts: Sequence[Mapping[str, Any]] = ()
     tmpfs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     devices: Sequence[str] = ()
     extra_hosts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -142,10 +155,8 @@ class DockerExecutor(Executor):
         refuse("DockerExecutor", names, _REFUSED, "additional_kwargs")
         if not is_deferred(self.pull) and self.pull not in _PULL:
             raise ExecutorArgumentError(f"pull={self.pull!r} of DockerExecutor has to be one of {', '.join(_PULL)}")
-        if self.num_gpus is not None and self.gpu_ids:
-            raise ExecutorArgumentError("DockerExecutor takes num_gpus or gpu_ids, not both")
-        if isinstance(self.ntasks_per_node, int) and self.ntasks_per_node < 1:
-            raise ExecutorArgumentError(f"ntasks_per_node={self.ntasks_per_node}: a job has at least one process")
+        if self.gpus_per_node is not None and self.gpu_ids:
+            raise ExecutorArgumentError("DockerExecutor takes gpus_per_node or gpu_ids, not both")
 
     def _host_kwargs(self) -> Mapping[str, Any]:
         given = known_mapping(self.additional_kwargs).items()
@@ -171,30 +182,23 @@ class DockerExecutor(Executor):
         )
 
     @property
-    def processes_per_node(self) -> int:
-        """See :attr:`Executor.processes_per_node`.
+    def gpu_count(self) -> int:
+        """See :attr:`Executor.gpu_count`.
 
         Raises:
-            ExecutorError: There are to be as many as the machine has GPUs, and how many that is nobody says.
+            ExecutorArgumentError: There are to be as many processes as the machine has GPUs, which nobody says.
         """
-        if self.ntasks_per_node is not None or self.launcher is None:
-            return self.ntasks_per_node or 1
-        if self.num_gpus == -1 and getattr(self.launcher, "nproc_per_node", 1) is None:
+        if str(self.gpus_per_node) == _ALL and getattr(self.launcher, "nproc_per_node", 1) is None:
             raise ExecutorArgumentError(
-                "num_gpus=-1 does not say how many processes to start: give ntasks_per_node, or the launcher's "
+                "gpus_per_node=-1 does not say how many processes to start: give ntasks_per_node, or the launcher's "
                 "nproc_per_node"
             )
-        return max(self.num_gpus or len(self.gpu_ids), 1)
-
-    def launch(self) -> tuple[str, ...]:
-        """Returns the command that starts the job's processes; empty for a job of one."""
-        launcher = self.launcher or (Processes() if self.processes_per_node > 1 else None)
-        return launcher.command(self.processes_per_node) if launcher else ()
+        return len(self.gpu_ids) if self.gpus_per_node is None else gpus_in(self.gpus_per_node)
 
     def _container(self, job: Job) -> dict[str, Any]:
         labels = {**self.labels, **{PREFIX + name: str(text) for name, text in job.labels.items()}}
         labels |= {KEY: job.key, NAME: job.name, **({} if self.ttl is None else {TTL: f"{self.ttl:g}"})}
-        container = {
+        container: dict[str, Any] = {
             "Image": self.container_image,
             "Entrypoint": [*self.entrypoint, self.python],
             "Cmd": [f"{BASE}/{runner_entry()}", FOLDER],
@@ -202,6 +206,8 @@ class DockerExecutor(Executor):
             "Env": [f"NEMO_AIRFLOW_KEY={job.key}", f"{KEEP}=1"],
             "Labels": labels,
             "User": self.user,
+            "Hostname": self.hostname,
+            "ExposedPorts": {port: {} for port in self._ports} or None,
             "HostConfig": self._host(),
         }
         return {name: value for name, value in container.items() if value is not None}
@@ -214,6 +220,7 @@ class DockerExecutor(Executor):
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "1000g"}},
             "NanoCpus": None if self.cpus is None else round(self.cpus * _NANO),
             "Memory": _bytes("memory", self.memory),
+            "MemoryReservation": _bytes("memory_reservation", self.memory_reservation),
             "MemorySwap": _bytes("memory_swap", self.memory_swap),
             "ShmSize": _bytes("shm_size", self.shm_size),
             "Ulimits": [_ulimit(text) for text in self.ulimits],
@@ -221,6 +228,10 @@ class DockerExecutor(Executor):
             "NetworkMode": self.network,
             "IpcMode": self.ipc_mode,
             "Binds": list(self.volumes),
+            "Mounts": [dict(mount) for mount in self.mounts],
+            "Dns": list(self.dns),
+            "PortBindings": {port: [{"HostPort": str(own)}] for port, own in self._ports.items()},
+            "GroupAdd": list(self.group_add),
             "Tmpfs": dict(self.tmpfs),
             "Devices": [_device(text) for text in self.devices],
             "ExtraHosts": [f"{name}:{address}" for name, address in self.extra_hosts.items()],
@@ -232,10 +243,15 @@ class DockerExecutor(Executor):
         }
         return {name: value for name, value in host.items() if value is not None and value != [] and value != {}}
 
+    @property
+    def _ports(self) -> dict[str, str | int]:
+        return {port if "/" in port else f"{port}/tcp": own for port, own in self.port_bindings.items()}
+
     def _gpus(self) -> list[dict[str, Any]]:
         if self.gpu_ids:
             return [{"DeviceIDs": list(self.gpu_ids), "Capabilities": [["gpu"]]}]
-        return [{"Count": self.num_gpus, "Capabilities": [["gpu"]]}] if self.num_gpus else []
+        count = -1 if str(self.gpus_per_node) == _ALL else gpus_in(self.gpus_per_node)
+        return [{"Count": count, "Capabilities": [["gpu"]]}] if count else []
 
     @property
     def _access(self) -> Access:

@@ -41,9 +41,9 @@ class KubernetesExecutor(Executor):
         python: The interpreter in the image.
         nodes: Pods of the job. Each runs the job's function, and finds ``MASTER_ADDR``, ``MASTER_PORT``,
             ``NNODES`` and ``NODE_RANK`` in its environment. The first one's log is the job's.
-        cpus: Processors to ask for; no limit is set on them.
+        cpus: Processors to ask for; no limit is set on them unless by ``limits``.
         memory: Memory to ask for, and its limit, as Kubernetes writes it: ``8Gi``.
-        gpus: GPUs to ask for.
+        gpus: The same as ``gpus_per_node``: how many GPUs each pod asks for.
         gpu_resource: What the cluster calls its GPUs.
         requests: More resources to ask for, by name.
         limits: More limits, by name.
@@ -65,6 +65,11 @@ class KubernetesExecutor(Executor):
         priority_class: Name of the pod's priority class.
         scheduler_name: Name of another scheduler than the cluster's own.
         host_network: Whether the pod has the network of its node.
+        runtime_class: Name of the pod's runtime class: ``nvidia`` ...
+        dns_policy: ``ClusterFirst``, ``Default``, ``None`` ...; the cluster's own when None.
+        dns_config: Name servers and searches, as in a manifest.
+        host_aliases: Names of more addresses, as in a manifest.
+        init_containers: Containers that run before the job's, as in a manifest; a volume can be mounted by both.
         pod_template: What else a pod's manifest can hold, merged over ours; lists with names (containers,
             volumes, env ...) item by item. The job's container is ``job``.
         pending_timeout: Seconds after which a pod that has not started is given up; None to wait.
@@ -73,6 +78,8 @@ class KubernetesExecutor(Executor):
     """
 
     kind: ClassVar[str] = manifest.KIND
+    spans_nodes: ClassVar[bool] = True
+    aliases: ClassVar[Mapping[str, str]] = {"gpus": "gpus_per_node"}
 
     container_image: str
     namespace: str | None = None
@@ -81,10 +88,9 @@ class KubernetesExecutor(Executor):
     context: str | None = None
     in_cluster: bool | None = None
     python: str = "python3"
-    nodes: int = 1
     cpus: float | str | None = None
     memory: str | int | None = None
-    gpus: int = 0
+    gpus: int | None = None
     gpu_resource: str = "nvidia.com/gpu"
     requests: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
     limits: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
@@ -106,6 +112,11 @@ class KubernetesExecutor(Executor):
     priority_class: str | None = None
     scheduler_name: str | None = None
     host_network: bool = False
+    runtime_class: str | None = None
+    dns_policy: str | None = None
+    dns_config: Mapping[str, Any] | None = None
+    host_aliases: Sequence[Mapping[str, Any]] = ()
+    init_containers: Sequence[Mapping[str, Any]] = ()
     pod_template: Mapping[str, Any] | None = None
     pending_timeout: float | None = 3600.0
     linger: float = 300.0
@@ -115,8 +126,6 @@ class KubernetesExecutor(Executor):
         """Refuses what no pod could be made of, and what would undo that a job runs once and is followed."""
         super().__post_init__()
         manifest.check_template(self)
-        if not is_deferred(self.nodes) and self.nodes < 1:
-            raise ExecutorArgumentError(f"nodes={self.nodes}: a job has at least one pod")
         for name, reference in known_mapping(self.secret_env).items():
             if is_deferred(reference):
                 continue
@@ -129,11 +138,6 @@ class KubernetesExecutor(Executor):
     def is_group(self) -> bool:
         """See :attr:`Executor.is_group`: each pod has a log and a disk of its own."""
         return self.nodes > 1
-
-    @property
-    def processes_per_node(self) -> int:
-        """See :attr:`Executor.processes_per_node`: one for each GPU of a pod."""
-        return self.gpus or 1
 
     def render(self, job: Job) -> Request:
         """Returns the pods and the Secrets; in these are the runner, ``job.json`` and a package that is not large."""

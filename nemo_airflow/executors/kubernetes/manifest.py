@@ -220,6 +220,11 @@ def _spec(executor: KubernetesExecutor, job: Job, rank: int, parts: int, upload:
         "securityContext": executor.pod_security_context,
         "imagePullSecrets": [{"name": name} for name in executor.image_pull_secrets],
         "priorityClassName": executor.priority_class,
+        "runtimeClassName": executor.runtime_class,
+        "dnsPolicy": executor.dns_policy,
+        "dnsConfig": executor.dns_config,
+        "hostAliases": [*map(dict, executor.host_aliases)],
+        "initContainers": [*map(dict, executor.init_containers)],
         "schedulerName": executor.scheduler_name,
     }
     spec.update({name: value for name, value in optional.items() if value})
@@ -302,7 +307,7 @@ def _resources(executor: KubernetesExecutor) -> JsonObject:
     # No limit on processors unless asked for: it would only throttle. Memory without one is taken from the neighbours.
     memory = {"memory": str(executor.memory)} if executor.memory else {}
     cpus = {"cpu": str(executor.cpus)} if executor.cpus else {}
-    gpus = {executor.gpu_resource: str(executor.gpus)} if executor.gpus else {}
+    gpus = {executor.gpu_resource: str(executor.gpu_count)} if executor.gpu_count else {}
     both = {
         "requests": {**cpus, **memory, **gpus, **{k: str(v) for k, v in executor.requests.items()}},
         "limits": {**memory, **gpus, **{k: str(v) for k, v in executor.limits.items()}},

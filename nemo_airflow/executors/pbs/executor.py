@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from nemo_airflow.exceptions import ExecutorArgumentError
-from nemo_airflow.executors.base import Driver, Executor, Request
-from nemo_airflow.executors.fields import is_deferred, known_mapping, refuse
+from nemo_airflow.executors.batch.executor import BatchExecutor, seconds_allowed
 from nemo_airflow.executors.host import folders
+from nemo_airflow.executors.pbs.scheduler import PBS
 from nemo_airflow.job import Job
-
-_SLACK = 60.0
-"""Seconds that PBS's limit leaves the runner to end the job by itself, and to say so."""
 
 _STREAM = "the job's stream is read from its own log"
 _ONCE = "it would undo that a job is submitted once"
@@ -28,89 +22,50 @@ _REFUSED = {
 }  # fmt: skip
 """Options of qsub that must stay as they are, and what to use instead."""
 
-_NAME = re.compile(r"[A-Za-z][\w.+-]*", re.ASCII)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PBSExecutor(Executor):
+class PBSExecutor(BatchExecutor):
     """Submits a job with ``qsub`` to OpenPBS or PBS Professional.
 
     Attributes:
-        ssh_conn_id: Id of an Airflow connection of type ``ssh`` to a login node, whose host key is checked; None where
-            Airflow itself runs on one.
-        root: Folder on the cluster's shared disk for packages and jobs; ``~`` is the user's home.
-        python: The job's interpreter, Python 3.9 or newer.
-        setup_lines: Shell lines at the start of the job script, run by bash. One that fails fails the job; one that may
-            fail ends with ``|| true``.
         queue: Queue, as ``qsub -q`` takes it.
         account: Account, as ``qsub -A`` takes it.
         project: Project, as ``qsub -P`` takes it.
         ncpus: Processors of the job's host.
-        gpus_per_node: GPUs of it.
         mem: Its memory, for example ``16gb``.
         select: Further resources of it, as ``qsub -l select`` takes them: ``{"host": "node7"}``.
         resources: Resources of the whole job, as ``qsub -l`` takes them: ``{"place": "excl"}``.
-        ntasks_per_node: Processes, where a launcher starts them; one for each GPU when None, else one.
-        requeue: Whether PBS may start the job again when its host is lost.
-        dependencies: Ids of jobs to wait for.
         dependency_type: How: ``afterok``, ``afterany``, ``afternotok``, ``after``.
-        additional_parameters: Further options of ``qsub``, by their letter; ``True`` for one without a value.
-        job_name_prefix: Stands before the job's key in the job's name, which has to begin with a letter.
-        ttl: Seconds for which an ended job's folder is kept after the last file was written to it; None to keep it
-            until it is removed.
     """
 
     kind: ClassVar[str] = "pbs"
 
-    ssh_conn_id: str | None = "ssh_default"
-    root: str = "~/.nemo_airflow"
-    python: str = "python3"
-    setup_lines: str | None = None
     queue: str | None = None
     account: str | None = None
     project: str | None = None
     ncpus: int | None = None
-    gpus_per_node: int | None = None
     mem: str | None = None
     select: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     resources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    ntasks_per_node: int | None = None
-    requeue: bool = True
-    dependencies: Sequence[str] = ()
     dependency_type: str = "afterok"
-    additional_parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    job_name_prefix: str = "nemo-"
-    ttl: float | None = 86400.0
 
     def __post_init__(self) -> None:
         """Refuses options that would undo that a job is submitted once and followed."""
         super().__post_init__()
-        names = [name.lstrip("-") for name in known_mapping(self.additional_parameters) if not is_deferred(name)]
-        refuse("PBSExecutor", names, _REFUSED, "additional_parameters")
-        prefix = self.job_name_prefix
-        if not is_deferred(prefix) and not _NAME.fullmatch(prefix):
-            raise ExecutorArgumentError(
-                f"PBSExecutor: job_name_prefix={prefix!r}: a letter first, then letters, digits and . _ + - only: "
-                "qselect could not find the job by its name"
-            )
+        self._refuse_parameters(_REFUSED)
+        self._check_prefix()
 
     @property
-    def zstd_mark(self) -> str:
-        """See :attr:`Executor.zstd_mark`: the interpreter, the lines before it, and which hosts it may be on."""
-        return folders.zstd_mark(self.python, self.setup_lines, self.queue)
+    def placement(self) -> tuple[str | None, ...]:
+        """See :attr:`BatchExecutor.placement`."""
+        return (self.queue,)
 
-    @property
-    def processes_per_node(self) -> int:
-        """See :attr:`Executor.processes_per_node`: one for each GPU."""
-        return self.ntasks_per_node or self.gpus_per_node or 1
+    def scheduler(self) -> PBS:
+        """See :meth:`BatchExecutor.scheduler`."""
+        return PBS()
 
-    def render(self, job: Job) -> Request:
-        """Returns the job script, and the other files of the job's folder.
-
-        Raises:
-            ExecutorArgumentError: A parameter cannot stand in one.
-        """
-        job = self.prepare(job)
+    def script(self, job: Job) -> str:
+        """See :meth:`BatchExecutor.script`."""
         lines = [
             "#!/bin/bash",
             *(f"#PBS {option}" for option in self._options(job)),
@@ -123,63 +78,23 @@ class PBSExecutor(Executor):
             'export NEMO_AIRFLOW_OWNER="pbs:$PBS_JOBID"',
         ]
         start = folders.start_lines(self.setup_lines, self.python, self.zstd_mark)
-        return Request(
-            key=job.key,
-            kind=self.kind,
-            payload={
-                "host": self.ssh_conn_id,
-                "folder": f"{self.root}/jobs/{job.key}",
-                "run": f"qsub {folders.START}",
-                "name": f"{self.job_name_prefix}{job.key}",
-            },
-            files={
-                **folders.job_files(job, "\n".join(lines) + "\n" + folders.watch_for_cancel(start), self.ttl),
-                "grace": f"{self.grace:.0f}\n",
-            },
-            package=job.package,
-        )
-
-    def connection_key(self) -> Hashable:
-        """One driver for all jobs under one folder of one cluster."""
-        return (self.kind, self.ssh_conn_id, self.root)
-
-    def connect(self) -> Driver:
-        """Returns a driver; it connects when first used."""
-        from nemo_airflow.executors.batch.driver import BatchDriver
-        from nemo_airflow.executors.pbs.scheduler import PBS
-
-        return BatchDriver(PBS(), self.ssh_conn_id, self.root)
+        return "\n".join(lines) + "\n" + folders.watch_for_cancel(start)
 
     def _options(self, job: Job) -> Iterator[str]:
-        yield f"-N {self.job_name_prefix}{job.key}"
+        yield f"-N {self.job_name(job)}"
         yield "-S /bin/bash"
         yield "-j oe"
         yield "-o pbs.out"
         yield f"-r {'y' if self.requeue else 'n'}"
         chunk = {"ncpus": self.ncpus, "ngpus": self.gpus_per_node, "mem": self.mem, **self.select}
-        yield f"-l select=1{''.join(f':{_pair(*each)}' for each in chunk.items() if each[1] is not None)}"
-        limit = None if job.time_limit is None else math.ceil(job.time_limit + job.grace + _SLACK)
-        for each in {"walltime": limit, **self.resources}.items():
+        yield f"-l select=1{''.join(f':{self._pair(*each)}' for each in chunk.items() if each[1] is not None)}"
+        for each in {"walltime": seconds_allowed(job), **self.resources}.items():
             if each[1] is not None:
-                yield f"-l {_pair(*each)}"
+                yield f"-l {self._pair(*each)}"
         if self.dependencies:
-            yield f"-W depend={_checked(self.dependency_type)}:{':'.join(map(_checked, self.dependencies))}"
+            yield f"-W depend={self._word(self.dependency_type)}:{':'.join(map(self._word, self.dependencies))}"
         for option, value in (("q", self.queue), ("A", self.account), ("P", self.project)):
             if value is not None:
-                yield f"-{option} {_checked(value)}"
+                yield f"-{option} {self._word(value)}"
         for option, value in self.additional_parameters.items():
-            yield f"-{_checked(option.lstrip('-'))}" + ("" if value is True else f" {_checked(value)}")
-
-
-def _pair(name: str, value: object) -> str:
-    return f"{_checked(name)}={_checked(value)}"
-
-
-def _checked(value: object) -> str:
-    """Returns a value as it can stand on a line of options without quotes."""
-    text = str(value)
-    if not text or re.search(r"[\s\x00-\x1f\x7f'\"\\]", text):
-        raise ExecutorArgumentError(
-            f"PBSExecutor: {text!r} has a space, a quote, a backslash or nothing: no option of qsub can have it"
-        )
-    return text
+            yield f"-{self._word(option.lstrip('-'))}" + ("" if value is True else f" {self._word(value)}")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.fields import is_deferred, known_mapping
+from nemo_airflow.executors.launchers import gpus_in
 from nemo_airflow.executors.ray import packages
 from nemo_airflow.executors.ray.address import ENVIRONMENT
 from nemo_airflow.job import Job
@@ -59,7 +60,7 @@ class RayExecutor(Executor):
         runtime_env: Ray's runtime environment: ``pip``, ``uv``, ``conda``, ``env_vars``, ``config`` ...
             Not ``working_dir``: that is the job's package.
         entrypoint_num_cpus: CPU cores to reserve for the job's own process.
-        entrypoint_num_gpus: GPUs to reserve for it.
+        entrypoint_num_gpus: GPUs to reserve for it, also a part of one; ``gpus_per_node`` when None.
         entrypoint_memory: Bytes of memory to reserve for it.
         entrypoint_resources: Custom resources to reserve for it, by name.
         python: The interpreter in the cluster, as a command.
@@ -99,9 +100,13 @@ class RayExecutor(Executor):
                 )
 
     @property
-    def processes_per_node(self) -> int:
-        """See :attr:`Executor.processes_per_node`: one for each whole GPU."""
-        return max(int(self.entrypoint_num_gpus or 1), 1)
+    def gpu_count(self) -> int:
+        """See :attr:`Executor.gpu_count`: whole ones."""
+        return int(self._gpus or 0)
+
+    @property
+    def _gpus(self) -> float | None:
+        return self.entrypoint_num_gpus if self.entrypoint_num_gpus is not None else gpus_in(self.gpus_per_node) or None
 
     def render(self, job: Job) -> Request:
         """Returns the call to submit the job with, and the archives that it names."""
@@ -118,9 +123,8 @@ class RayExecutor(Executor):
                 KEY: job.key,
             },
         }
-        for name in _RESOURCES:
-            if value := getattr(self, name):
-                call[name] = value
+        resources = {name: getattr(self, name) for name in _RESOURCES} | {"entrypoint_num_gpus": self._gpus}
+        call |= {name: value for name, value in resources.items() if value}
         payload = {"call": json.loads(json.dumps(call)), "archives": {"code": code, "job": own_files}}
         return Request(key=job.key, kind=self.kind, payload=payload, files=files, package=job.package)
 

@@ -14,7 +14,7 @@ from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.base import Driver, Executor, Request
 from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.fields import is_deferred
-from nemo_airflow.executors.launchers import Processes, gpus_in
+from nemo_airflow.executors.launchers import gpus_in
 from nemo_airflow.job import Job
 
 FOLDER = "~/.nemo-airflow"
@@ -44,11 +44,9 @@ class SkypilotExecutor(Executor):
         instance_type: Type of machine.
         cpus: Processors of a machine, or as ``8+``.
         memory: Memory of a machine in GB, or as ``32+``.
-        gpus: Type of GPU: ``H100``.
-        gpus_per_node: How many of them each machine has.
+        gpus: Type of GPU: ``H100``; ``gpus_per_node`` says how many, or all at once: ``H100:8``.
         accelerators: GPUs or other accelerators as SkyPilot writes them, in place of ``gpus``: ``A100:8``.
-        num_nodes: Machines of the job.
-        ntasks_per_node: Processes on each machine. When None, one; with a launcher one for each GPU.
+        num_nodes: The same as ``nodes``.
         use_spot: Whether to take spot machines.
         job_recovery: What a managed job does after a preemption: ``FAILOVER``, ``EAGER_NEXT_REGION``, or an
             object with ``strategy`` and ``max_restarts_on_errors``.
@@ -72,6 +70,8 @@ class SkypilotExecutor(Executor):
     """
 
     kind: ClassVar[str] = "skypilot"
+    spans_nodes: ClassVar[bool] = True
+    aliases: ClassVar[Mapping[str, str]] = {"num_nodes": "nodes"}
 
     managed: bool = False
     infra: str | None = None
@@ -82,10 +82,8 @@ class SkypilotExecutor(Executor):
     cpus: int | float | str | None = None
     memory: int | float | str | None = None
     gpus: str | None = None
-    gpus_per_node: int | None = None
     accelerators: str | Mapping[str, float] | None = None
-    num_nodes: int = 1
-    ntasks_per_node: int | None = None
+    num_nodes: int | None = None
     use_spot: bool = False
     job_recovery: str | Mapping[str, Any] | None = None
     container_image: str | None = None
@@ -120,9 +118,11 @@ class SkypilotExecutor(Executor):
             raise ExecutorArgumentError(
                 f"cluster_name={self.cluster_name!r}: letters, digits, - _ and ., a letter first"
             )
-        counts = [count for count in (self.num_nodes, self.ntasks_per_node) if isinstance(count, int)]
-        if any(count < 1 for count in counts):
-            raise ExecutorArgumentError("a job has at least one machine, and one process on each")
+        text = self.gpus_per_node
+        if isinstance(text, str) and not is_deferred(text) and not text.isdigit() and (self.gpus or self.accelerators):
+            raise ExecutorArgumentError(
+                f"SkypilotExecutor: gpus_per_node={text!r}: with gpus or accelerators it is a number"
+            )
 
     def render(self, job: Job) -> Request:
         """Returns SkyPilot's task, and how it is launched."""
@@ -130,7 +130,7 @@ class SkypilotExecutor(Executor):
         mounts = {**self.file_mounts, f"{FOLDER}/{job.key}.tar": str(settings.bundles_folder() / f"{job.key}.tar")}
         task = {
             "name": own_name(job.key),
-            "num_nodes": self.num_nodes,
+            "num_nodes": self.nodes,
             "resources": self._resources(),
             "envs": {"NEMO_AIRFLOW_KEY": job.key},
             "file_mounts": mounts,
@@ -149,18 +149,18 @@ class SkypilotExecutor(Executor):
         )
 
     @property
-    def processes_per_node(self) -> int:
-        """See :attr:`Executor.processes_per_node`: one for each GPU of a machine."""
-        if self.ntasks_per_node is not None or self.launcher is None:
-            return self.ntasks_per_node or 1
+    def gpu_count(self) -> int:
+        """See :attr:`Executor.gpu_count`."""
         if isinstance(self.accelerators, Mapping):
-            return max(int(sum(self.accelerators.values())), 1)
-        return gpus_in(self.accelerators) or self.gpus_per_node or 1
+            return int(sum(self.accelerators.values()))
+        return gpus_in(self.accelerators or self._gpus)
 
-    def launch(self) -> tuple[str, ...]:
-        """Returns the command that starts the processes of one machine; empty for a job of one."""
-        launcher = self.launcher or (Processes() if self.processes_per_node > 1 else None)
-        return launcher.command(self.processes_per_node) if launcher else ()
+    @property
+    def _gpus(self) -> str | None:
+        """GPUs as SkyPilot writes them: ``H100:8``."""
+        if self.gpus is None or ":" in self.gpus:
+            return self.gpus or (str(self.gpus_per_node) if self.gpus_per_node is not None else None)
+        return f"{self.gpus}:{self.gpus_per_node or 1}"
 
     def _resources(self) -> dict[str, Any]:
         infra = self.infra or "/".join(filter(None, (self.cloud, self.region, self.zone)))
@@ -170,7 +170,7 @@ class SkypilotExecutor(Executor):
             "instance_type": self.instance_type,
             "cpus": self.cpus,
             "memory": self.memory,
-            "accelerators": self.accelerators or (f"{self.gpus}:{self.gpus_per_node or 1}" if self.gpus else None),
+            "accelerators": self.accelerators or self._gpus,
             "use_spot": self.use_spot or None,
             "job_recovery": self.job_recovery,
             "image_id": image,
@@ -211,7 +211,7 @@ class SkypilotExecutor(Executor):
     @property
     def is_group(self) -> bool:
         """See :attr:`Executor.is_group`: what comes back is what the first machine writes."""
-        return self.num_nodes > 1
+        return self.nodes > 1
 
     def connection_key(self) -> Hashable:
         """One driver for all jobs: SkyPilot's client knows one API server."""

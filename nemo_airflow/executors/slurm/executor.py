@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError
-from nemo_airflow.executors.base import Driver, Executor, Request
-from nemo_airflow.executors.host import folders
+from nemo_airflow.executors.batch.executor import BatchExecutor
 from nemo_airflow.executors.launchers import RANK, gpus_in
 from nemo_airflow.executors.slurm import script
+from nemo_airflow.executors.slurm.scheduler import Slurm
 from nemo_airflow.job import Job
 from nemo_airflow.runner import array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SlurmExecutor(Executor):
+class SlurmExecutor(BatchExecutor):
     """Submits a job with ``sbatch``; the names of the parameters are those of its options.
 
     Attributes:
-        ssh_conn_id: Id of an Airflow connection of type ``ssh`` to a login node, whose host key is checked; None where
-            Airflow itself runs on one.
-        root: Folder on the cluster's shared disk for packages and jobs; ``~`` is the user's home.
-        python: The job's interpreter, Python 3.9 or newer.
-        setup_lines: Shell lines at the start of the job script: ``module load`` ... One that fails fails the job; one
-            that may fail ends with ``|| true``. The shell is no login shell: ``module`` may need
-            ``source /etc/profile`` first.
-        account, partition, qos, reservation, comment, constraint, exclude, nodelist, gres, signal,
-            licenses, network, segment, nice: As for ``sbatch``.
-        nodes: How many nodes.
-        ntasks_per_node: Processes on each node. When None, one; with a launcher one for each GPU.
-        cpus_per_task, cpus_per_gpu, gpus_per_node, gpus_per_task: Counts.
+        account, partition, qos, reservation, comment, constraint, prefer, exclude, nodelist, gres, gpu_bind, signal,
+            licenses, network, segment, switches, nice, begin, deadline, time_min, mail_type, mail_user,
+            oversubscribe: As for ``sbatch``.
+        gpus_per_node: GPUs of each node, as ``sbatch`` takes them: ``8``, ``a100:4``.
+        cpus_per_task, cpus_per_gpu, gpus_per_task: Counts.
         mem, mem_per_cpu, mem_per_gpu: Memory as ``sbatch`` takes it, for example ``16G``.
         exclusive: Whether the nodes are shared with nobody; or ``user`` ...
         requeue: Whether Slurm starts the job again after a preemption or when a node is lost.
@@ -39,7 +32,6 @@ class SlurmExecutor(Executor):
             for one group of nodes.
         array: Numbers of the tasks of a job array, as ``sbatch`` takes them: ``0-7%2``. The config runs once for each,
             with the parameters above; which one it is stands in ``SLURM_ARRAY_TASK_ID``.
-        dependencies: Ids of jobs to wait for.
         dependency_type: How: ``afterok``, ``afterany``, ``afternotok``, ``after``, ``aftercorr``,
             ``afterburstbuffer``.
         container_image: Image to run in, for ``container_runtime``.
@@ -47,55 +39,50 @@ class SlurmExecutor(Executor):
         container_env: Names of variables that the container takes over from the job's environment.
         container_runtime: ``pyxis`` (``srun --container-image``, with Enroot) or ``apptainer``.
         srun_args: Further arguments of ``srun``.
-        additional_parameters: Further options of ``sbatch``, by name; ``True`` for one without a value.
-        job_name_prefix: Stands before the job's key in the job's name.
-        ttl: Seconds for which an ended job's folder is kept after the last file was written to it; None to keep it
-            until it is removed.
     """
 
     kind: ClassVar[str] = "slurm"
+    spans_nodes: ClassVar[bool] = True
 
-    ssh_conn_id: str | None = "ssh_default"
-    root: str = "~/.nemo_airflow"
-    python: str = "python3"
-    setup_lines: str | None = None
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
     reservation: str | None = None
     comment: str | None = None
     constraint: str | None = None
+    prefer: str | None = None
     exclude: str | None = None
     nodelist: str | None = None
     gres: str | None = None
+    gpu_bind: str | None = None
     signal: str | None = None
     licenses: str | None = None
     network: str | None = None
     segment: int | None = None
+    switches: str | None = None
     nice: int | None = None
-    nodes: int = 1
-    ntasks_per_node: int | None = None
+    begin: str | None = None
+    deadline: str | None = None
+    time_min: str | None = None
+    mail_type: str | None = None
+    mail_user: str | None = None
+    oversubscribe: bool = False
     cpus_per_task: int | None = None
     cpus_per_gpu: int | None = None
-    gpus_per_node: int | str | None = None
     gpus_per_task: int | str | None = None
     mem: str | None = None
     mem_per_cpu: str | None = None
     mem_per_gpu: str | None = None
     exclusive: bool | str = False
-    requeue: bool = True
     heterogeneous: Sequence[Mapping[str, Any]] = ()
     array: str | None = None
-    dependencies: Sequence[str] = ()
     dependency_type: str = "afterok"
     container_image: str | None = None
     container_mounts: Sequence[str] = ()
     container_env: Sequence[str] = ()
     container_runtime: str = "pyxis"
     srun_args: Sequence[str] = ()
-    additional_parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     job_name_prefix: str = ""
-    ttl: float | None = 86400.0
 
     def __post_init__(self) -> None:
         """Refuses options that would undo that a job is submitted once and followed."""
@@ -103,42 +90,27 @@ class SlurmExecutor(Executor):
         script.check_options(self)
 
     @property
-    def zstd_mark(self) -> str:
-        """See :attr:`Executor.zstd_mark`: the interpreter, the lines before it, and which nodes it may be on."""
-        nodes = (self.partition, self.constraint, self.nodelist, self.reservation)
-        return folders.zstd_mark(self.python, self.setup_lines, *nodes)
+    def placement(self) -> tuple[str | None, ...]:
+        """See :attr:`BatchExecutor.placement`."""
+        return (self.partition, self.constraint, self.nodelist, self.reservation)
 
-    def render(self, job: Job) -> Request:
-        """Returns the job script, and the other files of the job's folder.
+    def scheduler(self) -> Slurm:
+        """See :meth:`BatchExecutor.scheduler`."""
+        return Slurm()
 
-        Raises:
-            ExecutorArgumentError: A parameter is not one that ``sbatch`` could take.
-        """
-        job = self.prepare(job)
-        return Request(
-            key=job.key,
-            kind=self.kind,
-            payload={
-                "host": self.ssh_conn_id,
-                "folder": f"{self.root}/jobs/{job.key}",
-                "run": f"sbatch --parsable {folders.START}",
-                "name": f"{self.job_name_prefix}{job.key}",
-            },
-            files={
-                **folders.job_files(job, script.render(self, job), self.ttl),
-                "grace": f"{self.grace:.0f}\n",
-                **({array.SCRIPT: script.render_array(self, job)} if self.array is not None else {}),
-            },
-            package=job.package,
-        )
+    def script(self, job: Job) -> str:
+        """See :meth:`BatchExecutor.script`."""
+        return script.render(self, job)
+
+    def more_files(self, job: Job) -> Mapping[str, str]:
+        """See :meth:`BatchExecutor.more_files`: the script of the array that the job starts."""
+        return {array.SCRIPT: script.render_array(self, job)} if self.array is not None else {}
 
     @property
-    def processes_per_node(self) -> int:
-        """See :attr:`Executor.processes_per_node`: one for each GPU of a node, where a launcher starts them."""
-        if self.ntasks_per_node is not None or self.launcher is None:
-            return self.ntasks_per_node or 1
+    def gpu_count(self) -> int:
+        """See :attr:`Executor.gpu_count`; of ``gpus_per_node``, else of ``gres``."""
         of_gres = [part for part in (self.gres or "").split(",") if part.removeprefix("gres/").startswith("gpu")]
-        return gpus_in(self.gpus_per_node) or gpus_in(",".join(of_gres)) or 1
+        return gpus_in(self.gpus_per_node) or gpus_in(",".join(of_gres))
 
     def launch(self) -> tuple[str, ...]:
         """Returns the command that starts the job's processes; empty where the runner itself is the one."""
@@ -157,6 +129,11 @@ class SlurmExecutor(Executor):
             raise ExecutorArgumentError(f"array: {error}") from None
         return str(self.array)
 
+    @property
+    def starts_a_launcher(self) -> bool:
+        """Whether Slurm starts one launcher on each node, and not the processes themselves."""
+        return self.launcher is not None and self.launcher.srun_options is None
+
     def step(self) -> tuple[str, ...]:
         """Returns the command that starts the processes of one allocation; empty where one needs no such command."""
         tasks = self.nodes * self.processes_per_node
@@ -164,13 +141,16 @@ class SlurmExecutor(Executor):
         if tasks == 1 and not contained and self.launcher is None and not self.heterogeneous:
             return ()
         python = self.python if contained else "{python}"
-        if self.launcher is not None:
+        if self.starts_a_launcher:
             # The launcher starts the processes of a node, and Slurm one launcher on each node.
-            command = self.launcher.command(self.processes_per_node)
+            command = self.launcher.command(self.processes_per_node) if self.launcher else ()
             step = [f"--ntasks={self.nodes}", "--ntasks-per-node=1"]
         else:
             command = ("{python}", *RANK)
             step = [f"--ntasks={tasks}", f"--ntasks-per-node={self.processes_per_node}"]
+            if self.launcher is not None:
+                command = self.launcher.profiled(command)
+                step += self.launcher.srun_options or ()
         if self.heterogeneous:
             step = [f"--het-group=0-{len(self.heterogeneous)}"]
         # Unbuffered, srun passes on each piece that it reads: of several tasks it would tear the lines apart.
@@ -200,14 +180,3 @@ class SlurmExecutor(Executor):
         raise ExecutorArgumentError(
             f"container_runtime={self.container_runtime!r} is not known: it is 'pyxis' or 'apptainer'"
         )
-
-    def connection_key(self) -> Hashable:
-        """One driver for all jobs under one folder of one cluster."""
-        return (self.kind, self.ssh_conn_id, self.root)
-
-    def connect(self) -> Driver:
-        """Returns a driver; it connects when first used."""
-        from nemo_airflow.executors.batch.driver import BatchDriver
-        from nemo_airflow.executors.slurm.scheduler import Slurm
-
-        return BatchDriver(Slurm(), self.ssh_conn_id, self.root)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ExecutorArgumentError
+from nemo_airflow.executors.batch.executor import seconds_allowed
 from nemo_airflow.executors.fields import is_deferred, known_mapping, refuse
 from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.launchers import RANK
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from nemo_airflow.executors.slurm.executor import SlurmExecutor
 
 RESOURCES = (
-    "account", "partition", "qos", "reservation", "comment", "constraint", "exclude", "nodelist", "gres",
-    "signal", "licenses", "network", "segment", "nice", "nodes", "ntasks_per_node", "cpus_per_task",
+    "account", "partition", "qos", "reservation", "comment", "constraint", "prefer", "exclude", "nodelist", "gres",
+    "gpu_bind", "signal", "licenses", "network", "segment", "switches", "nice", "begin", "deadline", "time_min",
+    "mail_type", "mail_user", "oversubscribe", "nodes", "ntasks_per_node", "cpus_per_task",
     "cpus_per_gpu", "gpus_per_node", "gpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "exclusive",
 )  # fmt: skip
 """The parameters that are options of ``sbatch`` under the same name."""
@@ -30,10 +32,6 @@ DEPENDENCY_TYPES = ("after", "afterany", "afterburstbuffer", "aftercorr", "after
 
 _OF_AN_ARRAYS_OWN_JOB = ("account", "partition", "qos", "reservation", "comment", "nice")
 """The parameters of the small job that starts an array and waits for it."""
-
-_SLACK = 60.0
-"""Seconds that Slurm's limit leaves the runner to end the job by itself, and to say so."""
-
 
 _STREAM = "the job's stream is read from its own log"
 _ONCE = "it would undo that a job is submitted once"
@@ -175,8 +173,8 @@ def _options(executor: SlurmExecutor, job: Job) -> Iterator[str]:
 
 def _limits(executor: SlurmExecutor, job: Job) -> Iterator[str]:
     yield "--requeue" if executor.requeue else "--no-requeue"
-    if job.time_limit is not None:
-        yield f"--time={math.ceil((job.time_limit + job.grace + _SLACK) / 60)}"
+    if (limit := seconds_allowed(job)) is not None:
+        yield f"--time={math.ceil(limit / 60)}"
 
 
 def _additional(executor: SlurmExecutor) -> Iterator[str]:
@@ -187,7 +185,7 @@ def _additional(executor: SlurmExecutor) -> Iterator[str]:
 def _own_resources(executor: SlurmExecutor) -> dict[str, Any]:
     values = {name: getattr(executor, name) for name in RESOURCES}
     values["ntasks_per_node"] = executor.processes_per_node
-    if executor.launcher is not None:
+    if executor.starts_a_launcher:
         # One task a node, the launcher, with the processors of all its processes.
         values["ntasks_per_node"] = 1
         processes = getattr(executor.launcher, "nproc_per_node", None) or executor.processes_per_node
