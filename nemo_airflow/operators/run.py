@@ -161,6 +161,8 @@ class NemoRunOperator(BaseOperator):
         self._submission: Submission | None = None
         self._termination: Termination | None = None
         self._without_zstd = False
+        self._begun = 0.0
+        """When this process began to execute the task, by ``time.time()``."""
 
     def render_template(
         self,
@@ -186,6 +188,10 @@ class NemoRunOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Submits the job, or finds the one that an earlier try submitted, and waits for its end."""
+        self._begun = time.time()
+        return self._submit_and_wait(context)
+
+    def _submit_and_wait(self, context: Context) -> Any:
         self._termination = Termination(context["ti"], self.log.warning)
         with _plain_errors():
             prepared = self._prepare(context)
@@ -201,12 +207,13 @@ class NemoRunOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Ends the task as its job ended. Called when the trigger has fired."""
+        self._begun = time.time()
         handle = JobHandle.from_json(event["handle"])
         current = attempts.recall(context["task_state_store"])
         if current is not None and current.key != handle.key:
             # The trigger of an earlier try of a task that was cleared: Airflow told them apart too late.
             self.log.warning("Job %s is of an earlier try: going on to follow %s", handle.key, current.key)
-            return self.execute(context)
+            return self._submit_and_wait(context)
         if "error" in event:  # the trigger could not follow the job
             raise NemoAirflowError(event["error"])
         return self._end(context, handle, Outcome.from_json(event["outcome"]), attached=event["attached"])
@@ -292,19 +299,19 @@ class NemoRunOperator(BaseOperator):
             sink=job.run.sink(self.log.warning) if job.run else None,
             deadline=deadline,
         )
-        outcome = blocking.run(self._follow(follower, in_worker, deadline, attached=job.attached))
+        outcome = blocking.run(self._follow(follower, in_worker, attached=job.attached))
         if outcome is None:
             self._defer(executor, job, deadline, log)
         return self._end(context, job.handle, outcome, attached=job.attached)
 
-    def _follow(
-        self, follower: Follower, seconds: float, deadline: float | None, *, attached: bool
-    ) -> Coroutine[Any, Any, Outcome | None]:
+    def _follow(self, follower: Follower, seconds: float, *, attached: bool) -> Coroutine[Any, Any, Outcome | None]:
         if not self.deferrable:
             return follower.run()
-        if deadline is not None:
-            # Airflow ends the process at the deadline; the trigger lets the job end, and says why.
-            seconds = min(seconds, (deadline - time.time()) / 2)
+        if self.execution_timeout is not None:
+            # So long after it has begun to execute this Airflow ends the process; the trigger lets the job end, and
+            # says why.
+            left = self._begun + self.execution_timeout.total_seconds() - time.time()
+            seconds = min(seconds, left / 2)
         assert self._termination is not None  # noqa: S101 - for the type checker: execute() has made it
         return follow_for(follower, seconds, self._termination.leave, attached=attached)
 
@@ -347,13 +354,13 @@ class NemoRunOperator(BaseOperator):
             self.log.warning(
                 "Job %s of an earlier try ended %s: submitting a new one", handle.key, outcome.status.state
             )
-            return self.execute(context)
+            return self._submit_and_wait(context)
         kind = outcome.status.failure or FailureKind.USER_ERROR
         if kind is FailureKind.PACKAGE and self._chose_format():
             # Earlier jobs there read it, this one's machine does not. Nothing has run, and it was our choice.
             self.log.warning("Job %s: %s: submitting it again as tar.gz", handle.key, outcome.message)
             self._without_zstd = True
-            return self.execute(context)
+            return self._submit_and_wait(context)
         raise JobFailed(f"job {handle.key} failed ({kind}): {outcome.message}", kind, outcome.traceback)
 
 

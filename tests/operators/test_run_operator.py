@@ -272,7 +272,7 @@ def test_function_of_a_dag_file_is_refused_where_it_is_written():
 
 def test_execution_timeout_holds_while_deferred_and_cancels_the_job(defaults, root, capfd, caplog):
     with new_dag() as dag:
-        limit = datetime.timedelta(seconds=2)
+        limit = datetime.timedelta(seconds=8)  # of which the submission takes some on a busy machine
         NemoRunOperator(task_id="t", config=Config(jobs.sleep, seconds=600), execution_timeout=limit, **defaults)
     states, _ = run(dag)
     assert states == {("t", -1): "failed"}
