@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 # The fixtures that decide a test's group, the more particular before the others; the order is also that in which groups
-# start: those that take longest begin at once, and Ray, which computes, beside those that wait.
+# start: those that take longest begin at once, but Ray, which computes and gives up where it starts slowly, only when a
+# lab of its own has come up for the tests that break things.
 GROUPS = {
-    "ray": ("several_nodes", "lab_ray"),
-    "breaking": ("lab_to_break",),
     "slurm": ("lab_slurm", "lab_torch"),
+    "breaking": ("lab_to_break",),
     "gridengine": ("lab_gridengine",),
     "kubernetes": ("lab_kubeconfig",),
+    "ray": ("several_nodes", "lab_ray"),
     "airflow": ("airflow_server",),
     "crash": ("airflow",),
     "mlflow": ("server", "uri"),

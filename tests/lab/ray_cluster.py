@@ -30,6 +30,7 @@ _TOO_SLOW = ("The current node timed out during startup", "Timed out waiting for
 _ENV = {
     # On a busy machine the dashboard takes more than the minute after which ``ray start`` gives up.
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+    "RAY_agent_register_timeout_ms": "300000",
     # What nobody looks at here: how much each process uses, and workers for tasks that may come.
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
     "RAY_metrics_report_interval_ms": "60000",

@@ -111,8 +111,12 @@ class HostDriver(Driver):
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.remove`."""
-        for key, seen in (await self.look(handles)).items():
-            if seen.is_alive or seen.trouble:
+        found = await self.look(handles)
+        # A queue may say for some seconds that a job runs whose runner has ended.
+        marks = await self._ends([key for key, seen in found.items() if seen.is_alive])
+        for key, seen in found.items():
+            has_ended = key in marks and not marks[key].get("told_to_end")
+            if (seen.is_alive and not has_ended) or seen.trouble:
                 why = seen.trouble or "cancel it before it is removed"
                 raise ExecutorError(f"job {key} is still running, or may be: {why}")
         await self.shell.run(folders.remove(self._root, [handle.key for handle in handles]))
