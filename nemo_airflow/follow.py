@@ -253,6 +253,7 @@ class Follower:
     async def _updates(self, service: JobService) -> AsyncIterator[Update]:
         if self._begins_at:
             await self._read_opening(service)
+            self._end = None  # of an earlier start, if it has one
         since = self._logged.time / 1e6 if self._begins_at else None
         async for update in service.watch(self._handle, self._begins_at, lambda: self._end is not None, since):
             yield update

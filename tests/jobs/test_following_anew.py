@@ -13,8 +13,9 @@ from nemo_airflow.executors import LocalExecutor
 from nemo_airflow.executors.local import LocalDriver
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import JobHandle, JobState
+from nemo_airflow.jobs.judge import Policy
 from nemo_airflow.kept_log import KeptLog
-from nemo_airflow.stream import Line, Place, Record, StreamReader
+from nemo_airflow.stream import BEGINNING, Line, Place, Record, StreamReader
 
 HANDLE = JobHandle("job", "local", "1")
 MIB = 1 << 20
@@ -63,8 +64,9 @@ def follow(tmp_path, monkeypatch):
     (folder / "claim").write_text(json.dumps(claim))
     (folder / "end.json").write_text('{"state":"succeeded"}')
     read = LocalDriver.read
+    monkeypatch.setattr("nemo_airflow.jobs.service.Policy", functools.partial(Policy, mark=1.0))
 
-    def followed(stream, sink=None, logged=Place()):  # noqa: B008 - frozen
+    def followed(stream, sink=None, logged=BEGINNING, warn=pytest.fail):
         (folder / "log").write_bytes(stream)
         lines, bytes_read = [], []
 
@@ -75,7 +77,7 @@ def follow(tmp_path, monkeypatch):
 
         monkeypatch.setattr(LocalDriver, "read", counting)
         executor = LocalExecutor(root=str(tmp_path))
-        follower = Follower(executor, HANDLE, on_line=lines.append, warn=pytest.fail, sink=sink, logged=logged)
+        follower = Follower(executor, HANDLE, on_line=lines.append, warn=warn, sink=sink, logged=logged)
         assert asyncio.run(follower.run()).status.state is JobState.SUCCEEDED
         return lines, sum(bytes_read)
 
@@ -125,6 +127,18 @@ def test_records_are_read_from_the_beginning_where_the_tracker_has_none(follow):
     whole, _ = follow(stream, first)
     follow(stream, second, place_after(whole, 2 * MIB))
     assert second.records == first.records
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_job_that_wrote_nothing_more_is_recorded_whole(follow, behind):
+    stream = stream_of(3 * MIB)
+    stream = stream[: stream.rindex(b"\x1e")]  # nor did its runner
+    first = Sink()
+    whole, _ = follow(stream, first, warn=print)
+    second = Sink(len(stream) - behind * MIB)
+    lines, _ = follow(stream, second, place_after(whole, len(stream)), warn=print)
+    assert lines == []
+    assert second.log == first.log == "".join(f"{line.text}\n" for line in whole)
 
 
 def test_copy_of_a_long_log_has_both_its_ends(follow, monkeypatch):
