@@ -39,7 +39,7 @@ hypothesis.settings.register_profile("gate", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("gate")
 
 pytest_plugins = ["side_by_side", "time_table", "lab.fixtures", "shared_airflow"]
-pytest.register_assert_rewrite("nemo_airflow.testing.conformance")  # it tells what it found
+pytest.register_assert_rewrite("nemo_airflow.testing.conformance", "kill_matrix")  # they tell what they found
 
 
 @pytest.fixture(scope="session")

@@ -141,6 +141,17 @@ def test_job_that_wrote_nothing_more_is_recorded_whole(follow, behind):
     assert second.log == first.log == "".join(f"{line.text}\n" for line in whole)
 
 
+def test_end_of_an_earlier_start_is_not_that_of_the_job(follow):
+    """The back-end has started the job again, and the end of the first start is all of it that is read."""
+    first = record("start", 900.0) + b"x" * (60 << 10) + b"\n" + record("end", 990.0, state="failed")
+    assert len(first) < 64 << 10
+    stream = first + b"y" * (8 << 10) + b"\n" + stream_of(8 * MIB)  # more than comes at once
+    whole, _ = follow(stream)
+    logged = place_after(whole, 2 * MIB)
+    lines, _ = follow(stream, Sink(logged.offset), logged)
+    assert lines == [line for line in whole if line.end > logged.offset]
+
+
 def test_copy_of_a_long_log_has_both_its_ends(follow, monkeypatch):
     monkeypatch.setattr("nemo_airflow.follow.HEAD", MIB)
     monkeypatch.setattr("nemo_airflow.follow.TAIL", 2 * MIB)

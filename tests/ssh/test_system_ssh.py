@@ -23,12 +23,12 @@ def config(lab_ssh, tmp_path):
     known = tmp_path / "known_hosts"
     known.write_text(f"[{lab_ssh.host}]:{lab_ssh.port} {lab_ssh.host_key}\n")
 
-    def written(name, *lines, key=lab_ssh.key_file):
+    def written(name, key=lab_ssh.key_file):
         path = tmp_path / name
         lines = [
             "Host site", f"HostName {lab_ssh.host}", f"Port {lab_ssh.port}", f"User {lab_ssh.user}",
             f"UserKnownHostsFile {known}", f"ControlPath {tmp_path}/master", "IdentitiesOnly yes",
-            f"IdentityFile {key}", "IdentityAgent none", *lines,
+            f"IdentityFile {key}", "IdentityAgent none",
         ]  # fmt: skip
         path.write_text("\n".join(lines) + "\n")
         return path

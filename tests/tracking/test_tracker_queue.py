@@ -236,3 +236,30 @@ async def test_what_was_recorded_by_another_process_is_not_sent_again(warnings: 
 async def test_an_empty_queue_drains_at_once(warnings: list[str]) -> None:
     assert await TrackerQueue(Stubborn(), RunRef("u", "1", "r"), warn=warnings.append).drain(0)
     assert warnings == []
+
+
+async def test_what_stands_before_points_is_recorded_before_them(
+    tracker: MLflowTracker, opened: RunRef, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    """A reader that begins anew at their mark would not see it again."""
+    calls: list[str] = []
+    metrics, tag = MLflowTracker.metrics, MLflowTracker.tag
+    queue = TrackerQueue(tracker, opened, warn=warnings.append, interval=0.05)
+
+    def record_points(own: MLflowTracker, ref: RunRef, points: Sequence[Metric], mark: int) -> None:
+        calls.append(f"points {mark}")
+        metrics(own, ref, points, mark)
+        if mark == 10:  # meanwhile, on the event loop
+            queue.put_tags({"a": "tag"})
+            queue.put_metrics([loss(1)], 30)
+
+    def record_tag(own: MLflowTracker, ref: RunRef, tags: Mapping[str, str]) -> None:
+        calls.append("tag")
+        tag(own, ref, tags)
+
+    monkeypatch.setattr(MLflowTracker, "metrics", record_points)
+    monkeypatch.setattr(MLflowTracker, "tag", record_tag)
+    queue.put_metrics([loss(0)], 10)
+    await until(lambda: len(calls) == 3)
+    assert calls == ["points 10", "tag", "points 30"]
+    assert await queue.drain(60)

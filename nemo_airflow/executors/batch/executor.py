@@ -34,7 +34,7 @@ class BatchExecutor(Executor):
         setup_lines: Shell lines at the start of the job script: ``module load`` ... One that fails fails the job; one
             that may fail ends with ``|| true``. The shell is no login shell: ``module`` may need
             ``source /etc/profile`` first.
-        requeue: Whether the scheduler may start the job again when its machine is lost.
+        requeue: Whether the scheduler may start the job again: after a preemption, or when its machine is lost.
         dependencies: Jobs to wait for, by their ids.
         additional_parameters: Further options of the command that submits, by name without dashes; ``True`` for one
             without a value.

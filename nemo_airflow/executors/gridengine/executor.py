@@ -31,13 +31,13 @@ class GridEngineExecutor(BatchExecutor):
     """Submits a job with ``qsub`` to a Grid Engine: Sun's, Son of, Univa, Altair, Open Cluster Scheduler.
 
     Attributes:
-        settings: Path on that host of the cell's ``settings.sh``, which is sourced before each command; None where
-            every login, also one that is not interactive, has ``SGE_ROOT`` and the commands.
+        settings: Path on the submit host of the cell's ``settings.sh``, which is sourced before each command; None
+            where every login, also one that is not interactive, has ``SGE_ROOT`` and the commands.
         queue: Queue, as ``qsub -q`` takes it.
         project: Project, as ``qsub -P`` takes it.
         priority: As ``qsub -p`` takes it; users may only lower it.
         pe: Name of a parallel environment of the site, for a job of several slots on one host.
-        slots: How many slots of it.
+        slots: How many slots of it; a launcher starts as many processes where there are no GPUs.
         gpu_resource: What the site calls its GPUs, as a resource of each slot; see ``gpus_per_node``.
         h_vmem: Memory of each slot, for example ``4G``: an ``ulimit``.
         resources: Further resources, of each slot, as ``qsub -l`` takes them: ``{"gpu": 1}``.

@@ -15,6 +15,9 @@ import time
 HIDDEN = ".nemo_airflow"
 """Folder of what is shipped, within Ray's working directory: no module can have that name."""
 
+_LATE = 30.0
+"""Most seconds to wait for Ray to have closed the log."""
+
 _KEEP = 7 * 24 * 3600.0
 """Seconds after which outputs that nobody asked for, or what a killed job left, are deleted."""
 
@@ -45,10 +48,31 @@ def _begin_log() -> str:
     """Returns the path of Ray's log of this job, emptied: from now on it is the job's stream and nothing else."""
     try:
         log = os.readlink("/proc/self/fd/1")
+        # Ray's supervisor, our parent, writes a line of its own, which comes when it closes the log: on a busy machine
+        # only after a while, and then amid the stream.
+        deadline = time.monotonic() + _LATE
+        while _has_open(os.getppid(), log) and time.monotonic() < deadline:
+            time.sleep(0.01)
         os.ftruncate(1, 0)
     except OSError:  # no file: its readers go by the places that the records tell
         return ""
     return log
+
+
+def _has_open(process: int, path: str) -> bool:
+    """Returns whether a process has a file open; False where that cannot be told."""
+    folder = f"/proc/{process}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    for name in names:
+        try:
+            if os.readlink(os.path.join(folder, name)) == path:
+                return True
+        except OSError:  # closed meanwhile
+            continue
+    return False
 
 
 def _lay_out(key: str, folder: str, here: str) -> None:
