@@ -197,7 +197,7 @@ class Follower:
         reader = StreamReader(begin)
         async for update in JobService.shared(self._executor).watch(self._handle, begin):
             if update.gone:
-                log.leave_out(update.gone)
+                log.add([f"[{update.gone} bytes are gone: the back-end has dropped them]"])
             data = update.data[: max(end - update.offset - update.gone, 0)]
             for at in range(0, len(data), _PIECE):
                 log.add([item.text for item in reader.feed(data[at : at + _PIECE]) if isinstance(item, Line)])

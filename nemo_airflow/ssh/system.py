@@ -41,9 +41,9 @@ async def connect(info: ConnectionInfo) -> SystemSSH:
     """Returns what runs commands on the host of a connection, once one has been run.
 
     Raises:
-        SettingsError: The connection has fields that ``ssh`` takes from its configuration.
+        SettingsError: The connection has fields that ``ssh`` takes from its configuration, or there is no ``ssh``.
         AccessRefused: The host refused the login, or its key is not the known one.
-        BackendUnavailable: The host cannot be reached, or there is no ``ssh``.
+        BackendUnavailable: The host cannot be reached.
     """
     given = [name for name in _OF_ASYNCSSH if info.extra.get(name)] + (["password"] if info.password else [])
     if given:
@@ -82,7 +82,7 @@ class SystemSSH:
                 *self._command, command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LIMIT, start_new_session=True
             )
         except FileNotFoundError as error:
-            raise BackendUnavailable(
+            raise SettingsError(
                 f"connection {self._where!r} asks for this machine's ssh, and there is none: install openssh-client"
             ) from error
         return SystemProcess(process)
@@ -144,11 +144,13 @@ def _refusal(info: ConnectionInfo, complaint: str) -> AccessRefused | BackendUna
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     reason = lines[-1] if lines else "no reason given"
     where = f"{info.host} (connection {info.conn_id!r})"
+    file = info.extra.get("config_file")
+    by_hand = f"ssh -F {file} {info.host}" if file else f"ssh {info.host}"
     if "Host key verification failed" in complaint:
-        return AccessRefused(f"the host key of {where} is not the known one: run `ssh {info.host}` once and compare it")
+        return AccessRefused(f"the host key of {where} is not the known one: run `{by_hand}` and compare it")
     if "Permission denied" in complaint or "Too many authentication failures" in complaint:
         return AccessRefused(
-            f"{where} refused a login without a person: run `ssh {info.host}` once as {getpass.getuser()}, with "
+            f"{where} refused a login without a person: run `{by_hand}` once as {getpass.getuser()}, with "
             "ControlMaster, ControlPath and ControlPersist in its configuration; that connection is then used "
             f"({reason})"
         )

@@ -15,6 +15,7 @@ import asyncio
 import collections
 import datetime
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -122,7 +123,7 @@ class _Notes:
         self._path = path
         self._job = [job.key, job.id]
         self._places: collections.deque[Place] = collections.deque(maxlen=_NOTES)
-        self._noted = 0
+        self._noted: float = 0
 
     def read(self) -> list[Place]:
         """Returns what was noted of the job."""
@@ -147,8 +148,9 @@ class _Notes:
             new.write_text(data)
             new.replace(self._path)
         except OSError as error:
+            self._noted = math.inf  # said once, and not tried again
             structlog.get_logger().warning(
-                "if this triggerer ends, the job's log is read again from its beginning: %s", error
+                f"if this triggerer ends, the next one reads the job's log again from its beginning: {error}"
             )
 
 

@@ -81,7 +81,7 @@ def test_commands_go_to_the_host_of_the_configuration(config, connect):
 
 def test_a_person_logs_in_and_all_jobs_go_through_that_connection(config, connect, tmp_path):
     conn_id = connect(config("without_key", key=tmp_path / "none"))
-    with pytest.raises(AccessRefused, match=r"run `ssh site` once as .*, with ControlMaster"):
+    with pytest.raises(AccessRefused, match=r"run `ssh -F \S+ site` once as .*, with ControlMaster"):
         run_in_shell(conn_id, "true")
     with master(config("with_key")):
         (answer,) = run_in_shell(conn_id, "echo in")
@@ -121,7 +121,9 @@ def test_key_that_is_not_the_known_one_is_refused(config, connect, tmp_path):
     subprocess.run(make, check=True, capture_output=True)
     public = (tmp_path / "other.pub").read_text().rsplit(" ", 1)[0]
     (tmp_path / "known_hosts").write_text((tmp_path / "known_hosts").read_text().split()[0] + f" {public}\n")
-    with pytest.raises(AccessRefused, match=r"the host key of site .* is not the known one: run `ssh site` once"):
+    with pytest.raises(
+        AccessRefused, match=r"the host key of site .* is not the known one: run `ssh -F \S+ site` and compare"
+    ):
         run_in_shell(connect(config("config")), "true")
 
 
@@ -130,6 +132,13 @@ def test_host_that_is_not_there_is_away(config, connect):
     path.write_text(path.read_text().replace("HostName ", "HostName 127.0.0.1 #").replace("Port ", "Port 1 #"))
     with pytest.raises(BackendUnavailable, match=r"cannot connect to site .*: .*refused"):
         run_in_shell(connect(path), "true")
+
+
+def test_machine_without_ssh_says_what_to_install(config, connect, monkeypatch, tmp_path):
+    conn_id = connect(config("config"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SettingsError, match="and there is none: install openssh-client"):
+        run_in_shell(conn_id, "true")
 
 
 @pytest.mark.parametrize("extra", [{"key_file": "/key"}, {"jump_conn_id": "gate"}, {"no_host_key_check": "true"}])

@@ -38,7 +38,7 @@ def log_of(monkeypatch, tmp_path):
 
 def merged(folder):
     """Returns the lines of the job as Airflow shows them, and when."""
-    streams = [path.open() for path in sorted(folder.iterdir())]
+    streams = [path.open() for path in sorted(folder.glob("log.*"))]
     records = [record for record in _interleave_logs(*streams) if getattr(record, "logger", "") == task_log.LOGGER]
     return [record.event for record in records], [record.timestamp.timestamp() for record in records]
 
@@ -125,6 +125,16 @@ def test_notes_that_somebody_has_changed_are_none(log_of, tmp_path, text):
     log_of(JOB).write(Line("line", SECOND, 2 * NOTED))
     (tmp_path / ".log.places").write_text(text)
     assert log_of(JOB).place == BEGINNING
+
+
+def test_place_that_cannot_be_noted_is_said_once_and_costs_no_line(log_of, tmp_path, capsys):
+    (tmp_path / ".log.places").mkdir()
+    log = log_of(JOB)
+    written = [Line(f"line {number}", SECOND + number, number * NOTED) for number in range(1, 8)]
+    for line in written:
+        log.write(line)
+    assert merged(tmp_path)[0] == [line.text for line in written]
+    assert capsys.readouterr().out.count("the next one reads the job's log again") == 1
 
 
 def test_log_that_nobody_wrote_begins_with_the_first_line(log_of, tmp_path):
