@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 _AGAIN = 3600.0
 """Seconds after which an outage that lasts is said again."""
+
+_REASONS = 3
+"""Reasons of one outage that are said within that time: a connection is lost first, and then the login refused."""
 
 _SHORT = 60.0
 
@@ -14,6 +19,7 @@ class Outage:
     def __init__(self) -> None:
         self._since: float | None = None
         self._said = 0.0
+        self._reasons: set[str] = set()
 
     @property
     def is_on(self) -> bool:
@@ -26,12 +32,17 @@ class Outage:
 
     def begin(self, now: float, reason: str) -> str:
         """Notes that there is an outage; returns what is to be said of it now, or an empty string."""
+        kind = _kind(reason)
         if self._since is None:
             self._since = self._said = now
+            self._reasons = {kind}
             return f"the job cannot be followed just now, trying again; the job goes on: {reason}"
         if now - self._said >= _AGAIN:
-            self._said = now
+            self._said, self._reasons = now, {kind}
             return f"the job could not be followed for {_words(self.lasts(now))}; the job goes on: {reason}"
+        if kind not in self._reasons and len(self._reasons) < _REASONS:
+            self._reasons.add(kind)
+            return f"the job still cannot be followed: {reason}"
         return ""
 
     def end(self, now: float) -> str:
@@ -40,6 +51,11 @@ class Outage:
             return ""
         lasted, self._since = self.lasts(now), None
         return f"the back-end tells again how the job fares, after {_words(lasted)}"
+
+
+def _kind(reason: str) -> str:
+    """Returns the reason without what differs from one try to the next: ports, ids, seconds."""
+    return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "", reason)
 
 
 def _words(seconds: float) -> str:

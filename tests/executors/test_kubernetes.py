@@ -596,6 +596,21 @@ def test_group_ends_when_all_its_pods_have(executor, api, namespace, tmp_path):
     assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["node-1/late"]
 
 
+def test_others_start_also_where_the_first_pod_has_ended_before_anybody_looked(executor, api, namespace):
+    driver, handle = submit(dataclasses.replace(executor, nodes=2), script_job("true"))
+
+    def has_ended_its_part():
+        try:
+            return '"type":"end"' in api.read_namespaced_pod_log(f"{handle.key}-0", namespace)
+        except kubernetes.client.ApiException:  # it has not started yet
+            return False
+
+    wait_until(has_ended_its_part, "the first pod to end its part")
+    first = JobStatus(JobState.SUCCEEDED, 0)
+    wait_until(lambda: blocking.run(driver.rest(handle, first)) == first, "the second pod to end", 120)
+    blocking.run(driver.release([handle]))
+
+
 def test_pod_that_fails_after_the_first_has_succeeded_fails_the_group(executor):
     executor = dataclasses.replace(executor, nodes=2)
     outcome, _, said = run(executor, "[ $NODE_RANK = 0 ] || { sleep 6; exit 9; }")

@@ -55,9 +55,9 @@ class Login:
         shutil.chown(self._keys, self.ssh.user)
 
     def cut(self) -> None:
-        """Ends the user's connections at the server."""
-        for process in psutil.process_iter(["name", "username"]):
-            if process.info["name"] == "sshd" and process.info["username"] == self.ssh.user:
+        """Ends the user's connections at the server, also those that are only being made."""
+        for process in psutil.process_iter(["name", "cmdline"]):
+            if process.info["name"] == "sshd" and self.ssh.user in " ".join(process.info["cmdline"] or ()):
                 process.kill()
 
 

@@ -274,6 +274,7 @@ class KubernetesDriver(Driver):
         if first.state is JobState.SUCCEEDED:
             status = group_status(others, await self._each(self._end_of, others), node_count(pods))
         if status.state is JobState.RUNNING:
+            await self._introduce(pods)  # the first may have ended before it was seen to run
             return None
         if status.state is JobState.SUCCEEDED:
             return first
