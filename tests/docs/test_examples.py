@@ -42,6 +42,7 @@ def test_examples_run_in_their_order(page, tmp_path, monkeypatch):
         ("differences.md", 7),
         ("store.md", 1),
         ("packaging.md", 7),
+        ("drivers.md", 1),
     ],
 )
 def test_the_pages_with_examples_are_among_them(page, least):
