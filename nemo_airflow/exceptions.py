@@ -17,6 +17,7 @@
     ├── ExecutorError                a back-end refused something
     │   ├── ExecutorArgumentError    an executor does not accept an argument; a ConfigError too
     │   ├── BackendUnavailable       a transport error: try again, the job's state is not known
+    │   ├── NotStarted               the job needs its package from here when it starts, and is queued
     │   └── SubmitError              the back-end refused the job
     ├── JobFailed                    the job ran and did not succeed; carries its failure kind and traceback
     ├── TrackingError                the tracking server refused something, or could not be reached
@@ -29,6 +30,11 @@ exception, where there is one, is chained.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nemo_airflow.job import JobHandle
 
 
 class NemoAirflowError(Exception):
@@ -128,6 +134,18 @@ class SubmitError(ExecutorError):
     def __init__(self, message: str, kind: str = "user_error") -> None:
         self.kind = kind
         super().__init__(message)
+
+
+class NotStarted(ExecutorError):
+    """The job is queued, and needs its package from here when it starts: submit it again then.
+
+    Args:
+        handle: The :class:`nemo_airflow.job.JobHandle`.
+    """
+
+    def __init__(self, handle: JobHandle) -> None:
+        self.handle = handle
+        super().__init__(f"job {handle.key} has not started yet, and its package cannot be sent before that")
 
 
 class JobFailed(NemoAirflowError):

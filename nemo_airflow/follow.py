@@ -171,6 +171,19 @@ class Follower:
             if scratch is not None:
                 await asyncio.to_thread(scratch.cleanup)
 
+    async def wait_for_start(self) -> bool:
+        """Returns whether the job runs, once it does, or has ended without."""
+        service = JobService.shared(self._executor)
+        overdue = asyncio.create_task(self._cancel_when_overdue(service))
+        try:
+            async for update in service.watch(self._handle):
+                await self._take(update, None)
+                if self.state is JobState.RUNNING:
+                    return True
+            return False
+        finally:
+            overdue.cancel()
+
     def _make_scratch(self) -> tempfile.TemporaryDirectory[str] | None:
         try:
             return tempfile.TemporaryDirectory(prefix="nemo-airflow-", ignore_cleanup_errors=True)

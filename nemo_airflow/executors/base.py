@@ -35,6 +35,8 @@ class Request:
         payload: The call, manifest or script, as plain JSON types.
         files: Text files to lay into the job's folder, by relative path.
         package: The package to bring along, or None.
+        waits: Whether ``submit`` may wait for as long as the job is queued, where the package can only be sent to a
+            job that has started. If not, it raises :class:`~nemo_airflow.exceptions.NotStarted`.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Request:
     payload: Mapping[str, Any]
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     package: Package | None = None
+    waits: bool = True
 
     def to_text(self) -> str:
         """Returns the request for a human reader: the payload and each file."""

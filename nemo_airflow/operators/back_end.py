@@ -54,6 +54,7 @@ class BackEnd:
 
         Raises:
             SubmitError: The back-end refuses it.
+            NotStarted: It is queued, needs its package from here, and the request does not wait.
             BackendUnavailable: The back-end was away for too long.
         """
         return self._ask(lambda driver: driver.submit(request))

@@ -216,6 +216,9 @@ class NemoRunOperator(BaseOperator):
             return self._submit_and_wait(context)
         if "error" in event:  # the trigger could not follow the job
             raise NemoAirflowError(event["error"])
+        if event.get("started"):
+            self.log.info("Job %s has started and waits for its package", handle.key)
+            return self._submit_and_wait(context)
         return self._end(context, handle, Outcome.from_json(event["outcome"]), attached=event["attached"])
 
     def on_kill(self) -> None:
@@ -275,6 +278,7 @@ class NemoRunOperator(BaseOperator):
             context,
             self.log,
             without_zstd=self._without_zstd,
+            waits=not self.deferrable,
             check=self._go_on_unless_ended,
         )
 
@@ -299,7 +303,7 @@ class NemoRunOperator(BaseOperator):
             sink=job.run.sink(self.log.warning) if job.run else None,
             deadline=deadline,
         )
-        outcome = blocking.run(self._follow(follower, in_worker, attached=job.attached))
+        outcome = blocking.run(self._follow(follower, in_worker, attached=job.attached)) if job.complete else None
         if outcome is None:
             self._defer(executor, job, deadline, log)
         return self._end(context, job.handle, outcome, attached=job.attached)
@@ -323,6 +327,7 @@ class NemoRunOperator(BaseOperator):
             run=job.run.to_json() if job.run else None,
             deadline=deadline,
             attached=job.attached,
+            complete=job.complete,
             logged=log.mark,
             deferred_at=time.time(),
             may_end_task=type(self).execute_complete is NemoRunOperator.execute_complete and needs_no_worker(self),

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow.config import plan as plans
 from nemo_airflow.connections import redact
-from nemo_airflow.exceptions import NemoAirflowError, SettingsError
+from nemo_airflow.exceptions import NemoAirflowError, NotStarted, SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
@@ -68,11 +68,13 @@ class Submitted:
         handle: The job.
         run: Its run in the tracker, or None.
         attached: Whether an earlier try of the task has submitted it.
+        complete: Whether the job has all it needs; if not, it is submitted again when it has started.
     """
 
     handle: JobHandle
     run: TrackedRun | None
     attached: bool
+    complete: bool = True
 
 
 class Submission:
@@ -85,6 +87,7 @@ class Submission:
         context: Airflow's context of the task.
         log: The task's logger.
         without_zstd: Whether the package must not be in ``tar.zst``.
+        waits: Whether to wait until a job that needs its package from here has started.
         check: Called right before and after a job is submitted; raises AirflowFailException if none is to run.
     """
 
@@ -97,6 +100,7 @@ class Submission:
         log: Any,
         *,
         without_zstd: bool = False,
+        waits: bool = True,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.back_end = BackEnd(executor, log.warning)
@@ -108,6 +112,7 @@ class Submission:
         self._context = context
         self._log = log
         self._reads_zstd = options.may_choose_zstd and not without_zstd
+        self._waits = waits
         self._check = check
 
     def submit(self) -> Submitted:
@@ -195,11 +200,15 @@ class Submission:
         if run is not None and run.ref is not None:
             env = {**job.env, **run.env_beside(self._options.env), **self._options.env}
             job = mark_secrets(dataclasses.replace(job, env=env))
-        handle = self._send(job)
+        complete = True
+        try:
+            handle = self._send(job)
+        except NotStarted as queued:
+            handle, complete = queued.handle, False
         if run is not None:
             run = run.submitted(handle, redact(self._executor.render(masked_job(job)).to_text()))
         self._announce(handle, run, package)
-        return Submitted(handle, run, attached=False)
+        return Submitted(handle, run, attached=False, complete=complete)
 
     def _keep_version(self) -> None:
         """Keeps the config by its digest; a disk that is full keeps no job from running."""
@@ -214,7 +223,7 @@ class Submission:
         self._check()
         # Before it is submitted: a kill at this very moment must find what to cancel.
         self.to_cancel = JobHandle(job.key, self._executor.kind, "")
-        handle = self.back_end.submit(self._executor.render(job))
+        handle = self.back_end.submit(dataclasses.replace(self._executor.render(job), waits=self._waits))
         self.to_cancel = handle
         self._log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
         try:

@@ -31,7 +31,7 @@ An event that ends the task needs no second process, and is not held.
 
 
 class NemoRunTrigger(BaseTrigger):
-    """Fires once, when the job has ended.
+    """Fires once, when the job has ended; or has started, if it needs its package then.
 
     A triggerer that is killed leaves the job alone; the next one goes on in its stream where the task's log and the
     tracker have come to, and passes over the lines that the log has already.
@@ -42,6 +42,8 @@ class NemoRunTrigger(BaseTrigger):
         run: JSON form of the :class:`~nemo_airflow.tracking.run.TrackedRun`, or None.
         deadline: Seconds since the epoch after which the job is cancelled, or None.
         attached: Whether an earlier try of the task submitted the job; handed on in the event.
+        complete: Whether the job has all it needs. If not, the trigger fires when the job has started too: a worker
+            then sends the package.
         logged: How far the worker had come in the task's log, as :attr:`TaskLog.mark`.
         deferred_at: Seconds since the epoch at which the task was deferred; when the trigger was started, if None.
         may_end_task: Whether the trigger ends the task itself where the job has succeeded.
@@ -55,6 +57,7 @@ class NemoRunTrigger(BaseTrigger):
         run: Mapping[str, Any] | None = None,
         deadline: float | None = None,
         attached: bool = False,
+        complete: bool = True,
         logged: Sequence[int] = (0, 0, 0),
         deferred_at: float | None = None,
         may_end_task: bool = False,
@@ -66,6 +69,7 @@ class NemoRunTrigger(BaseTrigger):
         self.run_data = run
         self.deadline = deadline
         self.attached = attached
+        self.complete = complete
         self.logged = logged
         self.deferred_at = deferred_at
         self.may_end_task = may_end_task
@@ -79,6 +83,7 @@ class NemoRunTrigger(BaseTrigger):
             "run": self.run_data,
             "deadline": self.deadline,
             "attached": self.attached,
+            "complete": self.complete,
             "logged": list(self.logged),
             "deferred_at": self.deferred_at,
             "may_end_task": self.may_end_task,
@@ -103,15 +108,18 @@ class NemoRunTrigger(BaseTrigger):
                 deadline=self.deadline,
                 logged=log.place,
             )
-            outcome = await follower.run()
-            if outcome.status.state is JobState.CANCELLED:
-                # Perhaps by the next try of a task that was cleared. Then Airflow is about to end this trigger, and
-                # where it gives its number to that try's (as on sqlite), our event would wake the wrong try.
-                await asyncio.sleep(_ENDED_BY_AIRFLOW_WITHIN)
-            event["outcome"] = outcome.to_json()
-            if self._ends_task(outcome):
-                yield TaskSuccessEvent()
-                return
+            if not self.complete and await follower.wait_for_start():
+                event["started"] = True
+            else:
+                outcome = await follower.run()
+                if outcome.status.state is JobState.CANCELLED:
+                    # Perhaps by the next try of a task that was cleared. Then Airflow is about to end this trigger, and
+                    # where it gives its number to that try's (as on sqlite), our event would wake the wrong try.
+                    await asyncio.sleep(_ENDED_BY_AIRFLOW_WITHIN)
+                event["outcome"] = outcome.to_json()
+                if self._ends_task(outcome):
+                    yield TaskSuccessEvent()
+                    return
         except NemoAirflowError as error:
             event["error"] = str(error)
         if self._is_in_triggerer:

@@ -611,6 +611,19 @@ def test_others_start_also_where_the_first_pod_has_ended_before_anybody_looked(e
     blocking.run(driver.release([handle]))
 
 
+def test_pods_of_a_group_are_one_group_to_a_queue(executor, api, namespace):
+    driver, handle = submit(dataclasses.replace(executor, nodes=2, queue="gpus"), script_job("sleep 600"))
+    for pod in pods_of(api, namespace, handle.key):
+        assert pod.metadata.labels["kueue.x-k8s.io/queue-name"] == "gpus"
+        assert pod.metadata.labels["kueue.x-k8s.io/pod-group-name"] == handle.key
+        assert pod.metadata.annotations["kueue.x-k8s.io/pod-group-total-count"] == "2"
+        assert pod.metadata.annotations["kueue.x-k8s.io/retriable-in-group"] == "false"
+    blocking.run(driver.cancel([handle]))
+    alone = dataclasses.replace(executor, queue="gpus").render(script_job("true")).payload["pods"][0]["metadata"]
+    assert alone["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert not [name for name in (*alone["labels"], *alone["annotations"]) if "group" in name]
+
+
 def test_pod_that_fails_after_the_first_has_succeeded_fails_the_group(executor):
     executor = dataclasses.replace(executor, nodes=2)
     outcome, _, said = run(executor, "[ $NODE_RANK = 0 ] || { sleep 6; exit 9; }")

@@ -63,6 +63,7 @@ class KubernetesExecutor(Executor):
         labels: More labels of the pod.
         annotations: More annotations of the pod.
         priority_class: Name of the pod's priority class.
+        queue: Name of a queue of Kueue, where the cluster has that: it starts all pods of a job together, or none.
         scheduler_name: Name of another scheduler than the cluster's own.
         host_network: Whether the pod has the network of its node.
         runtime_class: Name of the pod's runtime class: ``nvidia`` ...
@@ -110,6 +111,7 @@ class KubernetesExecutor(Executor):
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
     priority_class: str | None = None
+    queue: str | None = None
     scheduler_name: str | None = None
     host_network: bool = False
     runtime_class: str | None = None

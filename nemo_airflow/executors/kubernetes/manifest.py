@@ -56,7 +56,7 @@ BUNDLE_MOUNT = "/nemo-airflow-bundle"
 BUNDLE_FILE = "bundle.tar.gz"
 MASTER_MOUNT = "/nemo-airflow-master"
 
-UPLOAD_LIMIT = 600.0
+UPLOAD_LIMIT = 1800.0
 """Seconds for which a pod that has started waits for what comes from outside, once all pods of its job have."""
 
 _FIRST_PORT, _PORTS = 20000, 12000
@@ -157,6 +157,7 @@ def _pod(executor: KubernetesExecutor, job: Job, rank: int, parts: int, upload: 
         **({PENDING_TIMEOUT: f"{executor.pending_timeout:g}"} if executor.pending_timeout is not None else {}),
         **({TTL: f"{executor.ttl:g}"} if executor.ttl is not None else {}),
         **({PACKAGE: str(upload)} if upload else {}),
+        **_group_annotations(executor),
         **executor.annotations,
     }
     pod: JsonObject = {
@@ -175,7 +176,25 @@ def _pod(executor: KubernetesExecutor, job: Job, rank: int, parts: int, upload: 
 
 def _labels(executor: KubernetesExecutor, job: Job) -> dict[str, str]:
     ids = {f"nemo-airflow.{name}": _label_value(str(job.labels[name])) for name in _IDS if name in job.labels}
-    return {**executor.labels, **ids, MANAGED_BY: OURS, KEY: job.key}
+    return {**executor.labels, **ids, **_queue_labels(executor, job), MANAGED_BY: OURS, KEY: job.key}
+
+
+def _queue_labels(executor: KubernetesExecutor, job: Job) -> dict[str, str]:
+    """Returns what has Kueue admit the pods of a job together; see "Run a group of plain Pods" in its documentation."""
+    if not executor.queue:
+        return {}
+    group = {"kueue.x-k8s.io/pod-group-name": job.key} if executor.nodes > 1 else {}
+    return {"kueue.x-k8s.io/queue-name": executor.queue, **group}
+
+
+def _group_annotations(executor: KubernetesExecutor) -> dict[str, str]:
+    if not executor.queue or executor.nodes == 1:
+        return {}
+    # A pod that fails is not replaced: the job's others end too, and the queue gets their room back.
+    return {
+        "kueue.x-k8s.io/pod-group-total-count": str(executor.nodes),
+        "kueue.x-k8s.io/retriable-in-group": "false",
+    }
 
 
 def _dumps(labels: Mapping[str, str]) -> str:

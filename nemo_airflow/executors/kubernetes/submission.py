@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nemo_airflow.exceptions import BackendUnavailable, SubmitError
+from nemo_airflow.exceptions import BackendUnavailable, NotStarted, SubmitError
 from nemo_airflow.executors.base import Request
 from nemo_airflow.executors.bundle import package_files
 from nemo_airflow.executors.kubernetes import manifest
@@ -27,6 +27,9 @@ from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonOb
 _SECRET_LIMIT = 1 << 20
 _LOOK_EVERY = 0.2
 _ATTEMPTS = 5
+_STARTS_WITHIN = 2.0
+"""Seconds for which a pod's start is waited for in any case: where there is room it takes no longer."""
+
 _STUCK_FOR = 30.0
 """Seconds for which what a pod waits for may yet come, though its node says that it does not."""
 
@@ -56,6 +59,7 @@ class Submission:
 
         Raises:
             SubmitError: The cluster refuses the job, or a pod that waits for its package never starts.
+            NotStarted: The package cannot be sent yet, and the request does not wait.
             BackendUnavailable: The API server cannot be reached; the same call can be made again.
         """
         if self._request.package is not None:
@@ -179,7 +183,7 @@ class Submission:
     async def _wait_for_start(self) -> list[JsonObject]:
         """Returns the pods once all run, or none when the job was cancelled before that."""
         key = self._request.key
-        stuck_since = time.monotonic()
+        begun = stuck_since = time.monotonic()
         while True:
             pods = jobs(await self._pods.look()).get(key)
             if pods is None:
@@ -197,6 +201,8 @@ class Submission:
                 raise SubmitError(f"job {key} cannot start: {status.reason}", status.failure or FailureKind.USER_ERROR)
             if len(pods) == len(self._manifests) and all(map(is_running, pods)):
                 return pods
+            if not self._request.waits and time.monotonic() - begun > _STARTS_WITHIN:
+                raise NotStarted(self._pods.handle(pods[0]))
             await asyncio.sleep(_LOOK_EVERY)
 
 
