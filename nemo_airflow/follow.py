@@ -1,6 +1,6 @@
 """Follows one job to its end: its lines to the log, its records to the tracker, its result back.
 
-Used alike by the trigger, by a synchronous operator and by the command line.
+Used alike by the trigger and by a worker.
 """
 
 from __future__ import annotations
