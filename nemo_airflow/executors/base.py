@@ -1,4 +1,4 @@
-"""What every back-end is to the rest: an executor that is data, and a driver that does the talking.
+"""The interface of every back-end: an executor, which is data, and a driver, which talks to the back-end.
 
 An :class:`Executor` says where and with what a job runs. It is a frozen dataclass without I/O;
 :meth:`Executor.render` turns a job into the very request that will be sent, so that it can be
@@ -33,8 +33,8 @@ class Request:
         key: The job's key.
         kind: The executor's kind.
         payload: The call, manifest or script, as plain JSON types.
-        files: Text files to lay into the job's folder, by relative path.
-        package: The package to bring along, or None.
+        files: Text files of the job's folder, by relative path.
+        package: The package to ship, or None.
         waits: Whether ``submit`` may wait for as long as the job is queued, where the package can only be sent to a
             job that has started. If not, it raises :class:`~nemo_airflow.exceptions.NotStarted`.
     """
@@ -168,7 +168,7 @@ class Driver(abc.ABC):
         return
 
     async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
-        """Returns how a job of several machines has ended, of which the first has ended so; None while others run.
+        """Returns how a job of several machines has ended, whose first machine has ended so; None while others run.
 
         Called again and again for a job of an executor that :attr:`~Executor.is_group`. Where a machine has failed, the
         others are ended.
@@ -197,7 +197,9 @@ class Driver(abc.ABC):
         Raises:
             ExecutorError: The back-end keeps no folders of jobs.
         """
-        raise ExecutorError("this back-end keeps no folders of jobs: what has ended goes by the executor's ttl, if any")
+        raise ExecutorError(
+            "this back-end keeps no folders of jobs: ended jobs are removed after the executor's ttl, if it has one"
+        )
 
     @abc.abstractmethod
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
@@ -255,7 +257,7 @@ class Executor(abc.ABC):
         """Converts and checks the fields by their annotations; a class of one's own that has this method calls it.
 
         Raises:
-            ExecutorArgumentError: A field has a value that is none for it.
+            ExecutorArgumentError: A value does not fit its field.
         """
         fields.fit_fields(self)
         fields.read_aliases(self, self.aliases)

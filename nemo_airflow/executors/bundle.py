@@ -49,7 +49,9 @@ def archive_path(archive: Archive) -> Path:
         raise BackendUnavailable(str(error)) from error
     except StoreError as error:
         raise ExecutorError(str(error)) from error
-    raise ExecutorError(f"package {archive.digest[:12]} is not in the store {path.parent.parent}: build it again")
+    raise ExecutorError(
+        f"package {archive.digest[:12]} is neither in {path.parent.parent} nor in a shared store: build it again"
+    )
 
 
 def write_bundle(

@@ -54,7 +54,7 @@ def fit_fields(executor: Any) -> None:
 
 
 def read_aliases(executor: Any, aliases: Mapping[str, str]) -> None:
-    """Gives what stands in a field's other name to the field.
+    """Moves the values of aliases to the fields that they name.
 
     Args:
         executor: A frozen dataclass.
@@ -69,15 +69,15 @@ def read_aliases(executor: Any, aliases: Mapping[str, str]) -> None:
             continue
         if getattr(executor, name) not in (unset[name], value):
             raise ExecutorArgumentError(
-                f"{type(executor).__name__}: {alias}={value!r} and {name}={getattr(executor, name)!r}, which are the "
-                f"same: give {name} alone"
+                f"{type(executor).__name__}: {alias}={value!r} and {name}={getattr(executor, name)!r} are two names of "
+                f"one field: give {name} alone"
             )
         object.__setattr__(executor, name, value)
         object.__setattr__(executor, alias, None)
 
 
 def refuse(kind: str, given: Iterable[str], refused: Mapping[str, str], field: str) -> None:
-    """Refuses what would undo what a job's being started once, and its stream, rest on.
+    """Refuses options that would undo that a job is started once, or that its stream can be read.
 
     Args:
         kind: Name of the executor's class.

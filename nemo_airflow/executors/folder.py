@@ -107,7 +107,7 @@ class JobFolder:
             return None
 
     def written_at(self) -> float:
-        """Returns when a file at the top of the folder was last written; infinity where the folder is no job's."""
+        """Returns when a file at the top of the folder was last written; infinity for a folder without a job."""
         if not (self.path / "job.json").is_file():
             return float("inf")
         return max(path.lstat().st_mtime for path in (self.path, *self.path.iterdir()))

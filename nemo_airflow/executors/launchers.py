@@ -192,7 +192,9 @@ class MPI(Launcher):
 
     def start(self, processes: int) -> tuple[str, ...]:
         """See :meth:`Launcher.start`."""
-        raise ExecutorArgumentError("launcher MPI: only SlurmExecutor has it, as srun starts the processes of MPI")
+        raise ExecutorArgumentError(
+            "launcher MPI: only SlurmExecutor has it, where srun starts the processes: use Torchrun or Processes here"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -232,10 +232,10 @@ class LocalDriver(Driver):
         if mark := folder.end_mark():
             return Seen(at, mark=mark)
         if claim is None:
-            return Seen(at, note=f"there is no {folder.path / 'claim'} that can be read on {socket.gethostname()}")
+            return Seen(at, note=f"{folder.path / 'claim'} is missing or cannot be read on {socket.gethostname()}")
         if alive is None:
             here = socket.gethostname()
-            return Seen(at, note=f"the job runs on {claim.host}, not on {here}; use deferrable=False there")
+            return Seen(at, note=f"the job runs on {claim.host}, not on {here}: give its task deferrable=False")
         return Seen(at, queue=RUNNING if alive else GONE)
 
     def _read(self, cursor: Cursor) -> Chunk:

@@ -1,4 +1,4 @@
-"""Takes a job's outputs out of an archive that came from where it ran, which is not to be trusted."""
+"""Unpacks a job's outputs from an archive that was made where the job ran, and is not trusted."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def extract_outputs(archive: IO[bytes], into: Path, leave_out: LeaveOut | None =
                 if not member.isdir():
                     names.append(name)
     except tarfile.ReadError as error:
-        raise BackendUnavailable(f"the outputs did not arrive whole: {error}") from error
+        raise BackendUnavailable(f"the outputs arrived incomplete: {error}") from error
     kept = [name for name in names if _is_there(into / name, name, left_out)]
     for name, reason in left_out.items():
         if leave_out is not None:

@@ -1,4 +1,4 @@
-"""Finds an executor's class by its kind, to bring an executor back from its JSON form."""
+"""Finds an executor's class by its kind, and makes executors from their JSON form."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _class(group: str, kind: str) -> Any:
     cls = found[kind].load()
     if not (isinstance(cls, type) and issubclass(cls, base) and cls.kind == kind):
         raise ExecutorError(
-            f"the entry point {kind!r} in '{group}' is {cls!r}, which is no {base.__name__} of that kind"
+            f"the entry point {kind!r} in '{group}' is {cls!r}, which is not a subclass of {base.__name__} of that kind"
         )
     return cls
 

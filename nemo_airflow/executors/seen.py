@@ -15,15 +15,15 @@ from nemo_airflow.job import FailureKind, JobState, JobStatus
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """The word of a back-end on one job.
+    """What a back-end says of one job.
 
     Attributes:
         status: The word as a status; never UNKNOWN.
         may_restart: Whether the back-end may start the job again: after a preemption, or from its queue a second time.
-        stuck: Why the job would wait for ever, as the kind of that failure; None while there is hope.
+        stuck: The kind of failure if the job would wait for ever; None if it may still start.
         held: Whether a stuck job is held by the back-end itself, which then changes nothing of its own accord.
         partial: Whether parts of a job that has ended, such as its other machines, still run.
-        leftover: Whether something still runs that is no part of a job that has ended, such as a sidecar.
+        leftover: Whether something beside a job that has ended still runs, such as a sidecar.
         settling: Seconds for which the end of a job may not be all told: its process may still be ending.
     """
 

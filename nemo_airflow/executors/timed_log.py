@@ -54,7 +54,7 @@ class TimedLog:
         self._times: list[float] = []
 
     def ask(self, cursor: Cursor) -> Ask:
-        """Returns what to ask for, to get what stands after a cursor."""
+        """Returns what to ask for, to get the bytes after a cursor."""
         return Ask(self._since(cursor), cursor.limit)
 
     def take(self, excerpt: bytes, cursor: Cursor, ask: Ask) -> Chunk | Ask:

@@ -150,7 +150,7 @@ def by_name(value: Any, find: Callable[[str], Any]) -> Any:
 
 
 def wrap(value: Any) -> Any:
-    """Returns the value as an :class:`Argument`, unless it is none that needs it."""
+    """Returns the value as an :class:`Argument`, unless it needs no wrapping."""
     if value is None or isinstance(value, (str, ResolveMixin, ArgNotSet)):
         return value
     return Argument(value)

@@ -1,4 +1,4 @@
-"""Which tasks the trigger may end by itself, without a worker: those of which nothing would be lost.
+"""Decides which tasks the trigger may end without a worker: those for which a worker has nothing left to do.
 
 What Airflow 3.3 does when a trigger ends a task: it sets the state, and stores XComs. It runs no success callback, no
 ``post_execute`` and no listener, emits no outlets, counts no length for tasks that are mapped over the result, splits

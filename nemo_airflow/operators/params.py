@@ -45,7 +45,9 @@ def params_from(config: Any, prefix: str = "") -> dict[str, Param]:
         params[name] = Param(**default, description=field.description or None, **field.schema, **shown)
     advanced = _name(prefix)
     if advanced in params:
-        raise ConfigError(f"a parameter named {_OVERRIDES!r} leaves no name for the form's own field", _OVERRIDES)
+        raise ConfigError(
+            f"a parameter named {_OVERRIDES!r} has the name of the form's own field: rename the parameter", _OVERRIDES
+        )
     params[advanced] = Param(
         {},
         description="Other values by dotted path, for what has no field here.",
@@ -88,7 +90,7 @@ def check_conf(conf: Mapping[str, Any], known: Iterable[str]) -> None:
     names = list(known)
     for key in conf:
         if key not in names:
-            raise OverrideError(f"the run's conf has {key!r}, which is no param of the DAG{similar(key, names)}")
+            raise OverrideError(f"the run's conf has {key!r}, which is not a param of the DAG{similar(key, names)}")
 
 
 def _name(prefix: str) -> str:

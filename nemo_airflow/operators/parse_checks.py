@@ -28,7 +28,7 @@ def check_kind(name: str, value: Any, kind: type, example: str) -> None:
     Args:
         name: The argument's name.
         value: What was given.
-        kind: What it has to be an instance of.
+        kind: The class of which it has to be an instance.
         example: Such an object, as an author writes it.
 
     Raises:
@@ -44,7 +44,7 @@ def check_executor(executor: Any) -> None:
     """Checks that jobs could be made for an executor.
 
     Raises:
-        ConfigError: It is no executor, or a config of one with a wrong value.
+        ConfigError: It is not an executor, or is the config of an executor with a wrong value.
         ExecutorError: A field has a wrong value.
     """
     if isinstance(executor, ArgNotSet) or _has_deferred(executor):
@@ -57,14 +57,16 @@ def check_executor(executor: Any) -> None:
 
 
 def check_defer_after(seconds: Any) -> None:
-    """Refuses what is no number of seconds.
+    """Refuses what is not a number of seconds.
 
     Raises:
         ConfigError: It is not a number of at least 0, or None.
     """
     if seconds is None or (isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0):
         return
-    raise ConfigError(f"defer_after={seconds!r} is not a number of seconds of at least 0, or None for the setting")
+    raise ConfigError(
+        f"defer_after={seconds!r} is not a number of seconds: give one of at least 0, or None for the setting"
+    )
 
 
 def check_config(config: Any, overrides: Any, allow: Sequence[str], *, takes_params: bool) -> None:
@@ -95,7 +97,9 @@ def _known_overrides(overrides: Any) -> tuple[Overrides, bool]:
     if overrides is None or is_deferred(overrides) or isinstance(overrides, ArgNotSet):
         return (), overrides is None
     if not isinstance(overrides, (Mapping, list, tuple)):
-        raise ConfigError(f"overrides is {type(overrides).__name__}, not a mapping or a list of texts")
+        raise ConfigError(
+            f"overrides is {type(overrides).__name__}, not a mapping or a list of texts such as 'model.hidden=64'"
+        )
     known: list[Any] = []
     items = list(overrides.items()) if isinstance(overrides, Mapping) else list(overrides)
     for item in items:

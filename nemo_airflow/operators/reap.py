@@ -48,7 +48,9 @@ class NemoReapOperator(BaseOperator):
         """Returns what was found, a line for each job."""
         found: list[str] = []
         if isinstance(self.executors, str):
-            raise ConfigError(f"executors is the text {self.executors!r}: the DAG needs render_template_as_native_obj")
+            raise ConfigError(
+                f"executors is the text {self.executors!r}, not a list: give the DAG render_template_as_native_obj=True"
+            )
         for data in map(_as_json, self.executors):
             executor = executor_from_json(data)
             jobs = blocking.run(survey(executor, float(self.min_age)))

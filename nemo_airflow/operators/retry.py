@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
 WORTH_A_RETRY = (FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST)
-"""What another try may well not meet again, as nothing of the job's own was the cause."""
+"""Kinds of failure whose cause is outside the job, so that another try may succeed."""
 
 
 class FailureKindRetryPolicy(RetryPolicy):
-    """Tries again after the failures that another try may mend, and fails at once after the others.
+    """Tries again after retryable failures, and fails at once after the others.
 
     How often is the task's ``retries``. A back-end that was away is always worth a retry, which finds
-    the job again; a failure that is no job's is left to Airflow.
+    the job again; an error that is not the failure of a job is left to Airflow.
 
     Args:
         kinds: The kinds of failure to try again after: :class:`~nemo_airflow.job.FailureKind` members

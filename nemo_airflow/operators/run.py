@@ -171,10 +171,10 @@ class NemoRunOperator(BaseOperator):
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Renders as Airflow does, but a text without a template stays as it is, and so does what has to be a text.
+        """Renders as Airflow does, but a text without a template stays as it is, and fields of texts stay texts.
 
         Raises:
-            AirflowFailException: A template cannot be rendered: trying again would not mend it.
+            AirflowFailException: A template cannot be rendered; not retryable.
         """
         if isinstance(content, str) and not is_template(content) and not content.endswith(tuple(self.template_ext)):
             return content
@@ -212,7 +212,11 @@ class NemoRunOperator(BaseOperator):
         current = attempts.recall(context["task_state_store"])
         if current is not None and current.key != handle.key:
             # The trigger of an earlier try of a task that was cleared: Airflow told them apart too late.
-            self.log.warning("Job %s is of an earlier try: going on to follow %s", handle.key, current.key)
+            self.log.warning(
+                "The event is that of job %s of an earlier try and is ignored: following job %s",
+                handle.key,
+                current.key,
+            )
             return self._submit_and_wait(context)
         if "error" in event:  # the trigger could not follow the job
             raise NemoAirflowError(event["error"])
@@ -240,7 +244,10 @@ class NemoRunOperator(BaseOperator):
 
     def _prepare(self, context: Context) -> Prepared:
         if self.overrides is not None and not isinstance(self.overrides, (Mapping, list, tuple)):
-            raise ConfigError(f"overrides is {type(self.overrides).__name__}, not a mapping or a list of texts")
+            raise ConfigError(
+                f"overrides is {type(self.overrides).__name__}, not a mapping or a list of texts such as "
+                "'model.hidden=64'"
+            )
         with _values_of(self.config):
             return prepare(
                 by_name(unwrap(self.config), named_recipe),

@@ -43,7 +43,7 @@ class Options:
         collector: Which outputs the tracker keeps, as ``"pkg.mod:Class"``; empty for all.
         outputs: Patterns of files to keep.
         env: Environment variables of the job.
-        time_limit: Seconds after which the job's runner ends it, should nobody else have; None for never.
+        time_limit: Seconds after which the job's runner ends it if nothing else has; None for never.
     """
 
     packager: Packager | None

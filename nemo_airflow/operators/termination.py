@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 _ENDED_BY_USER = frozenset({None, "success", "failed", "skipped", "removed", "upstream_failed", "restarting"})
-"""States of a task whose process lives on that a user has given it, or after which no try looks for its job.
+"""States that a user gives to a task whose process still runs, or after which no try looks for its job.
 
 Not among them are those of a next try (``up_for_retry``, ``scheduled``, ``queued``, ``running``), such as one begun by
 a scheduler that has missed this one's heartbeats: it finds the job, follows it, or ends it if the task was cleared.
@@ -20,12 +20,12 @@ a scheduler that has missed this one's heartbeats: it finds the job, follows it,
 
 
 def is_ended_by_user(state: str | None) -> bool:
-    """Returns whether a task of which the process is told to end was ended by a user, by the state that it has."""
+    """Returns whether the state of a task says that a user has ended it; for a process that was told to end."""
     return state in _ENDED_BY_USER
 
 
 class Termination:
-    """What is known of why this process is to end. Made for each execution of a task.
+    """Finds out why this process has to end. Made for each execution of a task.
 
     Args:
         ti: The task instance, as in Airflow's context.

@@ -30,7 +30,7 @@ async def follow_for(
     """Follows a job to its end if that comes soon.
 
     Args:
-        follower: What follows the job. It is ended where the job is handed over, and another has to begin anew.
+        follower: Follows the job. It is cancelled when the job is handed over; another follower then begins anew.
         seconds: For how long at most.
         leave: When set, the job is handed over at once: this process has to end.
         attached: Whether an earlier try submitted the job, which then may have ended long ago: it is looked at even if

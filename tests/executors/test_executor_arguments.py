@@ -103,7 +103,7 @@ def test_back_ends_own_name_is_an_alias(kind, alias, name, value):
     assert getattr(executor, name) == value
     assert executor == kind(**fields, **{name: value})
     assert executor_from_json({"kind": kind.kind, **fields, alias: value}) == executor
-    with pytest.raises(ExecutorArgumentError, match=f"which are the same: give {name} alone"):
+    with pytest.raises(ExecutorArgumentError, match=f"two names of one field: give {name} alone"):
         kind(**fields, **{alias: value, name: 7})
 
 

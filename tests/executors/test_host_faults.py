@@ -209,7 +209,7 @@ def test_empty_claim_is_a_trouble_of_that_job_alone_which_is_lost_after_a_while(
     assert damaged_end.result()[0].status.state is JobState.LOST
     assert "is damaged" in damaged_end.result()[0].message
     assert blocking.run(damaged.driver.find([damaged.job.key, neighbour.job.key])).keys() == {neighbour.job.key}
-    with pytest.raises(SubmitError, match="is damaged, as a power cut"):
+    with pytest.raises(SubmitError, match="is damaged, as after a power cut"):
         blocking.run(damaged.driver.submit(executor.render(damaged.job)))
     neighbour.go_on()
     assert neighbour_end.result()[0].succeeded

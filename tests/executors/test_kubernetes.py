@@ -330,7 +330,7 @@ def test_pod_of_somebody_else_is_not_taken_for_the_job(executor, api, namespace)
     job = script_job("true")
     pod = {"metadata": {"name": job.key}, "spec": {"containers": [{"name": "c", "image": executor.container_image}]}}
     api.create_namespaced_pod(namespace, pod)
-    with pytest.raises(SubmitError, match=f"pod {job.key} is there already"):
+    with pytest.raises(SubmitError, match=f"pod {job.key} exists and does not belong to job"):
         submit(executor, job)
     api.delete_namespaced_pod(job.key, namespace, grace_period_seconds=0)
 

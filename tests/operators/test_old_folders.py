@@ -131,4 +131,4 @@ def test_folders_of_ended_jobs_whose_tasks_have_ended_are_deleted(
 
 def test_a_back_end_without_folders_says_so(capsys):
     assert cli.main(["reap", "kind: docker\ncontainer_image: image", "--folders"]) == 2
-    assert "keeps no folders of jobs: what has ended goes by the executor's ttl" in capsys.readouterr().err
+    assert "keeps no folders of jobs: ended jobs are removed after the executor's ttl" in capsys.readouterr().err

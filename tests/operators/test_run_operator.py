@@ -156,7 +156,9 @@ def test_a_misspelt_key_of_a_runs_conf_is_refused_with_the_nearest_name(defaults
         NemoRunOperator(task_id="t", config=config, params_prefix="train", **defaults)
     states, _ = run(dag, run_conf={"train.learning_rat": 0.5})
     assert states == {("t", -1): "failed"}
-    said = "the run's conf has 'train.learning_rat', which is no param of the DAG; did you mean 'train.learning_rate'?"
+    said = (
+        "the run's conf has 'train.learning_rat', which is not a param of the DAG; did you mean 'train.learning_rate'?"
+    )
     assert said in "".join(capfd.readouterr()) + caplog.text
     assert jobs_in(root) == []
 
@@ -229,12 +231,12 @@ def test_factories_in_overrides_of_a_recipe_are_read_from_its_folder_and_run_fro
         (
             {"config": Config(jobs.double, value=1), "params_prefix": "d"},
             {"d.valeu": 3},
-            "'d.valeu', which is no param",
+            "'d.valeu', which is not a param",
         ),
         (
             {"config": Config(jobs.double, value=1), "params_prefix": "d"},
             {"e.value": 3},
-            "'e.value', which is no param",
+            "'e.value', which is not a param",
         ),
         ({"config": Config(jobs.number), "job_executor": LocalExecutor(time="{{ 'soon' }}")}, {}, "time="),
         ({"config": Config(jobs.number), "outputs": ["{{ '/tmp' }}/*.csv"]}, {}, "'/tmp/*.csv', which leads out"),

@@ -23,7 +23,7 @@ _QUEUE_EVERY = 5.0
 """Seconds for which what the queue said is good enough."""
 
 _SUBMITTING = 60
-"""Seconds after which somebody else's submit, of which nothing came, counts as dead."""
+"""Seconds after which an unfinished submit of another process counts as dead."""
 
 _BUSY, _REFUSED = 24, 25
 _SLACK = 15
@@ -90,7 +90,7 @@ class BatchDriver(HostDriver):
                 mark=marks.get(handle.key),
                 mark_is_late=True,
                 cancelled_by_us=handle.key in cancelled,
-                note=f"{self._title} does not know the job (any more)",
+                note=f"{self._title} does not know the job",
             )
         return seen
 
@@ -172,7 +172,7 @@ fi"""
         kind, reason = self._scheduler.explain_refusal(answer.err)
         reason = reason or answer.reason
         if answer.code != _REFUSED or self._scheduler.is_transient(answer.err):
-            raise BackendUnavailable(f"{self._where} did not take the job: {reason}")
+            raise BackendUnavailable(f"{self._where} did not accept the job: {reason}")
         await self.shell.run(folders.remove(self._root, [request.key]))
         raise SubmitError(f"{self._where} refused the job: {reason}", kind)
 

@@ -124,12 +124,12 @@ class BatchExecutor(Executor):
         prefix = self.job_name_prefix
         if not is_deferred(prefix) and not _NAME.fullmatch(prefix):
             raise ExecutorArgumentError(
-                f"{type(self).__name__}: job_name_prefix={prefix!r}: a letter first, then letters, digits and . _ + - "
-                "only: the scheduler could not find the job by its name"
+                f"{type(self).__name__}: job_name_prefix={prefix!r} is not a letter and then letters, digits and "
+                ". _ + - only: the scheduler could not find the job by its name"
             )
 
     def _word(self, value: object) -> str:
-        """Returns a value as it can stand on a line of options that is split at spaces, whatever is quoted.
+        """Returns a value for a line of options, which the scheduler splits at spaces even within quotes.
 
         Raises:
             ExecutorArgumentError: It cannot.
@@ -137,8 +137,8 @@ class BatchExecutor(Executor):
         text = str(value)
         if not text or re.search(r"[\s\x00-\x1f\x7f'\"\\]", text):
             raise ExecutorArgumentError(
-                f"{type(self).__name__}: {text!r} has a space, a quote, a backslash or nothing: no option of the "
-                "scheduler can have it"
+                f"{type(self).__name__}: {text!r} is empty, or has a space, a quote or a backslash: no option of the "
+                "scheduler can have such a value"
             )
         return text
 

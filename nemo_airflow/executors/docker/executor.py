@@ -186,7 +186,7 @@ class DockerExecutor(Executor):
         """See :attr:`Executor.gpu_count`.
 
         Raises:
-            ExecutorArgumentError: There are to be as many processes as the machine has GPUs, which nobody says.
+            ExecutorArgumentError: One process for each GPU is asked for, and the number of GPUs is not known.
         """
         if str(self.gpus_per_node) == _ALL and getattr(self.launcher, "nproc_per_node", 1) is None:
             raise ExecutorArgumentError(
@@ -282,7 +282,7 @@ def _bytes(name: str, size: str | int | None) -> int | None:
         return int(parse_bytes(size))
     except DockerException as error:
         raise ExecutorArgumentError(
-            f"{name}={size!r} of DockerExecutor is no size: write bytes, or 512m, 8g"
+            f"{name}={size!r} of DockerExecutor is not a size: write bytes as a number, or a text such as 512m or 8g"
         ) from error
 
 
@@ -293,7 +293,7 @@ def _ulimit(text: str) -> dict[str, Any]:
         return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
     except ValueError as error:
         raise ExecutorArgumentError(
-            f"ulimit {text!r} of DockerExecutor: write name:soft:hard or name:both, as memlock:-1"
+            f"ulimit {text!r} of DockerExecutor cannot be read: write name:soft:hard, or name:limit such as memlock:-1"
         ) from error
 
 

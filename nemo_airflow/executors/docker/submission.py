@@ -46,7 +46,7 @@ def submit(docker: Docker, request: Request) -> JsonObject:
             return known
     raise BackendUnavailable(
         f"container {request.key} was removed from {docker.url} {_ATTEMPTS} times before it could be started: "
-        "look for another program that clears away containers there"
+        "look for another program that removes containers there"
     )
 
 
@@ -56,7 +56,9 @@ def _started(docker: Docker, request: Request) -> JsonObject | None:
     deadline = time.monotonic() + _PATIENCE + size / _UPLOAD_SPEED
     while (known := docker.inspect(request.key)) is not None:
         if (known["Config"].get("Labels") or {}).get(KEY) != request.key:
-            raise SubmitError(f"Docker at {docker.url} has another container of the name {request.key}")
+            raise SubmitError(
+                f"Docker at {docker.url} has a container named {request.key} of another program: remove it"
+            )
         if known["State"]["Status"] != "created":
             return known
         if time.monotonic() > deadline:
@@ -77,7 +79,9 @@ def _create(docker: Docker, request: Request) -> str | None:
                 raise
             if payload["pull"] == "never":
                 raise SubmitError(
-                    f"image {container['Image']} is not on {docker.url}, and pull is 'never'", kind=FailureKind.IMAGE
+                    f"image {container['Image']} is not on {docker.url}, and pull is 'never': load it there, "
+                    "or set pull='missing'",
+                    kind=FailureKind.IMAGE,
                 ) from error
             docker.pull(container["Image"], platform)
             return docker.create(payload["name"], container, platform)

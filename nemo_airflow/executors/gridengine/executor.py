@@ -97,8 +97,8 @@ class GridEngineExecutor(BatchExecutor):
         """Grid Engine takes a request for that of each slot."""
         if self.gpu_count % self.slots:
             raise ExecutorArgumentError(
-                f"GridEngineExecutor: gpus_per_node={self.gpu_count} cannot be shared by slots={self.slots}: each slot "
-                "asks for as many"
+                f"GridEngineExecutor: gpus_per_node={self.gpu_count} cannot be divided among slots={self.slots}: each "
+                "slot asks for the same number"
             )
         return self.gpu_count // self.slots or None
 

@@ -142,7 +142,9 @@ class HostDriver(Driver):
         if answer.text.strip():
             answer = self._written(await self.shell.run(script))
             if answer.text.strip():
-                raise BackendUnavailable(f"the host of {self._cluster!r} does not keep what is sent: {answer.text}")
+                raise BackendUnavailable(
+                    f"files sent to {self._root} on the host of {self._cluster!r} are not there: {answer.text.strip()}"
+                )
 
     async def _send_archive(self, archive: Archive) -> None:
         path = await asyncio.to_thread(bundle.archive_path, archive)

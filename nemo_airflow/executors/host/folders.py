@@ -248,7 +248,7 @@ def parse_read(out: bytes) -> list[Chunk]:
         except ValueError as error:
             raise BackendUnavailable(f"the host's answer cannot be read: {out[position : position + 80]!r}") from error
         if len(chunk.data) < size:
-            raise BackendUnavailable(f"the log of {key} did not arrive whole: {len(chunk.data)} of {size} bytes")
+            raise BackendUnavailable(f"the log of {key} arrived incomplete: {len(chunk.data)} of {size} bytes")
         chunks.append(chunk)
         position = end + 1 + size
     return chunks

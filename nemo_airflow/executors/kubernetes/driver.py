@@ -166,7 +166,7 @@ class KubernetesDriver(Driver):
         end = end_of(secret) if secret else None
         if end and handle.id in ("", end[0].id):
             return Seen(at, queue=Fact(end[1]))
-        gone = f"there is no pod of the job in namespace {self._cluster.namespace}: somebody has deleted it"
+        gone = f"there is no pod of the job in namespace {self._cluster.namespace}: it was deleted"
         return Seen(at, note=reason or gone)
 
     async def _introduce(self, pods: Sequence[JsonObject]) -> None:
@@ -294,7 +294,7 @@ class KubernetesDriver(Driver):
         """See :meth:`Driver.collect`, and :meth:`Outputs.collect`."""
         pods = (await self._pods.of([handle.key])).get(handle.key)
         if pods is None or not _is_of(handle, pods):
-            raise ExecutorError(f"the outputs of job {handle.key} are gone: somebody has deleted its pod")
+            raise ExecutorError(f"the outputs of job {handle.key} are gone: its pod was deleted")
         return await Outputs(self._cluster, self._pods).collect(pods, into, leave_out)
 
     async def release(self, handles: Sequence[JobHandle]) -> None:

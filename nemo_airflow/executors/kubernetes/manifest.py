@@ -108,7 +108,9 @@ def check_template(executor: KubernetesExecutor) -> None:
     named = [name for names in metadatas for name in known_mapping(names)]
     for name in named:
         if str(name).startswith(_OURS):
-            raise ExecutorArgumentError(f"KubernetesExecutor: the label or annotation {name} is set by the executor")
+            raise ExecutorArgumentError(
+                f"KubernetesExecutor: the label or annotation {name} is set by the executor: leave it out"
+            )
 
 
 def pod_name(key: str, rank: int, nodes: int) -> str:

@@ -69,10 +69,12 @@ class Outputs:
             return []
         if end is None and not over:
             raise ExecutorError(
-                f"pod {name} has not ended {_OTHERS_END_WITHIN:.0f} s after the job has: its outputs are not collected"
+                f"pod {name} still runs {_OTHERS_END_WITHIN:.0f} s after the job's end: its outputs are not collected"
             )
         if end is None or over:
-            raise ExecutorError(f"the outputs of pod {name} are gone: it ended before anybody fetched them")
+            raise ExecutorError(
+                f"the outputs of pod {name} are gone: it ended before they were fetched; linger gives more time"
+            )
         return await fetch_outputs(self._cluster, name, python_of(pod), into, leave_out)
 
     async def _await_end(self, pod: JsonObject) -> tuple[JsonObject, JsonObject | None, bool]:

@@ -118,7 +118,7 @@ def group_status(others: Sequence[Mapping[str, Any]], ends: Sequence[JobStatus],
     if failed := _first_failure(others, ends):
         return failed
     if len(others) < nodes - 1:
-        reason = f"pods {_missing(others, range(1, nodes))} of the job are gone: somebody has deleted them"
+        reason = f"pods {_missing(others, range(1, nodes))} of the job are gone: they were deleted"
         return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason=reason)
     if not all(end.state.is_final for end in ends):
         return JobStatus(JobState.RUNNING)
@@ -126,12 +126,12 @@ def group_status(others: Sequence[Mapping[str, Any]], ends: Sequence[JobStatus],
 
 
 def missing_pods(pods: Sequence[Mapping[str, Any]]) -> str:
-    """Returns what is to be said of a job of which pods are not there."""
+    """Returns the message for a job that lacks some of its pods."""
     return f"pods {_missing(pods, range(node_count(pods)))} of the job are not there"
 
 
 def node_count(pods: Sequence[Mapping[str, Any]]) -> int:
-    """Returns of how many pods a job is, by one of them."""
+    """Returns the number of pods of a job, which each of them has in an annotation."""
     return int(annotation(pods[0], manifest.NODES) or 1)
 
 
@@ -209,7 +209,7 @@ def _failed(pod: Mapping[str, Any], ended: Mapping[str, Any]) -> JobStatus:
     if reason in _NODE_REASONS or reason.startswith("OutOf") or ended.get("reason") == "ContainerStatusUnknown":
         return JobStatus(JobState.FAILED, code, FailureKind.NODE_FAILURE, said or "the node has lost the container")
     if by_signal and pod.get("metadata", {}).get("deletionTimestamp"):
-        return JobStatus(JobState.LOST, code, FailureKind.LOST, "somebody has deleted the pod, or it was preempted")
+        return JobStatus(JobState.LOST, code, FailureKind.LOST, "the pod was deleted or preempted")
     return _container_failed(pod, ended, said)
 
 

@@ -74,7 +74,7 @@ class Submission:
         for _ in range(_ATTEMPTS):
             if handle := await self._try(secrets):
                 return handle
-        raise BackendUnavailable(f"job {self._request.key} is being deleted by somebody: try again")
+        raise BackendUnavailable(f"job {self._request.key} is being deleted: try again later")
 
     async def _try(self, secrets: Sequence[JsonObject]) -> JobHandle | None:
         """Returns the handle, or None when something of an earlier job was in the way, and is no more."""
@@ -152,7 +152,7 @@ class Submission:
             return new
         found = await self._get(name)
         if found is not None and label(found, manifest.KEY) != self._request.key:
-            raise SubmitError(f"pod {name} is there already, and is not of job {self._request.key}: delete it")
+            raise SubmitError(f"pod {name} exists and does not belong to job {self._request.key}: delete it")
         return found
 
     async def _get(self, name: str) -> JsonObject | None:
@@ -187,7 +187,7 @@ class Submission:
         while True:
             pods = jobs(await self._pods.look()).get(key)
             if pods is None:
-                raise SubmitError(f"somebody has deleted the pods of job {key} before they had started")
+                raise SubmitError(f"the pods of job {key} were deleted before they had started")
             fact = job_fact(pods, time.time())
             status = fact.status if fact is not None else JobStatus(JobState.LOST, reason=missing_pods(pods))
             if status.state is JobState.CANCELLED:

@@ -85,9 +85,9 @@ async def _output(socket: Any, doing: str) -> AsyncIterator[bytes]:
             async with asyncio.timeout(_SILENCE):
                 message = await socket.receive()
         except TimeoutError as error:
-            raise BackendUnavailable(f"cannot {doing}: nothing came for {_SILENCE:.0f} s") from error
+            raise BackendUnavailable(f"cannot {doing}: no data for {_SILENCE:.0f} s") from error
         if not isinstance(message.data, bytes):
-            raise BackendUnavailable(f"cannot {doing}: the connection broke off")
+            raise BackendUnavailable(f"cannot {doing}: the connection was closed")
         stream, data = message.data[0], message.data[1:]
         if stream == _STDOUT and data:
             yield data

@@ -78,7 +78,9 @@ def _checked(address: str, where: str) -> str:
             f"{where} is {address!r}, which is not the address of Ray's dashboard: give http://HOST:{DEFAULT_PORT}"
         )
     if parts.username or parts.password:
-        raise SettingsError(f"{where} has a login in it: use an Airflow connection, with ray_conn_id")
+        raise SettingsError(
+            f"{where} has a login in it: put the login into an Airflow connection, and give that as ray_conn_id"
+        )
     return address.rstrip("/")
 
 
@@ -102,7 +104,7 @@ def _texts(value: Any, name: str, conn_id: str) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise SettingsError(f"extra field {name!r} of connection {conn_id!r} is no object of names and values")
+        raise SettingsError(f"extra field {name!r} of connection {conn_id!r} is not a JSON object of names and values")
     return {str(key): str(text) for key, text in value.items()}
 
 

@@ -65,9 +65,11 @@ class RayDriver(Driver):
                 await api.submit(call)
             details = await api.job(request.key)
         if details is None:
-            raise BackendUnavailable(f"Ray at {api.url} took job {request.key} and does not know it now")
+            raise BackendUnavailable(f"Ray at {api.url} accepted job {request.key}, but does not list it yet")
         if not _is_ours(details, request.key):
-            raise SubmitError(f"Ray at {api.url} has another's job of the id {request.key}")
+            raise SubmitError(
+                f"Ray at {api.url} has a job with the id {request.key} of another program: delete it there"
+            )
         return _handle(details, api.url)
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
@@ -109,7 +111,7 @@ class RayDriver(Driver):
             details = (await self._details([handle.key])).get(handle.key)
             if details is None:
                 raise ExecutorError(
-                    f"Ray at {api.url} has forgotten job {handle.key}, and with it where its outputs are"
+                    f"Ray at {api.url} does not know job {handle.key} any more, so its outputs cannot be found"
                 )
             node = details.get("driver_node_id")
             if node and (files := await self._download(node, f"{folder}/outputs.tar", into, leave_out)) is not None:
@@ -230,7 +232,7 @@ class RayDriver(Driver):
         except NoAgent as error:
             if await nodes.has(node):
                 raise
-            raise ExecutorError(f"node {node} has left Ray at {api.url}, and the job's outputs with it") from error
+            raise ExecutorError(f"node {node} has left Ray at {api.url}, so the job's outputs are lost") from error
         return files
 
     async def _explain_missing(self, api: RayApi, node: str, folder: str) -> None:

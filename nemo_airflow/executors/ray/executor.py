@@ -90,7 +90,8 @@ class RayExecutor(Executor):
         for module in environment.get("py_modules") or ():
             if not is_deferred(module) and "://" not in str(module):
                 raise ExecutorArgumentError(
-                    f"RayExecutor: py_modules of runtime_env has {module!r}, which is no URI: put it into the package"
+                    f"RayExecutor: py_modules of runtime_env has {module!r}, which is not a URI: put it into the "
+                    "package"
                 )
         for name in ("pip", "uv", "conda"):
             if (path := _requirements_file(name, environment.get(name))) is not None:

@@ -1,4 +1,4 @@
-"""Reads a job's stream by offset out of Ray's log of it, of which only the last so many lines can be asked for.
+"""Reads a job's stream by offset from its log in Ray, which gives only a number of last lines.
 
 The runner writes into its records at which byte of the stream they stand, so an excerpt can be
 placed by the first such record in it; one that begins too late is asked for again, longer. What is

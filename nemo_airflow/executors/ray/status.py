@@ -1,4 +1,4 @@
-"""Tells from what Ray says of a job how it fares."""
+"""Turns what Ray says of a job into its status."""
 
 from __future__ import annotations
 
@@ -76,5 +76,5 @@ def _one_line(message: str) -> str:
 
 def node_is_gone(details: Mapping[str, Any]) -> JobStatus:
     """Returns the status of a job that Ray calls running on a node that it does not have any more."""
-    reason = f"node {details['driver_node_id']} has left the Ray cluster, and the job with it"
+    reason = f"node {details['driver_node_id']} has left the Ray cluster, so the job is lost"
     return JobStatus(JobState.LOST, failure=FailureKind.NODE_FAILURE, reason=reason)

@@ -37,7 +37,7 @@ def launch(payload: Mapping[str, Any]) -> None:
     with _errors("launch the job", refusal=True):
         task = sky.Task.from_yaml_config(dict(payload["task"]))
         if missing := [name for name in payload["secrets"] if name not in os.environ]:
-            raise SubmitError(f"secrets of SkypilotExecutor: {', '.join(missing)} is not in the environment")
+            raise SubmitError(f"secrets of SkypilotExecutor: set {', '.join(missing)} in the environment of the worker")
         task.update_secrets({name: os.environ[name] for name in payload["secrets"]})
         if payload["managed"]:
             sky.get(sky.jobs.launch(task, name=payload["task"]["name"]))

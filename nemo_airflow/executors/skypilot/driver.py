@@ -62,7 +62,7 @@ class SkypilotDriver(Driver):
             await self._threads.transfer(_launch, request)
             known = await self._job(request.key, cluster)
         if known is None:
-            raise BackendUnavailable(f"SkyPilot has launched job {request.key} and does not list it")
+            raise BackendUnavailable(f"SkyPilot has launched job {request.key}, but does not list it yet")
         return _handle(known)
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
@@ -135,7 +135,7 @@ class SkypilotDriver(Driver):
             # Status before log: what a job has written is there when its end is known.
             jobs = (await self._jobs([handle])).get(handle.key, [])
             if not jobs:
-                raise ExecutorError(f"SkyPilot does not know job {handle.key} any more, and with it its outputs")
+                raise ExecutorError(f"SkyPilot does not know job {handle.key} any more, so its outputs are lost")
             job = await self._runs(jobs) or jobs[0]
             archive = log.outputs(await self._threads.call(api.log, job))
             if archive is not None:

@@ -116,7 +116,7 @@ class SkypilotExecutor(Executor):
             raise ExecutorArgumentError("a managed job has no cluster_name: SkyPilot makes a cluster for each")
         if self.cluster_name and not is_deferred(self.cluster_name) and not _CLUSTER_NAME.fullmatch(self.cluster_name):
             raise ExecutorArgumentError(
-                f"cluster_name={self.cluster_name!r}: letters, digits, - _ and ., a letter first"
+                f"cluster_name={self.cluster_name!r} is not a letter and then letters, digits, - _ and . only"
             )
         text = self.gpus_per_node
         if isinstance(text, str) and not is_deferred(text) and not text.isdigit() and (self.gpus or self.accelerators):

@@ -41,8 +41,8 @@ def outputs(log: str) -> bytes | None:
         return None
     if len(lines) == 1:
         raise ExecutorError(
-            f"the outputs have {int(lines[0][2]):,} bytes, and SkypilotExecutor brings back no more than its "
-            "output_limit: write large ones into a bucket, by file_mounts"
+            f"the outputs have {int(lines[0][2]):,} bytes, more than output_limit of SkypilotExecutor: raise "
+            "it, or write large outputs into a bucket of file_mounts"
         )
     return base64.b64decode("".join(line[1] for line in lines[:-1]))
 

@@ -121,7 +121,7 @@ class SlurmExecutor(BatchExecutor):
     def _checked_array(self) -> str:
         if self.nodes * self.processes_per_node > 1 or self.launcher is not None or self.heterogeneous:
             raise ExecutorArgumentError(
-                "each task of an array is one process: nodes, ntasks_per_node, launcher, heterogeneous"
+                "each task of an array is one process: leave out nodes, ntasks_per_node, launcher and heterogeneous"
             )
         try:
             array.numbers(str(self.array))

@@ -114,8 +114,8 @@ cat claim""")
         handle = _parse_claim(request.key, answer.text)
         if handle is None:
             raise SubmitError(
-                f"{self._root}/jobs/{request.key}/claim on the host of {self._cluster!r} is damaged, as a power cut "
-                "leaves it: the job was started before, and is gone; remove the folder to run it again",
+                f"{self._root}/jobs/{request.key}/claim on the host of {self._cluster!r} is damaged, as after a "
+                "power cut: the job was started before, and is gone; remove the folder to run it again",
                 FailureKind.NODE_FAILURE,
             )
         return handle
@@ -125,9 +125,7 @@ cat claim""")
         if word == "none":
             return Seen(at, note=f"no job of that key on the host of {self._cluster!r}")
         if word == "damaged":
-            return Seen(
-                at, note=f"the job's claim on the host of {self._cluster!r} is damaged, as a power cut leaves it"
-            )
+            return Seen(at, note=f"the job's claim on the host of {self._cluster!r} is damaged, as after a power cut")
         if word == "elsewhere":
             return Seen(at, trouble=self._elsewhere(line))
         if word == "alive":
