@@ -25,7 +25,7 @@ class NemoReapOperator(BaseOperator):
     """Finds the jobs of back-ends whose tasks have ended or were cleared, and cancels them.
 
     A hard kill at the wrong instant can leave such a job, and nothing else of this project does. Jobs of
-    another Airflow, and of tasks that may still try, are let be.
+    another Airflow, and of tasks that may still be retried, are not touched.
 
     Args:
         executors: The back-ends: executors, or their JSON form with a ``kind``; or a template of such a

@@ -62,7 +62,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Submitted:
-    """A job of a task that has to be followed.
+    """A task's job, which has to be followed.
 
     Attributes:
         handle: The job.
@@ -133,7 +133,7 @@ class Submission:
         return self._executor.render(self._job(1, None)).to_text()
 
     def cancel(self) -> None:
-        """Cancels the job, if there is one and nobody else has taken it over."""
+        """Cancels the job, if there is one and no other process has taken it over."""
         if self.to_cancel is None:
             return
         handle, self.to_cancel = self.to_cancel, None

@@ -29,7 +29,7 @@ from nemo_airflow.runner import stream_tail
 _ALIVE = ("created", "running", "paused", "restarting", "removing")
 _KEPT = 10_000
 _ABANDONED = 3600.0
-"""Seconds after which nobody will start a container that was only created."""
+"""Seconds after which a container that was only created counts as abandoned."""
 
 _READS_A_SECOND, _READS_AT_ONCE = 50.0, 50
 """Of how many running containers the log is read, in turn: each takes a call of its own."""

@@ -17,7 +17,7 @@ _VANISHED = 255
 
 
 def state_of(status: str) -> JobState | None:
-    """Returns the state that a container's own status stands for; None of one that has ended."""
+    """Returns the job's state for a container's status; None for one that has ended."""
     if status == "created":
         return JobState.PENDING
     return JobState.RUNNING if status in ("running", "paused", "restarting", "removing") else None

@@ -1,7 +1,7 @@
 """Starts the container of a job: exactly one, whoever else tries at the same moment or was killed at it.
 
 A container's name is unique on its daemon, so creating it decides who starts the job. What is created but
-not started belongs to somebody who is at it, or who was killed: it is waited for, then taken over. Taking
+not started belongs to another process, which may have been killed: it is waited for, then taken over. Taking
 over is removing it, which the daemon refuses for a container that has been started meanwhile.
 """
 
@@ -20,7 +20,7 @@ from nemo_airflow.executors.docker.executor import BASE, KEY
 from nemo_airflow.job import FailureKind, JsonObject
 
 _PATIENCE = 5.0
-"""Seconds after which a container that was created and not started belongs to nobody any more ..."""
+"""Seconds after which a container that was created and not started counts as abandoned ..."""
 
 _UPLOAD_SPEED = 5e6
 """... and one more for each so many bytes of package that have to go into it before."""
@@ -51,7 +51,7 @@ def submit(docker: Docker, request: Request) -> JsonObject:
 
 
 def _started(docker: Docker, request: Request) -> JsonObject | None:
-    """Returns the job's container once it has been started; None when there is none, or none any more."""
+    """Returns the job's container once it has been started; None if it does not exist, or was removed."""
     size = request.package.size if request.package else 0
     deadline = time.monotonic() + _PATIENCE + size / _UPLOAD_SPEED
     while (known := docker.inspect(request.key)) is not None:

@@ -92,7 +92,7 @@ class HostDriver(Driver):
         return old
 
     async def sweep(self) -> None:
-        """See :meth:`Driver.sweep`; what jobs share goes too when nobody wants it any more."""
+        """See :meth:`Driver.sweep`; what jobs share is removed too when it was not used for a week."""
         expired = folders.parse_expired((await self.shell.run(folders.list_expired(self._root))).text)
         unknown: dict[str, int] = {}
         for start in range(0, len(expired), _BATCH):

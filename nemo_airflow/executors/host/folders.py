@@ -136,7 +136,7 @@ def enter(root: str) -> str:
 
 
 def lay_out(root: str, key: str, files: Mapping[str, str], package: Package | None) -> str:
-    """Returns a script that makes a job's folder and says what else has to be sent for it.
+    """Returns a script that makes a job's folder and prints what else has to be sent for it.
 
     Done again, it changes nothing. It ends with code 20 and the reason where it cannot write.
     """
@@ -329,7 +329,7 @@ def parse_expired(text: str) -> list[str]:
 
 
 def sweep_shared(root: str) -> str:
-    """Returns a script that deletes packages, runners and marks that no job's folder needs and nobody wanted lately."""
+    """Returns a script that deletes packages, runners and marks that no job's folder needs and no job used lately."""
     old = f"-mtime +{_SHARED_DAYS - 1}"
     return f"""{enter(root)}
 # What a job's folder has is one file with two names.

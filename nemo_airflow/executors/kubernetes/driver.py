@@ -61,7 +61,7 @@ _AT_ONCE = 16
 
 _READS_A_SECOND = 40.0
 _READS_AT_ONCE = 80
-"""Logs of running jobs that are read: where there are more jobs, each one's comes less often."""
+"""Logs of running jobs that are read; with more jobs than that, each log is read less often."""
 
 _ORPHANED = 60.0
 _BY_USER = {manifest.CANCELLED: "true"}

@@ -98,7 +98,7 @@ class PodLog:
         """Returns an excerpt.
 
         Raises:
-            Troubled: The node does not give it, which must not hide how the job fares.
+            Troubled: The node does not give it, which must not hide the job's status.
         """
         path, doing = f"pods/{self.pod}/log", f"read the log of pod {self.pod}"
         try:

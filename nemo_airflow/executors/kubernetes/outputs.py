@@ -1,4 +1,4 @@
-"""Fetches the outputs of a job's pods, each of which waits a while for that."""
+"""Fetches the outputs of a job's pods, which wait a while for that after their end."""
 
 from __future__ import annotations
 

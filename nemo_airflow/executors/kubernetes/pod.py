@@ -60,7 +60,7 @@ def container_end(pod: Mapping[str, Any]) -> JsonObject | None:
 
 
 def is_deleted(pod: Mapping[str, Any]) -> bool:
-    """Returns whether somebody has deleted the pod, and it is only still there until it has ended."""
+    """Returns whether the pod was deleted and only exists until it has ended."""
     return "deletionTimestamp" in pod["metadata"]
 
 

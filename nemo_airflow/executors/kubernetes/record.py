@@ -1,4 +1,4 @@
-"""The Secret of a job: brings the job into its pods, and keeps how it ended where no pod can."""
+"""The Secret of a job: carries the job into its pods, and keeps its end where no pod can."""
 
 from __future__ import annotations
 

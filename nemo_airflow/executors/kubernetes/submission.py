@@ -77,7 +77,7 @@ class Submission:
         raise BackendUnavailable(f"job {self._request.key} is being deleted: try again later")
 
     async def _try(self, secrets: Sequence[JsonObject]) -> JobHandle | None:
-        """Returns the handle, or None when something of an earlier job was in the way, and is no more."""
+        """Returns the handle; None if objects of an earlier job were in the way and have been removed."""
         key = self._request.key
         made: list[JsonObject] = []
         try:
@@ -140,7 +140,7 @@ class Submission:
         ]
 
     async def _make_pod(self, pod: JsonObject, made: list[JsonObject]) -> JsonObject | None:
-        """Returns the pod, made now or before; None when it was there and is no more."""
+        """Returns the pod, made now or before; None if it was deleted meanwhile."""
         name = name_of(pod)
         try:
             new = self._pods.note(await self._cluster.request("POST", "pods", f"create pod {name}", body=pod))
@@ -215,7 +215,7 @@ def is_submitted(pods: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _too_large(request: Request, size: int, *, with_package: bool) -> str:
-    """Returns what is to be said of a job that does not fit into a Secret: what makes it so large, and what to do."""
+    """Returns the message for a job that does not fit into a Secret: what makes it so large, and what to do."""
     sizes = {f"{name} (the config, the environment)": len(text.encode()) for name, text in request.files.items()}
     if with_package and request.package is not None:
         sizes["the package"] = request.package.size

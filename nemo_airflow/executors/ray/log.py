@@ -32,7 +32,7 @@ class LogReader:
         """Excerpts that were not read to their end, by job and by the offset that comes next."""
 
     async def read(self, key: str, node: str, offset: int, limit: int) -> bytes:
-        """Returns some of what stands on a job's stream after an offset; nothing when there is nothing new.
+        """Returns some of the bytes after an offset of a job's stream; none when there is nothing new.
 
         Args:
             key: The job's key.

@@ -19,7 +19,7 @@ _LATE = 30.0
 """Most seconds to wait for Ray to have closed the log."""
 
 _KEEP = 7 * 24 * 3600.0
-"""Seconds after which outputs that nobody asked for, or what a killed job left, are deleted."""
+"""Seconds after which outputs that were not fetched, and what a killed job left, are deleted."""
 
 
 def main(key: str) -> int:

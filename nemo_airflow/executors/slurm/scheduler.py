@@ -110,7 +110,7 @@ class Slurm(Scheduler):
     def parse_history(self, text: str) -> dict[str, Entry]:
         """See :meth:`Scheduler.parse_history`.
 
-        A controller that lost its last seconds leaves jobs there as running for ever.
+        Jobs of a controller that lost its last seconds in a crash may stay there as running for ever.
         """
         entries = {}
         for line in text.splitlines():
