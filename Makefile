@@ -61,6 +61,7 @@ bench: $(READY) lab ## measure what a job costs, beside the raw tools and their 
 	$(BIN)/python tests/bench/many_jobs.py
 	$(BIN)/python tests/bench/many_containers.py
 	$(BIN)/python tests/bench/many_followers.py
+	$(BIN)/python tests/bench/noisy_neighbour.py
 	$(BIN)/python tests/bench/restart.py
 	$(BIN)/python tests/bench/short_tasks.py
 

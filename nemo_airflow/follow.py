@@ -348,7 +348,20 @@ class Follower:
         if gone:
             await self._pass_on(self._reader.skip(gone), log)
         for begin in range(0, len(data), _PIECE):
-            await self._pass_on(self._reader.feed(data[begin : begin + _PIECE]), log)
+            piece = data[begin : begin + _PIECE]
+            if not await self._leave_out(piece, log):
+                await self._pass_on(self._reader.feed(piece), log)
+
+    async def _leave_out(self, piece: bytes, log: KeptLog | None) -> bool:
+        """Passes over lines of a flood, if these are; returns whether. Line by line a flood takes more than a core."""
+        block = self._reader.block(piece) if self._gate.is_shut else None
+        if block is None or not self._gate.leave_out(block):
+            return False
+        self._reader.take(block)
+        if log is not None:
+            log.add([block.text.decode("utf-8", "backslashreplace")])
+        await self._turns.pause()
+        return True
 
     def _pass_on_records(self, items: list[Line | Record]) -> None:
         for item in items:

@@ -44,6 +44,25 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
+class Block:
+    """Lines that stand together, with no record between them, and none of which redraws itself.
+
+    Attributes:
+        text: The lines, with newlines between them.
+        count: How many they are.
+        time: When the job wrote the last of them, in microseconds since the epoch.
+        end: Bytes of the stream up to the end of the last of them.
+        rest: What stands behind them: the beginning of another line.
+    """
+
+    text: bytes
+    count: int
+    time: int
+    end: int
+    rest: bytes
+
+
+@dataclasses.dataclass(frozen=True)
 class Place:
     """How far somebody has come in a stream.
 
@@ -123,6 +142,23 @@ class StreamReader:
         self._cut_long_line(items)
         return items
 
+    def block(self, data: bytes) -> Block | None:
+        """Returns the lines that these bytes complete, as one; None where there is anything else among them."""
+        cut = data.rfind(b"\n")
+        redraws = b"\r" in data or b"\r" in self._rest
+        if cut < 0 or self._in_record or self._line or redraws or MARK in data:
+            return None
+        text = bytes(self._rest) + data[:cut]
+        count = text.count(b"\n") + 1
+        return Block(text, count, self._next_time() + count - 1, self._end + len(text) + 1, data[cut + 1 :])
+
+    def take(self, block: Block) -> None:
+        """Goes on behind a block that :meth:`block` has returned, as if its bytes had been fed."""
+        self._end = self._line_begin = block.end
+        self._microseconds = block.time
+        self._shown = self._clock
+        self._rest = bytearray(block.rest)
+
     def finish(self) -> list[Line | Record]:
         """Returns the rest at the end of the stream: a last line without a newline."""
         items: list[Line | Record] = []
@@ -154,12 +190,15 @@ class StreamReader:
             items.append(self._make_line(whole[:_LONGEST_LINE], self._end))
 
     def _make_line(self, raw: bytes, end: int) -> Line:
-        # Strictly increasing, so that a time identifies a line; a log has microseconds.
-        self._microseconds = max(self._microseconds + 1, round(self._clock * 1e6))
+        self._microseconds = self._next_time()
         self._shown = self._clock
         text = raw.decode("utf-8", errors="backslashreplace").removesuffix("\r")
         shown = text.rpartition("\r")[2] if text.rpartition("\r")[2] else text.rstrip("\r").rpartition("\r")[2]
         return Line(shown, self._microseconds * _MICROSECOND, end)
+
+    def _next_time(self) -> int:
+        """Returns the time of the next line: strictly increasing, so that it identifies a line in a log."""
+        return max(self._microseconds + 1, round(self._clock * 1e6))
 
     def _add_record(self, items: list[Line | Record], raw: bytes) -> None:
         try:

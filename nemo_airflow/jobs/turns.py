@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-_LONGEST = 0.02
+_LONGEST = 0.005
 """Seconds of work after which the others have their turn."""
 
 

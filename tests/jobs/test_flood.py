@@ -1,11 +1,14 @@
 """What goes to a task's log of a job that writes more lines than anybody reads."""
 
 import itertools
+import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nemo_airflow.jobs.flood import FloodGate
-from nemo_airflow.stream import Line
+from nemo_airflow.stream import Line, StreamReader
 
 
 @pytest.fixture
@@ -54,3 +57,46 @@ def test_whoever_reads_the_same_lines_leaves_out_the_same(gate):
     again = FloodGate("log.txt has them", rate=10, burst=100)
     flood = lines(5000, 0, 50)
     assert shown(gate, flood) == shown(again, flood)
+
+
+def clock(time):
+    return b"\x1e" + json.dumps({"v": 1, "type": "clock", "ts": time}).encode() + b"\n"
+
+
+WRITTEN = st.lists(
+    st.one_of(
+        st.integers(1, 60).map(lambda count: b"step\n" * count),
+        st.floats(1, 30).map(clock),
+        st.sampled_from(
+            [b"\n", b"half", b"50 %\r100 %\n", "größer".encode(), b"\xff\n", b'\x1e{"v": 1, "type": "tags", ']
+        ),
+    ),
+    max_size=40,
+)
+
+
+@given(WRITTEN, st.lists(st.integers(0, 400), max_size=12))
+def test_flood_that_is_passed_over_in_blocks_shows_the_same_as_line_by_line(written, cuts):
+    stream = b"".join(written)
+    cuts = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+
+    def follow(*, in_blocks):
+        gate, reader = FloodGate("log.txt has them", rate=10, burst=30), StreamReader()
+        told, kept = [], []
+
+        def tell(items):
+            for item in items:
+                kept.extend([item.text] if isinstance(item, Line) else [])
+                told.extend(gate.admit(item) if isinstance(item, Line) else [item])
+
+        for begin, end in itertools.pairwise(cuts):
+            block = reader.block(stream[begin:end]) if in_blocks and gate.is_shut else None
+            if block is not None and gate.leave_out(block):
+                reader.take(block)
+                kept.extend(block.text.decode(errors="backslashreplace").split("\n"))
+            else:
+                tell(reader.feed(stream[begin:end]))
+        tell(reader.finish())
+        return [*told, *gate.finish()], kept
+
+    assert follow(in_blocks=True) == follow(in_blocks=False)
