@@ -21,6 +21,7 @@ from tenacity import (
     retry_if_result,
     stop_after_delay,
     wait_exponential,
+    wait_random,
 )
 
 from nemo_airflow.clean import LONGEST_MESSAGE, LONGEST_TRACEBACK, clean_text, clean_value, shorten_text
@@ -299,7 +300,7 @@ class Follower:
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(BackendUnavailable) | retry_if_result(lambda rest: rest is None),
-            wait=wait_exponential(multiplier=0.5, max=15),
+            wait=wait_exponential(multiplier=0.5, max=15) + wait_random(0, 1),
             before_sleep=say,
         )
         rest: JobStatus = await retrying(service.driver.rest, self._handle, first)
@@ -401,7 +402,7 @@ class Follower:
         left_out: list[str] = []
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(BackendUnavailable),
-            wait=wait_exponential(max=30),
+            wait=wait_exponential(max=30) + wait_random(0, 1),
             stop=stop_after_delay(_COLLECT_FOR),
             reraise=True,
         ):

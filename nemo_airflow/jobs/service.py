@@ -45,6 +45,9 @@ _READ_AT_ONCE = 16 << 20
 _LEAST, _MOST = 16 << 10, 4 << 20
 """Bytes of one job in one turn."""
 
+_UNUSED = 6 * 3600.0
+"""Seconds after which a connection that nobody has asked for is closed, where a new one is opened."""
+
 _REMEMBERED = 10_000
 """Ended jobs of which the end is remembered: also when somebody clears them away."""
 
@@ -126,6 +129,7 @@ class JobService:
     """
 
     _shared: ClassVar[_Services] = weakref.WeakKeyDictionary()
+    _closing: ClassVar[set[asyncio.Task[None]]] = set()
 
     def __init__(self, driver: Driver, policy: Policy | None = None) -> None:
         self._driver = driver
@@ -141,6 +145,7 @@ class JobService:
         self._sightings: OrderedDict[_Id, tuple[Sighting, ...]] = OrderedDict()
         self._ends: OrderedDict[_Id, _Known] = OrderedDict()
         self._sweeping: asyncio.Task[None] | None = None
+        self._asked_for = time.monotonic()
         self._next_sweep = time.monotonic() + random.uniform(0, _SWEEP_EVERY)  # noqa: S311 - to spread triggerers
 
     @classmethod
@@ -149,8 +154,26 @@ class JobService:
         services = cls._shared.setdefault(asyncio.get_running_loop(), {})
         key = executor.connection_key()
         if key not in services:
+            cls._close_unused(services)
             services[key] = cls(executor.connect())
+        services[key]._asked_for = time.monotonic()
         return services[key]
+
+    @classmethod
+    def _close_unused(cls, services: dict[Hashable, JobService]) -> None:
+        """Closes connections that nobody uses: executors with templates may name a new one each day."""
+        for key, service in list(services.items()):
+            if not service._watches and time.monotonic() - service._asked_for > _UNUSED:
+                del services[key]
+                closing = asyncio.create_task(service._close(), name="nemo-close")
+                cls._closing.add(closing)
+                closing.add_done_callback(cls._closing.discard)
+
+    async def _close(self) -> None:
+        try:
+            await self._driver.close()
+        except Exception:  # noqa: BLE001 - what cannot be closed is not used any more
+            _log.exception("a connection that was not used could not be closed")
 
     @property
     def driver(self) -> Driver:

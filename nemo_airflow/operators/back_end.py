@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential,
+    wait_random,
+)
 
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import BackendUnavailable
@@ -82,7 +89,7 @@ class BackEnd:
     def _ask(self, call: Callable[[Driver], Coroutine[Any, Any, T]]) -> T:
         patiently = Retrying(
             retry=retry_if_exception_type(BackendUnavailable),
-            wait=wait_exponential(multiplier=0.5, max=15),
+            wait=wait_exponential(multiplier=0.5, max=15) + wait_random(0, 1),  # not in step with other workers
             stop=stop_after_delay(PATIENCE),
             before_sleep=self._say_why_it_waits,
             reraise=True,

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import time
 import uuid
+from typing import ClassVar
 
 import pytest
 
@@ -179,7 +180,7 @@ async def test_job_whose_claim_is_damaged_disturbs_no_neighbour_and_is_lost_afte
     claim.write_text(text)
     await service.driver.cancel([damaged])
     assert lost.status.state is JobState.LOST
-    assert "claim that can be read" in lost.message
+    assert "claim is missing or cannot be read" in lost.message
     assert outcome.succeeded
     assert lines == ["healthy"]
 
@@ -324,3 +325,47 @@ async def test_follower_that_is_cancelled_leaves_the_job_and_another_begins_anew
     outcome, lines, _ = await follow(executor, handle)
     assert outcome.succeeded
     assert lines == ["1", "2", "3", "4", "5"]
+
+
+class ClosingExecutor(FaultyExecutor):
+    """Gives drivers that say when they are closed."""
+
+    closed: ClassVar[list] = []
+
+    def connect(self):
+        driver = super().connect()
+        close = driver.close
+
+        async def close_and_say():
+            self.closed.append(self.root)
+            await close()
+
+        driver.close = close_and_say
+        return driver
+
+
+async def test_connection_that_nobody_uses_is_closed_and_one_that_is_followed_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(service_module, "_UNUSED", 0.2)
+    monkeypatch.setattr(ClosingExecutor, "closed", [])
+    unused, used, new = (ClosingExecutor(root=str(tmp_path / name), grace=1) for name in ("unused", "used", "new"))
+    JobService.shared(unused)
+    _, handle = await submit(used, "until [ -e go ]; do sleep 0.1; done")
+    following = asyncio.create_task(follow(used, handle))
+    await asyncio.sleep(0.5)
+    service = JobService.shared(new)
+    await asyncio.gather(*JobService._closing)
+    assert ClosingExecutor.closed == [unused.root]
+    assert JobService.shared(new) is service
+    (tmp_path / "used" / handle.key / "work" / "go").touch()
+    assert (await following)[0].succeeded
+
+
+async def test_no_more_ends_are_remembered_than_have_room(executor, monkeypatch):
+    monkeypatch.setattr(service_module, "_REMEMBERED", 2)
+    handles = []
+    for _ in range(4):
+        service, handle = await submit(executor, "true")
+        assert (await follow(executor, handle))[0].succeeded
+        handles.append(handle)
+    assert len(service._ends) == 2
+    assert (await service.status(handles))[handles[0].key].state is JobState.SUCCEEDED
