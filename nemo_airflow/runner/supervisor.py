@@ -390,11 +390,15 @@ class Supervisor:
         return outputs.measure(self._folder)
 
     def _linger(self) -> None:
-        give_up = time.monotonic() + float(os.environ.get(LINGER) or 0)
-        collected = os.path.join(self._folder, outputs.COLLECTED)
+        """Waits until the outputs are fetched, or nobody has fetched any of them for the time that is given."""
+        patience = float(os.environ.get(LINGER) or 0)
+        collected, sending = (os.path.join(self._folder, name) for name in (outputs.COLLECTED, outputs.SENDING))
         self._signalled = False
-        while time.monotonic() < give_up and not self._signalled and not os.path.exists(collected):
+        moved_at, moved = time.monotonic(), _changed(sending)
+        while time.monotonic() - moved_at < patience and not self._signalled and not os.path.exists(collected):
             time.sleep(0.05)
+            if _changed(sending) != moved:
+                moved_at, moved = time.monotonic(), _changed(sending)
 
 
 def _refusal(message: str, failure: str) -> Dict[str, Any]:
@@ -410,6 +414,14 @@ def _reason(code: int, by_signal: Optional[int]) -> str:
     if by_signal:
         return f"killed by {signal.Signals(by_signal).name}"
     return f"ended with exit code {code}"
+
+
+def _changed(path: str) -> Optional[int]:
+    """Returns when a file was last changed, in nanoseconds; None if there is none."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _drain(fd: int) -> None:

@@ -1,5 +1,10 @@
 """Patterns of files to keep: no pattern, whatever it is, costs a job its end."""
 
+import io
+import subprocess
+import sys
+import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -60,3 +65,45 @@ def test_pattern_that_cannot_match_is_refused(patterns, message):
 def test_usual_patterns_are_taken():
     outputs.check_patterns(["*.csv", "./models/*.pt", "**/*.json", "a..b", "...", "a/**/b", "[ab]?", "a b"])
     outputs.check_patterns(())
+
+
+def fetch(runner, folder):
+    """Returns a process that sends the outputs of a job as they are sent from a pod: from beside the job's folder."""
+    beside = folder.parent / "beside"
+    beside.mkdir()
+    (beside / "outputs").symlink_to(folder / "outputs")
+    return subprocess.Popen([sys.executable, str(runner), "--collect", str(beside)], stdout=subprocess.PIPE)
+
+
+def test_job_waits_for_outputs_that_are_being_fetched_for_longer_than_it_waits_for_somebody(start, folder, runner):
+    (folder / "outputs").mkdir()
+    (folder / "outputs" / "model.bin").write_bytes(b"x" * (8 << 20))
+    job = start("write", code=CODE, stdout=subprocess.DEVNULL, env={"NEMO_AIRFLOW_LINGER": "2"})
+    while not (folder / "end.json").exists():
+        assert job.poll() is None
+        time.sleep(0.02)
+    sending = fetch(runner, folder)
+    archive = b""
+    while data := sending.stdout.read(1 << 16):
+        archive += data
+        assert job.poll() is None, f"the job was gone after {len(archive)} bytes"
+        time.sleep(0.04)
+    assert sending.wait(30) == 0
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert tar.getmember("model.bin").size == 8 << 20
+    (folder / outputs.COLLECTED).touch()
+    assert job.wait(30) == 0
+
+
+def test_job_does_not_wait_for_ever_for_outputs_whose_fetching_has_stopped(start, folder, runner):
+    (folder / "outputs").mkdir()
+    (folder / "outputs" / "model.bin").write_bytes(b"x" * (8 << 20))
+    job = start("write", code=CODE, stdout=subprocess.DEVNULL, env={"NEMO_AIRFLOW_LINGER": "1"})
+    while not (folder / "end.json").exists():
+        assert job.poll() is None
+        time.sleep(0.02)
+    sending = fetch(runner, folder)
+    sending.stdout.read(1 << 16)
+    assert job.wait(60) == 0
+    sending.kill()
+    sending.wait()

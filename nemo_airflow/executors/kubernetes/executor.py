@@ -74,7 +74,8 @@ class KubernetesExecutor(Executor):
         pod_template: What else a pod's manifest can hold, merged over ours; lists with names (containers,
             volumes, env ...) item by item. The job's container is ``job``.
         pending_timeout: Seconds after which a pod that has not started is given up; None to wait.
-        linger: Seconds for which a pod whose job has ended waits for its outputs to be fetched.
+        linger: Seconds for which a pod whose job has ended waits for its outputs to be fetched; while they are being
+            fetched this time does not pass.
         ttl: Seconds for which an ended pod is kept; None to keep it until it is removed.
     """
 
