@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from nemo_airflow import tls
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.exceptions import AccessRefused, BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors.outputs import file_of
 from nemo_airflow.executors.ray.address import Endpoint
 from nemo_airflow.job import FailureKind
@@ -50,11 +50,17 @@ class NoAgent(BackendUnavailable):
 class RayApi:
     """Talks to one dashboard. Use it within one event loop.
 
-    Any failure to reach the dashboard, or of the dashboard to reach its cluster, is BackendUnavailable.
+    Any failure to reach the dashboard, or of the dashboard to reach its cluster, is BackendUnavailable; a login or a
+    certificate that is refused is AccessRefused.
+
+    Attributes:
+        url: The dashboard's address.
+        is_refused: Whether a call was refused: the connection may have other credentials by now.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.url = endpoint.url
+        self.is_refused = False
         self._options: dict[str, Any] = {
             "base_url": endpoint.url,
             "headers": {"User-Agent": "nemo-airflow", **endpoint.headers},
@@ -163,7 +169,7 @@ class RayApi:
         """
         request = self._client.build_request("GET", "/api/v0/logs/file", params=_file(node, path, lines))
         with self._errors():
-            response = await self._client.send(request, stream=True)
+            response = await self._open_client().send(request, stream=True)
         try:
             if response.is_success:
                 yield self._pieces(response)
@@ -206,7 +212,12 @@ class RayApi:
 
     async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         with self._errors():
-            return await self._client.request(method, path, **options)
+            return await self._open_client().request(method, path, **options)
+
+    def _open_client(self) -> httpx.AsyncClient:
+        if self._client.is_closed:  # for a caller of before the connection was read anew
+            raise self._unavailable("its connection has been read anew meanwhile")
+        return self._client
 
     async def _pieces(self, response: httpx.Response) -> AsyncIterator[bytes]:
         with self._errors():
@@ -226,7 +237,8 @@ class RayApi:
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code == _TOO_MANY:
             raise self._unavailable(reason)
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise ExecutorError(
+            self.is_refused = True
+            raise AccessRefused(
                 f"Ray at {self.url} refused the login: {reason}; see the connection's password and headers"
             )
         raise ExecutorError(
@@ -242,7 +254,8 @@ class RayApi:
             yield
         except httpx.HTTPError as error:
             if problem := tls.certificate_problem(error, _VERIFY_SETTING, "a proxy that shows one"):
-                raise ExecutorError(f"Ray at {self.url} cannot be used: {problem}") from error
+                self.is_refused = True
+                raise AccessRefused(f"Ray at {self.url} cannot be used: {problem}") from error
             raise BackendUnavailable(
                 f"Ray at {self.url} cannot be reached: {str(error) or type(error).__name__}"
             ) from error

@@ -46,6 +46,7 @@ class RayDriver(Driver):
         self._conn_id = conn_id
         self._dashboard = dashboard
         self._connected: tuple[RayApi, LogReader, Nodes] | None = None
+        self._connecting = asyncio.Lock()
         self._slots = asyncio.Semaphore(_CONCURRENT)
         self._node_of: collections.OrderedDict[str, str] = collections.OrderedDict()
         """The node of each job that was seen to run: where its log is."""
@@ -156,10 +157,14 @@ class RayDriver(Driver):
             await api.close()
 
     async def _connect(self) -> tuple[RayApi, LogReader, Nodes]:
-        if self._connected is None:
-            api = RayApi(await address.resolve(self._conn_id, self._dashboard))
-            self._connected = (api, LogReader(api), Nodes(api))
-        return self._connected
+        """Returns the clients; after a refusal new ones, by the connection as it is now: tokens are replaced."""
+        async with self._connecting:
+            if self._connected is not None and self._connected[0].is_refused:
+                await self.close()
+            if self._connected is None:
+                api = RayApi(await address.resolve(self._conn_id, self._dashboard))
+                self._connected = (api, LogReader(api), Nodes(api))
+            return self._connected
 
     async def _bring(self, api: RayApi, name: str, write: Any) -> None:
         """Puts an archive into the cluster's store, unless it is there."""

@@ -1,0 +1,107 @@
+"""Jobs on a real Ray cluster whose dashboard is behind something that refuses, or answers in its place."""
+
+import json
+import threading
+import time
+import uuid
+
+import pytest
+from aiohttp import web
+from lab.answering_proxy import AnsweringProxy
+from lab.ray_cluster import ray_address  # noqa: F401 - a fixture
+
+from nemo_airflow import blocking
+from nemo_airflow.exceptions import AccessRefused
+from nemo_airflow.executors.ray import RayExecutor
+from nemo_airflow.follow import Follower
+from nemo_airflow.job import Job, JobState
+
+# The fixture of the shared cluster comes by import.
+# ruff: noqa: F811
+
+
+@pytest.fixture
+def proxy(ray_address):
+    with AnsweringProxy(ray_address) as proxy:
+        yield proxy
+
+
+def script_job(text):
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
+    return Job(key=f"ray-{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
+
+
+def waiting_job(file):
+    return script_job(f"echo begun; until [ -e {file} ]; do sleep 0.1; done; echo end")
+
+
+def wait_until(condition, what, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+class Following:
+    """A job that is followed in a thread, beside the test."""
+
+    def __init__(self, executor, job):
+        self.lines, self.said, self.outcome = [], [], None
+        self.driver = executor.connect()
+        self.handle = blocking.run(self.driver.submit(executor.render(job)))
+        self._follower = Follower(
+            executor, self.handle, on_line=lambda line: self.lines.append(line.text), warn=self.said.append
+        )
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        self.outcome = blocking.run(self._follower.run(), 180)
+
+    def end(self):
+        self._thread.join()
+        blocking.run(self.driver.close())
+        return self.outcome
+
+    def wait_for_line(self, text):
+        self._wait_for(lambda: text in self.lines, f"{text!r} on the stream")
+
+    def wait_for_word(self, text):
+        self._wait_for(lambda: any(text in said for said in self.said), f"{text!r} to be said")
+
+    def _wait_for(self, condition, what):
+        wait_until(lambda: condition() or self.outcome, what)
+        assert condition(), f"the job has ended before {what}: {self.outcome}; said: {self.said}"
+
+
+def demand(token):
+    """Returns the answers of a gate that lets in who has the token."""
+
+    def refuse_others(request):
+        if request.headers.get("Authorization") == f"Bearer {token}":
+            return None
+        return web.Response(status=403, text="Forbidden: Invalid authentication token")
+
+    return refuse_others
+
+
+def test_token_that_is_replaced_ends_no_task_and_the_new_one_is_taken(proxy, tmp_path, monkeypatch):
+    def connection_has(token):
+        fields = {"conn_type": "ray", "host": proxy.url, "password": token}
+        monkeypatch.setenv("AIRFLOW_CONN_GATED_RAY", json.dumps(fields))
+
+    proxy.answer = demand("first")
+    connection_has("first")
+    executor = RayExecutor(ray_conn_id="gated_ray")
+    following = Following(executor, waiting_job(tmp_path / "go"))
+    following.wait_for_line("begun")
+    proxy.answer = demand("second")
+    following.wait_for_word("refused the login")
+    with pytest.raises(AccessRefused, match="see the connection's password and headers"):
+        blocking.run(following.driver.look([following.handle]))
+    connection_has("second")
+    assert blocking.run(following.driver.look([following.handle]))[following.handle.key].is_alive
+    (tmp_path / "go").touch()
+    assert following.end().status.state is JobState.SUCCEEDED
+    assert following.lines == ["begun", "end"]
+    assert any("tells again" in said for said in following.said)
