@@ -230,6 +230,11 @@ class Follower:
         if self._has_outputs and collected and kept:
             # Not before: whoever follows the job after us, should we be killed, has to find them.
             await self._attempt("release the outputs", JobService.shared(self._executor).driver.release([self._handle]))
+        elif self._has_outputs:
+            self._warn(
+                f"the outputs of job {self._handle.key} stay on the back-end for now: "
+                f"'nemo-airflow collect EXECUTOR {self._handle.key}' fetches them"
+            )
 
     async def _end_of(self, status: JobStatus) -> Outcome:
         if status.state is JobState.LOST:

@@ -70,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     reap.set_defaults(run=_reap)
 
+    collect = commands.add_parser("collect", help="fetch the outputs of a job that its task could not keep")
+    collect.add_argument("executor", help=_EXECUTOR_HELP)
+    collect.add_argument("key", help="the job's key, as its task's log has it")
+    collect.add_argument("--into", default="", metavar="FOLDER", help="a new folder for them (outputs-KEY)")
+    collect.add_argument("--release", action="store_true", help="then let the back-end drop its own copy")
+    collect.set_defaults(run=_collect)
+
     listing = commands.add_parser("list", help="list recipes, executors, packagers and trackers by their names")
     listing.add_argument(
         "what", nargs="?", default="", help="list only this kind: recipes, executors, packagers or trackers"
@@ -250,6 +257,12 @@ def _list(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import listing
 
     return listing.run(options.what, as_json=options.json)
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import collect
+
+    return collect.run(options.executor, options.key, options.into, release=options.release)
 
 
 def _reap(options: argparse.Namespace) -> int:

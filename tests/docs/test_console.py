@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from nemo_airflow import LocalExecutor, blocking
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job, Package
 
 ROOT = Path(__file__).parents[2]
@@ -196,10 +198,18 @@ def test_the_commands_for_executors_run(folder, airflow_database):
             "cluster.yaml": f"kind: local\nroot: {folder.parent / 'jobs'}\n",
         },
     )
-    rendered, shown, cancelled, *folders = run(folder, SHOWN["docs/executors.md"], {})
+    executor = LocalExecutor(root=str(folder.parent / "jobs"))
+    write_output = 'echo weights >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'
+    root = {"_target_": "nemo_airflow.runner.script:run", "inline": write_output}
+    job = Job(key="train-1a2b", name="n", plan={"version": 1, "root": root})
+    handle = blocking.run(executor.connect().submit(executor.render(job)))
+    follower = Follower(executor, handle, on_line=lambda line: None, warn=lambda text: None)
+    assert blocking.run(follower.run(), 60).succeeded
+    rendered, shown, cancelled, collected, *folders = run(folder, SHOWN["docs/executors.md"], {"KEY": job.key})
     assert '"hidden": 64' in rendered or '"hidden":64' in rendered
     assert shown == "0 orphans found\n"
     assert cancelled == "0 orphans cancelled\n"
+    assert collected == "model.bin\n1 file, 8 bytes, in model\n"
     assert len(folders) == 2
 
 
