@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import Job, JobHandle, JobStatus
 
 OUTPUTS_DIGEST = "nemo_airflow.outputs_digest"
@@ -62,6 +63,23 @@ class RunRef:
         return cls(**data)
 
 
+class PartlyRefusedError(TrackingError):
+    """The tracker refused parts of a record for good, which the message names; the other parts are recorded.
+
+    Args:
+        message: The refused parts, and why, in one line.
+        count: Number of refused parts.
+
+    Attributes:
+        documents: The record's documents; see :class:`Tracker`.
+    """
+
+    def __init__(self, message: str, count: int) -> None:
+        self.count = count
+        self.documents: Mapping[str, str] = {}
+        super().__init__(message)
+
+
 class Tracker(abc.ABC):
     """Records runs. Every method blocks, may be called from any thread, and may be called again.
 
@@ -70,7 +88,8 @@ class Tracker(abc.ABC):
 
     Records (parameters, tags, points, the end) and files are separate, because they often go to different
     places, one of which may be unreachable. A method that records something returns documents to store as
-    files: texts by their path in the run. The caller passes these to :meth:`documents`.
+    files: texts by their path in the run. The caller passes these to :meth:`documents`. A method that has recorded
+    all but some parts raises :class:`PartlyRefusedError`.
     """
 
     kind: ClassVar[str]

@@ -18,7 +18,7 @@ from typing import Any
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import JobHandle, JobStatus
-from nemo_airflow.tracking.base import Metric, RunRef, Tracker
+from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.lane import Lane
 
@@ -61,6 +61,7 @@ class TrackerQueue:
         self._last_calls: deque[_Call] = deque()
         self._file_calls: deque[_Call] = deque()
         self._refused: deque[tuple[str, str]] = deque()
+        self._refused_points: list[int] = []
         self._mark_known = False
         self._warned: set[str] = set()
         self._ending = asyncio.Event()
@@ -169,6 +170,8 @@ class TrackerQueue:
             self._warn(
                 f"{self._points.dropped} points of run {self._ref.run_id} were dropped while {self._ref.uri} was away"
             )
+        if len(self._refused_points) > 1:
+            self._warn(f"{sum(self._refused_points)} points of run {self._ref.run_id} were refused in all")
         return not left and not self._points.dropped and not self._warned & {"refused"}
 
     def _put(self, what: str, call: Callable[[], Mapping[str, str] | None], *, last: bool = False) -> None:
@@ -225,8 +228,13 @@ class TrackerQueue:
                 self._refused.append((f"files: {code or text}", line))
             else:
                 line = f"{what} of run {self._ref.run_id} could not be recorded: {text}"
-                self._refused.append((line, line))
-            return None
+                about = line
+                if what == "points" and isinstance(error, PartlyRefusedError):
+                    # A job may log a refused point each step: the first are named, and all are counted at the end.
+                    self._refused_points.append(error.count)
+                    about = "refused points"
+                self._refused.append((about, line))
+            return error.documents if isinstance(error, PartlyRefusedError) else None
 
     def _end_round(self) -> None:
         while self._refused:

@@ -25,6 +25,9 @@ _NUMBERS = frozenset(
         errno.EROFS,
         errno.ELOOP,
         errno.EINVAL,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
     }
 )
 _TRANSIENT_STATUS = frozenset({408, 425, 429})

@@ -18,11 +18,12 @@ from mlflow.exceptions import MlflowException
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.address import hide_login
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import (
-    TRANSIENT_CODES,
     Run,
+    is_transient_answer,
     read_from_repository,
     search_filter,
     upload_to_repository,
@@ -141,11 +142,12 @@ class ClientStore:
             code = str(error.error_code)
             line = " ".join(str(error).split())[:1000]
             raise TrackingError(
-                f"the MLflow store {hide_login(self.uri)}: {line}", transient=code in TRANSIENT_CODES, code=code
+                f"the MLflow store {hide_login(self.uri)}: {line}", transient=is_transient_answer(code, line), code=code
             ) from error
         except OSError as error:
             raise TrackingError(
-                f"the MLflow store {hide_login(self.uri)} cannot be opened: {error}", transient=True
+                f"the MLflow store {hide_login(self.uri)} cannot be opened: {error}",
+                transient=not artifact_errors.is_permanent(error),
             ) from error
 
 

@@ -50,7 +50,8 @@ def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
     from nemo_airflow.config.plan import flatten
 
     return {
-        clean_name(path): cut_text(redact(text), _PARAM_LENGTH) for path, text in flatten(plan, as_str=True).items()
+        clean_name(path): cut_text(_clean_text(redact(text)), _PARAM_LENGTH)
+        for path, text in flatten(plan, as_str=True).items()
     }
 
 
@@ -119,7 +120,7 @@ def requirements_of(environment: Mapping[str, Any]) -> str:
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Returns the tags that have a value, with names and values that MLflow allows."""
-    return {clean_name(name): cut_text(value, _TAG_LENGTH) for name, value in tags.items() if value}
+    return {clean_name(name): cut_text(_clean_text(value), _TAG_LENGTH) for name, value in tags.items() if value}
 
 
 def clean_name(name: str) -> str:
@@ -157,6 +158,11 @@ def batches(values: Mapping[str, T], size: int) -> Iterator[dict[str, T]]:
     items: Iterable[tuple[str, T]] = iter(values.items())
     while part := dict(islice(items, size)):
         yield part
+
+
+def _clean_text(text: str) -> str:
+    """Returns the text without characters that a database or JSON refuses, which become their escapes in Python."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -10,6 +10,7 @@ compared with the history of their metric.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import threading
 from collections import OrderedDict
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.mlflow.batches import Refusal, refuse, write_accepted
 from nemo_airflow.tracking.mlflow.fields import MARK, clean_name
 from nemo_airflow.tracking.mlflow.store import Store
 
@@ -24,6 +26,8 @@ _AT_ONCE = 900
 """Points in a request: MLflow accepts 1,000 values, including tags, and 1 MB."""
 
 _RUNS_KEPT = 2000
+
+_INTEGERS = 2**63
 
 _Point = tuple[int, int, float | str]
 
@@ -66,20 +70,49 @@ def record(store: Store, run_id: str, metrics: Sequence[Metric], mark: int) -> N
                 recorded.mark, recorded.latest = read_mark(run.tags.get(MARK)), dict(run.latest)
             if mark and mark <= recorded.mark:
                 return
-            points = [dataclasses.replace(metric, name=clean_name(metric.name)) for metric in metrics]
+            refused = [Refusal(metric, reason) for metric in metrics if (reason := _problem_of(metric))]
+            points = [
+                dataclasses.replace(metric, name=clean_name(metric.name))
+                for metric in metrics
+                if not _problem_of(metric)
+            ]
             fresh = [point for point in points if not _there_already(store, run_id, recorded, point)]
+            marked = False
             for start in range(0, len(fresh), _AT_ONCE):
-                last = start + _AT_ONCE >= len(fresh)
-                store.log(
-                    run_id, metrics=fresh[start : start + _AT_ONCE], tags={MARK: str(mark)} if mark and last else {}
+                part = fresh[start : start + _AT_ONCE]
+                # The mark of a refused batch is written after its halves.
+                with_mark = mark > 0 and start + _AT_ONCE >= len(fresh)
+                found = write_accepted(
+                    store, run_id, part, functools.partial(_log, store, run_id, mark if with_mark else 0, len(part))
                 )
-            if mark and not fresh:
+                marked = with_mark and not found
+                refused += found
+            if mark and not marked:
                 store.log(run_id, tags={MARK: str(mark)})
             recorded.mark = max(mark, recorded.mark)
         except TrackingError:
             # The request may have succeeded: check before the next batch.
             forget(store, run_id)
             raise
+    refuse(refused, len(metrics), lambda point: f"{point.name!r} at step {point.step}")
+
+
+def _log(store: Store, run_id: str, mark: int, whole: int, points: Sequence[Metric]) -> None:
+    """Writes points; with the mark only where they are the whole batch."""
+    store.log(run_id, metrics=points, tags={MARK: str(mark)} if mark and len(points) == whole else {})
+
+
+def _problem_of(point: Metric) -> str:
+    """Returns why MLflow cannot store a point, empty if it can.
+
+    A server does not refuse a step or time of more than 64 bits: it answers that all is well, stores the point
+    with step 0, and drops all points behind it in the batch.
+    """
+    if not -_INTEGERS <= point.step < _INTEGERS:
+        return "the step is not a 64-bit integer"
+    if not (math.isfinite(point.timestamp) and 0 <= point.timestamp * 1000 < _INTEGERS):
+        return f"the time {point.timestamp} is not one in seconds since 1970"
+    return ""
 
 
 def read_mark(tag: str | None) -> int:

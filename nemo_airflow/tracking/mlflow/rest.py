@@ -14,7 +14,7 @@ import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 import httpx
 
@@ -23,9 +23,9 @@ from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow.store import (
     NOT_FOUND,
-    TRANSIENT_CODES,
     Credentials,
     Run,
+    is_transient_answer,
     read_from_repository,
     search_filter,
     upload_to_repository,
@@ -43,6 +43,11 @@ _VERIFY_SETTING = (
     "to the file of the authority, in the worker and in the triggerer"
 )
 _CLIENT_CERT_SETTING = "MLFLOW_TRACKING_CLIENT_CERT_PATH, or the extra field 'client_cert' of its connection"
+
+_NAME_BYTES = 255
+"""Longest name of a file on common file systems."""
+
+_LONG_NAME = f"the name of the file is too long for the server's disk, which allows {_NAME_BYTES} bytes"
 
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -235,6 +240,11 @@ class RestStore:
             if problem := tls.certificate_problem(error, _VERIFY_SETTING, _CLIENT_CERT_SETTING):
                 raise TrackingError(f"the MLflow server {self.uri} cannot be used: {problem}") from error
             what = f"{type(error).__name__}: {error}".rstrip(": ")
+            cut = isinstance(error, (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError))
+            if method == "PUT" and cut and _has_long_name(url):  # the server may not read a file that it refuses
+                raise TrackingError(
+                    f"the MLflow server {self.uri} does not take a file ({what}): {_LONG_NAME}"
+                ) from error
             raise TrackingError(f"the MLflow server {self.uri} cannot be reached ({what})", transient=True) from error
         if response.is_success:
             return response
@@ -246,8 +256,10 @@ class RestStore:
                 if self._logs_in
                 else f"{message}: give a connection with a login as conn_id"
             )
-        transient = response.status_code in _TRANSIENT_STATUS or code in TRANSIENT_CODES
         line = " ".join(message.split())[:1000]
+        transient = is_transient_answer(code, line) if code else response.status_code in _TRANSIENT_STATUS
+        if response.status_code == 500 and method == "PUT" and _has_long_name(url):
+            transient, line = False, f"{line}: {_LONG_NAME}"
         raise TrackingError(
             f"the MLflow server {self.uri} answered {response.status_code} to {urlsplit(url).path}: {line}",
             transient=transient,
@@ -257,6 +269,10 @@ class RestStore:
     @property
     def _logs_in(self) -> bool:
         return self._client.auth is not None or "Authorization" in self._client.headers
+
+
+def _has_long_name(url: str) -> bool:
+    return any(len(part) > _NAME_BYTES for part in unquote_to_bytes(urlsplit(url).path).split(b"/"))
 
 
 def deleted_experiment(name: str, uri: str) -> str:

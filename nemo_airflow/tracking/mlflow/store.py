@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -21,10 +22,22 @@ NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
 INVALID = "INVALID_PARAMETER_VALUE"
 
-TRANSIENT_CODES = frozenset(
-    {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+INTERNAL = "INTERNAL_ERROR"
+
+_TRANSIENT_CODES = frozenset(
+    {INTERNAL, "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 )
 """MLflow's error codes after which the same call may succeed later."""
+
+_PERMANENT_DATABASE_ERROR = re.compile(
+    r"database or disk is full|readonly database|no such (table|column)", re.IGNORECASE
+)
+"""Messages of a database that MLflow reports with the same code as one that is locked or unreachable."""
+
+
+def is_transient_answer(code: str, message: str) -> bool:
+    """Returns whether MLflow's error code and message are those of a call that may succeed later."""
+    return code in _TRANSIENT_CODES and not _PERMANENT_DATABASE_ERROR.search(message)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,4 +240,7 @@ def read_from_repository(run: Run, path: str, tracking_uri: str) -> bytes | None
         with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
             return Path(repository.download_artifacts(path, scratch)).read_bytes()
     except Exception as error:  # each artifact store raises the errors of its own client library
-        raise TrackingError(f"cannot read {path} of {run.artifact_uri}: {error}", transient=True) from error
+        raise TrackingError(
+            f"cannot read {path} of {run.artifact_uri}: {artifact_errors.describe(error)}",
+            transient=not artifact_errors.is_permanent(error),
+        ) from error

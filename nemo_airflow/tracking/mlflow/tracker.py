@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,7 +10,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -21,8 +22,8 @@ from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingErr
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.runner.plan import has_recipes
 from nemo_airflow.tracking.artifacts import files_under
-from nemo_airflow.tracking.base import Metric, RunRef, Tracker
-from nemo_airflow.tracking.mlflow import address, fields, points, runs
+from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef, Tracker
+from nemo_airflow.tracking.mlflow import address, batches, fields, points, runs
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
 
 T = TypeVar("T")
@@ -127,26 +128,24 @@ class MLflowTracker(Tracker):
     def config(self, ref: RunRef, plan: Mapping[str, Any]) -> Mapping[str, str]:
         """See :meth:`Tracker.config`. A parameter that already has another value keeps it."""
         store = self._store(ref)
-        _write_params(store, store.run(ref.run_id), fields.params_of(plan))
-        return _plan_files(plan)
+        with _documents_of(_plan_files(plan)) as files:
+            _write_params(store, store.run(ref.run_id), fields.params_of(plan))
+        return files
 
     def environment(self, ref: RunRef, environment: Mapping[str, Any]) -> Mapping[str, str]:
         """See :meth:`Tracker.environment`."""
         store = self._store(ref)
-        if tags := fields.tags_of_environment(environment):
-            store.log(ref.run_id, tags=tags)
         files = {"nemo_airflow/environment.json": redact(_json(environment))}
         if requirements := fields.requirements_of(environment):
             files["nemo_airflow/requirements.txt"] = requirements
+        with _documents_of(files):
+            _write_tags(store, ref.run_id, fields.tags_of_environment(environment))
         return files
 
     def tag(self, ref: RunRef, tags: Mapping[str, str]) -> None:
         """See :meth:`Tracker.tag`."""
         store = self._store(ref)
-        for part in fields.batches(
-            fields.clean_tags({name: redact(str(value)) for name, value in tags.items()}), fields.TAGS_AT_ONCE
-        ):
-            store.log(ref.run_id, tags=part)
+        _write_tags(store, ref.run_id, fields.clean_tags({name: redact(str(value)) for name, value in tags.items()}))
 
     def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
         """See :meth:`Tracker.metrics`."""
@@ -319,8 +318,27 @@ def _write_params(store: Store, run: Run, params: Mapping[str, str]) -> None:
         )
         store.log(run.run_id, tags=fields.clean_tags({fields.CONFLICTS: ", ".join(conflicts)}))
     missing = {name: value for name, value in params.items() if name not in run.params}
+    refused: list[batches.Refusal[tuple[str, str]]] = []
     for part in fields.batches(missing, fields.PARAMS_AT_ONCE):
-        store.log(run.run_id, params=part)
+        refused += batches.write_values(store, run.run_id, part, lambda some: store.log(run.run_id, params=some))
+    batches.refuse(refused, len(missing), lambda param: f"parameter {param[0]!r}")
+
+
+def _write_tags(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
+    refused: list[batches.Refusal[tuple[str, str]]] = []
+    for part in fields.batches(tags, fields.TAGS_AT_ONCE):
+        refused += batches.write_values(store, run_id, part, lambda some: store.log(run_id, tags=some))
+    batches.refuse(refused, len(tags), lambda tag: f"tag {tag[0]!r}")
+
+
+@contextlib.contextmanager
+def _documents_of(files: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Gives a record's documents to the error that says which of its parts were refused."""
+    try:
+        yield files
+    except PartlyRefusedError as error:
+        error.documents = files
+        raise
 
 
 def _plan_files(plan: Mapping[str, Any]) -> dict[str, str]:
