@@ -1,5 +1,6 @@
 """What only SkyPilot does: its own client and its checks, on a stand-in for its server and the clouds behind it."""
 
+import asyncio
 import dataclasses
 import os
 import re
@@ -14,10 +15,12 @@ from lab.sky_server import sky_server  # noqa: F401 - a fixture
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.skypilot import SkypilotExecutor, api, log
 from nemo_airflow.executors.skypilot.driver import SkypilotDriver
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobState
+from nemo_airflow.reaping import end_orphans, orphans_among, survey
 from nemo_airflow.testing.services import service_of
 
 # ruff: noqa: F811
@@ -248,6 +251,21 @@ def test_survey_lists_what_runs_and_only_ours(executor, sky_server):
     assert "theirs" not in {handle.id for handle in found}
     blocking.run(driver.cancel(handles))
     assert not set(handles) & set(blocking.run(driver.survey()))
+
+
+def test_job_whose_task_is_gone_is_found_by_what_its_log_says(executor):
+    labels = {"dag_id": "trän", "run_id": "manual__1", "task_id": "t", "map_index": "-1"}
+    handle = submit(executor, script_job("echo begun; sleep 60", labels=labels))
+    driver = executor.connect()
+    end = time.monotonic() + 60
+    while blocking.run(driver.labels([handle])) != {handle.key: labels}:
+        assert time.monotonic() < end, "the labels did not come"
+        time.sleep(0.1)
+    orphans = orphans_among(asyncio.run(survey(executor, min_age=0)), lambda labels: "")
+    assert [orphan.handle.key for orphan in orphans] == [handle.key]
+    asyncio.run(end_orphans(executor, orphans))
+    wait_until_ended(driver, [handle])
+    assert b"nemo-airflow-labels" not in blocking.run(driver.read([Cursor(handle)]))[0].data
 
 
 def test_cancel_of_a_job_whose_cluster_is_still_being_made_removes_it(executor, sky_server):

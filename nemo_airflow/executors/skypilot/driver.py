@@ -162,7 +162,16 @@ class SkypilotDriver(Driver):
         return [_handle(job) for job in [*managed, *found] if job and not _is_final(job)]
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
-        """See :meth:`Driver.labels`. SkyPilot keeps none that it would give back."""
+        """See :meth:`Driver.labels`. SkyPilot keeps none, so a job writes them into its log when it begins."""
+        jobs = await self._jobs(handles)
+        found = await asyncio.gather(*(self._labels(jobs.get(handle.key, [])) for handle in handles))
+        return {handle.key: each for handle, each in zip(handles, found, strict=True)}
+
+    async def _labels(self, jobs: Sequence[JsonObject]) -> dict[str, str]:
+        for job in jobs:
+            with contextlib.suppress(api.NotThere):
+                if found := log.labels(await self._threads.call(api.log, job)):
+                    return found
         return {}
 
     async def close(self) -> None:

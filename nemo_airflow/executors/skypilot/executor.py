@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 import re
 import shlex
 import zlib
@@ -22,6 +24,9 @@ FOLDER = "~/.nemo-airflow"
 
 OUTPUT = "nemo-airflow-output"
 """First word of the lines of a job's log that carry its outputs."""
+
+LABELS = "nemo-airflow-labels"
+"""First word of the line of a job's log that says which task it is of."""
 
 _CLUSTER_NAME = re.compile(r"[a-zA-Z]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?")
 _FIRST_PORT, _PORTS = 20000, 12000
@@ -193,9 +198,11 @@ class SkypilotExecutor(Executor):
         folder = f"{FOLDER}/{job.key}"
         port = _FIRST_PORT + zlib.crc32(job.key.encode()) % _PORTS
         collect = f"{python} {folder}/{runner_entry()} --collect {folder}/job"
+        labels = base64.b64encode(json.dumps(dict(job.labels), sort_keys=True).encode()).decode()
         return "\n".join((
             "export NNODES=$SKYPILOT_NUM_NODES NODE_RANK=$SKYPILOT_NODE_RANK",
             f'export MASTER_ADDR=$(echo "$SKYPILOT_NODE_IPS" | head -n 1) MASTER_PORT={port}',
+            f"echo {LABELS} {labels}",
             f"mkdir -p {folder} && tar -xf {folder}.tar -C {folder} || exit",
             f"{python} {folder}/{runner_entry()} {folder}/job",
             "code=$?",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 
 from nemo_airflow.exceptions import ExecutorError
-from nemo_airflow.executors.skypilot.executor import OUTPUT
+from nemo_airflow.executors.skypilot.executor import LABELS, OUTPUT
 from nemo_airflow.stream import MARK
 
 _PREFIX = re.compile(
@@ -22,7 +23,13 @@ def stream(log: str) -> bytes:
     Args:
         log: The log: lines of the job have a prefix, SkyPilot's own have none.
     """
-    return b"".join(line.encode() + b"\n" for line in _lines(log) if not line.startswith(OUTPUT))
+    return b"".join(line.encode() + b"\n" for line in _lines(log) if not line.startswith((OUTPUT, LABELS)))
+
+
+def labels(log: str) -> dict[str, str]:
+    """Returns which task the job is of; nothing where the log does not say so yet."""
+    line = next((line for line in _lines(log) if line.startswith(LABELS)), "")
+    return dict(json.loads(base64.b64decode(line.split()[1]))) if line else {}
 
 
 def has_begun(log: str) -> bool:
