@@ -12,9 +12,9 @@ from tracking_cases import Server
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import JobState, JobStatus
 from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef
-from nemo_airflow.tracking.mlflow import MLflowTracker, fields
+from nemo_airflow.tracking.mlflow import MLflowTracker, artifact_errors, fields
 from nemo_airflow.tracking.mlflow.batches import write_accepted
-from nemo_airflow.tracking.mlflow.store import Store
+from nemo_airflow.tracking.mlflow.store import Store, is_transient_answer
 from nemo_airflow.tracking.queue import TrackerQueue
 
 START = 1_700_000_000.0
@@ -215,9 +215,20 @@ def test_what_a_database_cannot_store_is_told_apart_from_a_database_that_is_away
     ],
 )
 def test_errors_of_mlflow_are_transient_or_permanent(code: str, message: str, transient: bool) -> None:
-    from nemo_airflow.tracking.mlflow.store import is_transient_answer
-
     assert is_transient_answer(code, message) is transient
+
+
+def test_a_full_disk_is_permanent(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as raised, Path("/dev/full").open("wb", buffering=0) as disk:
+        disk.write(b"1")
+    assert artifact_errors.is_permanent(raised.value)
+
+    with sqlite3.connect(tmp_path / "full.db") as database:
+        database.execute("CREATE TABLE t (text TEXT)")
+        database.execute("PRAGMA max_page_count = 2")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            database.execute("INSERT INTO t VALUES (?)", ["x" * 100_000])
+    assert not is_transient_answer("TEMPORARILY_UNAVAILABLE", str(full.value))
 
 
 def test_a_name_that_is_too_long_for_the_servers_disk_is_permanent_and_costs_itself_alone(
