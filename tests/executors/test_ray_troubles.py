@@ -7,14 +7,16 @@ import uuid
 
 import pytest
 from aiohttp import web
-from lab.answering_proxy import AnsweringProxy
+from lab.answering_proxy import AnsweringProxy, pass_all
 from lab.ray_cluster import ray_address  # noqa: F401 - a fixture
 
 from nemo_airflow import blocking
-from nemo_airflow.exceptions import AccessRefused
+from nemo_airflow.exceptions import AccessRefused, BackendUnavailable
 from nemo_airflow.executors.ray import RayExecutor
+from nemo_airflow.executors.ray.address import Endpoint
+from nemo_airflow.executors.ray.api import RayApi
 from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job, JobState
+from nemo_airflow.job import Job, JobHandle, JobState
 
 # The fixture of the shared cluster comes by import.
 # ruff: noqa: F811
@@ -52,7 +54,7 @@ class Following:
         self._follower = Follower(
             executor, self.handle, on_line=lambda line: self.lines.append(line.text), warn=self.said.append
         )
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self):
@@ -105,3 +107,64 @@ def test_token_that_is_replaced_ends_no_task_and_the_new_one_is_taken(proxy, tmp
     assert following.end().status.state is JobState.SUCCEEDED
     assert following.lines == ["begun", "end"]
     assert any("tells again" in said for said in following.said)
+
+
+def no_backend(request):
+    """Answers as nginx does whose back-end is being replaced."""
+    page = (
+        "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n<center><h1>404 Not Found</h1></center>\r\n"
+    )
+    return web.Response(status=404, text=page, content_type="text/html")
+
+
+def sign_in_page(request):
+    return web.Response(text="<html><head><title>Sign in</title></head></html>", content_type="text/html")
+
+
+def sign_in_redirect(request):
+    return web.Response(status=302, headers={"Location": "https://login.example.com/"})
+
+
+def test_ingress_that_has_no_dashboard_for_a_while_loses_no_job(proxy, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_LOST_AFTER", "1")
+    following = Following(RayExecutor(address=proxy.url), waiting_job(tmp_path / "go"))
+    following.wait_for_line("begun")
+    proxy.answer = no_backend
+    following.wait_for_word("another server answers /api/jobs/")
+    answered = proxy.answered
+    wait_until(lambda: proxy.answered >= answered + 3, "three more such answers: enough to call a job lost")
+    proxy.answer = pass_all
+    (tmp_path / "go").touch()
+    assert following.end().status.state is JobState.SUCCEEDED
+    assert following.lines == ["begun", "end"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (no_backend, "HTTP 404: 404 Not Found"),
+        (sign_in_page, "HTTP 200: a web page"),
+        (sign_in_redirect, "HTTP 302: https://login.example.com/"),
+    ],
+)
+def test_request_that_another_server_answers_is_not_taken_for_done(proxy, answer, what):
+    executor = RayExecutor(address=proxy.url)
+    driver, proxy.answer = executor.connect(), answer
+    handles = [JobHandle(f"ray-{number}", "ray", f"ray-{number}") for number in range(5)]
+    requests = [
+        driver.submit(executor.render(script_job("true"))),
+        driver.look(handles[:1]),
+        driver.look(handles),
+        driver.cancel(handles[:1]),
+        driver.remove(handles[:1]),
+        driver.survey(),
+        RayApi(Endpoint(proxy.url)).submit({"submission_id": "ray-0"}),
+        RayApi(Endpoint(proxy.url)).delete("ray-0"),
+        RayApi(Endpoint(proxy.url)).has_package("code.zip"),
+    ]
+    for request in requests:
+        with pytest.raises(BackendUnavailable, match=f"another server answers /api/.*{what}.* address"):
+            blocking.run(request)
+    proxy.answer = pass_all
+    assert {seen.queue for seen in blocking.run(driver.look(handles[:1])).values()} == {None}
+    blocking.run(driver.close())

@@ -34,6 +34,14 @@ _NO_AGENT = "Agent for node id"
 """What the answer says of a file, or a node, that is not there: both come as a server's error."""
 
 
+_MISSING = re.compile(r"(Job|Package) \S+ does not exist")
+"""What Ray itself says with a 404; an ingress or a proxy says other words, whatever it is asked for."""
+
+_TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_NO_LOGIN = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+_FAULTS = (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE)
+"""What is wrong with a job itself, that it is answered so."""
+
 _RAISED = re.compile(r"[A-Za-z_.]+(Error|Exception): ")
 _RELAYED = re.compile(r"Request failed with status code (\d+)")
 """With what status an agent answered, whose answer the dashboard passes on as an error of its own."""
@@ -50,8 +58,8 @@ class NoAgent(BackendUnavailable):
 class RayApi:
     """Talks to one dashboard. Use it within one event loop.
 
-    Any failure to reach the dashboard, or of the dashboard to reach its cluster, is BackendUnavailable; a login or a
-    certificate that is refused is AccessRefused.
+    Any failure to reach the dashboard, or of the dashboard to reach its cluster, is BackendUnavailable, and so is an
+    answer of another server in the dashboard's place; a login or a certificate that is refused is AccessRefused.
 
     Attributes:
         url: The dashboard's address.
@@ -73,7 +81,7 @@ class RayApi:
     async def job(self, key: str) -> dict[str, Any] | None:
         """Returns the details of a job, or None when there is none of that id."""
         response = await self._call("GET", f"/api/jobs/{quote(key)}")
-        if response.status_code == _NOT_FOUND:
+        if _is_missing(response):
             return None
         details: dict[str, Any] = self._checked(response).json()
         return details if details.get("type") == "SUBMISSION" else None
@@ -91,32 +99,31 @@ class RayApi:
             SubmitError: Ray refused it.
         """
         response = await self._call("POST", "/api/jobs/", json=call)
-        if response.is_success:
-            return
-        reason = _reason(response)
-        if "already exists" in reason:
-            raise JobExists(call["submission_id"])
-        relayed = _RELAYED.search(response.text)
-        if int(relayed[1] if relayed else response.status_code) < httpx.codes.INTERNAL_SERVER_ERROR:
-            raise SubmitError(f"Ray at {self.url} refused the job: {reason}")
-        raise self._unavailable(reason)
+        if not response.is_success:
+            reason = _reason(response)
+            if "already exists" in reason:
+                raise JobExists(call["submission_id"])
+            relayed = _RELAYED.search(response.text)
+            if response.status_code in _FAULTS or (relayed and int(relayed[1]) < httpx.codes.INTERNAL_SERVER_ERROR):
+                raise SubmitError(f"Ray at {self.url} refused the job: {reason}")
+        self._checked(response)
 
     async def stop(self, key: str) -> None:
         """Asks a job to end; one that has ended, or is not there, stays as it is."""
         response = await self._call("POST", f"/api/jobs/{quote(key)}/stop")
-        if response.status_code != _NOT_FOUND:
+        if not _is_missing(response):
             self._checked(response)
 
     async def delete(self, key: str) -> None:
         """Forgets an ended job."""
         response = await self._call("DELETE", f"/api/jobs/{quote(key)}")
-        if response.status_code != _NOT_FOUND:
+        if not _is_missing(response):
             self._checked(response)
 
     async def has_package(self, name: str) -> bool:
         """Returns whether the store has the archive, and keeps it there until the job has begun."""
         response = await self._call("GET", f"/api/packages/gcs/{name}")
-        if response.status_code == _NOT_FOUND:
+        if _is_missing(response):
             return False
         self._checked(response)
         return True
@@ -172,7 +179,7 @@ class RayApi:
             response = await self._open_client().send(request, stream=True)
         try:
             if response.is_success:
-                yield self._pieces(response)
+                yield self._pieces(self._checked(response))
             else:
                 with self._errors():
                     await response.aread()
@@ -201,7 +208,7 @@ class RayApi:
             client.stream("GET", "/api/v0/logs/file", params=_file(node, path, -1)) as response,
         ):
             if response.is_success:
-                return into(file_of(response.iter_raw(_BLOCK)))
+                return into(file_of(self._checked(response).iter_raw(_BLOCK)))
             response.read()
             self._check_no_file(response)
             return None
@@ -231,19 +238,25 @@ class RayApi:
             self._checked(response)
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
-        if response.is_success:
+        code, path = response.status_code, response.request.url.path
+        is_page = response.headers.get("Content-Type", "").startswith("text/html")
+        if response.is_success and not is_page:
             return response
+        if response.is_success or response.is_redirect or code == _NOT_FOUND:
+            what = "a web page" if response.is_success else response.headers.get("Location") or _reason(response)
+            raise self._unavailable(
+                f"another server answers {path} in its place (HTTP {code}: {what}): a proxy or an ingress that has no "
+                "dashboard behind it now, or the address is not that of a dashboard"
+            )
         reason = _reason(response)
-        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code == _TOO_MANY:
+        if code >= httpx.codes.INTERNAL_SERVER_ERROR or code == _TOO_MANY:
             raise self._unavailable(reason)
-        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        if code in _NO_LOGIN:
             self.is_refused = True
             raise AccessRefused(
                 f"Ray at {self.url} refused the login: {reason}; see the connection's password and headers"
             )
-        raise ExecutorError(
-            f"Ray at {self.url} refused {response.request.method} {response.request.url.path}: {reason}"
-        )
+        raise ExecutorError(f"Ray at {self.url} refused {response.request.method} {path}: {reason}")
 
     def _unavailable(self, reason: str) -> BackendUnavailable:
         return BackendUnavailable(f"Ray at {self.url} cannot answer now: {reason}")
@@ -261,6 +274,11 @@ class RayApi:
             ) from error
 
 
+def _is_missing(response: httpx.Response) -> bool:
+    """Returns whether Ray itself says that there is no such job or archive."""
+    return response.status_code == _NOT_FOUND and _MISSING.fullmatch(response.text.strip()) is not None
+
+
 def _file(node: str, path: str, lines: int) -> dict[str, str]:
     return {"node_id": node, "filename": path, "lines": str(lines), "timeout": str(DOWNLOAD_LIMIT)}
 
@@ -271,7 +289,9 @@ async def _blocks(archive: IO[bytes]) -> AsyncIterator[bytes]:
 
 
 def _reason(response: httpx.Response) -> str:
-    """Returns an answer's error in one line: of a traceback, what was raised first."""
+    """Returns an answer's error in one line: of a traceback what was raised first, of a web page its title."""
+    if title := _TITLE.search(response.text):
+        return " ".join(title[1].split())
     lines = [line.strip() for line in response.text.splitlines() if line.strip()]
     raised = [line for line in lines if _RAISED.match(line) and not _RELAYED.search(line)]
     return (raised or lines or [f"HTTP {response.status_code}"])[-1 if raised else 0]
