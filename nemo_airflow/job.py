@@ -123,6 +123,7 @@ class Package(_Plain):
             ``subpath``. The patch then has a section for each, with paths as they are in the package.
         included: Files in it that git does not track, by their path in the package, with the id that git gives their
             bytes. They are in neither the commit nor the patch.
+        patch_digest: SHA-256 of the patch's bytes, in hex, or empty where there is none.
     """
 
     digest: str
@@ -136,6 +137,12 @@ class Package(_Plain):
     base_size: int = 0
     parts: tuple[Mapping[str, str], ...] = ()
     included: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    patch_digest: str = ""
+
+    @property
+    def stored_patch(self) -> str:
+        """The name of its patch beside it in a store, or empty where there is none."""
+        return changes_name(self.digest, self.patch_digest) if self.patch_digest else ""
 
     @property
     def archives(self) -> tuple[Archive, ...]:
@@ -163,9 +170,20 @@ def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
     shown = dict(package)
     if included := shown.pop("included", {}):
         shown["included_files"] = len(included)
+    if not shown.get("patch_digest"):
+        shown.pop("patch_digest", None)
     if patch := shown.pop("patch", ""):
         shown["patch_digest"] = hashlib.sha256(str(patch).encode("utf-8", "surrogateescape")).hexdigest()
     return shown
+
+
+PATCH = "patch"
+"""Format of a package's patch in a store."""
+
+
+def is_patch(name: str) -> bool:
+    """Returns whether a file of a store is the patch of a package."""
+    return name.endswith(f".{PATCH}")
 
 
 BASE_DIGITS = 16
@@ -173,7 +191,7 @@ BASE_DIGITS = 16
 
 
 def changes_name(digest: str, base: str) -> str:
-    """Returns the name of the archive with the changes since another package."""
+    """Returns the name of the archive with the changes since another package, or of a patch, by its digest."""
     return f"{digest}-{base[:BASE_DIGITS]}"
 
 

@@ -79,18 +79,18 @@ def unpin(url: str, name: str) -> int:
 def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: str | None, conn_id: str | None) -> int:
     """Deletes objects that no reference (and optionally no run in MLflow) names, and nobody wanted for some days.
 
-    Also deletes this machine's own packages, which can be made or fetched again.
+    The same holds for this machine's own packages, with or without a shared store.
     """
     done = "would be freed" if dry_run else "freed"
-    count, size = PackageStore(settings.packages_folder()).prune(days * _DAY, dry_run=dry_run)
-    print(f"{count} files of this machine's packages, {size} bytes {done}")
-    if not (url or settings.store_url()):
-        return 0
     keep: set[str] = set()
     if keep_runs:
         from nemo_airflow.tracking.mlflow.recorded import digests_of_runs
 
         keep = digests_of_runs(tracking_uri, conn_id)
+    count, size = PackageStore(settings.packages_folder()).prune(days * _DAY, keep=keep, dry_run=dry_run)
+    print(f"{count} files of this machine's packages, {size} bytes {done}")
+    if not (url or settings.store_url()):
+        return 0
     garbage = collect(store_at(url), older_than=days * _DAY, keep=keep, dry_run=dry_run)
     for entry in (*garbage.refs, *garbage.records):
         print(entry.name)

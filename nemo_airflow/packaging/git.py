@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError, UncommittedChangesError
-from nemo_airflow.job import Package
+from nemo_airflow.job import PATCH, Package
 from nemo_airflow.packaging import notes as noted
 from nemo_airflow.packaging.attributes import NAME as ATTRIBUTES
 from nemo_airflow.packaging.base import ContentPackager
@@ -91,7 +91,10 @@ class GitArchivePackager(ContentPackager):
         for format in formats:
             if known := noted.find(notes.get("packages"), _key(format, state)):
                 package = Package.from_json(known)
-                if all(store.has(archive.digest, archive.format) for archive in package.archives):
+                names = [(archive.digest, archive.format) for archive in package.archives]
+                if package.stored_patch:
+                    names.append((package.stored_patch, PATCH))
+                if all(store.has(*name) for name in names) and "patch_digest" in known:
                     notes.save()
                     return package
         with self._content(state, root, notes) as content:

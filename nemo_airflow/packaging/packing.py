@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nemo_airflow.exceptions import PackagingError
-from nemo_airflow.job import Package, changes_name
+from nemo_airflow.job import PATCH, Package, changes_name
 from nemo_airflow.packaging import content as contents
 from nemo_airflow.packaging.archive import write_tar
 from nemo_airflow.packaging.content import LINK, File
@@ -17,7 +18,7 @@ from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.runner.unpack import REMOVED
 
 PATCH_LIMIT = 1 << 20
-"""Most bytes of a patch in the package's description; a larger one is only in the store."""
+"""Most bytes of a patch in the package's description; a larger one is only in the stores."""
 
 _SMALL = 256 << 10
 """Bytes of content below which a package is always packed whole."""
@@ -132,14 +133,16 @@ def pack(content: Content, store: PackageStore, notes: Notes, formats: Sequence[
             package = _known(store, notes, digest, formats) or _write(content, store, notes, digest, formats, max_size)
     # Written for each package: the same files may come from another commit and patch.
     patch = content.patch(None)
-    if len(patch) > PATCH_LIMIT:
-        with store.write(digest, "patch") as file:
+    patch_digest = hashlib.sha256(patch).hexdigest() if patch else ""
+    if patch:
+        with store.write(changes_name(digest, patch_digest), PATCH) as file:
             file.write(patch)
     # A patch is bytes: those that are not UTF-8 become surrogates.
     text = patch.decode("utf-8", "surrogateescape") if len(patch) <= PATCH_LIMIT else ""
     return Package(
         digest, package.format, package.size, content.commit, content.dirty, text, content.origin,
         package.base, package.base_size, tuple(part.to_json() for part in content.parts), content.included,
+        patch_digest,
     )  # fmt: skip
 
 

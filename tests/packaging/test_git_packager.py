@@ -260,7 +260,7 @@ def test_large_patch_is_kept_in_the_store(repository, store):
     package = GitArchivePackager(path=str(repository), untracked="include").package(store)
     assert package.dirty
     assert package.patch == ""
-    assert b"data.bin" in store.path(package.digest, "patch").read_bytes()
+    assert b"data.bin" in store.path(package.stored_patch, "patch").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,24 @@ def test_a_collection_spares_what_runs_name(
     assert not store.entries("trees")
 
 
+def test_a_collection_without_a_shared_store_spares_the_packages_that_runs_name(
+    tracker: MLflowTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("NEMO_AIRFLOW_STORE", raising=False)
+    store = PackageStore(tmp_path / "home" / "packages")
+    named, unnamed = secrets.token_hex(32), secrets.token_hex(32)
+    for digest in (named, unnamed):
+        with store.write(digest) as file:
+            file.write(b"archive")
+        os.utime(store.path(digest), (0, 0))
+    tracked(tracker, f"names its package {tracker.tracking_uri}", digest=named)
+    where = ["--keep-runs", "--tracking-uri", str(tracker.tracking_uri)]
+    assert main(["store", "gc", "--older-than", "1", *where]) == 0
+    assert store.path(named).exists()
+    assert not store.path(unnamed).exists()
+
+
 def test_two_runs_differ_in_config_code_and_environment(
     tracker: MLflowTracker, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

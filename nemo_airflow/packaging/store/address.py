@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from nemo_airflow import settings
 from nemo_airflow.connections import ConnectionInfo, get_connection
 from nemo_airflow.exceptions import SettingsError
-from nemo_airflow.job import Package
+from nemo_airflow.job import PATCH, Archive, Package
 from nemo_airflow.packaging.store.local import PackageStore
 from nemo_airflow.packaging.store.place import Place
 from nemo_airflow.packaging.store.shared import SharedStore
@@ -47,6 +47,9 @@ def publish(package: Package) -> None:
         cache = PackageStore(settings.packages_folder())
         for archive in package.archives:
             store.put_package(archive, cache.path(archive.digest, archive.format))
+        if name := package.stored_patch:
+            path = cache.path(name, PATCH)
+            store.put_package(Archive(name, PATCH, path.stat().st_size, path.name), path)
 
 
 def _place(url: str) -> Place:

@@ -7,7 +7,7 @@ of a put and a collection at the same moment either the put sees the announcemen
 looks again; or its touch came before the listing, and the file is spared. A file that a put relies on as fresh is
 younger than what any collection deletes. All times are those of the store's own clock, but for the put's idea of an
 hour, which may be wrong by another hour. A blob is deleted only together with all records that name it, and a package
-only together with the changes that are based on it.
+only together with the changes that are based on it. A patch stays as long as its package.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from nemo_airflow.exceptions import StoreError
-from nemo_airflow.job import BASE_DIGITS
+from nemo_airflow.job import BASE_DIGITS, is_patch
 from nemo_airflow.packaging.store.place import Entry
 from nemo_airflow.packaging.store.shared import COLLECTION_LASTS, FRESH, SharedStore, blob_name
 from nemo_airflow.packaging.store.trees import blobs_of
@@ -108,8 +108,10 @@ def _find(store: SharedStore, now: float, older_than: float, keep: Collection[st
             held.update(ref["objects"])
     records = [*store.entries("packages"), *store.entries("trees")]
     living = {e.name for e in records if e.name in held or e.wanted_at >= now - older_than or _digest(e.name) in keep}
-    bases = {base for name in living if (base := _base(name))}
+    bases = {base for name in living if not is_patch(name) and (base := _base(name))}
     living.update(entry.name for entry in records if _as_base(entry.name) in bases)
+    packages = {_digest(name) for name in living if not is_patch(name)}
+    living.update(entry.name for entry in records if is_patch(entry.name) and _digest(entry.name) in packages)
     living_blobs: set[str] = set()
     for entry in records:
         if entry.name in living and (record := store.read_json(entry.name)) is not None:

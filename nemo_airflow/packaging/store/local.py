@@ -6,11 +6,12 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from nemo_airflow.exceptions import StoreError
+from nemo_airflow.job import BASE_DIGITS, is_patch
 from nemo_airflow.packaging.store import sharing
 
 _LEAST_AGE = 7200.0
@@ -50,7 +51,7 @@ class PackageStore:
         with sharing.explain_refusals(self.folder), sharing.write_whole(self.path(digest, format), self.folder) as file:
             yield file
 
-    def prune(self, older_than: float, *, dry_run: bool = False) -> tuple[int, int]:
+    def prune(self, older_than: float, *, keep: Collection[str] = (), dry_run: bool = False) -> tuple[int, int]:
         """Deletes files that nobody wanted for a while, including unfinished archives.
 
         All archives of a package are marked as wanted whenever it is made or sent, so that of two archives
@@ -58,6 +59,7 @@ class PackageStore:
 
         Args:
             older_than: Seconds since a file was last wanted; at least two hours, for jobs that are being submitted.
+            keep: Digests of packages to keep at any age, with their patches and the packages that they change.
             dry_run: Whether only to count.
 
         Returns:
@@ -72,11 +74,13 @@ class PackageStore:
             )
         before = time.time() - older_than
         count = size = 0
-        for file in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+        files = list(self.folder.glob("[0-9a-f][0-9a-f]/*"))
+        living = self._living(files, before, keep)
+        for file in files:
+            if file in living:
+                continue
             try:
                 about = file.stat()
-                if about.st_mtime >= before:
-                    continue
                 if not dry_run:
                     with sharing.explain_refusals(self.folder):
                         file.unlink()
@@ -84,6 +88,19 @@ class PackageStore:
                 continue
             count, size = count + 1, size + about.st_size
         return count, size
+
+    @staticmethod
+    def _living(files: Collection[Path], before: float, keep: Collection[str]) -> set[Path]:
+        """Returns the files that stay: young or kept ones, the packages that those change, and their patches."""
+        living = set()
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # another process prunes
+                if _digest(file) in keep or file.stat().st_mtime >= before:
+                    living.add(file)
+        bases = {file.name.partition("-")[2].split(".")[0] for file in living if not is_patch(file.name)} - {""}
+        living.update(file for file in files if "-" not in file.name and file.name[:BASE_DIGITS] in bases)
+        packages = {_digest(file) for file in living if not is_patch(file.name)}
+        return living.union(file for file in files if is_patch(file.name) and _digest(file) in packages)
 
     @contextlib.contextmanager
     def writing_alone(self, digest: str) -> Iterator[None]:
@@ -95,3 +112,8 @@ class PackageStore:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _digest(file: Path) -> str:
+    """Returns the digest of the package to which a file of the store belongs."""
+    return file.name.partition(".")[0].partition("-")[0]

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from nemo_airflow.exceptions import StoreError, StoreUnavailable
-from nemo_airflow.job import Archive, Package
+from nemo_airflow.job import Archive, Package, is_patch
 from nemo_airflow.packaging.store import sharing
 from nemo_airflow.packaging.store.local import PackageStore
 from nemo_airflow.packaging.store.place import Entry, Place
@@ -196,7 +196,7 @@ class SharedStore:
         Raises:
             StoreError: None matches, or more than one.
         """
-        found = [e.name for folder in ("packages", "trees") for e in self.entries(folder)]
+        found = [e.name for folder in ("packages", "trees") for e in self.entries(folder) if not is_patch(e.name)]
         names = [name for name in found if name.partition("/")[2].startswith(digest)]
         if not digest or len(names) != 1:
             many = f"{len(names)} objects begin" if names else "nothing begins"
