@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import importlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nemo_airflow.exceptions import ConfigError, NemoAirflowError, TrackingError
+from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import Record
 from nemo_airflow.tracking import reserved
@@ -184,14 +187,14 @@ class RunSink:
             return False
         kept = folder / "kept"
         try:
-            await asyncio.to_thread(self._gather, folder, kept)
+            await _threads(os.getpid()).transfer(self._gather, folder, kept)
             gathered = True
         except OSError as failure:  # a full disk; how the job ended is recorded all the same
             self._warn(f"the run has neither the log nor the outputs, which stay on the back-end: {failure}")
             gathered = False
         if gathered:
             # Otherwise the tag would no longer name the outputs that an earlier follower stored before their release.
-            if collected and (digest := await asyncio.to_thread(self._share, kept)):
+            if collected and (digest := await _threads(os.getpid()).transfer(self._share, kept)):
                 self._queue.put_tags({OUTPUTS_DIGEST: digest})
             self._queue.put_artifacts(kept)
         self._queue.put_ended(status, error=error)
@@ -310,6 +313,12 @@ class RunSink:
                 "they were not changed; choose other names"
             )
         return allowed
+
+
+@functools.cache
+def _threads(pid: int) -> Threads:
+    """Returns the threads of this process that copy and share outputs; a fork does not have its parent's threads."""
+    return Threads("tracking-outputs", transfers=8)
 
 
 @dataclasses.dataclass

@@ -1,9 +1,11 @@
 """Jobs on a real Ray cluster whose dashboard is behind something that refuses, or answers in its place."""
 
+import asyncio
 import json
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiohttp import web
@@ -168,3 +170,31 @@ def test_request_that_another_server_answers_is_not_taken_for_done(proxy, answer
     proxy.answer = pass_all
     assert {seen.queue for seen in blocking.run(driver.look(handles[:1])).values()} == {None}
     blocking.run(driver.close())
+
+
+def test_outputs_of_eight_jobs_at_once_need_no_thread_of_others(ray_address, tmp_path):
+    executor = RayExecutor(address=ray_address)
+    text = 'head -c 3000000 /dev/urandom >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'
+    jobs = [Following(executor, script_job(text)) for _ in range(2)]
+    assert [job.end().status.state for job in jobs] == [JobState.SUCCEEDED] * 2
+
+    async def collect_all():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        drivers = [executor.connect() for _ in range(4)]
+        over = threading.Event()
+        try:
+            loop.run_in_executor(None, over.wait)  # whatever others wait for
+            collects = [
+                driver.collect(job.handle, tmp_path / f"{number}-{job.handle.key}")
+                for number, driver in enumerate(drivers)
+                for job in jobs
+            ]
+            return await asyncio.wait_for(asyncio.gather(*collects), 60)
+        finally:
+            over.set()
+            for driver in drivers:
+                await driver.close()
+
+    assert [[str(path) for path in paths] for paths in asyncio.run(collect_all())] == [["model.bin"]] * 8
+    assert {path.stat().st_size for path in tmp_path.rglob("model.bin")} == {3_000_000}

@@ -22,6 +22,7 @@ from nemo_airflow.executors.ray.nodes import Nodes
 from nemo_airflow.executors.ray.resources import check_fit
 from nemo_airflow.executors.ray.status import node_is_gone, status_of
 from nemo_airflow.executors.seen import Fact, Seen
+from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import FailureKind, JobHandle, JobState
 
 _FEW = 4
@@ -47,6 +48,7 @@ class RayDriver(Driver):
         self._dashboard = dashboard
         self._connected: tuple[RayApi, LogReader, Nodes] | None = None
         self._connecting = asyncio.Lock()
+        self._threads = Threads("ray")
         self._slots = asyncio.Semaphore(_CONCURRENT)
         self._node_of: collections.OrderedDict[str, str] = collections.OrderedDict()
         """The node of each job that was seen to run: where its log is."""
@@ -151,6 +153,10 @@ class RayDriver(Driver):
 
     async def close(self) -> None:
         """See :meth:`Driver.close`."""
+        await self._disconnect()
+        self._threads.close()
+
+    async def _disconnect(self) -> None:
         if self._connected is not None:
             (api, log, _), self._connected = self._connected, None
             await log.close()
@@ -160,7 +166,7 @@ class RayDriver(Driver):
         """Returns the clients; after a refusal new ones, by the connection as it is now: tokens are replaced."""
         async with self._connecting:
             if self._connected is not None and self._connected[0].is_refused:
-                await self.close()
+                await self._disconnect()
             if self._connected is None:
                 api = RayApi(await address.resolve(self._conn_id, self._dashboard))
                 self._connected = (api, LogReader(api), Nodes(api))
@@ -171,7 +177,7 @@ class RayDriver(Driver):
         if await api.has_package(name):
             return
         with tempfile.TemporaryFile() as file:
-            size = await asyncio.to_thread(_write, write, file)
+            size = await self._threads.transfer(_write, write, file)
             if size >= packages.LARGEST:
                 raise SubmitError(
                     f"the code to ship is {size / 2**20:.0f} MiB, and Ray takes less than "
@@ -231,7 +237,7 @@ class RayDriver(Driver):
         """Unpacks the outputs of a job; returns None when there are none."""
         api, _, nodes = await self._connect()
         try:
-            files: list[Path] | None = await asyncio.to_thread(
+            files: list[Path] | None = await self._threads.transfer(
                 api.download, node, path, lambda tar: extract_outputs(tar, into, leave_out)
             )
         except NoAgent as error:
@@ -241,7 +247,7 @@ class RayDriver(Driver):
         return files
 
     async def _explain_missing(self, api: RayApi, node: str, folder: str) -> None:
-        reason = await asyncio.to_thread(api.download, node, f"{folder}/error.txt", lambda file: file.read().decode())
+        reason = await self._threads.call(api.download, node, f"{folder}/error.txt", lambda file: file.read().decode())
         if reason:
             raise ExecutorError(f"the outputs could not be kept in the cluster: {reason}")
 

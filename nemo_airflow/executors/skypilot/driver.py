@@ -139,7 +139,7 @@ class SkypilotDriver(Driver):
             job = await self._runs(jobs) or jobs[0]
             archive = log.outputs(await self._threads.call(api.log, job))
             if archive is not None:
-                return await asyncio.to_thread(extract_outputs, io.BytesIO(archive), into, leave_out)
+                return await self._threads.transfer(extract_outputs, io.BytesIO(archive), into, leave_out)
             if _is_final(job):
                 return []
             await asyncio.sleep(_OUTPUTS_PAUSE)
