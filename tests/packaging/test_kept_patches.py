@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import uuid
 
+from airflow.sdk.log import mask_secret
 from packaging_cases import commit_files, run_git
 
 from nemo_airflow import GitArchivePackager
@@ -83,6 +85,22 @@ def test_a_patch_goes_to_the_shared_store_with_its_package_and_stays_with_it(tmp
     make_old(tmp_path / "shared")
     assert not collect(shared, older_than=DAY, keep={package.digest}).records
     assert {entry.name for entry in collect(shared, older_than=DAY).records} == names
+
+
+def test_a_patch_with_a_secret_that_airflow_knows_stays_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "shared"))
+    secret = f"sesame-{uuid.uuid4().hex}"
+    mask_secret(secret)
+    code = tmp_path / "code"
+    commit_files(code, {"train.py": f"TOKEN = '{secret}'\n"})
+    (code / "train.py").write_text("TOKEN = None\n")
+    store = PackageStore(tmp_path / "home" / "packages")
+    package = dirty(code).package(store)
+    publish(package)
+    assert secret.encode() in read_patch(store, package)
+    names = {entry.name for entry in open_store(str(tmp_path / "shared")).entries("packages")}
+    assert names == {f"packages/{package.digest}.{package.format}"}
 
 
 def test_a_kept_package_stays_on_this_machine_with_its_base_and_its_patch(tmp_path, store):

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from nemo_airflow import settings
-from nemo_airflow.connections import ConnectionInfo, get_connection
+from nemo_airflow.connections import ConnectionInfo, find_secrets, get_connection
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.job import PATCH, Archive, Package
 from nemo_airflow.packaging.store.local import PackageStore
@@ -41,7 +41,10 @@ def configured_store() -> SharedStore | None:
 
 
 def publish(package: Package) -> None:
-    """Puts a package of this machine's cache into the configured store, if there is one and it does not have it."""
+    """Puts a package of this machine's cache into the configured store, if there is one and it does not have it.
+
+    A patch with a secret that Airflow knows stays on this machine: it also has the lines that were removed.
+    """
     store = configured_store()
     if store is not None:
         cache = PackageStore(settings.packages_folder())
@@ -49,6 +52,8 @@ def publish(package: Package) -> None:
             store.put_package(archive, cache.path(archive.digest, archive.format))
         if name := package.stored_patch:
             path = cache.path(name, PATCH)
+            if find_secrets(path.read_bytes().decode("utf-8", "surrogateescape")):
+                return
             store.put_package(Archive(name, PATCH, path.stat().st_size, path.name), path)
 
 
