@@ -315,7 +315,7 @@ def test_event_of_an_earlier_try_is_not_taken_for_this_trys(defaults, root, capf
     assert states == {("t", -1): "success"}
     assert results[("t", -1)] == 21
     assert len(jobs_in(root)) == 1
-    assert "Job of-an-earlier-try is of an earlier try" in "".join(capfd.readouterr())
+    assert "The event is that of job of-an-earlier-try of an earlier try" in "".join(capfd.readouterr())
 
 
 def test_parsing_a_dag_again_makes_no_new_version(tmp_path):
