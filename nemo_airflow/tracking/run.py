@@ -21,11 +21,13 @@ from nemo_airflow.exceptions import ConfigError, NemoAirflowError, TrackingError
 from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import Record
-from nemo_airflow.tracking import reserved
+from nemo_airflow.tracking import calls, reserved
 from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, keep
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, Metric, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
-from nemo_airflow.tracking.queue import LIMIT, TrackerQueue
+from nemo_airflow.tracking.calls import Call
+from nemo_airflow.tracking.outbox import LIMIT, Outbox
+from nemo_airflow.tracking.queue import TrackerQueue
 from nemo_airflow.tracking.registry import tracker_from_json
 
 _DRAIN = 120.0
@@ -141,8 +143,9 @@ class RunSink:
         self._open_again = _OPEN_AGAIN if open_again is None else open_again
         self._drain = _DRAIN if drain is None else drain
         self._queue: TrackerQueue | None = None
-        self._points = PointBuffer(LIMIT)
-        self._held = _Held()
+        self._outbox = Outbox(PointBuffer(LIMIT))
+        if run.handle is not None:
+            self._outbox.put(calls.started(run.handle, run.script))
         self._opening: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
         self._refusal: NemoAirflowError | None = None
@@ -150,14 +153,20 @@ class RunSink:
         self._started_at: float | None = None
 
     def record(self, record: Record) -> None:
-        """Accepts one record; returns at once."""
+        """Accepts one record; returns at once. Records wait until the run is open; only points can be dropped."""
         if self._queue is None and self._run.ref is not None:
             self._open_queue(self._run)
-        if self._queue is not None:
-            self._put(self._queue, record)
-            return
-        self._hold(record)
-        if self._opening is None:
+        if (points := self._points_of(record)) is not None:
+            if self._queue is not None:
+                self._queue.put_metrics(points, record.end)
+            else:
+                self._outbox.points.put(points, record.end)
+        elif (call := self._call_of(record)) is not None:
+            if self._queue is not None:
+                self._queue.put(call)
+            else:
+                self._outbox.put(call)
+        if self._queue is None and self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
 
     async def mark(self) -> int:
@@ -245,7 +254,7 @@ class RunSink:
                 if not known:  # not retryable
                     self._warn(f"this run cannot be tracked now and is tried once more when the job ends: {error}")
                 return
-            dropped = self._points.dropped
+            dropped = self._outbox.points.dropped
             self._warn(
                 f"run {run.ref.run_id if run.ref else ''} is open now and recorded from here on, with "
                 + (f"everything before except the {dropped} oldest points" if dropped else "everything before")
@@ -255,37 +264,19 @@ class RunSink:
 
     def _open_queue(self, run: TrackedRun) -> None:
         assert run.ref is not None  # noqa: S101 - for the type checker: callers have looked
-        self._queue = TrackerQueue(run.tracker, run.ref, warn=self._warn, points=self._points)
-        if run.handle is not None:
-            self._queue.put_started(run.handle, run.script)
-        held, self._held = self._held, _Held()
-        if held.config is not None:
-            self._queue.put_config(held.config)
-        if held.environment is not None:
-            self._queue.put_environment(held.environment)
-        if held.tags:
-            self._queue.put_tags(held.tags)
+        self._queue = TrackerQueue(run.tracker, run.ref, warn=self._warn, outbox=self._outbox)
 
-    def _put(self, queue: TrackerQueue, record: Record) -> None:
-        if (points := self._points_of(record)) is not None:
-            queue.put_metrics(points, record.end)
-        elif record.type == "config":
-            queue.put_config(record.data["plan"])
-        elif record.type == "environment":
-            queue.put_environment(_environment_of(record))
-        elif record.type == "tags" and (tags := self._own_tags(record.data["tags"])):
-            queue.put_tags(tags)
-
-    def _hold(self, record: Record) -> None:
-        """Holds a record until the run is open. Only points can be dropped, and these are counted."""
-        if (points := self._points_of(record)) is not None:
-            self._points.put(points, record.end)
-        elif record.type == "config":
-            self._held.config = record.data["plan"]
-        elif record.type == "environment":
-            self._held.environment = _environment_of(record)
-        elif record.type == "tags":
-            self._held.tags |= self._own_tags(record.data["tags"])
+    def _call_of(self, record: Record) -> Call | None:
+        """Returns the call that records a record without points; None if it has nothing to record."""
+        if record.type == "config":
+            return calls.config(record.data["plan"])
+        if record.type == "environment":
+            return calls.environment(
+                {name: value for name, value in record.data.items() if name not in ("v", "type", "ts")}
+            )
+        if record.type == "tags" and (tags := self._own_tags(record.data["tags"])):
+            return calls.tags(tags)
+        return None
 
     def _points_of(self, record: Record) -> list[Metric] | None:
         """Returns the points of a record; None if it has no points."""
@@ -319,19 +310,6 @@ class RunSink:
 def _threads(pid: int) -> Threads:
     """Returns the threads of this process that copy and share outputs; a fork does not have its parent's threads."""
     return Threads("tracking-outputs", transfers=8)
-
-
-@dataclasses.dataclass
-class _Held:
-    """The newest of a job's single records, and its tags, while its run is not open."""
-
-    config: Mapping[str, Any] | None = None
-    environment: Mapping[str, Any] | None = None
-    tags: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _environment_of(record: Record) -> dict[str, Any]:
-    return {name: value for name, value in record.data.items() if name not in ("v", "type", "ts")}
 
 
 def open_run(

@@ -1,0 +1,112 @@
+"""What a tracker has to be told of a job, as data: it waits in a queue, or on disk for another process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_airflow.job import JobHandle, JobStatus
+from nemo_airflow.tracking.base import RunRef, Tracker
+
+Texts = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a tracker.
+
+    Attributes:
+        verb: Which one; see the functions below.
+        arguments: Its arguments, plain JSON types.
+    """
+
+    verb: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def what(self) -> str:
+        """What it records, for people."""
+        return str(self.arguments.get("what") or _VERBS[self.verb][0])
+
+    def make(self, tracker: Tracker, ref: RunRef) -> Texts | None:
+        """Calls the tracker; returns documents to store as files, if there are any.
+
+        Raises:
+            TrackingError: The tracker refuses, or cannot be reached.
+        """
+        return _VERBS[self.verb][1](tracker, ref, self.arguments)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the call as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Call:
+        """The inverse of ``to_json``."""
+        return cls(data["verb"], data["arguments"])
+
+
+def started(handle: JobHandle, script: str) -> Call:
+    """Returns the call that records where the job runs."""
+    return Call("started", {"handle": handle.to_json(), "script": script})
+
+
+def config(plan: Mapping[str, Any]) -> Call:
+    """Returns the call that records the resolved config."""
+    return Call("config", {"plan": plan})
+
+
+def environment(values: Mapping[str, Any]) -> Call:
+    """Returns the call that records the job's environment."""
+    return Call("environment", {"values": values})
+
+
+def tags(values: Mapping[str, Any]) -> Call:
+    """Returns the call that sets tags."""
+    return Call("tags", {"values": values})
+
+
+def documents(texts: Texts, of: Call) -> Call:
+    """Returns the call that stores the documents of another one."""
+    return Call("documents", {"texts": dict(texts), "what": f"the document of {of.what.removeprefix('the ')}"})
+
+
+def artifacts(folder: Path) -> Call:
+    """Returns the call that stores the files under a folder."""
+    return Call("artifacts", {"folder": str(folder)})
+
+
+def ended(status: JobStatus, error: str) -> Call:
+    """Returns the call that records how the job ended."""
+    return Call("ended", {"status": status.to_json(), "error": error})
+
+
+def close_parent(*, succeeded: bool) -> Call:
+    """Returns the call that ends the parent run, if this is the last job so far."""
+    return Call("close_parent", {"succeeded": succeeded})
+
+
+_Verb = tuple[str, Callable[[Tracker, RunRef, Mapping[str, Any]], "Texts | None"]]
+
+_VERBS: Mapping[str, _Verb] = {
+    "started": (
+        "where the job runs",
+        lambda tracker, ref, given: tracker.started(ref, JobHandle.from_json(given["handle"]), given["script"]),
+    ),
+    "config": ("the config", lambda tracker, ref, given: tracker.config(ref, given["plan"])),
+    "environment": ("the environment", lambda tracker, ref, given: tracker.environment(ref, given["values"])),
+    "tags": ("tags", lambda tracker, ref, given: tracker.tag(ref, given["values"])),
+    "documents": ("documents", lambda tracker, ref, given: tracker.documents(ref, given["texts"])),
+    "artifacts": ("the artifacts", lambda tracker, ref, given: tracker.artifacts(ref, Path(given["folder"]))),
+    "ended": (
+        "the job's end",
+        lambda tracker, ref, given: tracker.ended(ref, JobStatus.from_json(given["status"]), error=given["error"]),
+    ),
+    "close_parent": (
+        "the end of the parent run",
+        lambda tracker, ref, given: tracker.close_parent(ref, succeeded=given["succeeded"]),
+    ),
+}
+"""What each verb records, and how it is called."""
