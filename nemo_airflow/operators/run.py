@@ -163,6 +163,8 @@ class NemoRunOperator(BaseOperator):
         self._without_zstd = False
         self._begun = 0.0
         """When this process began to execute the task, by ``time.time()``."""
+        self._deadline: float | None = None
+        """When the job of this try is cancelled, in seconds since the epoch, once that is settled."""
 
     def render_template(
         self,
@@ -188,7 +190,7 @@ class NemoRunOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Submits the job, or finds the one that an earlier try submitted, and waits for its end."""
-        self._begun = time.time()
+        self._begun, self._deadline = time.time(), None
         return self._submit_and_wait(context)
 
     def _submit_and_wait(self, context: Context) -> Any:
@@ -207,7 +209,7 @@ class NemoRunOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Ends the task as its job ended. Called when the trigger has fired."""
-        self._begun = time.time()
+        self._begun, self._deadline = time.time(), None
         handle = JobHandle.from_json(event["handle"])
         current = attempts.recall(context["task_state_store"])
         if current is not None and current.key != handle.key:
@@ -218,6 +220,8 @@ class NemoRunOperator(BaseOperator):
                 current.key,
             )
             return self._submit_and_wait(context)
+        # Whatever is submitted from here on is for the same try, whose time runs since it was begun.
+        self._deadline = event.get("deadline")
         if "error" in event:  # the trigger could not follow the job
             raise NemoAirflowError(event["error"])
         if event.get("started"):
@@ -299,7 +303,8 @@ class NemoRunOperator(BaseOperator):
         return self._wait(context, submission.back_end.executor, submitted, in_worker)
 
     def _wait(self, context: Context, executor: Executor, job: Submitted, in_worker: float) -> Any:
-        deadline = time.time() + self.execution_timeout.total_seconds() if self.execution_timeout else None
+        if self._deadline is None and self.execution_timeout:
+            self._deadline = time.time() + self.execution_timeout.total_seconds()
         log = TaskLog()
         follower = Follower(
             executor,
@@ -308,11 +313,11 @@ class NemoRunOperator(BaseOperator):
             warn=self.log.warning,
             inform=self.log.info,
             sink=job.run.sink(self.log.warning) if job.run else None,
-            deadline=deadline,
+            deadline=self._deadline,
         )
         outcome = blocking.run(self._follow(follower, in_worker, attached=job.attached)) if job.complete else None
         if outcome is None:
-            self._defer(executor, job, deadline, log)
+            self._defer(executor, job, log)
         return self._end(context, job.handle, outcome, attached=job.attached)
 
     def _follow(self, follower: Follower, seconds: float, *, attached: bool) -> Coroutine[Any, Any, Outcome | None]:
@@ -326,13 +331,13 @@ class NemoRunOperator(BaseOperator):
         assert self._termination is not None  # noqa: S101 - for the type checker: execute() has made it
         return follow_for(follower, seconds, self._termination.leave, attached=attached)
 
-    def _defer(self, executor: Executor, job: Submitted, deadline: float | None, log: TaskLog) -> NoReturn:
+    def _defer(self, executor: Executor, job: Submitted, log: TaskLog) -> NoReturn:
         self._go_on_unless_ended()
         trigger = NemoRunTrigger(
             executor=masked_executor(executor),
             handle=job.handle.to_json(),
             run=job.run.to_json() if job.run else None,
-            deadline=deadline,
+            deadline=self._deadline,
             attached=job.attached,
             complete=job.complete,
             logged=log.mark,
@@ -340,7 +345,8 @@ class NemoRunOperator(BaseOperator):
             may_end_task=type(self).execute_complete is NemoRunOperator.execute_complete and needs_no_worker(self),
             pushes_result=self.do_xcom_push,
         )
-        backstop = None if deadline is None else timedelta(seconds=deadline - time.time() + executor.grace) + _BACKSTOP
+        left = None if self._deadline is None else max(self._deadline - time.time(), 0)
+        backstop = None if left is None else timedelta(seconds=left + executor.grace) + _BACKSTOP
         # The worker lets go of the job: from here on only the trigger may cancel it.
         self._let_go()
         self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)

@@ -40,7 +40,7 @@ class NemoRunTrigger(BaseTrigger):
         executor: JSON form of the executor.
         handle: JSON form of the job's handle.
         run: JSON form of the :class:`~nemo_airflow.tracking.run.TrackedRun`, or None.
-        deadline: Seconds since the epoch after which the job is cancelled, or None.
+        deadline: Seconds since the epoch after which the job is cancelled, or None; handed on in the event.
         attached: Whether an earlier try of the task submitted the job; handed on in the event.
         complete: Whether the job has all it needs. If not, the trigger fires when the job has started too: a worker
             then sends the package.
@@ -96,7 +96,11 @@ class NemoRunTrigger(BaseTrigger):
         handle = JobHandle.from_json(self.handle)
         log = await TaskLog.reopen(self.task_instance, self.logged, handle)
         tracked = TrackedRun.from_json(self.run_data) if self.run_data else None
-        event: dict[str, Any] = {"handle": dict(self.handle), "attached": self.attached}
+        event: dict[str, Any] = {
+            "handle": dict(self.handle),
+            "attached": self.attached,
+            "deadline": self.deadline,
+        }
         try:
             follower = Follower(
                 executor_from_json(self.executor),

@@ -1,6 +1,7 @@
 """A package that can only be sent to a job that has started keeps no worker while the job is queued."""
 
 import asyncio
+import datetime
 import random
 import shutil
 import time
@@ -98,6 +99,24 @@ def test_worker_sends_the_package_when_the_job_has_started(task, task_context, n
     event = asyncio.run(event_of(trigger_of(deferred), make_room))
     assert event["started"]
     assert operator.execute_complete(context, event) == 42
+
+
+def test_time_for_which_a_job_was_queued_counts_as_time_of_the_task(task, task_context, node, room):
+    limited = {"execution_timeout": datetime.timedelta(minutes=10), "defer_after": 0}
+    operator = task(**limited)
+    context = task_context(operator.dag)
+    with pytest.raises(TaskDeferred) as queued:
+        operator.execute(context)
+
+    async def make_room():
+        await asyncio.to_thread(node, room)
+
+    event = asyncio.run(event_of(trigger_of(queued), make_room))
+    with pytest.raises(TaskDeferred) as started:
+        task(**limited).execute_complete(context, event)  # another process
+    trigger = trigger_of(started)
+    asyncio.run(trigger.on_kill())
+    assert trigger.deadline == trigger_of(queued).deadline
 
 
 def test_user_who_ends_the_task_of_a_queued_job_ends_the_job(task, task_context):

@@ -1,5 +1,7 @@
 """When a worker follows its job, and when it leaves it to the triggerer."""
 
+import asyncio
+import datetime
 import time
 
 import operator_jobs as jobs
@@ -12,6 +14,7 @@ from nemo_airflow.exceptions import ConfigError, SettingsError
 from nemo_airflow.job import JobHandle
 from nemo_airflow.operators.termination import is_ended_by_user
 from nemo_airflow.testing.services import service_of
+from nemo_airflow.triggers.run import NemoRunTrigger
 
 NEVER = 100_000
 """Seconds of ``defer_after`` after which no test waits."""
@@ -59,6 +62,29 @@ def test_job_that_runs_when_a_try_finds_it_is_left_to_the_triggerer(execute, def
     assert deferred.value.trigger.serialize()[1]["attached"]
     blocking.run(defaults["job_executor"].connect().cancel(handles))
     wait_for_end(defaults["job_executor"], handles[0])
+
+
+def test_job_that_is_submitted_again_in_a_try_has_the_time_that_is_left_of_it(task_context, defaults):
+    with DAG("worker_phase", schedule=None) as dag:
+        limited = {"execution_timeout": datetime.timedelta(minutes=10), "defer_after": 0}
+        operators = [
+            NemoRunOperator(task_id=name, config=Config(jobs.sleep, seconds=600), **limited, **defaults) for name in "tu"
+        ]
+    context = task_context(dag)
+    with pytest.raises(TaskDeferred):
+        operators[0].execute(context)
+    with pytest.raises(TaskDeferred) as attached:
+        operators[0].execute(context)
+    handle, executor = handle_of(attached), defaults["job_executor"]
+    blocking.run(executor.connect().cancel([handle]))  # on behalf of the earlier try
+    trigger = NemoRunTrigger(**attached.value.trigger.serialize()[1])
+    trigger.task_instance = None
+    event = asyncio.run(anext(aiter(trigger.run()))).payload
+    with pytest.raises(TaskDeferred) as again:
+        operators[1].execute_complete(context, event)  # another process
+    blocking.run(executor.connect().cancel([handle_of(again)]))
+    assert handle_of(again).key != handle.key
+    assert again.value.trigger.serialize()[1]["deadline"] == trigger.deadline
 
 
 def test_job_that_is_queued_is_left_to_the_triggerer(execute, lab_slurm, ssh_conn_id):
