@@ -1,11 +1,12 @@
 """Gathers the files that a job keeps into one folder at its end, and sends them as one archive."""
 
 import contextlib
+import fcntl
 import io
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Dict, List
 
@@ -13,7 +14,7 @@ FOLDER = "outputs"
 COLLECTED = "collected"
 """File in the job's folder that marks the outputs as fetched."""
 SENDING = "sending"
-"""File in the job's folder whose time changes while outputs are being sent."""
+"""File in the job's folder that is locked while outputs are being sent, and whose time changes as they move on."""
 _SHOWN_EACH = 1 << 16
 """Bytes that are sent between two changes of that time."""
 
@@ -96,13 +97,40 @@ def send(folder: str, to: IO[bytes]) -> int:
     """Writes the output folder as a tar archive, then marks it as fetched; returns an exit code."""
     root = os.path.join(folder, FOLDER)
     # The outputs' own folder may be somebody else's, who sends them by a link to it.
-    shown = _Shown(to, os.path.join(os.path.dirname(os.path.realpath(root)), SENDING))
-    with tarfile.open(fileobj=shown, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
+    sending = os.path.join(os.path.dirname(os.path.realpath(root)), SENDING)
+    with (
+        _locked(sending),
+        tarfile.open(fileobj=_Shown(to, sending), mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar,
+    ):
         for name in sorted(os.listdir(root)) if os.path.isdir(root) else ():
             tar.add(os.path.join(root, name), arcname=name)
     to.flush()
     Path(folder, COLLECTED).touch()
     return 0
+
+
+def is_sent(folder: str) -> bool:
+    """Returns whether the outputs were fetched, and nobody else fetches them at this moment."""
+    if not os.path.exists(os.path.join(folder, COLLECTED)):
+        return False
+    try:
+        with open(os.path.join(folder, SENDING), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # nobody has fetched any, or the disk has no locks
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Holds a file's lock together with others that send the same outputs; goes with the process."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a full disk, or one without locks
+            file = stack.enter_context(open(path, "ab"))
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 class _Shown(io.RawIOBase):

@@ -392,10 +392,10 @@ class Supervisor:
     def _linger(self) -> None:
         """Waits until the outputs are fetched, or nobody has fetched any of them for the time that is given."""
         patience = float(os.environ.get(LINGER) or 0)
-        collected, sending = (os.path.join(self._folder, name) for name in (outputs.COLLECTED, outputs.SENDING))
+        sending = os.path.join(self._folder, outputs.SENDING)
         self._signalled = False
         moved_at, moved = time.monotonic(), _changed(sending)
-        while time.monotonic() - moved_at < patience and not self._signalled and not os.path.exists(collected):
+        while time.monotonic() - moved_at < patience and not self._signalled and not outputs.is_sent(self._folder):
             time.sleep(0.05)
             if _changed(sending) != moved:
                 moved_at, moved = time.monotonic(), _changed(sending)

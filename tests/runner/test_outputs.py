@@ -107,3 +107,22 @@ def test_job_does_not_wait_for_ever_for_outputs_whose_fetching_has_stopped(start
     assert job.wait(60) == 0
     sending.kill()
     sending.wait()
+
+
+def test_job_whose_outputs_somebody_has_released_waits_for_another_who_still_fetches_them(start, folder, runner):
+    (folder / "outputs").mkdir()
+    (folder / "outputs" / "model.bin").write_bytes(b"x" * (4 << 20))
+    job = start("write", code=CODE, stdout=subprocess.DEVNULL, env={"NEMO_AIRFLOW_LINGER": "60"})
+    while not (folder / "end.json").exists():
+        assert job.poll() is None
+        time.sleep(0.02)
+    sending = fetch(runner, folder)
+    archive = sending.stdout.read(1 << 16)
+    (folder / outputs.COLLECTED).touch()
+    while data := sending.stdout.read(1 << 16):
+        archive += data
+        assert job.poll() is None, f"the job was gone after {len(archive)} bytes"
+        time.sleep(0.01)
+    assert sending.wait(30) == 0
+    assert len(archive) > 4 << 20
+    assert job.wait(30) == 0
