@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors.base import LeaveOut
@@ -72,7 +72,7 @@ def extract_outputs(archive: IO[bytes], into: Path, leave_out: LeaveOut | None =
     names = []
     left_out: dict[str, str] = {}
     try:
-        with tarfile.open(fileobj=archive, mode="r|", bufsize=1 << 20) as tar:
+        with tarfile.open(fileobj=archive, mode="r|", bufsize=1 << 20, tarinfo=_Member) as tar:
             for member in tar:
                 name = posixpath.normpath(member.name)
                 if name == ".":
@@ -98,6 +98,21 @@ def extract_outputs(archive: IO[bytes], into: Path, leave_out: LeaveOut | None =
         if leave_out is not None:
             leave_out(f"{name} {reason}")
     return sorted(map(Path, kept))
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive that may have been cut off between two members, which tarfile takes for its end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Reads a member's header.
+
+        Raises:
+            tarfile.ReadError: The archive ends here, without its end mark.
+        """
+        if not buf:
+            raise tarfile.ReadError("unexpected end of data")
+        return super().frombuf(buf, encoding, errors)
 
 
 def _why_not(member: tarfile.TarInfo, name: str) -> str:

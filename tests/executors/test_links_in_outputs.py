@@ -5,7 +5,10 @@ import os
 import tarfile
 import uuid
 
+import pytest
+
 from nemo_airflow import blocking
+from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors import LocalExecutor
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.follow import Follower
@@ -73,3 +76,10 @@ def test_no_member_of_an_archive_leads_outside(tmp_path):
     assert len(left_out) == 8
     assert os.listdir(outside) == []
     assert sorted(os.listdir(tmp_path)) == ["into", "outside"]
+
+
+@pytest.mark.parametrize("blocks", range(5))
+def test_archive_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path, blocks):
+    archive = archive_of(("first", tarfile.REGTYPE, ""), ("second", tarfile.REGTYPE, ""))
+    with pytest.raises(BackendUnavailable, match="incomplete"):
+        extract_outputs(io.BytesIO(archive.read(blocks * tarfile.BLOCKSIZE)), tmp_path / "into")
