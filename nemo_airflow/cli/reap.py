@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ def load_executor(text: str) -> Executor:
         SettingsError: It is none of these.
         ExecutorError: The name or kind is unknown, or the executor does not have a field.
     """
-    is_file = Path(text).is_file()
+    is_file = os.path.isfile(text)  # a long text is no file, where Path raises
     if not is_file and _NAME.fullmatch(text) and not text.endswith((".yaml", ".yml", ".json")):
         return named_executor(text)
     is_text = ":" in text and not is_file

@@ -152,6 +152,9 @@ class Driver(abc.ABC):
             into: The folder.
             leave_out: Called, from any thread, with the name of each output that cannot be kept, and why: a link that
                 leads nowhere or out of the job's outputs, a pipe ... All others are kept.
+
+        Raises:
+            ExecutorError: The outputs are gone with the job, or those of some machines are; others are in the folder.
         """
 
     async def give_up(self, handle: JobHandle, status: JobStatus) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.clean import LONGEST_MESSAGE, clean_text, clean_value, shorten_text
+from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.processes import ProcessRef
 from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
@@ -129,8 +130,14 @@ class JobFolder:
         shutil.rmtree(self.path, ignore_errors=False)
 
     def copy_outputs(self, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
-        """Copies ``outputs/``, where the runner has gathered all that is kept; see ``Driver.collect``."""
+        """Copies ``outputs/``, where the runner has gathered all that is kept; see ``Driver.collect``.
+
+        Raises:
+            ExecutorError: The folder is gone.
+        """
         root = self.path / "outputs"
+        if not self.path.is_dir():
+            raise ExecutorError(f"the outputs of job {self.path.name} are gone: its folder {self.path} was deleted")
         copied = []
         for source in _files_under(root):
             relative = source.relative_to(root)

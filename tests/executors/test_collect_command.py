@@ -1,29 +1,28 @@
 """``nemo-airflow collect``: what a task could not keep is fetched by hand."""
 
 import json
-import time
-import uuid
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import kubernetes
 import pytest
+import yaml
+from job_cases import follow, script_job, wait_for_end, wait_until
+from job_cases import submit as submit_job
 
-from nemo_airflow import KubernetesExecutor, LocalExecutor, blocking
-from nemo_airflow.cli import main
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job
+from nemo_airflow import DockerExecutor, KubernetesExecutor, LocalExecutor, SSHExecutor, blocking
+from nemo_airflow.cli import collect, main
+from nemo_airflow.exceptions import ExecutorError
 
 WRITES = 'mkdir "$NEMO_AIRFLOW_OUTPUT_DIR/sub"; echo good >"$NEMO_AIRFLOW_OUTPUT_DIR/sub/model.txt"'
 
 
 def submit(executor, text):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    job = Job(key=f"c{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
-    return blocking.run(executor.connect().submit(executor.render(job)))
+    return submit_job(executor, script_job(text))[1]
 
 
 def end(executor, handle):
-    follower = Follower(executor, handle, on_line=lambda line: None, warn=lambda text: None)
-    assert blocking.run(follower.run(), 60).succeeded
+    assert follow(executor, handle).outcome.succeeded
 
 
 @pytest.fixture
@@ -51,11 +50,85 @@ def test_output_that_cannot_be_kept_is_named_and_the_others_are_fetched(executor
     assert "left out: users" in capsys.readouterr().err
 
 
-def test_job_that_is_not_there_is_said(executor, capsys):
-    assert main(["collect", json.dumps(executor.to_json()), "no-such-key"]) == 2
-    error = capsys.readouterr().err
-    assert "there is no job no-such-key" in error
-    assert len(error.splitlines()) == 1
+def test_job_that_is_not_there_is_said_in_one_line(executor, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["collect", yaml.safe_dump(executor.to_json()), "no-such-key"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the local executor's back-end has no job no-such-key" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_several_that_fetch_into_one_folder_one_does(executor, tmp_path, capsys):
+    handle = submit(executor, f'{WRITES}; cd "$NEMO_AIRFLOW_OUTPUT_DIR"; touch $(seq 300)')
+    end(executor, handle)
+    given = [json.dumps(executor.to_json()), handle.key, "--into", str(tmp_path / "outputs")]
+    together = threading.Barrier(4)
+
+    def fetch(_):
+        together.wait(30)
+        return main(["collect", *given])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(fetch, range(4))) == [0, 2, 2, 2]
+    assert len(list((tmp_path / "outputs").rglob("*"))) == 302
+    assert not (tmp_path / "outputs" / collect.UNFINISHED).exists()
+
+
+def test_folder_into_which_another_fetches_is_left_alone(executor, tmp_path, capsys):
+    handle = submit(executor, WRITES)
+    end(executor, handle)
+    other = tmp_path / "outputs" / collect.UNFINISHED / "model.txt"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    assert main(["collect", json.dumps(executor.to_json()), handle.key, "--into", str(tmp_path / "outputs")]) == 2
+    assert "that another 'nemo-airflow collect' fetches" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()] == [other]
+
+
+def test_fetched_file_that_is_changed_leaves_the_jobs_own_as_it_is(executor, tmp_path):
+    handle = submit(executor, WRITES)
+    end(executor, handle)
+    given = json.dumps(executor.to_json())
+    for into in ("first", "second"):
+        assert main(["collect", given, handle.key, "--into", str(tmp_path / into)]) == 0
+        model = tmp_path / into / "sub/model.txt"
+        assert model.read_text() == "good\n"
+        with model.open("a") as file:
+            file.write("changed\n")
+
+
+def test_amount_that_has_come_is_said_meanwhile(executor, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collect, "_SAY_EVERY", 0.001)
+    handle = submit(executor, 'cd "$NEMO_AIRFLOW_OUTPUT_DIR"; for i in $(seq 2000); do echo 1 >$i; done')
+    end(executor, handle)
+    assert main(["collect", json.dumps(executor.to_json()), handle.key, "--into", str(tmp_path / "outputs")]) == 0
+    said = capsys.readouterr()
+    assert "files, " in said.err
+    assert all(line.endswith(" bytes so far") for line in said.err.splitlines())
+    assert said.out.splitlines()[-1] == f"2,000 files, 4,000 bytes, in {tmp_path / 'outputs'}"
+
+
+def check_that_outputs_go_with_their_job(executor, into):
+    driver, handle = submit_job(executor, script_job("true"))
+    end(executor, handle)
+    assert blocking.run(driver.collect(handle, into)) == []
+    wait_for_end(driver, handle)
+    blocking.run(driver.remove([handle]))
+    with pytest.raises(ExecutorError, match=f"{handle.key} are gone"):
+        blocking.run(driver.collect(handle, into))
+
+
+def test_outputs_that_are_gone_with_their_folder_are_an_error(executor, tmp_path):
+    check_that_outputs_go_with_their_job(executor, tmp_path / "into")
+
+
+def test_outputs_that_are_gone_with_their_container_are_an_error(lab_docker, lab_image, tmp_path):
+    executor = DockerExecutor(container_image=lab_image, docker_url=lab_docker, grace=1)
+    check_that_outputs_go_with_their_job(executor, tmp_path / "into")
+
+
+def test_outputs_that_are_gone_with_their_folder_on_a_host_are_an_error(lab_ssh, ssh_conn_id, tmp_path):
+    check_that_outputs_go_with_their_job(SSHExecutor(ssh_conn_id=ssh_conn_id, grace=1), tmp_path / "into")
 
 
 def test_pod_that_waits_for_its_outputs_gives_them_and_ends_when_they_are_released(
@@ -70,7 +143,6 @@ def test_pod_that_waits_for_its_outputs_gives_them_and_ends_when_they_are_releas
     assert (into / "sub/model.txt").read_text() == "good\n"
     with kubernetes.config.new_client_from_config(lab_kubeconfig) as client:
         api = kubernetes.client.CoreV1Api(client)
-        deadline = time.monotonic() + 60
-        while api.read_namespaced_pod(handle.key, "default").status.phase != "Succeeded":
-            assert time.monotonic() < deadline, "the pod still waits"
-            time.sleep(0.2)
+        wait_until(
+            lambda: api.read_namespaced_pod(handle.key, "default").status.phase == "Succeeded", "the pod to end", 60
+        )

@@ -189,7 +189,11 @@ class DockerDriver(Driver):
 
     def _collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None) -> list[Path]:
         with self._docker.archive(handle.key, f"{FOLDER}/outputs/.") as pieces:
-            return [] if pieces is None else extract_outputs(file_of(pieces), into, leave_out)
+            if pieces is not None:
+                return extract_outputs(file_of(pieces), into, leave_out)
+        if self._docker.inspect(handle.key) is None:
+            raise ExecutorError(f"the outputs of job {handle.key} are gone: its container was removed")
+        return []
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.remove`."""

@@ -72,7 +72,12 @@ class HostDriver(Driver):
             files = await extract_stream(stream.pieces(), into, leave_out)
             async for _ in stream.pieces():  # padding after the archive's end
                 continue
-            return files
+        if not files and (await self.shell.run(folders.ask_job(self._root, handle.key))).code:
+            raise ExecutorError(
+                f"the outputs of job {handle.key} are gone: its folder under {self._root} on the host of "
+                f"{self._cluster!r} was deleted"
+            )
+        return files
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """See :meth:`Driver.labels`."""

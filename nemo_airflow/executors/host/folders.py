@@ -199,6 +199,11 @@ def ask_mark(root: str, mark: str) -> str:
     return f"{enter(root)}\n[ -e {yes} ] && [ ! -e {no} ] && {{ touch -c {yes}; true; }}"
 
 
+def ask_job(root: str, key: str) -> str:
+    """Returns a script that succeeds where a job's folder is there."""
+    return f"{enter(root)}\n[ -d jobs/{key} ]"
+
+
 def send_outputs(root: str, key: str) -> str:
     """Returns a command that writes a job's outputs as a tar archive, an empty one where there are none."""
     return _command(
