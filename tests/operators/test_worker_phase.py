@@ -68,7 +68,8 @@ def test_job_that_is_submitted_again_in_a_try_has_the_time_that_is_left_of_it(ta
     with DAG("worker_phase", schedule=None) as dag:
         limited = {"execution_timeout": datetime.timedelta(minutes=10), "defer_after": 0}
         operators = [
-            NemoRunOperator(task_id=name, config=Config(jobs.sleep, seconds=600), **limited, **defaults) for name in "tu"
+            NemoRunOperator(task_id=name, config=Config(jobs.sleep, seconds=600), **limited, **defaults)
+            for name in "tu"
         ]
     context = task_context(dag)
     with pytest.raises(TaskDeferred):
