@@ -103,7 +103,9 @@ class Tracker(abc.ABC):
         """
 
     @abc.abstractmethod
-    def open(self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool) -> RunRef:
+    def open(
+        self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool, at: float | None = None
+    ) -> RunRef:
         """Finds or creates the run of this job (by its key), below the parent run of that name.
 
         Args:
@@ -111,6 +113,8 @@ class Tracker(abc.ABC):
             experiment: Name of the experiment; created if needed.
             parent: Key of the parent run; tasks that start together share one parent.
             shares_filesystem: Whether the job sees this machine's files.
+            at: When the job's run began, seconds since the epoch: what was recorded of a job may arrive hours later. A
+                run that ended after that is not opened again. None: now.
         """
 
     @abc.abstractmethod
@@ -150,12 +154,24 @@ class Tracker(abc.ABC):
         """Stores every file under a folder, by its relative path."""
 
     @abc.abstractmethod
-    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> Mapping[str, str]:
-        """Records how the job ended; does not change a run that has already ended. Its document is the error."""
+    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "", at: float | None = None) -> Mapping[str, str]:
+        """Records how the job ended; does not change a run that has already ended. Its document is the error.
 
-    def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
-        """Ends the parent run after the last of its jobs.
+        Args:
+            ref: The run.
+            status: How it ended.
+            error: The job's error with its traceback, or empty.
+            at: When it ended, seconds since the epoch. None: now.
+        """
+
+    def close_parent(self, ref: RunRef, *, succeeded: bool, at: float | None = None) -> None:
+        """Ends the parent run if no other of its jobs runs; it has then the end of the last of them.
 
         A parent that failed stays so until a task is retried.
+
+        Args:
+            ref: The run of the job that has ended.
+            succeeded: Whether it succeeded.
+            at: When it ended, seconds since the epoch. None: now.
         """
         return

@@ -78,14 +78,14 @@ def artifacts(folder: Path) -> Call:
     return Call("artifacts", {"folder": str(folder)})
 
 
-def ended(status: JobStatus, error: str) -> Call:
-    """Returns the call that records how the job ended."""
-    return Call("ended", {"status": status.to_json(), "error": error})
+def ended(status: JobStatus, error: str, at: float) -> Call:
+    """Returns the call that records how and when the job ended."""
+    return Call("ended", {"status": status.to_json(), "error": error, "at": at})
 
 
-def close_parent(*, succeeded: bool) -> Call:
+def close_parent(*, succeeded: bool, at: float) -> Call:
     """Returns the call that ends the parent run, if this is the last job so far."""
-    return Call("close_parent", {"succeeded": succeeded})
+    return Call("close_parent", {"succeeded": succeeded, "at": at})
 
 
 _Verb = tuple[str, Callable[[Tracker, RunRef, Mapping[str, Any]], "Texts | None"]]
@@ -102,11 +102,13 @@ _VERBS: Mapping[str, _Verb] = {
     "artifacts": ("the artifacts", lambda tracker, ref, given: tracker.artifacts(ref, Path(given["folder"]))),
     "ended": (
         "the job's end",
-        lambda tracker, ref, given: tracker.ended(ref, JobStatus.from_json(given["status"]), error=given["error"]),
+        lambda tracker, ref, given: tracker.ended(
+            ref, JobStatus.from_json(given["status"]), error=given["error"], at=given["at"]
+        ),
     ),
     "close_parent": (
         "the end of the parent run",
-        lambda tracker, ref, given: tracker.close_parent(ref, succeeded=given["succeeded"]),
+        lambda tracker, ref, given: tracker.close_parent(ref, succeeded=given["succeeded"], at=given["at"]),
     ),
 }
 """What each verb records, and how it is called."""

@@ -9,6 +9,7 @@ are dropped and counted. The job is not affected.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,13 +128,19 @@ class TrackerQueue:
         self._outbox.file_calls.append(calls.artifacts(folder))
         self._files.begin()
 
-    def put_ended(self, status: JobStatus, *, error: str = "") -> None:
-        """Adds the job's end. It is recorded after all other records, but does not wait for files."""
-        self._put_last(calls.ended(status, error))
+    def put_ended(self, status: JobStatus, *, error: str = "", at: float | None = None) -> None:
+        """Adds the job's end. It is recorded after all other records, but does not wait for files.
 
-    def put_parent_closed(self, *, succeeded: bool) -> None:
+        Args:
+            status: How it ended.
+            error: Its error with the traceback, or empty.
+            at: When it ended, seconds since the epoch; now if None.
+        """
+        self._put_last(calls.ended(status, error, time.time() if at is None else at))
+
+    def put_parent_closed(self, *, succeeded: bool, at: float | None = None) -> None:
         """Adds the end of the parent run, if this is the last job so far; a later job reopens the parent."""
-        self._put_last(calls.close_parent(succeeded=succeeded))
+        self._put_last(calls.close_parent(succeeded=succeeded, at=time.time() if at is None else at))
 
     def put(self, call: Call) -> None:
         """Adds a call."""

@@ -52,6 +52,7 @@ class TrackedRun:
         ref: The run; None while the tracker could not be reached.
         handle: The submitted job; None before.
         script: The request to the back-end, for people.
+        began: When the run began, seconds since the epoch, or None.
     """
 
     tracker: Tracker
@@ -62,6 +63,7 @@ class TrackedRun:
     ref: RunRef | None = None
     handle: JobHandle | None = None
     script: str = ""
+    began: float | None = None
 
     def open(self) -> TrackedRun:
         """Returns the run with its reference. Blocks.
@@ -72,7 +74,11 @@ class TrackedRun:
         labels = self.job.labels
         parent = f"{labels.get('dag_id', self.job.name)} {labels.get('run_id', '')}".strip()
         ref = self.tracker.open(
-            self.job, experiment=self.experiment, parent=parent, shares_filesystem=self.shares_filesystem
+            self.job,
+            experiment=self.experiment,
+            parent=parent,
+            shares_filesystem=self.shares_filesystem,
+            at=self.began,
         )
         return dataclasses.replace(self, ref=ref)
 
@@ -100,6 +106,7 @@ class TrackedRun:
             "ref": self.ref.to_json() if self.ref else None,
             "handle": self.handle.to_json() if self.handle else None,
             "script": self.script,
+            "began": self.began,
         }
 
     @classmethod
@@ -151,6 +158,7 @@ class RunSink:
         self._refusal: NemoAirflowError | None = None
         self._refused_tags: set[str] = set()
         self._started_at: float | None = None
+        self._ended_at: float | None = None
 
     def record(self, record: Record) -> None:
         """Accepts one record; returns at once. Records wait until the run is open; only points can be dropped."""
@@ -206,9 +214,15 @@ class RunSink:
             if collected and (digest := await _threads(os.getpid()).transfer(self._share, kept)):
                 self._queue.put_tags({OUTPUTS_DIGEST: digest})
             self._queue.put_artifacts(kept)
-        self._queue.put_ended(status, error=error)
-        self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED)
+        at = self._end()
+        self._queue.put_ended(status, error=error, at=at)
+        self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED, at=at)
         return await self._queue.drain(self._drain) and gathered
+
+    def _end(self) -> float:
+        """Returns when the job ended, in the time of this machine: that of the job may be wrong."""
+        now = time.time()
+        return now if self._ended_at is None else min(max(self._ended_at, self._run.began or 0), now)
 
     def _gather(self, folder: Path, kept: Path) -> None:
         try:
@@ -291,7 +305,9 @@ class RunSink:
             values = record.data["values"]
             return [Metric(f"system/{name}", float(value), step, record.timestamp) for name, value in values.items()]
         if record.type == "start":
-            self._started_at = record.timestamp
+            self._started_at, self._ended_at = record.timestamp, None
+        if record.type == "end":
+            self._ended_at = record.timestamp
         return None
 
     def _own_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,7 +338,7 @@ def open_run(
     warn: Callable[[str], None],
 ) -> TrackedRun:
     """Opens a job's run; if the tracker cannot be reached, warns and returns the run unopened. Blocks."""
-    run = TrackedRun(tracker, job, experiment, shares_filesystem, collector)
+    run = TrackedRun(tracker, job, experiment, shares_filesystem, collector, began=time.time())
     begun = time.monotonic()
     try:
         return run.open()

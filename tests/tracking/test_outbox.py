@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def test_calls_that_went_through_json_record_the_same(
         calls.environment({"python": "3.11", "packages": {"numpy": "2.0"}}),
         calls.tags({"a": "b"}),
         calls.artifacts(tmp_path / "kept"),
-        calls.ended(JobStatus(JobState.FAILED, 3), "ValueError: no"),
-        calls.close_parent(succeeded=False),
+        calls.ended(JobStatus(JobState.FAILED, 3), "ValueError: no", time.time()),
+        calls.close_parent(succeeded=False, at=time.time()),
     ]
     again = [Call.from_json(json.loads(json.dumps(call.to_json()))) for call in made]
     assert again == made

@@ -177,7 +177,7 @@ class Stubborn(MLflowTracker):
     def environment(self, ref: RunRef, environment: Mapping[str, object]) -> Mapping[str, str]:
         raise ZeroDivisionError
 
-    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> Mapping[str, str]:
+    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "", at: float | None = None) -> Mapping[str, str]:
         self.seen.append("ended")
         return {}
 

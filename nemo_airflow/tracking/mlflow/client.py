@@ -22,7 +22,9 @@ from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.address import hide_login
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import (
+    NEWEST_END_FIRST,
     Run,
+    ended_jobs_filter,
     is_transient_answer,
     read_from_repository,
     search_filter,
@@ -66,6 +68,14 @@ class ClientStore:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             return [_run(run) for run in self._client.search_runs([experiment_id], search_filter(tag, value, running))]
+
+    def latest_end(self, experiment_id: str, parent_id: str) -> int | None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            found = self._client.search_runs(
+                [experiment_id], ended_jobs_filter(parent_id), max_results=1, order_by=[NEWEST_END_FIRST]
+            )
+            return _run(found[0]).end_ms if found else None
 
     def tag_values(self, tag: str) -> set[str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -179,6 +189,7 @@ def _run(run: MlflowRun) -> Run:
         run_id=run.info.run_id,
         experiment_id=str(run.info.experiment_id),
         status=run.info.status,
+        end_ms=run.info.end_time,
         artifact_uri=run.info.artifact_uri,
         tags=dict(run.data.tags),
         params=dict(run.data.params),

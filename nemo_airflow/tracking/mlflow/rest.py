@@ -22,9 +22,11 @@ from nemo_airflow import tls
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow.store import (
+    NEWEST_END_FIRST,
     NOT_FOUND,
     Credentials,
     Run,
+    ended_jobs_filter,
     is_transient_answer,
     read_from_repository,
     search_filter,
@@ -105,6 +107,18 @@ class RestStore:
             "max_results": 1000,
         }
         return [_run(item) for item in self._post("runs/search", body).get("runs", ())]
+
+    def latest_end(self, experiment_id: str, parent_id: str) -> int | None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        body = {
+            "experiment_ids": [experiment_id],
+            "filter": ended_jobs_filter(parent_id),
+            "run_view_type": "ACTIVE_ONLY",
+            "max_results": 1,
+            "order_by": [NEWEST_END_FIRST],
+        }
+        found = self._post("runs/search", body).get("runs", ())
+        return _run(found[0]).end_ms if found else None
 
     def tag_values(self, tag: str) -> set[str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -309,6 +323,7 @@ def _run(data: Mapping[str, Any]) -> Run:
         run_id=info["run_id"],
         experiment_id=str(info["experiment_id"]),
         status=info["status"],
+        end_ms=int(info["end_time"]) if info.get("end_time") else None,
         artifact_uri=info.get("artifact_uri", ""),
         tags={tag["key"]: tag.get("value", "") for tag in values.get("tags", ())},
         params={param["key"]: param.get("value", "") for param in values.get("params", ())},

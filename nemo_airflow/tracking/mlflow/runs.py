@@ -47,7 +47,13 @@ def find_or_create_experiment(store: Store, name: str, artifact_location: str | 
 
 
 def find_or_create_run(
-    store: Store, experiment_id: str, key: str, *, name: str, tags: Callable[[], Mapping[str, str]]
+    store: Store,
+    experiment_id: str,
+    key: str,
+    *,
+    name: str,
+    tags: Callable[[], Mapping[str, str]],
+    start_ms: int | None = None,
 ) -> Run:
     """Returns the run of a key; creates it if needed.
 
@@ -57,11 +63,12 @@ def find_or_create_run(
         key: Value of the run's tag ``nemo_airflow.key``, without quotes.
         name: Name of a new run, for people.
         tags: Returns the tags of a new run.
+        start_ms: When a new run has begun, in milliseconds since the epoch; now if None.
     """
     for _ in range(_ROUNDS):
         candidates = {run.run_id: run for run in store.search(experiment_id, KEY, key)}
         if not candidates:
-            store.create_run(experiment_id, name, {**tags(), KEY: key}, round(time.time() * 1000))
+            store.create_run(experiment_id, name, {**tags(), KEY: key}, start_ms or round(time.time() * 1000))
             continue
         if (winner := _settle(store, candidates)) is not None:
             for loser in candidates.keys() - {winner.run_id}:

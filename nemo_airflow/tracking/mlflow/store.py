@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from nemo_airflow.exceptions import MissingExtraError, TrackingError
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow import artifact_errors
+from nemo_airflow.tracking.mlflow.fields import KEY, PARENT
 
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -75,6 +76,7 @@ class Run:
         artifact_uri: Where its artifacts are.
         tags: Tags by name.
         params: Parameters by name.
+        end_ms: When it ended last, in milliseconds since the epoch, or None. A run that goes on keeps it.
         latest: Step of each metric's newest point, and its time in milliseconds since the epoch. The newest has
             the highest step, and of these the latest.
     """
@@ -85,6 +87,7 @@ class Run:
     artifact_uri: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    end_ms: int | None = None
     latest: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -112,6 +115,9 @@ class Store(Protocol):
 
     def search(self, experiment_id: str, tag: str, value: str, *, running: bool = False) -> list[Run]:
         """Returns at most 1,000 runs with the tag, without deleted ones; only running ones if ``running``."""
+
+    def latest_end(self, experiment_id: str, parent_id: str) -> int | None:
+        """Returns when the last of the jobs below a parent run ended, in milliseconds since the epoch."""
 
     def tag_values(self, tag: str) -> set[str]:
         """Returns the values of a tag in all runs, without deleted runs and experiments."""
@@ -182,6 +188,14 @@ def _open_store(uri: str, credentials: Credentials, pid: int) -> Store:  # a for
 def search_filter(tag: str, value: str, running: bool) -> str:
     """Returns MLflow's filter for runs with a tag."""
     return f"tags.`{tag}` = '{value}'" + (" AND attributes.status = 'RUNNING'" if running else "")
+
+
+def ended_jobs_filter(parent_id: str) -> str:
+    """Returns MLflow's filter for the jobs below a parent run that have ended."""
+    return f"tags.`{PARENT}` = '{parent_id}' AND tags.`{KEY}` LIKE '%' AND attributes.end_time > 0"
+
+
+NEWEST_END_FIRST = "attributes.end_time DESC"
 
 
 def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str) -> None:

@@ -84,23 +84,27 @@ class MLflowTracker(Tracker):
         """The inverse of ``to_json``."""
         return cls(**{name: value for name, value in data.items() if name != "kind"})
 
-    def open(self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool) -> RunRef:
+    def open(
+        self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool, at: float | None = None
+    ) -> RunRef:
         """See :meth:`Tracker.open`."""
         uri, credentials = address.resolve(self.tracking_uri, self.conn_id)
         store = open_store(uri, credentials)
         name = self.experiment or experiment
+        began = _milliseconds(at)
 
         def find() -> tuple[str, Run | None, Run]:
             experiment_id = runs.find_or_create_experiment(store, name, address.artifact_location(uri, name))
-            above = self._open_parent(store, experiment_id, parent, job) if parent else None
+            above = self._open_parent(store, experiment_id, parent, job, began) if parent else None
             run = runs.find_or_create_run(
                 store,
                 experiment_id,
                 job.key,
                 name=_run_name(job),
                 tags=lambda: self._tags(job, above.run_id if above else ""),
+                start_ms=began,
             )
-            if run.ended:
+            if run.ended and began > (run.end_ms or 0):
                 store.log(run.run_id, tags={fields.STATE: ""})
                 store.set_status(run.run_id, "RUNNING")
             return experiment_id, above, run
@@ -169,25 +173,26 @@ class MLflowTracker(Tracker):
             store = self._store(ref)
             store.upload(store.run(ref.run_id), files)
 
-    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "") -> Mapping[str, str]:
+    def ended(self, ref: RunRef, status: JobStatus, *, error: str = "", at: float | None = None) -> Mapping[str, str]:
         """See :meth:`Tracker.ended`."""
         store = self._store(ref)
         run = store.run(ref.run_id)
         if run.tags.get(fields.STATE):
             return {}
         # Set even if user code has ended the run: that code cannot know how the job ended.
-        store.set_status(ref.run_id, _STATUS.get(status.state, "FAILED"), _now())
+        end = _milliseconds(at)
+        store.set_status(ref.run_id, _STATUS.get(status.state, "FAILED"), end)
         store.log(ref.run_id, tags=fields.tags_of_end(status, error))
         points.forget(store, ref.run_id)
         runs.delete_ghosts(store, run)
         if ref.env:
-            _end_children(store, ref.experiment_id, ref.run_id, _STATUS.get(status.state, "FAILED"))
+            _end_children(store, ref.experiment_id, ref.run_id, _STATUS.get(status.state, "FAILED"), end)
         return {"nemo_airflow/traceback.txt": redact(error)} if error else {}
 
-    def close_parent(self, ref: RunRef, *, succeeded: bool) -> None:
+    def close_parent(self, ref: RunRef, *, succeeded: bool, at: float | None = None) -> None:
         """See :meth:`Tracker.close_parent`."""
         if not ref.parent_id:
-            return
+            return None
         store = self._store(ref)
         running = store.search(ref.experiment_id, fields.PARENT, ref.parent_id, running=True)
         last = not any(fields.KEY in run.tags for run in running)  # runs of user code have no key
@@ -197,10 +202,13 @@ class MLflowTracker(Tracker):
         elif last:
             status = "FINISHED"
         else:
-            return
-        store.set_status(ref.parent_id, status, _now())
-        if last:
-            _end_children(store, ref.experiment_id, ref.parent_id, status)
+            return None
+        if not last:
+            return store.set_status(ref.parent_id, status)
+        # Several jobs may end at once, in any process: all that come here find the same end.
+        end = max(_milliseconds(at), store.latest_end(ref.experiment_id, ref.parent_id) or 0)
+        store.set_status(ref.parent_id, status, end)
+        return _end_children(store, ref.experiment_id, ref.parent_id, status, end)
 
     @property
     def _masked_tags(self) -> dict[str, str]:
@@ -213,7 +221,7 @@ class MLflowTracker(Tracker):
             *((uri, credentials) if address.hide_login(uri) == ref.uri else address.resolve(ref.uri, None))
         )
 
-    def _open_parent(self, store: Store, experiment_id: str, parent: str, job: Job) -> Run:
+    def _open_parent(self, store: Store, experiment_id: str, parent: str, job: Job, began: int) -> Run:
         key = f"parent-{hashlib.sha256(parent.encode()).hexdigest()[:32]}"
         labels = {
             f"airflow.{name}": job.labels[name]
@@ -227,8 +235,12 @@ class MLflowTracker(Tracker):
             "mlflow.source.type": "JOB",
             "mlflow.source.name": parent,
         }
-        run = runs.find_or_create_run(store, experiment_id, key, name=parent, tags=lambda: fields.clean_tags(tags))
-        if run.ended:  # a task of the DAG run was cleared, and runs again
+        run = runs.find_or_create_run(
+            store, experiment_id, key, name=parent, tags=lambda: fields.clean_tags(tags), start_ms=began
+        )
+        # A task of the DAG run was cleared, and runs again; or another one has just begun. What a job that failed says
+        # of the DAG run still holds where the records of one that ran beside it arrive later.
+        if run.ended and (run.status != "FAILED" or began > (run.end_ms or 0)):
             store.set_status(run.run_id, "RUNNING")
         return run
 
@@ -279,11 +291,11 @@ def _env(uri: str, experiment_id: str, run_id: str) -> dict[str, str]:
     }
 
 
-def _end_children(store: Store, experiment_id: str, run_id: str, status: str) -> None:
+def _end_children(store: Store, experiment_id: str, run_id: str, status: str, end: int) -> None:
     """Ends the runs that user code left open below a run: code that was killed cannot end them."""
     for child in store.search(experiment_id, fields.PARENT, run_id, running=True):
-        store.set_status(child.run_id, status, _now())
-        _end_children(store, experiment_id, child.run_id, status)
+        store.set_status(child.run_id, status, end)
+        _end_children(store, experiment_id, child.run_id, status, end)
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:
@@ -377,5 +389,6 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
 
 
-def _now() -> int:
-    return round(time.time() * 1000)
+def _milliseconds(seconds: float | None) -> int:
+    """Returns a time for MLflow; now for None."""
+    return round((time.time() if seconds is None else seconds) * 1000)
