@@ -13,14 +13,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.exceptions import NotDefinedError, SettingsError
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +54,92 @@ def get_connection(conn_id: str) -> ConnectionInfo:
     """Returns a connection. Blocks: use :func:`aget_connection` on an event loop.
 
     Raises:
-        SettingsError: The connection is not defined, or cannot be read.
+        NotDefinedError: The connection is not defined.
+        SettingsError: The connection cannot be read.
     """
-    if not _inside_airflow():
-        return _from_environment(conn_id)
-    from airflow.sdk import BaseHook
+    return _read_from_airflow(conn_id, _from_airflow) if _inside_airflow() else _from_environment(conn_id)
 
-    with _clear_errors(conn_id):
-        return _from_airflow(BaseHook.get_connection(conn_id))
+
+def get_connection_uri(conn_id: str) -> str:
+    """Returns a whole connection as a URI, in Airflow's form. Blocks.
+
+    Raises:
+        NotDefinedError: The connection is not defined.
+        SettingsError: The connection cannot be read, or outside Airflow its variable has no URI.
+    """
+    if _inside_airflow():
+        return _read_from_airflow(conn_id, lambda connection: connection.get_uri())
+    _from_environment(conn_id)
+    name = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if os.environ[name].lstrip().startswith("{"):
+        raise SettingsError(f"{name} is a JSON object, of which only Airflow makes a URI: set it to a URI")
+    return os.environ[name]
+
+
+def get_variable(name: str) -> str:
+    """Returns the text of an Airflow variable; outside Airflow that of ``AIRFLOW_VAR_<NAME>``. Blocks.
+
+    Raises:
+        NotDefinedError: The variable is not defined.
+        SettingsError: The variable cannot be read.
+    """
+    exported = f"AIRFLOW_VAR_{name.upper()}"
+    missing = f"variable {name!r} is not defined: add it with `airflow variables set {name} ...`, or set {exported}"
+    if not _inside_airflow():
+        if exported not in os.environ:
+            raise NotDefinedError(missing)
+        return os.environ[exported]
+    from airflow.sdk import Variable
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import GetVariable
+
+    try:
+        return str(Variable.get(name))
+    except AirflowRuntimeError as error:
+        if error.error.error != ErrorType.VARIABLE_NOT_FOUND:
+            raise SettingsError(f"variable {name!r} cannot be read from Airflow ({error.error.error.value})") from None
+    except PermissionError as error:
+        raise SettingsError(f"variable {name!r} cannot be read from Airflow ({type(error).__name__})") from None
+    if silent := _silent_backend(lambda backend: backend.get_variable(name), GetVariable(key=name)):
+        raise SettingsError(f"variable {name!r} cannot be read from Airflow: {silent}")
+    raise NotDefinedError(missing)
+
+
+def mask(value: str) -> None:
+    """Has Airflow mask a value in all that this process, and the one that supervises it, logs and records."""
+    if _inside_airflow():
+        from airflow.sdk.log import mask_secret
+
+        mask_secret(value)
+
+
+def _silent_backend(ask: Callable[[Any], Any], request: Any) -> str:
+    """Returns which secrets back-end could not be asked, and why; empty where all have answered.
+
+    Airflow takes a back-end that is away for one that does not have what it was asked for.
+
+    Args:
+        ask: Asks a back-end again.
+        request: The same question, to Airflow's own API.
+    """
+    from airflow.sdk.exceptions import ErrorType
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ErrorResponse
+    from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+
+    for backend in ensure_secrets_backend_loaded():
+        try:
+            ask(backend)
+        except Exception as error:  # noqa: BLE001 - whatever a back-end of another distribution raises
+            return f"{type(backend).__name__} does not answer ({type(error).__name__})"  # its text may hold a secret
+    supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    answer = supervisor.send(request) if supervisor is not None else None
+    if isinstance(answer, ErrorResponse) and answer.error not in (
+        ErrorType.CONNECTION_NOT_FOUND,
+        ErrorType.VARIABLE_NOT_FOUND,
+    ):
+        return f"Airflow's API does not answer ({answer.error.value})"
+    return ""
 
 
 async def aget_connection(conn_id: str) -> ConnectionInfo:
@@ -104,6 +184,22 @@ def find_secrets(text: str) -> list[tuple[int, int]]:
     return found if found or masked == text else [(0, len(text))]
 
 
+def _read_from_airflow(conn_id: str, convert: Callable[[Connection], T]) -> T:
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.sdk.execution_time.comms import GetConnection
+
+    with _clear_errors(conn_id):
+        try:
+            return convert(BaseHook.get_connection(conn_id))
+        except AirflowNotFoundException:
+            if silent := _silent_backend(
+                lambda backend: backend.get_connection(conn_id), GetConnection(conn_id=conn_id)
+            ):
+                raise SettingsError(f"connection {conn_id!r} cannot be read from Airflow: {silent}") from None
+            raise
+
+
 def _inside_airflow() -> bool:
     # Checked in the loaded modules, so that other code does not import Airflow.
     return "airflow.sdk" in sys.modules
@@ -116,8 +212,8 @@ def _clear_errors(conn_id: str) -> Iterator[None]:
     try:
         yield
     except AirflowNotFoundException as error:
-        raise SettingsError(_not_defined(conn_id)) from error
-    except (AirflowException, AirflowRuntimeError, ValueError) as error:
+        raise NotDefinedError(_not_defined(conn_id)) from error
+    except (AirflowException, AirflowRuntimeError, PermissionError, ValueError) as error:
         # Not chained: the original may quote the connection's URI, and with it the password.
         raise SettingsError(f"connection {conn_id!r} cannot be read from Airflow ({type(error).__name__})") from None
 
@@ -139,7 +235,7 @@ def _from_environment(conn_id: str) -> ConnectionInfo:
     name = f"AIRFLOW_CONN_{conn_id.upper()}"
     text = os.environ.get(name)
     if text is None:
-        raise SettingsError(_not_defined(conn_id))
+        raise NotDefinedError(_not_defined(conn_id))
     try:
         return _from_json(conn_id, text) if text.lstrip().startswith("{") else _from_uri(conn_id, text)
     except (ValueError, TypeError, AttributeError):

@@ -23,6 +23,7 @@
     ├── TrackingError                the tracking server refused something, or could not be reached
     ├── StreamError                  a record on a job's stream cannot be read
     ├── SettingsError                this process's environment is set up wrongly (a port in use ...)
+    │   └── NotDefinedError          there is no connection or variable of that name
     └── MissingExtraError            an optional dependency is not installed
 
 Every message is one line that says what is wrong, where, and what to do. The original
@@ -184,6 +185,10 @@ class StreamError(NemoAirflowError, ValueError):
 
 class SettingsError(NemoAirflowError):
     """The environment is set up wrongly: a port in use, a folder that cannot be written ..."""
+
+
+class NotDefinedError(SettingsError):
+    """No secrets back-end has a connection, or a variable, of that name, and each of them could be asked."""
 
 
 class MissingExtraError(NemoAirflowError, ImportError):
