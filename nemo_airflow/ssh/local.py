@@ -26,10 +26,12 @@ class LocalShell:
         Raises:
             BackendUnavailable: It has not.
         """
-        process = await self._start("sh", "-c", script)
+        # Not on the command line, which everybody on this machine can read: a script may hold a job's environment.
+        # In braces, so that it is read whole before a command in it could read from where it stands.
+        process = await self._start("sh", stdin=asyncio.subprocess.PIPE)
         try:
             async with asyncio.timeout(silence):
-                out, err = await process.communicate()
+                out, err = await process.communicate(f"{{\n{script}\n}} </dev/null\n".encode())
         except TimeoutError as error:
             raise BackendUnavailable(f"the shell of this machine has not answered for {silence:g} s") from error
         finally:
