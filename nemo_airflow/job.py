@@ -217,6 +217,7 @@ class Job(_Plain):
         heartbeat: Seconds between heartbeat records.
         sample_interval: Seconds between resource samples; 0 turns them off.
         labels: Where the job comes from (``dag_id``, ``run_id``, ``task_id`` ...).
+        secret_env: Environment variables that are secrets: where the value comes from, in words, by the name.
         secrets: Places of secrets, which the runner masks in all output of the job: for each the keys from this
             form down to a text, then the start and end in it.
         version: Version of this form.
@@ -235,6 +236,7 @@ class Job(_Plain):
     heartbeat: float = 30.0
     sample_interval: float = 10.0
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secret_env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     secrets: tuple[tuple[Any, ...], ...] = ()
     version: int = JOB_VERSION
 

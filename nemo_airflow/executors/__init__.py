@@ -26,6 +26,7 @@ _EXPORTS = {
     "Request": "base",
     "SSHExecutor": "ssh",
     "ScriptTemplate": "launchers",
+    "Secret": "secret",
     "Driver": "base",
     "SkypilotExecutor": "skypilot",
     "SlurmExecutor": "slurm",
@@ -52,6 +53,7 @@ __all__ = [
     "Request",
     "SSHExecutor",
     "ScriptTemplate",
+    "Secret",
     "SkypilotExecutor",
     "SlurmExecutor",
     "Torchrun",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from nemo_airflow.executors.pbs import PBSExecutor
     from nemo_airflow.executors.ray import RayExecutor
     from nemo_airflow.executors.registry import executor_from_json
+    from nemo_airflow.executors.secret import Secret
     from nemo_airflow.executors.skypilot import SkypilotExecutor
     from nemo_airflow.executors.slurm import SlurmExecutor
     from nemo_airflow.executors.ssh import SSHExecutor

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import fields
 from nemo_airflow.executors.launchers import Launcher, Processes, gpus_in
+from nemo_airflow.executors.secret import Secret, check_secrets
 from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 
@@ -35,6 +36,8 @@ class Request:
         payload: The call, manifest or script, as plain JSON types.
         files: Text files of the job's folder, by relative path.
         package: The package to ship, or None.
+        secrets: Where the values of the job's secrets come from, in words, by the names of their variables.
+        values: Those values: the one thing that is added to a request before it is sent, and never shown.
         waits: Whether ``submit`` may wait for as long as the job is queued, where the package can only be sent to a
             job that has started. If not, it raises :class:`~nemo_airflow.exceptions.NotStarted`.
     """
@@ -44,6 +47,8 @@ class Request:
     payload: Mapping[str, Any]
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     package: Package | None = None
+    secrets: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     waits: bool = True
 
     def to_text(self) -> str:
@@ -52,6 +57,7 @@ class Request:
         parts += [f"# file {name}\n{text}" for name, text in sorted(self.files.items())]
         if self.package:
             parts.append(f"# package {self.package.digest}")
+        parts += [f"# secret {name}={shown}" for name, shown in sorted(self.secrets.items())]
         return "\n".join(parts) + "\n"
 
 
@@ -227,6 +233,7 @@ class Executor(abc.ABC):
 
     Attributes:
         env: Environment variables to set for every job.
+        secrets: Environment variables whose values are secrets, by their names: ``{"TOKEN": Secret(conn_id="hf")}``.
         time: Time limit, as seconds or as Slurm writes it (``minutes``, ``HH:MM:SS``,
             ``D-HH:MM:SS``); None for none.
         grace: Seconds between SIGTERM and SIGKILL when a job is ended early.
@@ -242,6 +249,9 @@ class Executor(abc.ABC):
     shares_filesystem: ClassVar[bool] = False
     """Whether a job sees the files of the machine that submits it."""
 
+    takes_secrets: ClassVar[bool] = False
+    """Whether its driver gives a job the :attr:`Request.values` of its secrets where nobody else can read them."""
+
     spans_nodes: ClassVar[bool] = False
     """Whether a job can have several machines."""
 
@@ -249,6 +259,7 @@ class Executor(abc.ABC):
     """Fields that are another name of a field, by which the back-end calls it; each is None once it was read."""
 
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secrets: Mapping[str, Secret] = dataclasses.field(default_factory=dict)
     time: str | float | None = None
     grace: float = 30.0
     nodes: int = 1
@@ -262,6 +273,7 @@ class Executor(abc.ABC):
         Raises:
             ExecutorArgumentError: A value does not fit its field.
         """
+        self._check_secrets()
         fields.fit_fields(self)
         fields.read_aliases(self, self.aliases)
         if not fields.is_deferred(self.time):
@@ -274,6 +286,18 @@ class Executor(abc.ABC):
             raise ExecutorArgumentError(
                 f"{type(self).__name__}: nodes={self.nodes}: its jobs run on one machine; those of SlurmExecutor, "
                 "KubernetesExecutor and SkypilotExecutor run on several"
+            )
+
+    def _check_secrets(self) -> None:
+        """Before all other checks: what stands in the place of a secret by mistake is in no error."""
+        if fields.is_deferred(self.secrets):
+            return
+        name = type(self).__name__
+        object.__setattr__(self, "secrets", check_secrets(name, self.secrets, fields.known_mapping(self.env)))
+        if self.secrets and not self.takes_secrets:
+            raise ExecutorArgumentError(
+                f"{name} has no way to give a job a secret that others could not read: leave out secrets, and have the "
+                "job read it from where its machine keeps secrets"
             )
 
     @property
@@ -304,13 +328,14 @@ class Executor(abc.ABC):
         """Returns a driver for the running event loop."""
 
     def prepare(self, job: Job) -> Job:
-        """Returns the job with what the executor says of every job: environment, time limit, grace."""
+        """Returns the job with what the executor says of every job: environment, secrets, time limit, grace."""
         return dataclasses.replace(
             job,
             env={**self.env, **job.env},
             time_limit=job.time_limit or self.time_limit,
             grace=self.grace,
             launch=self.launch(),
+            secret_env={name: secret.shown for name, secret in self.secrets.items()},
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import posixpath
 import tarfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Request
 from nemo_airflow.job import Archive, Package
 from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.runner import secret_env
 
 
 def runner_entry() -> str:
@@ -63,6 +65,7 @@ def write_bundle(
     uid: int = 0,
     gid: int = 0,
     with_package: bool = True,
+    with_secrets: bool = False,
 ) -> None:
     """Writes the archive as an uncompressed tar.
 
@@ -77,6 +80,7 @@ def write_bundle(
         uid: Owner of all members.
         gid: Group of all members.
         with_package: Whether the package goes along.
+        with_secrets: Whether the values of the job's secrets do: where nobody but the job can read the archive.
 
     Raises:
         ExecutorError: The package is not in the store.
@@ -88,6 +92,10 @@ def write_bundle(
         writer.folder(folder)
         for name, text in sorted(request.files.items()):
             writer.add(f"{folder}/{name}", text.encode())
+        if with_secrets and request.values:
+            # Who the job runs as is not known, so anybody there may read it: until the runner, the first process that
+            # is started there, deletes it.
+            writer.add(f"{folder}/{secret_env.FILE}", json.dumps(request.values).encode())
         if with_package and request.package is not None:
             for archive, path in package_files(request.package):
                 with path.open("rb") as content:

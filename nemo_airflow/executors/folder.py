@@ -17,6 +17,7 @@ from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.processes import ProcessRef
 from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
+from nemo_airflow.runner import secret_env
 
 TTL = "ttl"
 """Name of the file that says for how many seconds a folder is kept after its job's end."""
@@ -76,6 +77,15 @@ class JobFolder:
         for name, text in files.items():
             _write_atomic(self.path / name, text)
 
+    def lay_out_secrets(self, values: Mapping[str, str]) -> None:
+        """Brings the values of the job's secrets, in a file that its owner alone can read; its runner deletes it."""
+        if values:
+            _write_atomic(self.path / secret_env.FILE, json.dumps(values))
+
+    def forget_secrets(self) -> None:
+        """Deletes the values of the secrets of a job that does not run."""
+        (self.path / secret_env.FILE).unlink(missing_ok=True)
+
     def bring(self, archive: Archive, path: Path) -> None:
         """Lays an archive of the package into the folder, without a copy where the disk allows it."""
         _link_or_copy(path, self.path / archive.name)
@@ -114,8 +124,9 @@ class JobFolder:
         return max(path.lstat().st_mtime for path in (self.path, *self.path.iterdir()))
 
     def mark_cancelled(self) -> None:
-        """Says that the job is to be cancelled, also to a runner that has yet to start."""
+        """Says that the job is to be cancelled, also to a runner that has yet to start, and deletes its secrets."""
         (self.path / "cancel").touch()
+        self.forget_secrets()
 
     def last_log_line(self) -> str:
         """Returns the end of the log, for an error message."""

@@ -60,6 +60,7 @@ class LocalExecutor(Executor):
 
     kind: ClassVar[str] = "local"
     shares_filesystem: ClassVar[bool] = True
+    takes_secrets: ClassVar[bool] = True
 
     root: str | None = None
     python: str | None = None
@@ -83,7 +84,9 @@ class LocalExecutor(Executor):
         }
         job = self.prepare(job)
         files = {"job.json": job.dumps(), **({} if self.ttl is None else {TTL: f"{self.ttl:g}\n"})}
-        return Request(key=job.key, kind=self.kind, payload=payload, files=files, package=job.package)
+        return Request(
+            key=job.key, kind=self.kind, payload=payload, files=files, package=job.package, secrets=job.secret_env
+        )
 
     def _inherited(self) -> Mapping[str, str]:
         return {
@@ -174,13 +177,18 @@ class LocalDriver(Driver):
         try:
             shipping.install_runner(self._root / ".runner")
             folder.lay_out(request.files)
+            folder.lay_out_secrets(request.values)
             if request.package:
                 for archive, path in bundle.package_files(request.package):
                     folder.bring(archive, path)
             process = self._spawn(request, folder)
+            return self._await_claim(folder, process)
         except OSError as error:
+            folder.forget_secrets()
             raise SubmitError(f"cannot start a local job in {folder.path}: {error}", kind=_errno_kind(error)) from error
-        return self._await_claim(folder, process)
+        except SubmitError:
+            folder.forget_secrets()
+            raise
 
     def _spawn(self, request: Request, folder: JobFolder) -> subprocess.Popen[bytes]:
         payload: Mapping[str, Any] = request.payload

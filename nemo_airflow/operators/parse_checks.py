@@ -18,6 +18,7 @@ from nemo_airflow.config.overrides import change
 from nemo_airflow.config.validation import check_complete
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.secret import check_secrets, give_secrets
 from nemo_airflow.operators.arguments import is_own_template
 from nemo_airflow.operators.preparation import Overrides, allowed_by_author, not_a_config
 
@@ -54,6 +55,26 @@ def check_executor(executor: Any) -> None:
         raise ConfigError(f"job_executor is {type(executor).__name__}, not an executor such as LocalExecutor()")
     _ = executor.time_limit
     executor.launch()
+
+
+def check_given_secrets(executor: Any, secrets: Any, env: Any) -> None:
+    """Checks that a task's secrets are given by name, and can be given to jobs of its executor.
+
+    Args:
+        executor: The operator's executor.
+        secrets: The operator's secrets.
+        env: The operator's environment variables.
+
+    Raises:
+        ExecutorArgumentError: They are not, or cannot.
+    """
+    if secrets is None or isinstance(secrets, ArgNotSet) or is_deferred(secrets):
+        return
+    plain = env if isinstance(env, Mapping) else {}
+    if isinstance(executor, Executor):
+        give_secrets(executor, secrets, plain)
+    else:
+        check_secrets("the task", secrets, plain)
 
 
 def check_defer_after(seconds: Any) -> None:

@@ -28,6 +28,7 @@ from nemo_airflow.exceptions import (
 )
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.local import LocalExecutor
+from nemo_airflow.executors.secret import Secret, give_secrets
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, JobHandle, JobState
 from nemo_airflow.masking import masked_executor
@@ -36,7 +37,13 @@ from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, 
 from nemo_airflow.operators.ending import needs_no_worker
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import check_outputs
-from nemo_airflow.operators.parse_checks import check_config, check_defer_after, check_executor, check_kind
+from nemo_airflow.operators.parse_checks import (
+    check_config,
+    check_defer_after,
+    check_executor,
+    check_given_secrets,
+    check_kind,
+)
 from nemo_airflow.operators.preparation import Overrides, Prepared, prepare
 from nemo_airflow.operators.submission import Options, Submission, Submitted
 from nemo_airflow.operators.termination import Termination
@@ -79,6 +86,8 @@ class NemoRunOperator(BaseOperator):
         outputs: Patterns, relative to the job's working directory, of files to keep besides those
             that the job writes into its output directory.
         env: Environment variables for the job.
+        secrets: Environment variables whose values are secrets, by their names: ``{"TOKEN": Secret(conn_id="hf")}``.
+            They are added to those of the executor.
         allow: Further targets that the job may import, as ``"pkg.mod:name"`` or ``"pkg."``.
         deferrable: Whether the task waits in the triggerer. If not, it keeps a worker's slot.
         defer_after: Seconds for which the worker follows the job before the task is deferred; a job that ends in that
@@ -95,6 +104,7 @@ class NemoRunOperator(BaseOperator):
         "overrides",
         "outputs",
         "env",
+        "secrets",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "config": "py",
@@ -102,6 +112,7 @@ class NemoRunOperator(BaseOperator):
         "packager": "json",
         "tracker": "json",
         "overrides": "json",
+        "secrets": "json",
     }
     operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(),)
     ui_color = "#d5e8c8"
@@ -119,6 +130,7 @@ class NemoRunOperator(BaseOperator):
         collector: str = "",
         outputs: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        secrets: Mapping[str, Secret] | None = None,
         allow: Sequence[str] = (),
         deferrable: bool = True,
         defer_after: float | None = None,
@@ -139,6 +151,7 @@ class NemoRunOperator(BaseOperator):
             check_config(config, overrides, allow, takes_params=params_prefix is not None)
             check_root(config)
             check_outputs(outputs)
+            check_given_secrets(executor, secrets, env)
             check_defer_after(defer_after)
         super().__init__(**kwargs)
         self.config = wrap(config)
@@ -151,6 +164,7 @@ class NemoRunOperator(BaseOperator):
         self.collector = collector
         self.outputs = outputs
         self.env = env
+        self.secrets = wrap(secrets)
         self.allow = allow
         self.deferrable = deferrable
         self.defer_after = defer_after
@@ -268,7 +282,8 @@ class NemoRunOperator(BaseOperator):
             executor = build(executor) if isinstance(executor, Config) else executor
         if not isinstance(executor, Executor):
             raise ConfigError(f"job_executor is {type(executor).__name__}, not an executor such as LocalExecutor()")
-        return executor
+        with _values_of(self.secrets):
+            return give_secrets(executor, unwrap(self.secrets) or {}, self.env or {})
 
     def _new_submission(self, context: Context, prepared: Prepared) -> Submission:
         # The trigger holds the deadline; the runner's own limit is for when no triggerer is left.

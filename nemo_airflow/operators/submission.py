@@ -15,6 +15,7 @@ from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import NemoAirflowError, NotStarted, SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.executors.secret import read_secrets
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
 from nemo_airflow.job import Job, JobHandle, Package, without_patch
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
@@ -195,6 +196,8 @@ class Submission:
     def _submit(self, number: int) -> Submitted:
         self._keep_version()
         package = self._package()
+        # Before the job is made, so that they are marked wherever else in it they stand, and before its run is opened.
+        values = read_secrets(self._executor.secrets)
         job = self._job(number, package)
         run = self._open_run(job)
         if run is not None and run.ref is not None:
@@ -202,7 +205,7 @@ class Submission:
             job = mark_secrets(dataclasses.replace(job, env=env))
         complete = True
         try:
-            handle = self._send(job)
+            handle = self._send(job, values)
         except NotStarted as queued:
             handle, complete = queued.handle, False
         if run is not None:
@@ -219,11 +222,12 @@ class Submission:
         except SettingsError as error:
             self._log.warning("%s", error)
 
-    def _send(self, job: Job) -> JobHandle:
+    def _send(self, job: Job, values: Mapping[str, str]) -> JobHandle:
         self._check()
         # Before it is submitted: a kill at this very moment must find what to cancel.
         self.to_cancel = JobHandle(job.key, self._executor.kind, "")
-        handle = self.back_end.submit(dataclasses.replace(self._executor.render(job), waits=self._waits))
+        request = dataclasses.replace(self._executor.render(job), values=values, waits=self._waits)
+        handle = self.back_end.submit(request)
         self.to_cancel = handle
         self._log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
         try:

@@ -1,17 +1,24 @@
 """Replaces a job's secrets in everything that it writes and reports, before it leaves the runner.
 
 Airflow knows its secrets only in the worker, where templates are rendered. So the worker marks the texts of
-``job.json`` that are secrets, and only the runner has to know them.
+``job.json`` that are secrets, and only the runner has to know them. The values of secrets that are named, and not in
+``job.json``, the runner knows as well (:mod:`nemo_airflow.runner.secret_env`).
 """
 
 import json
 import re
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from nemo_airflow.runner.grammar import is_reserved
 from nemo_airflow.runner.stream_writer import StreamWriter
 
 MASK = "***"
+
+SHORTEST = 5
+"""Characters of the shortest named secret that is masked, as for Airflow: a shorter one is in every other word."""
+
+_SHORTEST_LINE = 8
+"""Characters of the shortest line of a secret of several lines that is masked by itself."""
 
 _OWN = ("start", "clock", "heartbeat", "sample")
 """Records without any user content."""
@@ -50,11 +57,12 @@ class Masker:
 
     Args:
         job: The job, from ``job.json``.
+        values: Values of its named secrets.
     """
 
-    def __init__(self, job: Dict[str, Any]) -> None:
+    def __init__(self, job: Dict[str, Any], values: Iterable[str] = ()) -> None:
         forms: Set[str] = set()
-        for text in _secrets(job):
+        for text in (*_secrets(job), *(part for value in values for part in _parts(value))):
             forms.update(_forms(text))
         # The longest first: one secret may be the beginning of another.
         found = sorted(forms, key=lambda text: (-len(text), text))
@@ -140,9 +148,9 @@ class MaskingWriter(StreamWriter):
         return super().finish(kind, self._masker.fields(kind, fields) or {})
 
 
-def open_writer(job: Dict[str, Any], fd: int, **options: Any) -> StreamWriter:
-    """Returns the writer of a job's stream; the options are those of :class:`StreamWriter`."""
-    masker = Masker(job)
+def open_writer(job: Dict[str, Any], values: Iterable[str], fd: int, **options: Any) -> StreamWriter:
+    """Returns the writer of a job's stream, which masks its secrets; the options are those of :class:`StreamWriter`."""
+    masker = Masker(job, values)
     return MaskingWriter(masker, fd, **options) if masker else StreamWriter(fd, **options)
 
 
@@ -153,6 +161,16 @@ def _secrets(job: Dict[str, Any]) -> Iterator[str]:
             value = value[key]
         if text := value[start:end]:
             yield text
+
+
+def _parts(value: str) -> Iterator[str]:
+    """Yields what is masked of a named secret: the value, and its lines, which a job may print one by one."""
+    for text in (value, value.strip()):
+        if len(text) >= SHORTEST:
+            yield text
+    lines = [line.strip() for line in value.splitlines()]
+    if len(lines) > 1:
+        yield from (line for line in lines if len(line) >= _SHORTEST_LINE)
 
 
 def _forms(text: str) -> Tuple[str, ...]:

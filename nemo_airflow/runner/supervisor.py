@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from nemo_airflow.runner import claims, outputs, ranks, signals, zstd_mark
+from nemo_airflow.runner import claims, outputs, ranks, secret_env, signals, zstd_mark
 from nemo_airflow.runner.error_record import bound_error
 from nemo_airflow.runner.masking import open_writer
 from nemo_airflow.runner.report_server import ReportServer
@@ -80,7 +80,9 @@ class Supervisor:
     def __init__(self, folder: str, job: Dict[str, Any]) -> None:
         self._folder = folder
         self._job = job
-        self._writer = open_writer(job, 1, folder=folder if os.environ.get(KEEP) else None, waiting=self._keep_watch)
+        self._secrets, self._missing_secret = secret_env.take(folder, job)
+        kept = folder if os.environ.get(KEEP) else None
+        self._writer = open_writer(job, self._secrets.values(), 1, folder=kept, waiting=self._keep_watch)
         self._selector = selectors.DefaultSelector()
         self._child = 0
         self._status = 0
@@ -119,6 +121,8 @@ class Supervisor:
             return self._finish(self._early_end())
         if line := os.environ.get(SETUP_FAILED):
             return self._finish(_refusal(f"a line of setup_lines failed: {line}", "user_error"))
+        if self._missing_secret:
+            return self._finish(_refusal(self._missing_secret, "user_error"))
         try:
             self._prepare_folder()
         except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended
@@ -176,7 +180,8 @@ class Supervisor:
             self._selector.close()
             from nemo_airflow.runner import child
 
-            code = child.run(self._folder, self._job, output, self._server.path)
+            job = {**self._job, "env": {**(self._job.get("env") or {}), **self._secrets}}
+            code = child.run(self._folder, job, output, self._server.path)
         except BaseException:  # noqa: BLE001 - a fault of the runner itself: to the log, or nobody would know
             import traceback
 
@@ -378,6 +383,8 @@ class Supervisor:
         base.update(end)
         if base["error"] is not None:
             base["error"] = bound_error(base["error"])
+        if complaint := secret_env.forget_at_end(self._folder, bool(base["told_to_end"])):
+            self._writer.record("warning", {"message": complaint})
         text = self._writer.finish("end", base)
         claims.keep_end(self._folder, text, self._keep_watch)
         if base["outputs"]["files"]:

@@ -55,7 +55,7 @@ class Job:
 
     def _start(self, rank: int, machines: list[Path], task: dict[str, Any]) -> subprocess.Popen[str]:
         env = {
-            "PATH": os.environ["PATH"], "HOME": str(machines[rank]), **task.get("envs", {}),
+            "PATH": os.environ["PATH"], "HOME": str(machines[rank]), **task.get("envs", {}), **task.get("secrets", {}),
             "SKYPILOT_NUM_NODES": str(len(machines)), "SKYPILOT_NODE_RANK": str(rank),
             "SKYPILOT_NODE_IPS": "\n".join(["127.0.0.1"] * len(machines)),
         }  # fmt: skip

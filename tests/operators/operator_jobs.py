@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import hashlib
+import os
 import time
 from pathlib import Path
 
@@ -79,3 +81,10 @@ async def async_batches():
 async def fetch(value: int) -> int:
     await asyncio.sleep(0)
     return value + 1
+
+
+def digest_of(variable):
+    """Writes a variable, and returns the digest of its value."""
+    value = os.environ[variable]
+    print("it is", value)
+    return hashlib.sha256(value.encode()).hexdigest()

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.base import Driver, Executor, Request
@@ -42,6 +42,8 @@ class BatchExecutor(Executor):
         ttl: Seconds for which an ended job's folder is kept after the last file was written to it; None to keep it
             until it is removed.
     """
+
+    takes_secrets: ClassVar[bool] = True
 
     ssh_conn_id: str | None = "ssh_default"
     root: str = "~/.nemo_airflow"
@@ -102,6 +104,7 @@ class BatchExecutor(Executor):
                 **self.more_files(job),
             },
             package=job.package,
+            secrets=job.secret_env,
         )
 
     def connection_key(self) -> Hashable:

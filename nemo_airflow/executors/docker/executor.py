@@ -97,6 +97,7 @@ class DockerExecutor(Executor):
     """
 
     kind: ClassVar[str] = "docker"
+    takes_secrets: ClassVar[bool] = True
     aliases: ClassVar[Mapping[str, str]] = {"num_gpus": "gpus_per_node"}
 
     container_image: str
@@ -178,7 +179,12 @@ class DockerExecutor(Executor):
             "container": _merged(self._container(own), self.additional_kwargs),
         }
         return Request(
-            key=job.key, kind=self.kind, payload=payload, files={"job.json": own.dumps()}, package=job.package
+            key=job.key,
+            kind=self.kind,
+            payload=payload,
+            files={"job.json": own.dumps()},
+            package=job.package,
+            secrets=own.secret_env,
         )
 
     @property

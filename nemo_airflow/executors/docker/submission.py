@@ -111,7 +111,7 @@ def _start(docker: Docker, request: Request, container: str) -> JsonObject | Non
 
 def _write(request: Request, file: IO[bytes]) -> None:
     try:
-        write_bundle(request, file, base=BASE.lstrip("/"))
+        write_bundle(request, file, base=BASE.lstrip("/"), with_secrets=True)
     except OSError as error:
         raise SubmitError(f"cannot write the archive for container {request.key}: {error}") from error
     file.seek(0)

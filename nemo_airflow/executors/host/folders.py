@@ -22,6 +22,7 @@ from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Chunk, Cursor
 from nemo_airflow.executors.folder import TTL
 from nemo_airflow.job import Archive, Job, Package
+from nemo_airflow.runner import secret_env
 from nemo_airflow.runner import zstd_mark as marks
 from nemo_airflow.runner.supervisor import SETUP_FAILED
 
@@ -193,6 +194,20 @@ def take_archive(root: str, archive: Archive, size: int) -> str:
     )
 
 
+def take_secrets(root: str, key: str, size: int) -> str:
+    """Returns a command that takes the values of a job's secrets into a file that its owner alone can read.
+
+    A job that has begun has read, and deleted, what came before.
+    """
+    return _command(
+        enter(root),
+        f"[ ! -e jobs/{key}/claim ] || exit 0",
+        f"umask 077; new=$(mktemp jobs/{key}/.new-XXXXXX) || exit 20",
+        f'cat >$new && [ "$(wc -c <$new)" -eq {size} ] || {{ rm -f $new; exit 20; }}',
+        f"mv $new jobs/{key}/{secret_env.FILE}",
+    )
+
+
 def ask_mark(root: str, mark: str) -> str:
     """Returns a script that succeeds where jobs have found that they read ``tar.zst``, and none that it does not."""
     yes, no = f"zstd/{mark}{marks.YES}", f"zstd/{mark}{marks.NO}"
@@ -279,8 +294,9 @@ done
 
 
 def mark_cancelled(keys: Iterable[str]) -> str:
-    """Returns lines, for a script that is in the root, that tell the runners not to start."""
-    return f"for key in {' '.join(keys)}; do [ ! -d jobs/$key ] || : >jobs/$key/cancel; done"
+    """Returns lines, for a script that is in the root, that tell the runners not to start, and delete their secrets."""
+    mark = f": >jobs/$key/cancel; rm -f jobs/$key/{secret_env.FILE}"
+    return f"for key in {' '.join(keys)}; do [ ! -d jobs/$key ] || {{ {mark}; }}; done"
 
 
 def marked_cancelled(root: str, keys: Iterable[str]) -> str:

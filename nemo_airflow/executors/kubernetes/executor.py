@@ -80,6 +80,7 @@ class KubernetesExecutor(Executor):
     """
 
     kind: ClassVar[str] = manifest.KIND
+    takes_secrets: ClassVar[bool] = True
     spans_nodes: ClassVar[bool] = True
     aliases: ClassVar[Mapping[str, str]] = {"gpus": "gpus_per_node"}
 
@@ -136,6 +137,10 @@ class KubernetesExecutor(Executor):
                 raise ExecutorArgumentError(
                     f"secret_env[{name!r}] has to be (name of the secret, its key), not {reference!r}"
                 )
+            if name in known_mapping(self.secrets):
+                raise ExecutorArgumentError(
+                    f"{name} is given in secrets and in secret_env: leave it out of one of them"
+                )
 
     @property
     def is_group(self) -> bool:
@@ -145,6 +150,8 @@ class KubernetesExecutor(Executor):
     def render(self, job: Job) -> Request:
         """Returns the pods and the Secrets; in these are the runner, ``job.json`` and a package that is not large."""
         job = self.prepare(job)
+        of_cluster = {name: f"<secret {secret}, key {key}>" for name, (secret, key) in self.secret_env.items()}
+        job = dataclasses.replace(job, secret_env={**job.secret_env, **of_cluster})
         text = job.dumps()
         parts = math.ceil((job.package.size + len(text.encode())) / INLINE_LIMIT) if job.package else 1
         upload = job.package.size if job.package and parts > SECRETS else 0
@@ -153,14 +160,25 @@ class KubernetesExecutor(Executor):
         if job.package and not upload:
             bundle.append(f"package {job.package.digest}")
         content = f"<{', '.join(bundle)}>"
+        values = {manifest.secret_key(name): secret.shown for name, secret in self.secrets.items()}
         payload = {
             "secrets": [
-                {**manifest.secret_manifest(self, job, part), "data": {manifest.bundle_file(part): content}}
+                {
+                    **manifest.secret_manifest(self, job, part),
+                    "data": {manifest.bundle_file(part): content, **({} if part else values)},
+                }
                 for part in range(parts)
             ],
             "pods": manifest.pod_manifests(self, job, parts, upload),
         }
-        return Request(key=job.key, kind=self.kind, payload=payload, files={"job.json": text}, package=job.package)
+        return Request(
+            key=job.key,
+            kind=self.kind,
+            payload=payload,
+            files={"job.json": text},
+            package=job.package,
+            secrets=job.secret_env,
+        )
 
     def connection_key(self) -> Hashable:
         """One driver for all jobs in one namespace that are reached in the same way."""

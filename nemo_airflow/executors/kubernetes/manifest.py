@@ -123,6 +123,11 @@ def secret_name(key: str, part: int) -> str:
     return f"{key}-part-{part}" if part else key
 
 
+def secret_key(variable: str) -> str:
+    """Returns under which key the job's first Secret has the value of a variable."""
+    return f"env.{variable}"
+
+
 def bundle_file(part: int) -> str:
     """Returns the name of the file that has a part of the bundle: in their order, their names are sorted."""
     return f"{BUNDLE_FILE}.{part}" if part else BUNDLE_FILE
@@ -253,9 +258,12 @@ def _spec(executor: KubernetesExecutor, job: Job, rank: int, parts: int, upload:
 
 
 def _bundle_source(job: Job, parts: int) -> JsonObject:
+    # Values of secrets are in the first one too: no file of the pod has them.
+    items = [[{"key": (file := bundle_file(part)), "path": file}] for part in range(parts)]
     if parts == 1:
-        return {"secret": {"secretName": job.key}}
-    return {"projected": {"sources": [{"secret": {"name": secret_name(job.key, part)}} for part in range(parts)]}}
+        return {"secret": {"secretName": job.key, "items": items[0]}}
+    sources = [{"secret": {"name": secret_name(job.key, part), "items": items[part]}} for part in range(parts)]
+    return {"projected": {"sources": sources}}
 
 
 def _optional_volumes(executor: KubernetesExecutor, rank: int) -> list[JsonObject]:
@@ -315,7 +323,8 @@ def _env(executor: KubernetesExecutor, job: Job, rank: int) -> list[JsonObject]:
         env += [{"name": name, "value": str(value)} for name, value in values.items()]
         if rank == 0:
             env.append({"name": "MASTER_ADDR", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
-    for name, (secret, key) in sorted(executor.secret_env.items()):
+    references = {name: (job.key, secret_key(name)) for name in executor.secrets}
+    for name, (secret, key) in sorted({**references, **executor.secret_env}.items()):
         env.append({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
     return env
 

@@ -7,6 +7,7 @@ are the job's key, so whatever another process has made already is found instead
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,8 +68,12 @@ class Submission:
         data = await asyncio.to_thread(contents, self._request, with_package=not self._upload)
         if (size := len(data[0]) * 3 // 4) > _SECRET_LIMIT:
             raise SubmitError(_too_large(self._request, size, with_package=not self._upload))
+        values = {
+            manifest.secret_key(name): base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
+            for name, value in self._request.values.items()
+        }
         secrets = [
-            {**secret, "data": {manifest.bundle_file(part): data[part]}}
+            {**secret, "data": {manifest.bundle_file(part): data[part], **({} if part else values)}}
             for part, secret in enumerate(self._request.payload["secrets"])
         ]
         for _ in range(_ATTEMPTS):

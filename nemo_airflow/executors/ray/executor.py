@@ -68,6 +68,7 @@ class RayExecutor(Executor):
     """
 
     kind: ClassVar[str] = "ray"
+    takes_secrets: ClassVar[bool] = True
 
     ray_conn_id: str | None = None
     address: str | None = None
@@ -127,7 +128,9 @@ class RayExecutor(Executor):
         resources = {name: getattr(self, name) for name in _RESOURCES} | {"entrypoint_num_gpus": self._gpus}
         call |= {name: value for name, value in resources.items() if value}
         payload = {"call": json.loads(json.dumps(call)), "archives": {"code": code, "job": own_files}}
-        return Request(key=job.key, kind=self.kind, payload=payload, files=files, package=job.package)
+        return Request(
+            key=job.key, kind=self.kind, payload=payload, files=files, package=job.package, secrets=own.secret_env
+        )
 
     def _environment(self, key: str, code: str, own_files: str) -> dict[str, Any]:
         modules = list(self.runtime_env.get("py_modules") or ())

@@ -8,6 +8,7 @@ for all jobs of a package, and sent once. The other has the job's own files, a f
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 import zipfile
@@ -19,6 +20,7 @@ from nemo_airflow.executors.base import Request
 from nemo_airflow.executors.bundle import package_files
 from nemo_airflow.executors.ray.start import HIDDEN
 from nemo_airflow.job import Package
+from nemo_airflow.runner import secret_env
 from nemo_airflow.runner.unpack import unpack_package
 
 LARGEST = 512 << 20
@@ -71,7 +73,9 @@ def write_code(package: Package | None, file: IO[bytes]) -> None:
 def write_files(request: Request, file: IO[bytes]) -> None:
     """Writes the archive of a job's own files."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in sorted(request.files.items()):
+        # Not in the archive's name, which Ray shows.
+        values = {secret_env.FILE: json.dumps(request.values)} if request.values else {}
+        for name, text in sorted({**request.files, **values}.items()):
             _add(archive, f"{HIDDEN}/jobs/{request.key}/{name}", text.encode(), mode=0o600)
 
 

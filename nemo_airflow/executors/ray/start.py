@@ -15,6 +15,9 @@ import time
 HIDDEN = ".nemo_airflow"
 """Folder of what is shipped, within Ray's working directory: no module can have that name."""
 
+SECRETS = "secrets.json"
+"""The file with the values of the job's secrets."""
+
 _LATE = 30.0
 """Most seconds to wait for Ray to have closed the log."""
 
@@ -81,6 +84,8 @@ def _lay_out(key: str, folder: str, here: str) -> None:
         source = os.path.join(path, HIDDEN, "jobs", key)
         if os.path.isdir(source):
             shutil.copytree(source, folder, dirs_exist_ok=True)
+            if os.path.exists(os.path.join(source, SECRETS)):
+                os.unlink(os.path.join(source, SECRETS))  # Ray keeps what it has unpacked; the runner deletes its own
             break
     for name in os.listdir(here):
         if name.startswith("package."):

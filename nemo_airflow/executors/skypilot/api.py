@@ -26,8 +26,12 @@ class NotThere(ExecutorError):
     """A cluster is not there, or not up."""
 
 
-def launch(payload: Mapping[str, Any]) -> None:
+def launch(payload: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
     """Has a task run: returns when its cluster is up and has queued it, or the controller has taken it.
+
+    Args:
+        payload: The task, and how it is launched.
+        secrets: Values of the job's secrets, which SkyPilot keeps apart from the task's other variables.
 
     Raises:
         SubmitError: The task is not valid, or no cloud gives the machines.
@@ -36,9 +40,8 @@ def launch(payload: Mapping[str, Any]) -> None:
     sky = _sky()
     with _errors("launch the job", refusal=True):
         task = sky.Task.from_yaml_config(dict(payload["task"]))
-        if missing := [name for name in payload["secrets"] if name not in os.environ]:
-            raise SubmitError(f"secrets of SkypilotExecutor: set {', '.join(missing)} in the environment of the worker")
-        task.update_secrets({name: os.environ[name] for name in payload["secrets"]})
+        if secrets:
+            task.update_secrets(dict(secrets))
         if payload["managed"]:
             sky.get(sky.jobs.launch(task, name=payload["task"]["name"]))
         else:

@@ -226,7 +226,7 @@ def _launch(request: Request) -> None:
         os.replace(new, bundle)
     except OSError as error:
         raise SubmitError(f"cannot write {bundle}: {error}") from error
-    api.launch(request.payload)
+    api.launch(request.payload, request.values)
 
 
 def _handle(job: Mapping[str, object]) -> JobHandle:

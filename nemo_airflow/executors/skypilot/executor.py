@@ -65,7 +65,6 @@ class SkypilotExecutor(Executor):
         resources: More resources, as in SkyPilot's task YAML, merged over ours: ``any_of``, ``ordered`` ...
         setup: Shell commands that prepare a machine.
         file_mounts: Files and buckets on the machines, as in SkyPilot's task YAML.
-        secrets: Names of variables of the API client's environment to hand to the job as secrets.
         cluster_name: A cluster that is there, or is to stay; one of the job's own when None.
         idle_minutes_to_autostop: Minutes without a job after which the cluster is ended.
         autodown: Whether it is then removed, and not only stopped.
@@ -76,6 +75,7 @@ class SkypilotExecutor(Executor):
 
     kind: ClassVar[str] = "skypilot"
     spans_nodes: ClassVar[bool] = True
+    takes_secrets: ClassVar[bool] = True
     aliases: ClassVar[Mapping[str, str]] = {"num_nodes": "nodes"}
 
     managed: bool = False
@@ -101,7 +101,6 @@ class SkypilotExecutor(Executor):
     resources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     setup: str | None = None
     file_mounts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    secrets: Sequence[str] = ()
     cluster_name: str | None = None
     idle_minutes_to_autostop: int | None = 10
     autodown: bool = True
@@ -146,11 +145,16 @@ class SkypilotExecutor(Executor):
             "managed": self.managed,
             "cluster_name": None if self.managed else self.cluster_name or own_name(job.key),
             "retry_until_up": self.retry_until_up,
-            "secrets": list(self.secrets),
+            "secrets": sorted(own.secret_env),
             "task": {name: value for name, value in task.items() if value is not None},
         }
         return Request(
-            key=job.key, kind=self.kind, payload=payload, files={"job.json": own.dumps()}, package=job.package
+            key=job.key,
+            kind=self.kind,
+            payload=payload,
+            files={"job.json": own.dumps()},
+            package=job.package,
+            secrets=own.secret_env,
         )
 
     @property

@@ -27,6 +27,7 @@ class SSHExecutor(Executor):
     """
 
     kind: ClassVar[str] = "ssh"
+    takes_secrets: ClassVar[bool] = True
 
     ssh_conn_id: str = "ssh_default"
     root: str = "~/.nemo_airflow"
@@ -50,6 +51,7 @@ class SSHExecutor(Executor):
             payload={"host": self.ssh_conn_id, "folder": f"{self.root}/jobs/{job.key}", "run": f"bash {folders.START}"},
             files=folders.job_files(job, script, self.ttl),
             package=job.package,
+            secrets=job.secret_env,
         )
 
     def connection_key(self) -> Hashable:

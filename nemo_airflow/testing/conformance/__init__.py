@@ -16,9 +16,10 @@ from nemo_airflow.testing.conformance.identity import IdentityCases
 from nemo_airflow.testing.conformance.outage import OutageCases
 from nemo_airflow.testing.conformance.results import ResultCases
 from nemo_airflow.testing.conformance.running import RunningCases
+from nemo_airflow.testing.conformance.secrets import SecretCases
 
 __all__ = ["ExecutorConformance", "Finished"]
 
 
-class ExecutorConformance(RunningCases, ResultCases, EndingCases, IdentityCases, OutageCases):
+class ExecutorConformance(RunningCases, ResultCases, EndingCases, IdentityCases, SecretCases, OutageCases):
     """Cases for one executor. A subclass gives the ``executor`` fixture."""
