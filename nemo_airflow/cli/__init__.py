@@ -229,7 +229,12 @@ def _add_store(commands: Any) -> None:
         help="only objects not wanted for this long (%(default)s)",
     )
     gc.add_argument("--dry-run", action="store_true", help="only list them")
-    gc.add_argument("--keep-runs", action="store_true", help="keep the packages and outputs of all runs in MLflow")
+    gc.add_argument(
+        "--keep-runs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the packages, configs and outputs of all runs in MLflow stay (yes)",
+    )
     _add_store_of_runs(gc)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_airflow import settings
+from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.exceptions import SettingsError, StoreError
+from nemo_airflow.packaging import notes
+from nemo_airflow.packaging.store import sharing
 from nemo_airflow.packaging.store.address import open_store
 from nemo_airflow.packaging.store.collection import collect, references
 from nemo_airflow.packaging.store.local import PackageStore
@@ -77,9 +83,10 @@ def unpin(url: str, name: str) -> int:
 
 
 def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: str | None, conn_id: str | None) -> int:
-    """Deletes objects that no reference (and optionally no run in MLflow) names, and nobody wanted for some days.
+    """Deletes objects that no reference and no run in MLflow names, and nobody wanted for some days.
 
-    The same holds for this machine's own packages, with or without a shared store.
+    The same holds for all that this machine keeps in ``$NEMO_AIRFLOW_HOME``, with or without a shared store, but for
+    the folders of jobs, which ``nemo-airflow reap --folders`` deletes.
     """
     done = "would be freed" if dry_run else "freed"
     keep: set[str] = set()
@@ -87,12 +94,29 @@ def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: s
         from nemo_airflow.tracking.mlflow.recorded import digests_of_runs
 
         keep = digests_of_runs(tracking_uri, conn_id)
-    count, size = PackageStore(settings.packages_folder()).prune(days * _DAY, keep=keep, dry_run=dry_run)
+    packages = settings.packages_folder()
+    count, size = PackageStore(packages).prune(days * _DAY, keep=keep, dry_run=dry_run)
     print(f"{count} files of this machine's packages, {size} bytes {done}")
-    if not (url or settings.store_url()):
-        return 0
-    garbage = collect(store_at(url), older_than=days * _DAY, keep=keep, dry_run=dry_run)
-    for entry in (*garbage.refs, *garbage.records):
-        print(entry.name)
-    print(f"{len(garbage.records)} packages and outputs, {len(garbage.blobs)} files, {garbage.size} bytes {done}")
+    if url or settings.store_url():
+        garbage = collect(store_at(url), older_than=days * _DAY, keep=keep, dry_run=dry_run)
+        for entry in (*garbage.refs, *garbage.records):
+            print(entry.name)
+        print(f"{len(garbage.records)} packages and outputs, {len(garbage.blobs)} files, {garbage.size} bytes {done}")
+    before = time.time() - days * _DAY
+    configs, bundles = ConfigVersions(), settings.bundles_folder()
+    for what, files, top in (
+        ("notes of packagers", notes.find_unused(packages, before), packages),
+        ("configs", configs.find_unused(before, keep), configs.folder),
+        ("archives on their way to a back-end", _old_files(bundles, before), bundles),
+    ):
+        count, size = sharing.delete_files(files, top, dry_run=dry_run)
+        if count:
+            print(f"{count} files of {what}, {size} bytes {done}")
     return 0
+
+
+def _old_files(folder: Path, before: float) -> Iterator[Path]:
+    for file in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process deletes it
+            if file.stat().st_mtime < before:
+                yield file

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ class ConfigVersions:
         """
         digest = plans.digest(plan)
         file = self._file(digest)
-        if file.exists():
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(PermissionError):  # of another user
+                os.utime(file)  # run again: kept longer
             return digest
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +89,18 @@ class ConfigVersions:
         """Returns the digests of all stored configs, the newest first."""
         files = [file for file in self.folder.glob("??/*.json") if _DIGEST.fullmatch(file.stem)]
         return [file.stem for file in sorted(files, key=lambda file: (-file.stat().st_mtime_ns, file.name))]
+
+    def find_unused(self, before: float, keep: Collection[str]) -> Iterator[Path]:
+        """Yields the files of plans that were not run since a time, and of those that were never written whole.
+
+        Args:
+            before: The time, in seconds since the epoch.
+            keep: Digests of plans that stay at any age.
+        """
+        for file in self.folder.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                if file.stem not in keep and file.stat().st_mtime < before:
+                    yield file
 
     def _file(self, digest: str) -> Path:
         return self.folder / digest[:2] / f"{digest}.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +31,7 @@ class Notes:
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(self._path.read_text("utf-8"))
             self._read = found if isinstance(found, dict) else {}
+            os.utime(self._path)  # in use
         self._now = dict(self._read)
 
     def get(self, name: str) -> Any:
@@ -54,6 +56,25 @@ class Notes:
         store = self.folder.parent
         with sharing.explain_refusals(store), sharing.write_whole(path, store) as file:
             yield file
+
+
+def find_unused(store: Path, before: float) -> list[Path]:
+    """Returns the files of notes that nobody has used since a time, and of their copies of an index.
+
+    Args:
+        store: The store's folder.
+        before: The time, in seconds since the epoch.
+    """
+    used_at: dict[str, float] = {}
+    found: list[tuple[Path, float]] = []
+    for file in (store / FOLDER).glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            about = file.stat()
+            found.append((file, max(about.st_mtime, about.st_ctime)))
+            if file.suffix == ".json":
+                used_at[file.stem] = about.st_mtime
+    # The time of a copy of an index is that of the index: it is as old as its notes.
+    return [file for file, changed_at in found if used_at.get(file.name.split(".")[0], changed_at) < before]
 
 
 def add_recent(kept: Any, key: str, value: Any, most: int) -> list[Any]:

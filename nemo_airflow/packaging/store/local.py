@@ -14,6 +14,9 @@ from nemo_airflow.exceptions import StoreError
 from nemo_airflow.job import BASE_DIGITS, is_patch
 from nemo_airflow.packaging.store import sharing
 
+FILES = "files"
+"""Format of the list of a package's files, which is compared with those of later versions."""
+
 _LEAST_AGE = 7200.0
 
 
@@ -72,35 +75,22 @@ class PackageStore:
             raise StoreError(
                 f"older_than={older_than:.0f} s is too short, since jobs may be starting: give two hours or more"
             )
-        before = time.time() - older_than
-        count = size = 0
         files = list(self.folder.glob("[0-9a-f][0-9a-f]/*"))
-        living = self._living(files, before, keep)
-        for file in files:
-            if file in living:
-                continue
-            try:
-                about = file.stat()
-                if not dry_run:
-                    with sharing.explain_refusals(self.folder):
-                        file.unlink()
-            except FileNotFoundError:  # another process prunes
-                continue
-            count, size = count + 1, size + about.st_size
-        return count, size
+        living = self._living(files, time.time() - older_than, keep)
+        return sharing.delete_files((file for file in files if file not in living), self.folder, dry_run=dry_run)
 
     @staticmethod
     def _living(files: Collection[Path], before: float, keep: Collection[str]) -> set[Path]:
-        """Returns the files that stay: young or kept ones, the packages that those change, and their patches."""
+        """Returns the files that stay: young or kept ones, the packages that those change, and what is beside them."""
         living = set()
         for file in files:
             with contextlib.suppress(FileNotFoundError):  # another process prunes
                 if _digest(file) in keep or file.stat().st_mtime >= before:
                     living.add(file)
-        bases = {file.name.partition("-")[2].split(".")[0] for file in living if not is_patch(file.name)} - {""}
+        bases = {file.name.partition("-")[2].split(".")[0] for file in living if not _is_beside(file)} - {""}
         living.update(file for file in files if "-" not in file.name and file.name[:BASE_DIGITS] in bases)
-        packages = {_digest(file) for file in living if not is_patch(file.name)}
-        return living.union(file for file in files if is_patch(file.name) and _digest(file) in packages)
+        packages = {_digest(file) for file in living if not _is_beside(file)}
+        return living.union(file for file in files if _is_beside(file) and _digest(file) in packages)
 
     @contextlib.contextmanager
     def writing_alone(self, digest: str) -> Iterator[None]:
@@ -112,6 +102,11 @@ class PackageStore:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _is_beside(file: Path) -> bool:
+    """Returns whether a file belongs to a package and is kept as long as that: its patch, or the list of its files."""
+    return is_patch(file.name) or file.suffix == f".{FILES}"
 
 
 def _digest(file: Path) -> str:

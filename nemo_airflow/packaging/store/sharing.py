@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -72,6 +72,33 @@ def touch(path: Path, top: Path) -> None:
     except PermissionError:
         with path.open("rb") as source, write_whole(path, top) as target:
             shutil.copyfileobj(source, target, 1 << 20)
+
+
+def delete_files(files: Iterable[Path], top: Path, *, dry_run: bool = False) -> tuple[int, int]:
+    """Deletes files of a store.
+
+    Args:
+        files: The files; those that another process has deleted do not count.
+        top: The store's top folder.
+        dry_run: Whether only to count them.
+
+    Returns:
+        The number of files, and their bytes.
+
+    Raises:
+        StoreError: The user may not delete one of them.
+    """
+    count = size = 0
+    for file in files:
+        try:
+            about = file.stat()
+            if not dry_run:
+                with explain_refusals(top):
+                    file.unlink()
+        except FileNotFoundError:
+            continue
+        count, size = count + 1, size + about.st_size
+    return count, size
 
 
 def open_lock(path: Path, top: Path) -> IO[bytes]:

@@ -81,12 +81,17 @@ def artifact_location(uri: str, experiment: str) -> str | None:
     """
     if not uri.startswith("sqlite:///"):
         return None
-    folder = (
-        Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
-        / "mlartifacts"
-        / quote(experiment, safe=" ")
-    )
-    return folder.as_uri()
+    return (_database_of(uri).parent / "mlartifacts" / quote(experiment, safe=" ")).as_uri()
+
+
+def is_missing_database(uri: str) -> bool:
+    """Returns whether an address is that of a sqlite database that no run has made yet."""
+    return uri.startswith("sqlite:///") and not _database_of(uri).exists()
+
+
+def _database_of(uri: str) -> Path:
+    """Returns the file of a sqlite database's address."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
 
 
 def run_page(base: str, experiment_id: str, run_id: str) -> str:
@@ -125,7 +130,7 @@ def _usable(uri: str) -> str:
         instead = "use sqlite:////path/to/mlflow.db, or a server's http address"
         raise SettingsError(f"tracking_uri={uri!r} is a folder of files, which MLflow no longer supports: {instead}")
     if uri.startswith("sqlite:///"):
-        folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
+        folder = _database_of(uri).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -72,17 +72,23 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
 
 
 def digests_of_runs(tracking_uri: str | None = None, conn_id: str | None = None) -> set[str]:
-    """Returns the digests of all packages and outputs of runs that are not deleted. Blocks.
+    """Returns the digests of all packages, configs and outputs of runs that are not deleted. Blocks.
 
     Args:
         tracking_uri: Address of the store; found as for a tracker when None.
         conn_id: An Airflow connection with the address and the login.
 
     Raises:
-        TrackingError: The store cannot be reached, or refuses.
+        TrackingError: The store does not exist, cannot be reached, or refuses.
     """
-    store = open_store(*address.resolve(tracking_uri, conn_id))
-    return store.tag_values("nemo_airflow.package_digest") | store.tag_values(OUTPUTS_DIGEST)
+    uri, credentials = address.resolve(tracking_uri, conn_id)
+    if address.is_missing_database(uri):
+        if tracking_uri or conn_id:
+            raise TrackingError(f"{uri} does not exist: give the address of the store that has the runs")
+        return set()
+    store = open_store(uri, credentials)
+    tags = ("nemo_airflow.package_digest", "nemo_airflow.plan_digest", OUTPUTS_DIGEST)
+    return set().union(*map(store.tag_values, tags))
 
 
 def _plan(store: Store, run: Run) -> Mapping[str, Any]:
