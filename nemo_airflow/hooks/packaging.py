@@ -48,7 +48,9 @@ class PackagingHook(BaseHook):
             packager = _at_version(packager, bundle)
         root = bundle_folder(context)
         if isinstance(packager, ContentPackager):
-            package = packager.package(self.store, root=root, reads_zstd=self.reads_zstd)
+            package = packager.package(
+                self.store, root=root, reads_zstd=self.reads_zstd, bundle=str(getattr(bundle, "name", None) or "")
+            )
         else:
             package = packager.package(self.store, root=root)
         publish(package)

@@ -13,6 +13,7 @@ from nemo_airflow import settings
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.job import Package
 from nemo_airflow.packaging.archive import FORMATS, GZIP, ZSTD, writes_zstd
+from nemo_airflow.packaging.bases import Bases
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.packing import Content, pack
 from nemo_airflow.packaging.store import PackageStore
@@ -72,17 +73,20 @@ class ContentPackager(Packager):
             PackagingError: There is nothing to package, or the packager refuses it.
         """
 
-    def package(self, store: PackageStore, *, root: Path | None = None, reads_zstd: bool = False) -> Package:
+    def package(
+        self, store: PackageStore, *, root: Path | None = None, reads_zstd: bool = False, bundle: str = ""
+    ) -> Package:
         """See :meth:`Packager.package`.
 
         Args:
             store: Where archives are kept.
             root: Folder of the code, for a packager without a path.
             reads_zstd: Whether the job is known to read ``tar.zst``.
+            bundle: Name of the DAG bundle of which the code is a version, if it is one.
         """
         notes = self.notes(store, root)
         with self.content(root, notes) as content:
-            package = pack(content, store, notes, self.formats(reads_zstd), self.max_size)
+            package = pack(content, store, self.bases(store, root, bundle), self.formats(reads_zstd), self.max_size)
         notes.save()
         return package
 
@@ -90,6 +94,11 @@ class ContentPackager(Packager):
         """Returns this packager's notes on this code."""
         about = json.dumps(self.to_json(), sort_keys=True, default=str)
         return Notes(store.folder, f"{about}\n{Path.cwd()}\n{root}")
+
+    def bases(self, store: PackageStore, root: Path | None, bundle: str) -> Bases:
+        """Returns the packages of earlier versions of this code, of which a new one can be packed as changes."""
+        folder = Path(getattr(self, "path", None) or root or "").expanduser().absolute()
+        return Bases(store, self.to_json(), f"bundle {bundle}" if bundle else f"folder {folder}")
 
     def formats(self, reads_zstd: bool = False) -> tuple[str, ...]:
         """Returns the formats in which an existing archive may be; a new one is packed in the first.

@@ -83,7 +83,9 @@ class GitArchivePackager(ContentPackager):
         if isinstance(self.include, str):
             raise PackagingError(f"include={self.include!r} is a text: give a list of patterns")
 
-    def package(self, store: PackageStore, *, root: Path | None = None, reads_zstd: bool = False) -> Package:
+    def package(
+        self, store: PackageStore, *, root: Path | None = None, reads_zstd: bool = False, bundle: str = ""
+    ) -> Package:
         """See :meth:`ContentPackager.package`."""
         notes = self.notes(store, root)
         state = self._look(root, notes)
@@ -96,14 +98,21 @@ class GitArchivePackager(ContentPackager):
                     names.append((package.stored_patch, PATCH))
                 if all(store.has(*name) for name in names) and "patch_digest" in known:
                     notes.save()
+                    self.bases(store, root, bundle).mark_wanted()
                     return package
         with self._content(state, root, notes) as content:
-            package = pack(content, store, notes, formats, self.max_size)
+            package = pack(content, store, self.bases(store, root, bundle), formats, self.max_size)
         if state.is_settled:
             key = _key(package.format, state)
             notes.set("packages", noted.add_recent(notes.get("packages"), key, package.to_json(), _KEPT))
         notes.save()
         return package
+
+    def notes(self, store: PackageStore, root: Path | None) -> Notes:
+        """See :meth:`ContentPackager.notes`. All commits of a repository share them."""
+        options = json.dumps({**self.to_json(), "ref": ""}, sort_keys=True, default=str)
+        folder = Path(self.path).expanduser() if self.path else root
+        return Notes(store.folder, f"{options}\n{folder.absolute() if folder else ''}")
 
     @contextlib.contextmanager
     def content(self, root: Path | None, notes: Notes) -> Iterator[Content]:

@@ -6,15 +6,16 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.job import PATCH, Package, changes_name
 from nemo_airflow.packaging import content as contents
 from nemo_airflow.packaging.archive import write_tar
+from nemo_airflow.packaging.bases import Base, Bases
 from nemo_airflow.packaging.content import LINK, File
-from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.packaging.store.local import FILES
 from nemo_airflow.runner.unpack import REMOVED
 
 PATCH_LIMIT = 1 << 20
@@ -112,13 +113,13 @@ class Content:
         return self._files
 
 
-def pack(content: Content, store: PackageStore, notes: Notes, formats: Sequence[str], max_size: int) -> Package:
+def pack(content: Content, store: PackageStore, bases: Bases, formats: Sequence[str], max_size: int) -> Package:
     """Puts content into the store, unless it is already there.
 
     Args:
         content: What to pack.
         store: Where archives are kept.
-        notes: Cached facts from earlier packaging.
+        bases: Earlier versions of the same code.
         formats: ``tar.gz``, ``tar.zst`` or both: an existing archive in any of them is used. A new one is packed in the
             first; changes in the format of the package that they change.
         max_size: Bytes that the files may have together, unpacked.
@@ -127,10 +128,12 @@ def pack(content: Content, store: PackageStore, notes: Notes, formats: Sequence[
         PackagingError: There is nothing to pack, or too much, or a link points outside the package.
     """
     digest = contents.package_digest(content.tree)
-    package = _known(store, notes, digest, formats)
+    package = _known(store, bases, digest, formats)
     if package is None:
         with store.writing_alone(digest):
-            package = _known(store, notes, digest, formats) or _write(content, store, notes, digest, formats, max_size)
+            package = _known(store, bases, digest, formats) or _write(content, store, bases, digest, formats, max_size)
+    if not package.base:
+        _remember(content, store, bases, package)
     # Written for each package: the same files may come from another commit and patch.
     patch = content.patch(None)
     patch_digest = hashlib.sha256(patch).hexdigest() if patch else ""
@@ -146,75 +149,77 @@ def pack(content: Content, store: PackageStore, notes: Notes, formats: Sequence[
     )  # fmt: skip
 
 
-def _known(store: PackageStore, notes: Notes, digest: str, formats: Sequence[str]) -> Package | None:
+def _known(store: PackageStore, bases: Bases, digest: str, formats: Sequence[str]) -> Package | None:
     for format in formats:
         if store.has(digest, format):
             return Package(digest, format, store.path(digest, format).stat().st_size)
-    base = _base(store, notes, digest, formats)
-    if base is not None and store.has(changes_name(digest, base["digest"]), base["format"]):
-        return _of_two(store, digest, base)
+    for base in bases:
+        changes = changes_name(digest, base.digest)
+        if base.format in formats and store.has(changes, base.format) and store.has(base.digest, base.format):
+            return _of_two(store, digest, base)
     return None
 
 
-def _of_two(store: PackageStore, digest: str, base: Mapping[str, Any]) -> Package:
-    name, format = base["digest"], base["format"]
-    base_size = store.path(name, format).stat().st_size
-    size = store.path(changes_name(digest, name), format).stat().st_size
-    return Package(digest, format, base_size + size, base=name, base_size=base_size)
+def _of_two(store: PackageStore, digest: str, base: Base) -> Package:
+    base_size = store.path(base.digest, base.format).stat().st_size
+    size = store.path(changes_name(digest, base.digest), base.format).stat().st_size
+    return Package(digest, base.format, base_size + size, base=base.digest, base_size=base_size)
 
 
-def _base(store: PackageStore, notes: Notes, digest: str, formats: Sequence[str]) -> Any:
-    """Returns the notes on the last package that this packager packed whole, if it still exists."""
-    base = notes.get("base")
-    if not base or base["format"] not in formats or base["digest"] == digest:
-        return None
-    return base if store.has(base["digest"], base["format"]) else None
+def _remember(content: Content, store: PackageStore, bases: Bases, package: Package) -> None:
+    """Remembers a package that is whole in the store, by whomever it was packed."""
+    if bases.newest and bases.newest[1:3] == (package.digest, package.format):
+        return
+    files = content.files()
+    if not store.has(package.digest, FILES):
+        _keep_list(store, package.digest, files)
+    size = sum(file.size for file in files)
+    bases.add(Base(bases.code, package.digest, package.format, content.tree, size))
 
 
 def _write(
-    content: Content, store: PackageStore, notes: Notes, digest: str, formats: Sequence[str], max_size: int
+    content: Content, store: PackageStore, bases: Bases, digest: str, formats: Sequence[str], max_size: int
 ) -> Package:
-    base = _base(store, notes, digest, formats)
-    if base is not None and base["bytes"] >= _SMALL:
-        changes = content.changes(base["tree"]) or _compared(content, store, base["digest"])
+    for base in bases.to_compare():
+        if base.size < _SMALL or base.format not in formats or not store.has(base.digest, base.format):
+            continue
+        changes = content.changes(base.tree) or _compared(content, store, base.digest)
         if changes is not None and _is_worth_it(changes, base):
             if changes.links:
                 contents.check_links(content.files())
-            if base["bytes"] + changes.growth > max_size:
+            if base.size + changes.growth > max_size:
                 contents.check_size(content.files(), max_size)
             removed = b"".join(b"\0" + os.fsencode(path) for path in sorted(changes.removed))
-            with store.write(changes_name(digest, base["digest"]), base["format"]) as file:
-                write_tar(contents.in_order(changes.files), file, base["format"], first=(REMOVED, removed))
+            with store.write(changes_name(digest, base.digest), base.format) as file:
+                write_tar(contents.in_order(changes.files), file, base.format, first=(REMOVED, removed))
             return _of_two(store, digest, base)
     format = formats[0]
     files = content.files()
     if not files:
         raise PackagingError("there are no files to package: check the packager's path, subpath and patterns")
-    total = contents.check_size(files, max_size)
+    contents.check_size(files, max_size)
     contents.check_links(files)
     with store.write(digest, format) as file:
         write_tar(files, file, format)
-    _keep_list(store, digest, files)
-    notes.set("base", {"digest": digest, "tree": content.tree, "format": format, "bytes": total})
     return Package(digest, format, store.path(digest, format).stat().st_size)
 
 
-def _is_worth_it(changes: Changes, base: Mapping[str, Any]) -> bool:
-    return sum(file.size for file in changes.files) * _SHARE <= int(base["bytes"])
+def _is_worth_it(changes: Changes, base: Base) -> bool:
+    return sum(file.size for file in changes.files) * _SHARE <= base.size
 
 
 def _keep_list(store: PackageStore, digest: str, files: Sequence[File]) -> None:
     text = b"".join(b"%s %s %d %s\0" % (f.mode.encode(), f.blob.encode(), f.size, os.fsencode(f.path)) for f in files)
-    with store.write(digest, "files") as file:
+    with store.write(digest, FILES) as file:
         file.write(zlib.compress(text, 1))
 
 
 def _compared(content: Content, store: PackageStore, base: str) -> Changes | None:
     """Compares all files with those of a package in the store."""
-    if not store.has(base, "files"):
+    if not store.has(base, FILES):
         return None
     before: dict[str, tuple[str, str, int]] = {}
-    for line in zlib.decompress(store.path(base, "files").read_bytes()).split(b"\0"):
+    for line in zlib.decompress(store.path(base, FILES).read_bytes()).split(b"\0"):
         if line:
             *about, name = line.split(b" ", 3)
             before[os.fsdecode(name)] = (about[0].decode(), about[1].decode(), int(about[2]))

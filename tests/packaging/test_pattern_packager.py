@@ -11,6 +11,7 @@ from packaging_cases import commit_files, lay, run_git, tree, unpack
 from nemo_airflow import GitArchivePackager, PatternPackager
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging import PackageStore
+from nemo_airflow.packaging.bases import Bases
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.packing import pack
 
@@ -82,7 +83,7 @@ def test_a_file_that_changes_between_the_look_and_the_packing_is_refused(folder,
     with PatternPackager(path=str(folder), include=["train.py"]).content(None, Notes(store.folder, "")) as content:
         (folder / "train.py").write_bytes(change)
         with pytest.raises(PackagingError, match=r"train\.py changed during packaging: package again"):
-            pack(content, store, Notes(store.folder, ""), ("tar.gz",), 1 << 30)
+            pack(content, store, Bases(store, {}, ""), ("tar.gz",), 1 << 30)
     assert not list(store.folder.rglob("*.tar.gz"))
 
 
