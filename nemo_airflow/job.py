@@ -124,6 +124,7 @@ class Package(_Plain):
         included: Files in it that git does not track, by their path in the package, with the id that git gives their
             bytes. They are in neither the commit nor the patch.
         patch_digest: SHA-256 of the patch's bytes, in hex, or empty where there is none.
+        excluded: Patterns of the files of the commit that are not in it.
     """
 
     digest: str
@@ -138,6 +139,7 @@ class Package(_Plain):
     parts: tuple[Mapping[str, str], ...] = ()
     included: Mapping[str, str] = dataclasses.field(default_factory=dict)
     patch_digest: str = ""
+    excluded: tuple[str, ...] = ()
 
     @property
     def stored_patch(self) -> str:
@@ -159,7 +161,7 @@ class Package(_Plain):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Package:
         """The inverse of ``to_json``."""
-        return cls(**{**data, "parts": tuple(data.get("parts") or ())})
+        return cls(**{**data, **{name: tuple(data.get(name) or ()) for name in ("parts", "excluded")}})
 
 
 def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,8 +172,9 @@ def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
     shown = dict(package)
     if included := shown.pop("included", {}):
         shown["included_files"] = len(included)
-    if not shown.get("patch_digest"):
-        shown.pop("patch_digest", None)
+    for name in ("patch_digest", "excluded"):
+        if not shown.get(name):
+            shown.pop(name, None)
     if patch := shown.pop("patch", ""):
         shown["patch_digest"] = hashlib.sha256(str(patch).encode("utf-8", "surrogateescape")).hexdigest()
     return shown

@@ -35,6 +35,7 @@ class _Side:
     """The parts of the code; None for the current code."""
     has_code: bool = False
     included: Mapping[str, str] | None = None
+    excluded: Sequence[str] | None = None
     """Files that git does not track and a run's package had, by path; None for the current code."""
     folder: Path | None = None
     """The folder of the code."""
@@ -169,6 +170,7 @@ def _side(name: str, where: Where) -> _Side:
             recorded_parts(found.commit, found.patch, found.parts),
             has_code=True,
             included=found.included,
+            excluded=found.excluded,
             unknown_code=unknown,
             package_digest=found.package_digest,
             environment=found.environment,
@@ -189,7 +191,10 @@ def _code(old: _Side, new: _Side, where: Where) -> Sequence[str] | None:
         return None
     named = [side.folder for side in (old, new) if side.folder is not None]
     folders = [*(named or [Path.cwd()]), *map(Path, where.repositories)]
-    return [*part_changes(old.code, new.code, folders), *_included(old.included, new.included)]
+    lines = [*part_changes(old.code, new.code, folders), *_included(old.included, new.included)]
+    if old.excluded is not None and new.excluded is not None and list(old.excluded) != list(new.excluded):
+        lines.append(f"~ exclude: {list(old.excluded)!r} -> {list(new.excluded)!r}")
+    return lines
 
 
 def _included(old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> Iterator[str]:

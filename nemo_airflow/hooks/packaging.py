@@ -56,6 +56,7 @@ class PackagingHook(BaseHook):
         publish(package)
         changes = " with uncommitted changes" if package.dirty else ""
         changes += f" and {len(package.included)} files that git does not track" if package.included else ""
+        changes += f" without {', '.join(package.excluded)}" if package.excluded else ""
         self.log.info(
             "Package %s: %d bytes, commit %s%s",
             package.digest[:12],

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import os
+import shutil
 from pathlib import Path
 
 from nemo_airflow.exceptions import PackagingError
+from nemo_airflow.packaging import lfs
+from nemo_airflow.packaging.objects import reader, sizes_of
 from nemo_airflow.packaging.repository import Repository
+from nemo_airflow.packaging.state import NO_LFS
 from nemo_airflow.packaging.worktree import is_bytecode
 
 
@@ -15,7 +22,7 @@ class CodeState:
     """A state of the code.
 
     Attributes:
-        commit: A commit; empty f.
+        commit: A commit; empty for the working tree.
         patch: Uncommitted changes on top of the commit, as a package records them.
         subpath: The compared folder of the repository; empty for all of it.
         folder: The folder of the package with which the patch's paths begin, instead of ``subpath``.
@@ -98,10 +105,46 @@ def _inside(scratch: Repository, tree: str, state: CodeState) -> str:
         raise PackagingError(f"{state.subpath} is not a folder of {scratch} {when}") from error
 
 
+def _tree_of_files(scratch: Repository) -> str:
+    """Returns the id of the tree of the working tree's files.
+
+    A copy of the repository's index tells which files are unchanged, and which a sparse checkout leaves out.
+    """
+    with contextlib.suppress(FileNotFoundError):  # where nothing was added yet; with its time, which git looks at
+        shutil.copy2(scratch.git_folder / "index", scratch.env["GIT_INDEX_FILE"])
+    scratch.git("-c", "core.splitIndex=false", *NO_LFS, "add", "--all", ".")
+    _restore_pointers(scratch)
+    return scratch.text(*NO_LFS, "write-tree")
+
+
+def _restore_pointers(scratch: Repository) -> None:
+    """Replaces the content of files of Git LFS in the index, if it is as committed, by their committed pointers.
+
+    Git LFS itself is not asked: it would write the content into the repository.
+    """
+    try:
+        raw = scratch.git("diff-index", "--cached", "-z", "--raw", "--no-renames", "--no-abbrev", "HEAD")
+    except PackagingError:  # git's error where there is no commit yet
+        return
+    fields = raw.split(b"\0")
+    before = {
+        os.fsdecode(path): about.decode().split() for about, path in zip(fields[:-1:2], fields[1::2], strict=True)
+    }
+    sizes = sizes_of(scratch, {about[2] for about in before.values() if about[4] == "M"})
+    same = []
+    with reader(scratch) as read:
+        for path, (_, mode, old, _, _) in before.items():
+            file = scratch.folder / path
+            if 0 < sizes.get(old, 0) <= lfs.LARGEST_POINTER and (pointer := lfs.pointer(read(old))) is not None:
+                with file.open("rb") as content:
+                    is_same = hashlib.file_digest(content, "sha256").hexdigest() == pointer.oid
+                same += [f"{mode} {old}\t{path}\0"] * is_same
+    scratch.git(*NO_LFS, "update-index", "-z", "--index-info", input=os.fsencode("".join(same)))
+
+
 def _tree(scratch: Repository, state: CodeState) -> str:
     if not state.commit:
-        scratch.git("add", "--all", ".")
-        return scratch.text("write-tree")
+        return _tree_of_files(scratch)
     if not has_commit(scratch, state.commit):
         raise PackagingError(
             f"commit {state.commit[:12]} is not in {scratch}: fetch it, or name the repository that has it"

@@ -19,6 +19,9 @@ from nemo_airflow.exceptions import PackagingError
 FILE, PROGRAM, LINK = "100644", "100755", "120000"
 """Modes of files, as git writes them."""
 
+SHA256_DIGITS = 64
+"""Digits of an object's id in a repository with SHA-256 names."""
+
 _LINKS_FOLLOWED = 40
 _LARGEST = 10
 
@@ -40,7 +43,7 @@ class File(NamedTuple):
     Attributes:
         path: Path in the package, with slashes; bytes that are not UTF-8 are surrogates, as in ``os.fsdecode``.
         mode: ``FILE``, ``PROGRAM`` or ``LINK``.
-        blob: Git's id of its bytes, or of the target of a link.
+        blob: Git's SHA-1 id of its bytes, or of the target of a link.
         size: Bytes.
         source: Where its bytes are.
         at: Its name in the source.
@@ -74,9 +77,9 @@ def files_of(data: Mapping[str, bytes], modes: Mapping[str, str] | None = None) 
     ]
 
 
-def blob_id(data: bytes, algorithm: str = "sha1") -> str:
+def blob_id(data: bytes) -> str:
     """Returns git's id of a file's bytes."""
-    digest = start_hash(len(data), algorithm)
+    digest = start_hash(len(data))
     digest.update(data)
     return str(digest.hexdigest())
 
@@ -88,7 +91,7 @@ def start_hash(size: int, algorithm: str = "sha1", kind: str = "blob") -> Any:
 
 def algorithm_of(identifier: str) -> str:
     """Returns the hash by which a repository names its objects, from one of their ids."""
-    return "sha256" if len(identifier) == 64 else "sha1"
+    return "sha256" if len(identifier) == SHA256_DIGITS else "sha1"
 
 
 def package_digest(tree: str) -> str:
@@ -103,9 +106,7 @@ def tree_id(files: Iterable[File]) -> str:
         PackagingError: A path is both a file and a folder.
     """
     root: dict[str, Any] = {}
-    algorithm = "sha1"
     for file in files:
-        algorithm = algorithm_of(file.blob)
         folder = root
         *above, name = file.path.split("/")
         for part in above:
@@ -115,18 +116,18 @@ def tree_id(files: Iterable[File]) -> str:
         if isinstance(folder.get(name), dict):
             raise PackagingError(f"{file.path} is both a file and a folder: leave one of them out")
         folder[name] = (file.mode, file.blob)
-    return _id_of_folder(root, algorithm)
+    return _id_of_folder(root)
 
 
-def _id_of_folder(folder: Mapping[str, Any], algorithm: str) -> str:
+def _id_of_folder(folder: Mapping[str, Any]) -> str:
     entries = {}
     for name, inside in folder.items():
         if isinstance(inside, dict):
-            entries[name] = ("40000", _id_of_folder(inside, algorithm))
+            entries[name] = ("40000", _id_of_folder(inside))
         else:
             entries[name] = inside
     data = tree_object(entries)
-    digest = start_hash(len(data), algorithm, "tree")
+    digest = start_hash(len(data), kind="tree")
     digest.update(data)
     return str(digest.hexdigest())
 
@@ -188,7 +189,7 @@ def check_links(files: Sequence[File]) -> None:
         if _leaves(path, target, targets):
             raise PackagingError(
                 f"link {format_path(path)} points to {format_path(target)}, outside the package: "
-                "commit the file itself, or leave the link out"
+                "commit the file itself, or leave the link out, as by exclude=[...]"
             )
 
 

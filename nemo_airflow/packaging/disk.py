@@ -32,7 +32,7 @@ class Disk:
         yield (self._blocks(file) for file in files)
 
     def _blocks(self, file: File) -> Iterator[bytes]:
-        digest = content.start_hash(file.size, content.algorithm_of(file.blob))
+        digest = content.start_hash(file.size)
         try:
             for block in _bytes_of(self.root / file.at, file.mode == LINK):
                 digest.update(block)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,11 +21,12 @@ from nemo_airflow.packaging.disk import identify_files
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.objects import SUBMODULE, Blobs, Entry, changes, edit_tree, entries
 from nemo_airflow.packaging.packing import Content, pack
+from nemo_airflow.packaging.patterns import Patterns
 from nemo_airflow.packaging.repository import Repository
-from nemo_airflow.packaging.shipped import LfsChoice, Rules, is_plain, list_files
+from nemo_airflow.packaging.shipped import LfsChoice, Rules, is_plain, list_files, name_by_sha1
 from nemo_airflow.packaging.state import State
 from nemo_airflow.packaging.store import PackageStore
-from nemo_airflow.packaging.worktree import Changed, find_matching, status, untracked_files
+from nemo_airflow.packaging.worktree import Changed, find_matching, refuse_repositories, status, untracked_files
 
 Choice = Literal["refuse", "include", "ignore"]
 
@@ -54,12 +55,15 @@ class GitArchivePackager(ContentPackager):
     Attributes:
         path: A folder in the repository; the DAG bundle's folder when None.
         subpath: Ship this folder only, as the root of the package; relative to the repository's top.
-        ref: The commit, branch or tag.
+        ref: The commit, branch or tag, shipped as committed whatever the working tree has. Changes in the working
+            tree of this very commit are shipped too if they are to be included.
         uncommitted: What to do with changes of tracked files: ``refuse`` to package, ``include``
             them, recorded as a patch, or ``ignore`` them, with a warning that names the files.
         untracked: The same for files that git neither tracks nor ignores.
         include: Patterns, as in a ``.gitignore`` file, of files to ship though git does not track them,
             whether it ignores them or not; relative to the repository's top.
+        exclude: Patterns, as in a ``.gitignore`` file, of files not to ship, though git tracks them or ``include``
+            matches them; relative to the repository's top.
         include_submodules: Whether submodules are shipped, at their recorded commits.
         lfs: What to do with files of Git LFS: ``resolve`` them, from the objects on this machine,
             ``refuse`` to package, or ship the ``pointer``.
@@ -73,6 +77,7 @@ class GitArchivePackager(ContentPackager):
     uncommitted: Choice = "refuse"
     untracked: Choice = "refuse"
     include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
     include_submodules: bool = True
     lfs: LfsChoice = "resolve"
 
@@ -80,8 +85,8 @@ class GitArchivePackager(ContentPackager):
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise PackagingError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, choices))}")
-        if isinstance(self.include, str):
-            raise PackagingError(f"include={self.include!r} is a text: give a list of patterns")
+        for name in ("include", "exclude"):
+            Patterns(name, getattr(self, name))
 
     def package(
         self, store: PackageStore, *, root: Path | None = None, reads_zstd: bool = False, bundle: str = ""
@@ -130,27 +135,44 @@ class GitArchivePackager(ContentPackager):
         repository = Repository.noted(folder, notes)
         commit = self._commit(repository) if repository.bare or self.ref != "HEAD" else ""
         state = State(repository, commit)
-        # The working tree of another commit is irrelevant.
-        if not repository.bare and (not commit or repository.text("rev-parse", "HEAD") == commit):
+        if not repository.bare and (not commit or self._ships_tree_at(repository, commit)):
             now = status(repository, self._subpath, notes)
-            included = self._included(repository)
-            unknown = [path for path in now.untracked if path not in included]
-            if any(path.endswith("/") for path in unknown) and (included or self.untracked == "include"):
-                unknown = [path for path in untracked_files(repository, unknown) if path not in included]
-            self._judge(repository, "uncommitted", [change.path for change in now.changed])
+            exclude = Patterns("exclude", self.exclude)
+            matching = self._included(repository)
+            unknown = [path for path in now.untracked if path not in matching]
+            if any(path.endswith("/") for path in unknown) and (matching or exclude or self.untracked == "include"):
+                unknown = [path for path in untracked_files(repository, unknown) if path not in matching]
+            left_out = [path for path in (*matching, *unknown) if exclude.match(path)]
+            unknown = [path for path in unknown if not exclude.match(path)]
+            changed = [change for change in now.changed if not exclude.match(change.path)]
+            self._judge(repository, "uncommitted", [change.path for change in changed])
             self._judge(repository, "untracked", unknown)
+            if self.untracked == "include":
+                refuse_repositories(repository, unknown)
             state = State(
                 repository,
                 now.commit,
-                self._changed(repository, now.changed) if self.uncommitted == "include" else [],
+                self._changed(repository, changed) if self.uncommitted == "include" else [],
                 unknown if self.untracked == "include" else [],
-                sorted(included),
+                sorted(matching.difference(left_out)),
+                left_out,
             )
         elif self.include:
             if repository.bare:
                 raise PackagingError(f"include=...: {repository} is bare and has no untracked files: leave include out")
-            state = State(repository, commit, included=sorted(self._included(repository)))
+            exclude, matching = Patterns("exclude", self.exclude), self._included(repository)
+            left_out = [path for path in matching if exclude.match(path)]
+            state = State(repository, commit, included=sorted(matching.difference(left_out)), left_out=left_out)
         return state
+
+    def _ships_tree_at(self, repository: Repository, commit: str) -> bool:
+        """Returns whether changes of the working tree are shipped with a given ref: if it is of that commit."""
+        if "include" not in (self.uncommitted, self.untracked):
+            return False
+        try:
+            return repository.text("rev-parse", "--verify", "--quiet", "HEAD") == commit
+        except PackagingError:  # a branch without a commit yet
+            return False
 
     def _commit(self, repository: Repository) -> str:
         try:
@@ -161,13 +183,22 @@ class GitArchivePackager(ContentPackager):
             raise PackagingError(f"ref={self.ref!r} is not a commit, branch or tag of {repository}") from error
 
     def _included(self, repository: Repository) -> set[str]:
-        found = set(find_matching(repository, self.include, self._subpath)) if self.include else set()
-        if self.include and not found:
+        if not self.include:
+            return set()
+        found = find_matching(repository, self.include, self._subpath)
+        if unmatched := Patterns("include", self.include).find_unmatched(found):
             raise PackagingError(
-                f"include={list(self.include)!r} matches no file of {repository} that git does not track: "
+                f"include={unmatched!r} matches no file of {repository} that git does not track: "
                 "make these files first, or correct the patterns; they are relative to the repository's top"
             )
-        return found
+        return set(found)
+
+    def _check_exclude(self, repository: Repository, paths: Iterable[str]) -> None:
+        if unmatched := Patterns("exclude", self.exclude).find_unmatched(paths):
+            raise PackagingError(
+                f"exclude={unmatched!r} matches no file of {repository} at {self.ref}: correct the patterns or leave "
+                "them out; they are relative to the repository's top"
+            )
 
     def _judge(self, repository: Repository, name: str, files: Sequence[str]) -> None:
         choice = getattr(self, name)
@@ -197,7 +228,8 @@ class GitArchivePackager(ContentPackager):
     @contextlib.contextmanager
     def _content(self, state: State, root: Path | None, notes: Notes) -> Iterator[Content]:
         known = dict(notes.get("lfs") or {})
-        rules = Rules(self._subpath, self.include_submodules, self.lfs, _checkout(root), known)
+        exclude = Patterns("exclude", self.exclude)
+        rules = Rules(self._subpath, self.include_submodules, self.lfs, _checkout(root), known, exclude, [])
         with state.repository.scratch() as scratch:
             committed = scratch.text("rev-parse", f"{state.commit}^{{tree}}")
             try:
@@ -212,11 +244,14 @@ class GitArchivePackager(ContentPackager):
                 "origin": scratch.origin(),
                 "dirty": bool(changed),
                 "subpath": self._subpath,
+                "excluded": tuple(self.exclude),
             }
             if changed:
                 about["patch"] = functools.partial(_patch, scratch, state.commit, tree, self._subpath)
             listing = functools.cache(lambda tree: entries(scratch, tree))
-            if not state.included and self._plain(scratch, state.commit, changed, rules, notes, listing, committed):
+            wide = algorithm_of(committed) != "sha1"
+            special = bool(state.included or exclude or wide)
+            if not special and self._plain(scratch, state.commit, changed, rules, notes, listing, committed):
                 inside = self._inside(scratch, tree)
                 blobs = Blobs(scratch)
                 yield Content(
@@ -227,8 +262,14 @@ class GitArchivePackager(ContentPackager):
                 )
                 return
             files = list_files(scratch, state.commit, tree, rules)
-            if not files and self._subpath:
+            if exclude:
+                self._check_exclude(scratch, [*rules.seen, *state.left_out])
+            if not files and self._subpath and not rules.seen:
                 raise self._no_subpath(scratch)
+            if wide:
+                names = dict(notes.get("sha1") or {})
+                files = name_by_sha1(files, names)
+                notes.set("sha1", names)
             if state.included:
                 own = {file.path for file in files}
                 more = identify_files(state.repository.folder, ((path, None) for path in state.included), notes)

@@ -49,6 +49,7 @@ class HybridPackager(ContentPackager):
             found: list[Content] = []
             parts: list[Part] = []
             included: dict[str, str] = {}
+            excluded: list[str] = []
             for number, (prefix, packager) in enumerate(self._parts()):
                 own = Notes(notes.folder.parent, f"{notes.key} {number}")
                 part = stack.enter_context(packager.content(root, own))
@@ -59,10 +60,11 @@ class HybridPackager(ContentPackager):
                     if path in merged:
                         raise PackagingError(
                             f"{format_path(path)} is shipped by two packagers, {merged[path][1]} and {name}: "
-                            "leave it out of one, or give one another folder"
+                            "leave it out of one by exclude=[...], or give one another folder"
                         )
                     merged[path] = (file._replace(path=path), name)
                 included |= {_below(folder, path): blob for path, blob in part.included.items()}
+                excluded += [f"{folder}: {pattern}" if folder else pattern for pattern in part.excluded]
                 own.save()
                 found.append(part)
                 inner = part.parts or [Part("", packager.kind, part.commit, part.origin, part.subpath, part.patch)]
@@ -77,6 +79,7 @@ class HybridPackager(ContentPackager):
                 dirty=any(part.dirty for part in found),
                 parts=parts,
                 included=included,
+                excluded=excluded,
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -61,10 +61,8 @@ class Objects:
     def resolve(self, entry: Entry, what: Pointer) -> File | None:
         """Returns the file of a pointer, or None where its content is not here."""
         for path in self._places(entry, what):
-            if path.is_file() and path.stat().st_size == what.size:
-                blob = self._id(path, what, content.algorithm_of(entry.id))
-                if blob:
-                    return File(entry.path, entry.mode, blob, what.size, Disk(path.parent), path.name)
+            if path.is_file() and path.stat().st_size == what.size and (blob := self._id(path, what)):
+                return File(entry.path, entry.mode, blob, what.size, Disk(path.parent), path.name)
         return None
 
     def _places(self, entry: Entry, what: Pointer) -> Iterator[Path]:
@@ -72,18 +70,18 @@ class Objects:
         if not self._repository.bare:
             yield self._repository.folder / entry.path
 
-    def _id(self, path: Path, what: Pointer, algorithm: str) -> str:
+    def _id(self, path: Path, what: Pointer) -> str:
         """Returns git's id of the content, or an empty string if the content does not match."""
-        if known := self._known.get(f"{algorithm}:{what.oid}"):
+        if known := self._known.get(what.oid):
             return known
-        blob, sha256 = content.start_hash(what.size, algorithm), hashlib.sha256()
+        blob, sha256 = content.start_hash(what.size), hashlib.sha256()
         with path.open("rb") as file:
             while data := file.read(_BLOCK):
                 blob.update(data)
                 sha256.update(data)
         if sha256.hexdigest() != what.oid:
             return ""
-        self._known[f"{algorithm}:{what.oid}"] = blob.hexdigest()
+        self._known[what.oid] = blob.hexdigest()
         return str(blob.hexdigest())
 
 

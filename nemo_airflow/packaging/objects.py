@@ -88,7 +88,9 @@ def reader(repository: Repository) -> Iterator[Callable[[str], bytes]]:
 
 
 def entries(repository: Repository, tree: str) -> list[Entry]:
-    """Returns all entries of a tree and its folders."""
+    """Returns all entries of a tree and its folders. A partial clone fetches what it lacks of them at once."""
+    if repository.is_partial:
+        fetch_missing(repository, tree)
     found = []
     for line in repository.git("ls-tree", "-r", "-l", "-z", "--full-tree", tree).split(b"\0"):
         if line:
@@ -98,8 +100,33 @@ def entries(repository: Repository, tree: str) -> list[Entry]:
     return found
 
 
+def fetch_missing(repository: Repository, tree: str) -> None:
+    """Fetches the objects of a tree that a partial clone lacks, with one request; git alone makes one for each.
+
+    Raises:
+        PackagingError: The remote does not give them.
+    """
+    while True:
+        listed = repository.git("rev-list", "--objects", "--missing=print", tree).splitlines()
+        missing = [line[1:] for line in listed if line.startswith(b"?")]
+        if not missing:
+            return
+        try:
+            repository.git(
+                "-c", "fetch.negotiationAlgorithm=noop", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head",
+                "--recurse-submodules=no", "--no-filter", "--stdin", repository.promisor, input=b"\n".join(missing),
+            )  # fmt: skip
+        except PackagingError as error:
+            raise PackagingError(
+                f"{repository} is a partial clone that lacks {len(missing)} objects of the commit, and they cannot be "
+                f"fetched: {error}; make the remote reachable, or run 'git fetch --refetch --no-filter' there"
+            ) from error
+
+
 def changes(repository: Repository, old: str, new: str) -> Changes | None:
-    """Returns the differences between two trees; None where the repository does not have both."""
+    """Returns the differences between two trees; None where the repository does not have both, or parts of them."""
+    if repository.is_partial:
+        return None
     try:
         raw = repository.git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, new)
     except PackagingError:  # git's error when the tree does not exist
@@ -109,7 +136,7 @@ def changes(repository: Repository, old: str, new: str) -> Changes | None:
         (*about.decode().lstrip(":").split()[:4], os.fsdecode(path))
         for about, path in zip(fields[:-1:2], fields[1::2], strict=True)
     ]
-    sizes = _sizes(repository, {i for line in lines for i in line[2:4] if int(i, 16)})
+    sizes = sizes_of(repository, {i for line in lines for i in line[2:4] if int(i, 16)})
     source = Blobs(repository)
     files, removed, growth = [], [], 0
     for _, mode, before, after, path in lines:
@@ -121,7 +148,8 @@ def changes(repository: Repository, old: str, new: str) -> Changes | None:
     return Changes(files, removed, growth, any(LINK in line[:2] for line in lines))
 
 
-def _sizes(repository: Repository, identifiers: Iterable[str]) -> dict[str, int]:
+def sizes_of(repository: Repository, identifiers: Iterable[str]) -> dict[str, int]:
+    """Returns the bytes of objects by id, of those that exist."""
     asked = "".join(f"{identifier}\n" for identifier in identifiers)
     if not asked:
         return {}

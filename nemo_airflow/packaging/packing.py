@@ -83,6 +83,7 @@ class Content:
         subpath: The folder of the repository that is shipped; empty for all of it.
         parts: Its parts, if it has several.
         included: See :class:`~nemo_airflow.job.Package`.
+        excluded: The same.
     """
 
     def __init__(
@@ -98,12 +99,14 @@ class Content:
         subpath: str = "",
         parts: Sequence[Part] = (),
         included: Mapping[str, str] | None = None,
+        excluded: Sequence[str] = (),
     ) -> None:
         self._list = files
         self._files: list[File] | None = None
         self.changes = changes
         self.commit, self.origin, self.patch, self.dirty = commit, origin, patch, dirty
-        self.subpath, self.parts, self.included = subpath, tuple(parts), included or {}
+        self.subpath, self.parts = subpath, tuple(parts)
+        self.included, self.excluded = included or {}, tuple(excluded)
         self.tree = tree or contents.tree_id(self.files())
 
     def files(self) -> list[File]:
@@ -145,7 +148,7 @@ def pack(content: Content, store: PackageStore, bases: Bases, formats: Sequence[
     return Package(
         digest, package.format, package.size, content.commit, content.dirty, text, content.origin,
         package.base, package.base_size, tuple(part.to_json() for part in content.parts), content.included,
-        patch_digest,
+        patch_digest, content.excluded,
     )  # fmt: skip
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import pathspec
-
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging.base import ContentPackager
 from nemo_airflow.packaging.disk import identify_files, walk
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.packing import Content
+from nemo_airflow.packaging.patterns import Patterns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +47,12 @@ class PatternPackager(ContentPackager):
         if not folder.is_dir():
             raise PackagingError(f"{folder} is not a folder: give PatternPackager(path=...) one")
         folder = folder.absolute()
-        include, exclude = self._spec("include"), self._spec("exclude")
+        include, exclude = Patterns("include", self.include), Patterns("exclude", self.exclude)
         known = notes.get("disk") or {}  # paths chosen before are not matched again
         found = walk(
             folder,
-            lambda path: path in known or (_matches(include, path) and not _matches(exclude, path)),
-            lambda path: _matches(exclude, path),
+            lambda path: path in known or (include.match(path) and not exclude.match(path)),
+            exclude.match,
         )
         files = identify_files(folder, found, notes)
         if not files:
@@ -62,17 +61,3 @@ class PatternPackager(ContentPackager):
         content = Content(lambda: files, notes.get("tree") or "" if same else "")
         notes.set("tree", content.tree)
         yield content
-
-    def _spec(self, name: str) -> pathspec.GitIgnoreSpec:
-        patterns = getattr(self, name)
-        if isinstance(patterns, str):
-            raise PackagingError(f"{name}={patterns!r} is a text: give a list of patterns")
-        try:
-            return pathspec.GitIgnoreSpec.from_lines(patterns)
-        except (ValueError, TypeError) as error:
-            raise PackagingError(f"{name}={list(patterns)!r}: {error}") from error
-
-
-def _matches(spec: pathspec.GitIgnoreSpec, path: str) -> bool:
-    # The library's expressions end a name at a newline.
-    return spec.match_file(path.replace("\n", "\0"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import subprocess
@@ -176,6 +177,20 @@ class Repository:
         own = [self.env.get("GIT_OBJECT_DIRECTORY", ""), str(self.objects)]
         others = self.env.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "")
         return os.pathsep.join(filter(None, [*map(_quoted, own), others]))
+
+    @functools.cached_property
+    def promisor(self) -> str:
+        """The remote from which a partial clone gets the objects that it lacks; empty for a whole repository."""
+        try:
+            found = self.text("config", "--get-regexp", r"^remote\..*\.promisor$", "true")
+        except PackagingError:  # git's error when there is none
+            return ""
+        return found.splitlines()[0].rpartition(" ")[0].removeprefix("remote.").removesuffix(".promisor")
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is a partial clone. Most repositories are not, which costs no process."""
+        return b"promisor" in (self.common / "config").read_bytes() and bool(self.promisor)
 
     def origin(self) -> str:
         """Returns the address of the remote ``origin`` without credentials, or an empty string."""

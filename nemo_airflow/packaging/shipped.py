@@ -9,8 +9,9 @@ from typing import Literal
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
 from nemo_airflow.packaging import attributes, lfs
-from nemo_airflow.packaging.content import File, Memory, algorithm_of, blob_id
+from nemo_airflow.packaging.content import SHA256_DIGITS, File, Memory, blob_id, read, start_hash
 from nemo_airflow.packaging.objects import SUBMODULE, Blobs, Entry, entries, reader
+from nemo_airflow.packaging.patterns import Patterns
 from nemo_airflow.packaging.repository import Repository
 
 LfsChoice = Literal["resolve", "refuse", "pointer"]
@@ -26,6 +27,9 @@ class Rules:
         lfs: What to do with pointers of Git LFS.
         checkout: Another folder in which submodules may be checked out, or None.
         known: Git's ids of LFS contents by their SHA-256; grows.
+        exclude: Patterns of files not to ship.
+        seen: Paths that were compared with these; grows.
+        above: Path of this repository from the top of the outermost, with a slash at the end, or empty.
     """
 
     subpath: str
@@ -33,11 +37,21 @@ class Rules:
     lfs: LfsChoice
     checkout: Path | None
     known: dict[str, str]
+    exclude: Patterns
+    seen: list[str]
+    above: str = ""
 
     @property
     def below(self) -> str:
         """Beginning of the paths of shipped files in the repository."""
         return f"{self.subpath}/" if self.subpath else ""
+
+    def leave_out(self, path: str) -> bool:
+        """Returns whether a file of this repository, or a submodule with a slash at the end, is excluded."""
+        if not self.exclude:
+            return False
+        self.seen.append(self.above + path)
+        return self.exclude.match(self.above + path)
 
 
 def is_plain(repository: Repository, found: Sequence[Entry], rules: Rules) -> bool:
@@ -73,9 +87,30 @@ def list_files(repository: Repository, commit: str, tree: str, rules: Rules) -> 
     ]
 
 
+def name_by_sha1(files: Sequence[File], known: dict[str, str]) -> list[File]:
+    """Returns the files with the ids that a repository with SHA-1 names gives their bytes.
+
+    Args:
+        files: The files; those of a repository with SHA-256 names have its ids.
+        known: Known SHA-1 ids by SHA-256 id; grows by those of files that are read.
+    """
+    unknown = [file for file in files if len(file.blob) == SHA256_DIGITS and file.blob not in known]
+    for file, blocks in read(unknown):
+        digest = start_hash(file.size)
+        for block in blocks:
+            digest.update(block)
+        known[file.blob] = digest.hexdigest()
+    return [file._replace(blob=known.get(file.blob, file.blob)) for file in files]
+
+
 def _files(repository: Repository, commit: str, tree: str, rules: Rules, below: str) -> Iterator[File]:
     everything = entries(repository, tree)
-    found = [entry for entry in everything if entry.path.startswith(below) or below.startswith(f"{entry.path}/")]
+    found = [
+        entry
+        for entry in everything
+        if (entry.path.startswith(below) or below.startswith(f"{entry.path}/"))
+        and not rules.leave_out(f"{entry.path}/" if entry.mode == SUBMODULE else entry.path)
+    ]
     about = attributes.attribute_files(everything)
     exports, uses_lfs = _what_attributes_do(repository, about, rules)
     filled: set[str] = set()
@@ -116,8 +151,7 @@ def _formats(repository: Repository, commit: str, found: Sequence[Entry]) -> dic
             after = attributes.fill(repository, commit, before)
             if after != before:
                 data[entry.path] = after
-                blob = blob_id(after, algorithm_of(entry.id))
-                files[entry.path] = File(entry.path, entry.mode, blob, len(after), memory, entry.path)
+                files[entry.path] = File(entry.path, entry.mode, blob_id(after), len(after), memory, entry.path)
     return files
 
 
@@ -146,7 +180,7 @@ def _submodule(repository: Repository, entry: Entry, rules: Rules, below: str) -
     # Only files below the subpath, where that is inside the submodule.
     inside = below.removeprefix(f"{entry.path}/") if below.startswith(f"{entry.path}/") else ""
     checkout = rules.checkout / entry.path if rules.checkout else None
-    deeper = dataclasses.replace(rules, checkout=checkout)
+    deeper = dataclasses.replace(rules, checkout=checkout, above=f"{rules.above}{entry.path}/")
     tree = inner.text("rev-parse", f"{entry.id}^{{tree}}")
     for file in _files(inner, entry.id, tree, deeper, inside):
         yield file._replace(path=f"{entry.path}/{file.path}")

@@ -17,8 +17,8 @@ from nemo_airflow.packaging.objects import SUBMODULE
 from nemo_airflow.packaging.repository import Repository
 from nemo_airflow.packaging.worktree import Changed
 
-# Git LFS would write into the repository, and replace shipped content by pointers.
-_NO_LFS = ("-c", "filter.lfs.clean=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false")
+NO_LFS = ("-c", "filter.lfs.clean=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false")
+"""Settings without Git LFS, which would write into the repository, and replace shipped content by pointers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,7 @@ class State:
         changed: Tracked files to ship as they are in the working tree.
         untracked: Other files of the working tree to ship as if they were committed.
         included: Files to ship that are not meant to be committed.
+        left_out: Files that git does not track and that are excluded.
     """
 
     repository: Repository
@@ -38,6 +39,7 @@ class State:
     changed: Sequence[Changed] = ()
     untracked: Sequence[str] = ()
     included: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
     @functools.cached_property
     def _files(self) -> list[tuple[str, list[int]]]:
@@ -93,7 +95,7 @@ def _hashed(scratch: Repository, paths: Iterable[str]) -> list[str]:
     if not names:
         return []
     try:
-        return scratch.git(*_NO_LFS, "hash-object", "-w", "--stdin-paths", input=names).decode().split()
+        return scratch.git(*NO_LFS, "hash-object", "-w", "--stdin-paths", input=names).decode().split()
     except PackagingError as error:
         raise PackagingError(f"{error}: a file changed during packaging, or cannot be read; package again") from error
 

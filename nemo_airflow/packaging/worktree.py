@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
-from nemo_airflow.packaging.content import format_path
+from nemo_airflow.packaging.content import list_paths
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.repository import Repository
 
@@ -101,24 +101,27 @@ def _status(repository: Repository, looking: Repository, subpath: str = "") -> S
 
 
 def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
-    """Returns untracked files without bytecode; the files of a folder are listed one by one.
-
-    Raises:
-        PackagingError: One of the folders is a repository of its own.
-    """
+    """Returns untracked files without bytecode, those of a folder one by one; a repository of its own as a folder."""
     folders = [path for path in paths if path.endswith("/")]
     files = [path for path in paths if not path.endswith("/")]
     if folders:
         names = [f":(top,literal){path}" for path in folders]
         found = repository.git("ls-files", "-z", "--others", "--exclude-standard", *_NO_BYTECODE, "--", *names)
         files += [path for path in os.fsdecode(found).split("\0") if path]
-    for path in files:
-        if path.endswith("/"):
-            raise PackagingError(
-                f"{format_path(path)} in {repository} is a repository of its own: "
-                "make it a submodule, package it by itself, or add it to .gitignore"
-            )
     return files
+
+
+def refuse_repositories(repository: Repository, untracked: Sequence[str]) -> None:
+    """Refuses to ship an untracked folder that is a repository of its own.
+
+    Raises:
+        PackagingError: There is one.
+    """
+    if inner := [path for path in untracked if path.endswith("/")]:
+        raise PackagingError(
+            f"{list_paths(inner)} in {repository} is a repository of its own: "
+            "make it a submodule, package it by itself, or leave it out by exclude=[...] or .gitignore"
+        )
 
 
 def find_matching(repository: Repository, patterns: Sequence[str], subpath: str) -> list[str]:

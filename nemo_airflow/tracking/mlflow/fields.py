@@ -77,6 +77,7 @@ def tags_of_job(job: Job) -> dict[str, str]:
             "mlflow.source.git.commit": package.commit,
             "mlflow.source.git.repoURL": package.origin,
             "nemo_airflow.package_parts": json.dumps(package.parts) if package.parts else "",
+            "nemo_airflow.excluded": json.dumps(package.excluded) if package.excluded else "",
         }
     return clean_tags(tags)
 

@@ -26,6 +26,7 @@ class RecordedRun:
         dirty: Whether there were uncommitted changes.
         patch: Those changes as a unified diff; empty where they were too large to be recorded.
         included: Files that git does not track; as of :class:`~nemo_airflow.job.Package`.
+        excluded: Patterns of files that were not shipped; as of :class:`~nemo_airflow.job.Package`.
         parts: The parts of its package, if it has several; as of :class:`~nemo_airflow.job.Package`.
         package_digest: The digest of its code package, or empty.
         environment: The environment in which its job ran; empty if it never started.
@@ -37,6 +38,7 @@ class RecordedRun:
     dirty: bool = False
     patch: str = ""
     included: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    excluded: Sequence[str] = ()
     parts: Sequence[Mapping[str, str]] = ()
     package_digest: str = ""
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -65,7 +67,8 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
         dirty=tags.get("nemo_airflow.dirty") == "true",
         patch=(_read(store, run, "patch.diff") or b"").decode("utf-8", "surrogateescape"),
         included=json.loads(_read(store, run, "included.json") or b"{}"),
-        parts=_parts(tags.get("nemo_airflow.package_parts", "")),
+        excluded=_json_list(tags.get("nemo_airflow.excluded", "")),
+        parts=_json_list(tags.get("nemo_airflow.package_parts", "")),
         package_digest=tags.get("nemo_airflow.package_digest", ""),
         environment=json.loads(environment) if environment else {},
     )
@@ -105,10 +108,10 @@ def _plan(store: Store, run: Run) -> Mapping[str, Any]:
         raise TrackingError(f"{_FOLDER}/plan.json of run {run.run_id} is not a config: {error}") from error
 
 
-def _parts(text: str) -> Sequence[Mapping[str, str]]:
+def _json_list(text: str) -> Sequence[Any]:
     try:
         return json.loads(text) if text else ()
-    except ValueError:  # so many parts that the tag was cut: then only the first repository is compared
+    except ValueError:  # so long that the tag was cut: of several parts only the first repository is compared then
         return ()
 
 
