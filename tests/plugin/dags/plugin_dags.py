@@ -4,9 +4,9 @@ import datetime
 import os
 
 from airflow.sdk import DAG
-from plugin_jobs import fail_with, tell_everything, train
+from plugin_jobs import fail_with, tell_everything, tell_named, train
 
-from nemo_airflow import Config, GitArchivePackager, LocalExecutor, MLflowTracker, NemoRunOperator
+from nemo_airflow import Config, GitArchivePackager, LocalExecutor, MLflowTracker, NemoRunOperator, Secret
 
 START = datetime.datetime(2026, 1, 1)
 SECRET = "{{ conn.hf.password }}"
@@ -49,3 +49,19 @@ with DAG("secrets", schedule=None, start_date=START):
         defer_after=0,  # what the triggerer is told is looked at
     )
     NemoRunOperator(task_id="fail", config=Config(fail_with, token=SECRET), job_executor=executor)
+
+with DAG("named_secrets", schedule=None, start_date=START):
+    NemoRunOperator(
+        task_id="tell",
+        config=Config(tell_named, wait_for=f"{os.environ['PLUGIN_TEST_GO']}-named"),
+        job_executor=LocalExecutor(grace=1, secrets={"KEY": Secret("named", field="extra.key")}),
+        secrets={"TOKEN": Secret("named")},
+        defer_after=0,
+    )
+    NemoRunOperator(
+        task_id="without",
+        config=Config(train),
+        job_executor=EXECUTOR,
+        secrets={"TOKEN": Secret("nobody")},
+        retries=3,
+    )

@@ -38,3 +38,19 @@ def tell_everything(token, header, parts, wait_for):
 
 def fail_with(token):
     raise RuntimeError(f"401 Unauthorized for {token}")
+
+
+def tell_named(wait_for):
+    """Writes its secrets in every way that leaves a job, but into its own files."""
+    import os
+
+    while not Path(wait_for).exists():
+        time.sleep(0.05)
+    token, key = os.environ["TOKEN"], os.environ["KEY"]
+    print("the token is", token, repr([token]), json.dumps({"token": token}), quote(token))
+    for line in key.splitlines():
+        print("a line:", line)
+    set_tag("spoken", f"token={token}")
+    log_metric(f"of {token}", 1)
+    (output_dir() / "digest.txt").write_text(hashlib.sha256(token.encode()).hexdigest())
+    return {"token": token, "digests": [hashlib.sha256(text.encode()).hexdigest() for text in (token, key)]}
