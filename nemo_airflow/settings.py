@@ -66,6 +66,20 @@ def defer_after() -> float:
     return seconds
 
 
+def refuses_patch_with_secret() -> bool:
+    """Returns whether a task fails whose uncommitted changes hold a secret, ``$NEMO_AIRFLOW_PATCH_WITH_SECRET``.
+
+    It is ``apart`` unless set: the patch then stays on this machine. With ``refuse`` the task fails.
+
+    Raises:
+        SettingsError: It is neither.
+    """
+    text = os.environ.get("NEMO_AIRFLOW_PATCH_WITH_SECRET") or "apart"
+    if text not in ("apart", "refuse"):
+        raise SettingsError(f"NEMO_AIRFLOW_PATCH_WITH_SECRET={text!r} is neither 'apart' nor 'refuse': set it to one")
+    return text == "refuse"
+
+
 def jobs_folder() -> Path:
     """Returns the parent folder of local jobs' folders."""
     return home() / "jobs"

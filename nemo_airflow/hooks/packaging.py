@@ -14,6 +14,7 @@ from nemo_airflow.job import Package
 from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.packaging.git import GitArchivePackager
 from nemo_airflow.packaging.hybrid import HybridPackager
+from nemo_airflow.packaging.patches import keep_apart
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.packaging.store.address import publish
 
@@ -53,6 +54,7 @@ class PackagingHook(BaseHook):
             )
         else:
             package = packager.package(self.store, root=root)
+        package = keep_apart(package, self.store, self.log.warning)
         publish(package)
         changes = " with uncommitted changes" if package.dirty else ""
         changes += f" and {len(package.included)} files that git does not track" if package.included else ""

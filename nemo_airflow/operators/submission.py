@@ -195,9 +195,9 @@ class Submission:
 
     def _submit(self, number: int) -> Submitted:
         self._keep_version()
-        package = self._package()
-        # Before the job is made, so that they are marked wherever else in it they stand, and before its run is opened.
+        # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
         values = read_secrets(self._executor.secrets)
+        package = self._package()
         job = self._job(number, package)
         run = self._open_run(job)
         if run is not None and run.ref is not None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import uuid
 
 import operator_jobs as jobs
 import pytest
@@ -9,7 +11,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time import supervisor
 
-from nemo_airflow import Config, LocalExecutor, NemoRunOperator, Secret
+from nemo_airflow import Config, GitArchivePackager, LocalExecutor, NemoRunOperator, Secret
 from nemo_airflow.config import build
 from nemo_airflow.exceptions import ConfigError, ExecutorArgumentError, SettingsError
 from nemo_airflow.executors.base import Executor
@@ -207,6 +209,23 @@ def test_an_executors_secrets_are_names_in_its_json_form_and_come_back(hf):
     assert data["secrets"]["A"] == {"conn_id": "hf", "field": "login", "variable": None}
     assert executor_from_json(data).secrets == executor.secrets
     assert build(Config(LocalExecutor, secrets={"A": Config(Secret, conn_id="hf")})).secrets == {"A": Secret("hf")}
+
+
+def test_a_patch_with_the_secret_is_not_published_though_nothing_else_has_read_it(run, hf, tmp_path, root, monkeypatch):
+    token = uuid.uuid4().hex  # no other test of this process has told it to Airflow
+    hf(password=token)
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "shared"))
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "settings.txt").write_text("none\n")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(code), *words], check=True)
+    (code / "settings.txt").write_text(f"token = {token}\n")
+    run(packager=GitArchivePackager(path=str(code), uncommitted="include"), secrets=GIVEN)
+    names = [path.name for path in (tmp_path / "shared").rglob("*") if path.is_file()]
+    assert [name for name in names if name.endswith(".tar.gz") or name.endswith(".tar.zst")]
+    assert [name for name in names if name.endswith(".patch")] == []
 
 
 def test_the_id_of_a_connection_may_be_a_template(run, hf, defaults, task_context):

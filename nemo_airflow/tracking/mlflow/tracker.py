@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import tenacity
 
 from nemo_airflow import settings
-from nemo_airflow.connections import redact
+from nemo_airflow.connections import find_secrets, redact
 from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.runner.plan import has_recipes
@@ -261,8 +261,9 @@ class MLflowTracker(Tracker):
     def _describe(self, store: Store, run: Run, job: Job) -> None:
         """Records what is known before the job runs. The run already exists, so a failure loses only this."""
         files: dict[str, str | bytes] = {**_plan_files(job.plan)}
-        if job.package and job.package.patch:
-            files["nemo_airflow/patch.diff"] = redact(job.package.patch).encode("utf-8", "surrogateescape")
+        # Whole or not at all: a masked patch could not be applied.
+        if job.package and job.package.patch and not find_secrets(job.package.patch):
+            files["nemo_airflow/patch.diff"] = job.package.patch.encode("utf-8", "surrogateescape")
         if job.package and job.package.included:
             files["nemo_airflow/included.json"] = _json(job.package.included)
         try:
