@@ -1,7 +1,7 @@
 """Writes a job's lines to its task's log, and knows how far others of the same try had come, so that none is repeated.
 
 A line's timestamp is a function of the job's stream alone and rises with each line, so the
-newest timestamp in the log tells where to go on. Nothing else would: what a triggerer notes
+timestamps in the logs tell where to go on. Nothing else would: what a triggerer notes
 elsewhere about its progress can be older or newer than what reached the log when it was killed. A worker that hands its
 job over to a trigger is not killed: it says how far it has come, as its log may be on another machine.
 
@@ -17,7 +17,6 @@ import datetime
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,7 @@ import structlog
 from nemo_airflow.clean import clean_text
 from nemo_airflow.job import JobHandle
 from nemo_airflow.stream import BEGINNING, Line, Place
-
-LOGGER = "nemo_airflow.job"
-"""Name of the logger that writes the lines of jobs, and only those."""
-
-_TAIL = 1 << 16
+from nemo_airflow.triggers.logged_lines import FOLLOWER, LOGGER, Span, find_spans, has_notice, read_newest
 
 _NOTE_EVERY = 256 << 10
 """Bytes of a stream between two notes of how far it has been written: so much is read again after a kill."""
@@ -39,9 +34,11 @@ _NOTE_EVERY = 256 << 10
 _NOTES = 4
 """Places that are noted: the newest may not have reached the log when its triggerer was killed."""
 
-_LATE = re.compile(r"\.\d{6}(\d{3})Z$")
+_OWN_LOG_WITHIN = 10.0
+"""Seconds for which a trigger waits for its own log. It is on this machine, unless the logging was changed."""
 
 _log = structlog.get_logger(logger_name=LOGGER)
+_follower_log = structlog.get_logger(logger_name=FOLLOWER)
 
 
 class TaskLog:
@@ -53,22 +50,21 @@ class TaskLog:
     that follow those of the microseconds.
 
     Args:
-        logged: Time of the newest line that is there, in microseconds.
-        shown: The millisecond at which that line is shown.
+        spans: The lines that are there, in order.
         place: Up to where the stream is known to be in the log.
         notes: Where to note how far it is; None for nowhere.
     """
 
     def __init__(
         self,
-        logged: int = 0,
-        shown: int = 0,
+        spans: Iterable[Span] = (),
         place: Place = BEGINNING,
         notes: _Notes | None = None,
     ) -> None:
-        self._logged = logged
-        self._shown = shown
-        self._newest = (logged, shown)
+        self._spans = collections.deque(spans)
+        """Of the lines that are there those that the stream has not come to."""
+        self._passed: Span | None = None
+        self._newest = (0, 0)
         self._end = place.offset
         self._notes = notes
         self.place = place
@@ -92,21 +88,31 @@ class TaskLog:
             job: The job that is followed: what was noted of another is of no use.
         """
         logged, shown, end = mark
-        handed_over = Place(end, logged)
+        worker, handed_over = Span(0, logged, shown), Place(end, logged)
         if task_instance is None:
-            return cls(logged, shown, handed_over)
-        newest = await asyncio.to_thread(lambda: [_newest(path) for path in _trigger_logs(task_instance)])
-        logged, shown = max([*newest, (logged, shown)])
+            return cls([worker], handed_over)
+        if await asyncio.to_thread(_has_lines_after, task_instance, logged):
+            await _await_own_log(task_instance)
+            spans = await asyncio.to_thread(lambda: find_spans(_trigger_logs(task_instance), worker))
+            _follower_log.info(
+                "Going on with the job's lines that no other log of this try has",
+                elsewhere=[[span.after, span.until] for span in spans],
+            )
+        else:
+            spans = [worker]
         notes = _Notes(_note_path(task_instance), job) if job is not None else None
         noted = await asyncio.to_thread(notes.read) if notes is not None else []
-        return cls(logged, shown, _last_place([handed_over, *noted], logged), notes)
+        reached = spans[0].until if spans and not spans[0].after else 0
+        return cls(spans, _last_place([handed_over, *noted], reached), notes)
 
     def write(self, line: Line) -> None:
         """Writes a line with the time at which the job wrote it, unless it is there."""
         time = round(line.timestamp * 1_000_000)
-        if time <= self._logged:
+        while self._spans and self._spans[0].until < time:
+            self._passed = self._spans.popleft()
+        if self._spans and self._spans[0].after < time:
             return
-        late = min(max(self._shown + 1 - time // 1000, 0), 999) if self._logged else 0
+        late = min(max(self._passed.shown + 1 - time // 1000, 0), 999) if self._passed is not None else 0
         when = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=time + 1000 * late)
         digits = f"{late:03}" if late else ""
         self._newest = (time, time // 1000 + late)
@@ -154,6 +160,25 @@ class _Notes:
             )
 
 
+async def _await_own_log(task_instance: Any) -> None:
+    """Waits until the log of this trigger is the one that it writes.
+
+    Airflow opens it at the trigger's first message, and empties one that the same triggerer has written in this try.
+    """
+    now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+    _follower_log.info("Following the job again: looking up which of its lines this try has logged", timestamp=now)
+    pause, waited = 0.02, 0.0
+    while waited < _OWN_LOG_WITHIN and not await asyncio.to_thread(
+        lambda: any(has_notice(log, now) for log in _trigger_logs(task_instance))
+    ):
+        await asyncio.sleep(pause)
+        waited, pause = waited + pause, min(2 * pause, 1.0)
+
+
+def _has_lines_after(task_instance: Any, time: int) -> bool:
+    return any(read_newest(log)[0] > time for log in _trigger_logs(task_instance))
+
+
 def _last_place(places: Iterable[Place], logged: int) -> Place:
     """Returns the last place that a log has reached whose newest line has a time."""
     return max((place for place in places if place.time <= logged), key=lambda place: place.offset, default=BEGINNING)
@@ -176,37 +201,3 @@ def _log_path(task_instance: Any) -> Path:
     from airflow.utils.helpers import log_filename_template_renderer
 
     return Path(conf.get("logging", "base_log_folder")) / log_filename_template_renderer()(ti=task_instance)
-
-
-def _newest(path: Path) -> tuple[int, int]:
-    """Returns when the last line of the job in a log file was written and is shown; reads the file from its end."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        tail = b""
-        while size > 0:
-            step = min(_TAIL, size)
-            size -= step
-            file.seek(size)
-            tail = file.read(step) + tail
-            lines = tail.split(b"\n")
-            # The first piece may be the end of a record that begins further up.
-            for line in reversed(lines if size == 0 else lines[1:]):
-                if (times := _times_of(line)) is not None:
-                    return times
-            tail = lines[0]
-    return 0, 0
-
-
-def _times_of(line: bytes) -> tuple[int, int] | None:
-    """Returns the times of a record of the job's logger; None for others, and for one cut off by a kill."""
-    if LOGGER.encode() not in line:
-        return None
-    try:
-        record = json.loads(line)
-        if record.get("logger") != LOGGER:
-            return None
-        shown = round(datetime.datetime.fromisoformat(record["timestamp"]).timestamp() * 1_000_000)
-        late = _LATE.search(record["timestamp"])
-        return shown - 1000 * int(late[1] if late else 0), shown // 1000
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return None

@@ -30,7 +30,7 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.packaging.store.address import open_store
 from nemo_airflow.packaging.store.trees import get_tree
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST
-from nemo_airflow.triggers.task_log import LOGGER
+from nemo_airflow.triggers.logged_lines import LOGGER
 
 HERE = Path(__file__).parent
 _LIMIT = 180.0

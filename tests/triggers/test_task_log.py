@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import random
 
 import pytest
 import structlog
@@ -11,6 +12,7 @@ from airflow.utils.log.file_task_handler import _interleave_logs
 from nemo_airflow.job import JobHandle
 from nemo_airflow.stream import BEGINNING, Line, Place
 from nemo_airflow.triggers import task_log
+from nemo_airflow.triggers.logged_lines import FOLLOWER, LOGGER
 from nemo_airflow.triggers.task_log import TaskLog
 
 SECOND = 1_800_000_000
@@ -22,16 +24,22 @@ def log_of(monkeypatch, tmp_path):
     monkeypatch.setattr(task_log, "_log_path", lambda task_instance: tmp_path / "log")
     numbers = itertools.count()
 
-    def reopen(job=None):
-        path = tmp_path / f"log.trigger.{next(numbers)}.log"
-        log = asyncio.run(TaskLog.reopen("the task", job=job))
-        with path.open("a") as file:
+    def reopen(job=None, triggerer=None):
+        path = tmp_path / f"log.trigger.{next(numbers) if triggerer is None else triggerer}.log"
+        with path.open("w") as file:  # as Airflow opens it
             file.write(json.dumps({"timestamp": "2027-01-15T08:00:00.0Z", "event": "trigger", "logger": "x"}) + "\n")
         render = structlog.PrintLogger(path.open("a"))
-        processors = [structlog.processors.EventRenamer("event"), structlog.processors.JSONRenderer()]
-        bound = structlog.wrap_logger(render, processors=processors).bind(logger=task_log.LOGGER)
-        monkeypatch.setattr(task_log, "_log", bound)
-        return log
+        stamp = structlog.processors.TimeStamper(fmt="iso")
+        processors = [
+            lambda logger, method, event: event if "timestamp" in event else stamp(logger, method, event),
+            structlog.processors.EventRenamer("event"),
+            structlog.processors.JSONRenderer(),
+        ]
+        for logger, name in (("_log", LOGGER), ("_follower_log", FOLLOWER)):
+            monkeypatch.setattr(
+                task_log, logger, structlog.wrap_logger(render, processors=processors).bind(logger=name)
+            )
+        return asyncio.run(TaskLog.reopen("the task", job=job))
 
     return reopen
 
@@ -39,7 +47,7 @@ def log_of(monkeypatch, tmp_path):
 def merged(folder):
     """Returns the lines of the job as Airflow shows them, and when."""
     streams = [path.open() for path in sorted(folder.glob("log.*"))]
-    records = [record for record in _interleave_logs(*streams) if getattr(record, "logger", "") == task_log.LOGGER]
+    records = [record for record in _interleave_logs(*streams) if getattr(record, "logger", "") == LOGGER]
     return [record.event for record in records], [record.timestamp.timestamp() for record in records]
 
 
@@ -59,6 +67,21 @@ def test_lines_are_there_once_and_in_order(log_of, tmp_path, pace, kills):
     assert shown == [line.text for line in written]
     late = [time - line.timestamp for time, line in zip(times, written, strict=True)]
     assert all(-1e-6 <= seconds < 0.0011 * (len(kills) + 1) for seconds in late)
+
+
+@pytest.mark.parametrize("pace", [1e-6, 3e-4, 0.4])
+@pytest.mark.parametrize("seed", range(400))
+def test_lines_are_there_once_whichever_triggerers_follow_and_come_back(log_of, tmp_path, seed, pace):
+    chance = random.Random(seed)
+    written = lines(SECOND + number * (pace + 1e-6) for number in range(40))
+    for end in [*sorted(chance.randrange(36) + chance.randrange(5) for _ in range(8)), *chance.choices(range(40), k=3)]:
+        log = log_of(triggerer=chance.randrange(3))
+        for line in written[:end]:
+            log.write(line)
+    log = log_of(triggerer=chance.randrange(3))
+    for line in written:
+        log.write(line)
+    assert sorted(merged(tmp_path)[0]) == sorted(line.text for line in written)
 
 
 @pytest.mark.parametrize("pace", [1e-6, 3e-4, 0.4])
