@@ -41,6 +41,8 @@ _EXPORTS = {
     "MLflowTracker": "nemo_airflow.tracking",
     "Tracker": "nemo_airflow.tracking",
     "NemoRunOperator": "nemo_airflow.operators",
+    "Artifact": "nemo_airflow.runner",
+    "artifact": "nemo_airflow.runner",
     "log_artifact": "nemo_airflow.runner",
     "log_metric": "nemo_airflow.runner",
     "log_metrics": "nemo_airflow.runner",
@@ -55,6 +57,7 @@ _IN_A_JOB = {
 """Names for writing recipes, where only the runner is available."""
 
 __all__ = [
+    "Artifact",
     "Config",
     "DistributionPackager",
     "DockerExecutor",
@@ -82,6 +85,7 @@ __all__ = [
     "Torchrun",
     "Tracker",
     "__version__",
+    "artifact",
     "autoconvert",
     "compose",
     "log_artifact",
@@ -111,7 +115,7 @@ if TYPE_CHECKING:
     )
     from nemo_airflow.operators import NemoRunOperator, params_from
     from nemo_airflow.packaging import GitArchivePackager, Packager
-    from nemo_airflow.runner import log_artifact, log_metric, log_metrics, output_dir
+    from nemo_airflow.runner import Artifact, artifact, log_artifact, log_metric, log_metrics, output_dir
     from nemo_airflow.tracking import MLflowTracker, Tracker
 
 

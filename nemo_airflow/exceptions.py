@@ -14,6 +14,7 @@
     │   └── UncommittedChangesError  there are changes that the packager refuses
     ├── StoreError                   the store of packages and outputs refused a request, or has damaged content
     │   └── StoreUnavailable         a transport error: try again
+    ├── ArtifactError                an artifact is not there any more, is damaged, or cannot be kept
     ├── ExecutorError                a back-end refused something
     │   ├── ExecutorArgumentError    an executor does not accept an argument; a ConfigError too
     │   ├── BackendUnavailable       a transport error: try again, the job's state is not known
@@ -103,6 +104,10 @@ class StoreError(NemoAirflowError):
 
 class StoreUnavailable(StoreError):
     """The store could not be reached, or the connection broke: the same call may succeed later."""
+
+
+class ArtifactError(NemoAirflowError):
+    """An artifact is not there any more, is not what its digest says, or cannot be kept."""
 
 
 class ExecutorError(NemoAirflowError):

@@ -24,8 +24,10 @@ from tenacity import (
     wait_random,
 )
 
+from nemo_airflow.artifacts.keeping import keep_artifacts
+from nemo_airflow.artifacts.values import find_references
 from nemo_airflow.clean import LONGEST_MESSAGE, LONGEST_TRACEBACK, clean_text, clean_value, shorten_text
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.exceptions import ArtifactError, BackendUnavailable, ExecutorError, NemoAirflowError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.guarded_sink import GuardedSink, Sink
@@ -156,7 +158,7 @@ class Follower:
         """
         self._begins_at = self._logged.offset
         if self._sink is None:
-            return await self._end_of(await self._follow(log=None))
+            return await self._keep_artifacts_alone(await self._end_of(await self._follow(log=None)))
         if self._logged.offset and (mark := await self._sink.mark()) < self._logged.offset:
             self._begins_at, self._behind = mark, StreamReader(mark)
         scratch = self._make_scratch()
@@ -166,8 +168,8 @@ class Follower:
             scratch = scratch or self._make_scratch()
             if scratch is not None:
                 log = log or await self._read_log_again(Path(scratch.name))
-                await self._keep(outcome, Path(scratch.name), log, self._sink)
-            return outcome
+                return await self._keep(outcome, Path(scratch.name), log, self._sink)
+            return await self._keep_artifacts(outcome, None)
         finally:
             if scratch is not None:
                 await asyncio.to_thread(scratch.cleanup)
@@ -220,13 +222,20 @@ class Follower:
                 break
         log.add([item.text for item in reader.finish() if isinstance(item, Line)])
 
-    async def _keep(self, outcome: Outcome, folder: Path, log: KeptLog, sink: Sink) -> None:
+    async def _keep(self, outcome: Outcome, folder: Path, log: KeptLog, sink: Sink) -> Outcome:
         await asyncio.to_thread(log.close)
         collected = not self._has_outputs or await self._attempt(
             "collect the outputs", self._collect(folder / "outputs")
         )
+        refusal: NemoAirflowError | None = None
+        try:
+            outcome = await self._keep_artifacts(outcome, folder / "outputs" if collected else None)
+        except NemoAirflowError as failure:  # raised once all else is recorded: the back-end keeps the outputs
+            refusal = failure
         error = "\n".join(filter(None, (outcome.message, outcome.traceback)))
         kept = await sink.finish(outcome.status, folder, error, collected=collected)
+        if refusal is not None:
+            raise refusal
         if self._has_outputs and collected and kept:
             # Not before: whoever follows the job after us, should we be killed, has to find them.
             await self._attempt("release the outputs", JobService.shared(self._executor).driver.release([self._handle]))
@@ -235,6 +244,38 @@ class Follower:
                 f"the outputs of job {self._handle.key} stay on the back-end for now: "
                 f"'nemo-airflow collect EXECUTOR {self._handle.key}' fetches them"
             )
+        return outcome
+
+    async def _keep_artifacts_alone(self, outcome: Outcome) -> Outcome:
+        """Collects the outputs for the artifacts among them: there is no tracker that keeps the others."""
+        if not find_references(outcome.result):
+            return outcome
+        scratch = self._make_scratch()
+        if scratch is None:
+            return await self._keep_artifacts(outcome, None)
+        try:
+            outputs = Path(scratch.name, "outputs")
+            collected = await self._attempt("collect the outputs", self._collect(outputs))
+            return await self._keep_artifacts(outcome, outputs if collected else None)
+        finally:
+            await asyncio.to_thread(scratch.cleanup)
+
+    async def _keep_artifacts(self, outcome: Outcome, outputs: Path | None) -> Outcome:
+        """Returns the outcome with the artifacts kept that the job returned; a failed one where these are damaged.
+
+        Raises:
+            NemoAirflowError: They cannot be kept now. The job need not run again.
+        """
+        if not find_references(outcome.result):
+            return outcome
+        if outputs is None:
+            raise BackendUnavailable(f"the artifacts that job {self._handle.key} returned could not be collected yet")
+        try:
+            result = await asyncio.to_thread(keep_artifacts, outcome.result, self._handle.key, outputs)
+        except ArtifactError as error:
+            status = JobStatus(JobState.FAILED, outcome.status.exit_code, FailureKind.ARTIFACT, str(error))
+            return Outcome(status, message=str(error))
+        return dataclasses.replace(outcome, result=result)
 
     async def _end_of(self, status: JobStatus) -> Outcome:
         if status.state is JobState.LOST:

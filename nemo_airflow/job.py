@@ -11,7 +11,7 @@ import enum
 import hashlib
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 JOB_VERSION = 1
@@ -53,6 +53,7 @@ class FailureKind(enum.StrEnum):
     QUOTA = "quota"
     LOST = "lost"
     CANCELLED = "cancelled"
+    ARTIFACT = "artifact"
 
     @classmethod
     def parse(cls, text: str) -> FailureKind:
@@ -87,11 +88,11 @@ def _plain(value: Any) -> Any:
 
 
 class Archive(typing.NamedTuple):
-    """One file that a package is made of.
+    """One file that a package is made of, or that an artifact travels as.
 
     Attributes:
         digest: Identifies it in a store, together with the format.
-        format: ``tar.gz`` or ``tar.zst``.
+        format: ``tar.gz`` or ``tar.zst``; ``file`` for an artifact that is a single file, as it is.
         size: Bytes of the file.
         name: Its file name in a job's folder.
     """
@@ -198,6 +199,12 @@ def changes_name(digest: str, base: str) -> str:
     return f"{digest}-{base[:BASE_DIGITS]}"
 
 
+def shipped(package: Package | None, inputs: Sequence[Archive]) -> tuple[Archive, ...]:
+    """Returns all archives that a job needs in the order in which they are sent: the last one has bytes, if any has."""
+    by_size = sorted(inputs, key=lambda archive: (archive.size, archive.name))
+    return (*by_size, *(package.archives if package is not None else ()))
+
+
 @dataclasses.dataclass(frozen=True)
 class Job(_Plain):
     """A job, apart from where it runs. The runner reads its JSON form.
@@ -221,6 +228,8 @@ class Job(_Plain):
         sample_interval: Seconds between resource samples; 0 turns them off.
         labels: Where the job comes from (``dag_id``, ``run_id``, ``task_id`` ...).
         secret_env: Environment variables that are secrets: where the value comes from, in words, by the name.
+        inputs: The archives of the artifacts in the plan.
+        run_id: The job's run in the tracker, or empty.
         secrets: Places of secrets, which the runner masks in all output of the job: for each the keys from this
             form down to a text, then the start and end in it.
         version: Version of this form.
@@ -240,8 +249,15 @@ class Job(_Plain):
     sample_interval: float = 10.0
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     secret_env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    inputs: tuple[Archive, ...] = ()
+    run_id: str = ""
     secrets: tuple[tuple[Any, ...], ...] = ()
     version: int = JOB_VERSION
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """See :func:`shipped`."""
+        return shipped(self.package, self.inputs)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Job:
@@ -250,6 +266,7 @@ class Job(_Plain):
         fields["allow"] = tuple(fields.get("allow") or ())
         fields["launch"] = tuple(fields.get("launch") or ())
         fields["outputs"] = tuple(fields.get("outputs") or ())
+        fields["inputs"] = tuple(Archive(*each) for each in fields.get("inputs") or ())
         fields["secrets"] = tuple(tuple(place) for place in fields.get("secrets") or ())
         if fields.get("package") is not None:
             fields["package"] = Package.from_json(fields["package"])

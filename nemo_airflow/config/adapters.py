@@ -14,6 +14,7 @@ import datetime
 import decimal
 import enum
 import functools
+import pathlib
 import re
 import typing
 import warnings
@@ -43,6 +44,7 @@ from nemo_airflow.config.callables import takes
 from nemo_airflow.config.graph import is_deferred
 from nemo_airflow.config.models import imports_texts, is_import_string
 from nemo_airflow.config.results import result_fits
+from nemo_airflow.runner.artifacts import Artifact
 
 MEMBERS_BY_NAME = "members_by_name"
 """Key of the context in which a lenient adapter takes an Enum's member by its name too."""
@@ -105,7 +107,7 @@ class _Place:
         if isinstance(value, fdl.Buildable):
             if result_fits(value, self._annotation):
                 return value
-        elif is_deferred(value):
+        elif is_deferred(value) or (isinstance(value, Artifact) and _takes_artifact(self._annotation)):
             return value
         raise PydanticCustomError("config", "neither a matching config nor a deferred value")
 
@@ -113,8 +115,8 @@ class _Place:
         kind = self._annotation
         if isinstance(value, fdl.Buildable) and not (isinstance(kind, type) and isinstance(value, kind)):
             return self._let_in(value)
-        if is_deferred(value):
-            return value
+        if is_deferred(value) or isinstance(value, Artifact):
+            return self._let_in(value)
         is_enum = isinstance(kind, type) and issubclass(kind, enum.Enum)
         if is_enum and info.context and isinstance(value, str) and value in kind.__members__:
             return kind.__members__[value]
@@ -122,6 +124,12 @@ class _Place:
         if type(value) is bool and type(out) in _NUMBERS:  # which pydantic makes of it
             raise PydanticCustomError("type", "a bool is not a number")
         return out
+
+
+def _takes_artifact(annotation: Any) -> bool:
+    """Returns whether a job gets an artifact at a place of that annotation: as a path, or as it is."""
+    kind = typing.get_origin(annotation) or annotation
+    return isinstance(kind, type) and (issubclass(Artifact, kind) or issubclass(pathlib.Path, kind))
 
 
 class _Opening:

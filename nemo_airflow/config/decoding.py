@@ -63,6 +63,10 @@ class _ConfigBuilder(runner.Builder):
                 kwargs[name] = self._argument(known, name, value, path)
         return known.blank.fill({**first, **kwargs} if first else kwargs)
 
+    def artifact(self, given: Any) -> Any:
+        """Leaves an artifact as it is: only a job has it as a path."""
+        return given
+
     def _learn(self, kind: str, target: Any) -> _Known:
         parameters = parameters_of(target)
         known = _Known(target, parameters, parameters.fitting_types, blank(target, KINDS[kind], self._location))

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import fiddle as fdl
 
 from nemo_airflow.exceptions import ConfigError
+from nemo_airflow.runner.artifacts import Artifact
 from nemo_airflow.runner.grammar import Path, join, path_text
 
 Key = str | int
@@ -82,8 +83,9 @@ def recipe_overrides(value: Any) -> Sequence[str] | None:
 
 
 def is_dataclass_instance(value: Any) -> bool:
-    """Returns whether a value is an instance of a dataclass, not a dataclass itself."""
-    return dataclasses.is_dataclass(value) and not isinstance(value, (type, fdl.Buildable)) and not is_deferred(value)
+    """Returns whether a value is an instance of a dataclass, not a dataclass itself; an artifact is one value."""
+    is_instance = dataclasses.is_dataclass(value) and not isinstance(value, (type, fdl.Buildable, Artifact))
+    return is_instance and not is_deferred(value)
 
 
 def is_shareable(value: Any) -> bool:

@@ -175,6 +175,8 @@ def _leaf_text(node: Any, kind: str) -> str | None:
         return str(node["_target_"])
     if kind == "_enum_":
         return str(node[kind]).rpartition(".")[2]
+    if kind == "_artifact_":
+        return str(grammar.SCALARS[kind](node[kind]))
     if kind == "_ref_" or kind in grammar.SCALARS:
         return str(node[kind])
     below = node if kind in ("list", "map") else node.get(kind)

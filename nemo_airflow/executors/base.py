@@ -20,7 +20,7 @@ from nemo_airflow.executors import fields
 from nemo_airflow.executors.launchers import Launcher, Processes, gpus_in
 from nemo_airflow.executors.secret import Secret, check_secrets
 from nemo_airflow.executors.seen import Seen
-from nemo_airflow.job import Job, JobHandle, JobStatus, Package
+from nemo_airflow.job import Archive, Job, JobHandle, JobStatus, Package, shipped
 
 LeaveOut: TypeAlias = Callable[[str], None]
 """Takes the name of an output that cannot be kept, and why."""
@@ -38,6 +38,7 @@ class Request:
         package: The package to ship, or None.
         secrets: Where the values of the job's secrets come from, in words, by the names of their variables.
         values: Those values: the one thing that is added to a request before it is sent, and never shown.
+        inputs: The archives of artifacts to ship.
         waits: Whether ``submit`` may wait for as long as the job is queued, where the package can only be sent to a
             job that has started. If not, it raises :class:`~nemo_airflow.exceptions.NotStarted`.
     """
@@ -49,7 +50,13 @@ class Request:
     package: Package | None = None
     secrets: Mapping[str, str] = dataclasses.field(default_factory=dict)
     values: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    inputs: tuple[Archive, ...] = ()
     waits: bool = True
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """See :func:`nemo_airflow.job.shipped`."""
+        return shipped(self.package, self.inputs)
 
     def to_text(self) -> str:
         """Returns the request for a human reader: the payload and each file."""
@@ -58,6 +65,7 @@ class Request:
         if self.package:
             parts.append(f"# package {self.package.digest}")
         parts += [f"# secret {name}={shown}" for name, shown in sorted(self.secrets.items())]
+        parts += [f"# artifact {archive.digest} ({archive.size} bytes)" for archive in self.inputs]
         return "\n".join(parts) + "\n"
 
 

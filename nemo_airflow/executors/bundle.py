@@ -6,6 +6,7 @@ import io
 import json
 import posixpath
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +14,7 @@ from nemo_airflow import settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, StoreError, StoreUnavailable
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Request
-from nemo_airflow.job import Archive, Package
+from nemo_airflow.job import Archive
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.runner import secret_env
 
@@ -23,9 +24,9 @@ def runner_entry() -> str:
     return f"runner/{shipping.runner_digest()}/{shipping.ENTRY}"
 
 
-def package_files(package: Package) -> list[tuple[Archive, Path]]:
-    """Returns the archives of a job's package and where they are on this machine; see :func:`archive_path`. Blocks."""
-    return [(archive, archive_path(archive)) for archive in package.archives]
+def archive_files(archives: Iterable[Archive]) -> list[tuple[Archive, Path]]:
+    """Returns archives with where they are on this machine; see :func:`archive_path`. Blocks."""
+    return [(archive, archive_path(archive)) for archive in archives]
 
 
 def archive_path(archive: Archive) -> Path:
@@ -52,7 +53,8 @@ def archive_path(archive: Archive) -> Path:
     except StoreError as error:
         raise ExecutorError(str(error)) from error
     raise ExecutorError(
-        f"package {archive.digest[:12]} is neither in {path.parent.parent} nor in a shared store: build it again"
+        f"{archive.name}, {archive.digest[:12]}, is neither in {path.parent.parent} nor in a shared store: "
+        "clear the task, so that it is made again"
     )
 
 
@@ -64,7 +66,7 @@ def write_bundle(
     folder: str = "job",
     uid: int = 0,
     gid: int = 0,
-    with_package: bool = True,
+    with_archives: bool = True,
     with_secrets: bool = False,
 ) -> None:
     """Writes the archive as an uncompressed tar.
@@ -79,7 +81,7 @@ def write_bundle(
         folder: The job's folder within that.
         uid: Owner of all members.
         gid: Group of all members.
-        with_package: Whether the package goes along.
+        with_archives: Whether the package and the artifacts go along.
         with_secrets: Whether the values of the job's secrets do: where nobody but the job can read the archive.
 
     Raises:
@@ -96,10 +98,9 @@ def write_bundle(
             # Who the job runs as is not known, so anybody there may read it: until the runner, the first process that
             # is started there, deletes it.
             writer.add(f"{folder}/{secret_env.FILE}", json.dumps(request.values).encode())
-        if with_package and request.package is not None:
-            for archive, path in package_files(request.package):
-                with path.open("rb") as content:
-                    writer.add_file(f"{folder}/{archive.name}", content)
+        for archive, path in archive_files(request.archives if with_archives else ()):
+            with path.open("rb") as content:
+                writer.add_file(f"{folder}/{archive.name}", content)
 
 
 class _Writer:

@@ -158,8 +158,10 @@ class JobFolder:
                 continue
             target = into / relative
             target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                target.symlink_to(os.path.relpath(source.resolve(), source.parent.resolve()))
+            if source.is_symlink():
+                text = os.readlink(source)
+                is_relative = not os.path.isabs(text)
+                target.symlink_to(text if is_relative else os.path.relpath(source.resolve(), source.parent.resolve()))
             else:
                 _link_or_copy(source, target)
             copied.append(relative)

@@ -85,7 +85,13 @@ class LocalExecutor(Executor):
         job = self.prepare(job)
         files = {"job.json": job.dumps(), **({} if self.ttl is None else {TTL: f"{self.ttl:g}\n"})}
         return Request(
-            key=job.key, kind=self.kind, payload=payload, files=files, package=job.package, secrets=job.secret_env
+            key=job.key,
+            kind=self.kind,
+            payload=payload,
+            files=files,
+            package=job.package,
+            secrets=job.secret_env,
+            inputs=job.inputs,
         )
 
     def _inherited(self) -> Mapping[str, str]:
@@ -178,9 +184,8 @@ class LocalDriver(Driver):
             shipping.install_runner(self._root / ".runner")
             folder.lay_out(request.files)
             folder.lay_out_secrets(request.values)
-            if request.package:
-                for archive, path in bundle.package_files(request.package):
-                    folder.bring(archive, path)
+            for archive, path in bundle.archive_files(request.archives):
+                folder.bring(archive, path)
             process = self._spawn(request, folder)
             return self._await_claim(folder, process)
         except OSError as error:

@@ -20,6 +20,7 @@ from airflow.sdk.definitions._internal.types import ArgNotSet
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
+from nemo_airflow.artifacts.values import read_references
 from nemo_airflow.config.graph import is_deferred, is_template, templates_rendered
 from nemo_airflow.config.leaves import convert_leaves, fit_value, iter_leaves
 from nemo_airflow.exceptions import NemoAirflowError, ParameterTypeError
@@ -61,7 +62,8 @@ class Argument(ResolveMixin):
             if not (is_template(leaf) or isinstance(leaf, ResolveMixin)) or is_own_template(annotation):
                 return leaf
             try:
-                return fit_value(annotation, BaseOperator.render_template(task, leaf, context, env), path)
+                rendered = read_references(BaseOperator.render_template(task, leaf, context, env))
+                return fit_value(annotation, rendered, path)
             except ParameterTypeError:
                 if not isinstance(leaf, str) or not isinstance(env, jinja2.nativetypes.NativeEnvironment):
                     raise

@@ -1,4 +1,4 @@
-"""Decides which tasks the trigger may end without a worker: those for which a worker has nothing left to do.
+"""Ends a task: which XComs it has, and whether the trigger may end it, as no worker has anything left to do.
 
 What Airflow 3.3 does when a trigger ends a task: it sets the state, and stores XComs. It runs no success callback, no
 ``post_execute`` and no listener, emits no outlets, counts no length for tasks that are mapped over the result, splits
@@ -7,8 +7,16 @@ no ``multiple_outputs``, renders no name of a map index, makes no result the DAG
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.xcom import BaseXCom
+
+from nemo_airflow.artifacts.values import find_references
+
+_TAKEN = ("return_value", "nemo_job")
+"""Keys of XComs that have another meaning."""
 
 
 def needs_no_worker(operator: BaseOperator) -> bool:
@@ -28,3 +36,11 @@ def needs_no_worker(operator: BaseOperator) -> bool:
         or (operator.do_xcom_push and XCom is not BaseXCom)
         or get_listener_manager().has_listeners
     )
+
+
+def push_artifacts(ti: Any, result: Any) -> None:
+    """Pushes each item of a returned dict with artifacts by its own key, for ``task.output["model"]``."""
+    if isinstance(result, Mapping) and find_references(result):
+        for name, value in result.items():
+            if name not in _TAKEN:
+                ti.xcom_push(key=name, value=value)

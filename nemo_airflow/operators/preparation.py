@@ -11,11 +11,12 @@ from typing import Any
 
 from airflow.sdk.definitions.context import Context
 
+from nemo_airflow.artifacts.values import read_references
 from nemo_airflow.config import Config, Partial, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import extend_allow as allow_here
 from nemo_airflow.config.graph import iter_nodes
-from nemo_airflow.config.leaves import copy_config
+from nemo_airflow.config.leaves import convert_leaves, copy_config, iter_leaves
 from nemo_airflow.config.origins import Origin
 from nemo_airflow.config.overrides import change
 from nemo_airflow.exceptions import ConfigError
@@ -24,6 +25,7 @@ from nemo_airflow.installation import run_labels
 from nemo_airflow.job import Job
 from nemo_airflow.keys import job_key
 from nemo_airflow.operators.params import check_conf, overrides_from
+from nemo_airflow.runner.artifacts import Artifact
 from nemo_airflow.runner.contents import check
 from nemo_airflow.runner.plan import check_allowed
 
@@ -80,13 +82,14 @@ def prepare(
         check_conf(context["dag_run"].conf or {}, context["dag"].params)
         given["the run's conf"] = overrides_from(context["params"], params_prefix)
     # Their templates may have the run's conf in them, so they read no files either.
-    given["the operator's overrides"] = overrides
+    given["the operator's overrides"] = read_references(overrides)
     if any(given.values()):
         config = copy_config(config)
     for name, changes in given.items():
         origin = Origin(name, tuple(allowed))
         config = change(config, changes, origin)
         allowed += origin.granted.targets()
+    config = _with_digests(config)
     validate(config)
     plan = plans.to_plan(config)
     with plans.plan_errors():
@@ -101,6 +104,15 @@ def prepare(
         name: labels[name] for name in ("dag_id", "run_id", "task_id", "map_index", "installation", "run_after")
     }
     return Prepared(plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest})
+
+
+def _with_digests(config: Any) -> Any:
+    """Returns a config whose artifacts have digests: those that are elsewhere are read now."""
+    if all(leaf.digest for _, leaf in iter_leaves(config) if isinstance(leaf, Artifact)):
+        return config
+    from nemo_airflow.artifacts.keeping import settle
+
+    return convert_leaves(config, lambda _, leaf, __: settle(leaf) if isinstance(leaf, Artifact) else leaf)
 
 
 def changed_fields(executor: Executor) -> dict[str, Any]:

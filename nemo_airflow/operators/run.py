@@ -19,6 +19,7 @@ from nemo_airflow.config import Config, build
 from nemo_airflow.config.graph import is_template, templates_rendered
 from nemo_airflow.config.validation import check_root
 from nemo_airflow.exceptions import (
+    ArtifactError,
     ConfigError,
     JobFailed,
     MissingExtraError,
@@ -34,7 +35,7 @@ from nemo_airflow.job import FailureKind, JobHandle, JobState
 from nemo_airflow.masking import masked_executor
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, template_error, unwrap, wrap
-from nemo_airflow.operators.ending import needs_no_worker
+from nemo_airflow.operators.ending import needs_no_worker, push_artifacts
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import check_outputs
 from nemo_airflow.operators.parse_checks import (
@@ -380,6 +381,7 @@ class NemoRunOperator(BaseOperator):
             self._go_on_unless_ended()
         store = context["task_state_store"]
         if outcome.succeeded:
+            push_artifacts(context["ti"], outcome.result)
             return outcome.result
         attempts.consume(store, handle.key)
         if attached and outcome.status.state in (JobState.CANCELLED, JobState.LOST):
@@ -411,5 +413,5 @@ def _plain_errors() -> Iterator[None]:
         if error.kind != FailureKind.USER_ERROR:
             raise
         raise AirflowFailException(str(error)) from None
-    except (ConfigError, PackagingError, MissingExtraError) as error:
+    except (ConfigError, PackagingError, ArtifactError, MissingExtraError) as error:
         raise AirflowFailException(str(error)) from None

@@ -10,14 +10,15 @@ from typing import Any
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
+from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
 from nemo_airflow.connections import redact
-from nemo_airflow.exceptions import NemoAirflowError, NotStarted, SettingsError
+from nemo_airflow.exceptions import ExecutorArgumentError, NemoAirflowError, NotStarted, SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
-from nemo_airflow.job import Job, JobHandle, Package, without_patch
+from nemo_airflow.job import Archive, Job, JobHandle, Package, without_patch
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
@@ -25,6 +26,7 @@ from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import patterns_of
 from nemo_airflow.operators.preparation import Prepared
 from nemo_airflow.packaging.base import ContentPackager, Packager
+from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.run import TrackedRun, load_collector, open_run
 from nemo_airflow.web_address import web_address
@@ -198,11 +200,11 @@ class Submission:
         # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
         values = read_secrets(self._executor.secrets)
         package = self._package()
-        job = self._job(number, package)
+        job = self._job(number, package, self._inputs())
         run = self._open_run(job)
         if run is not None and run.ref is not None:
             env = {**job.env, **run.env_beside(self._options.env), **self._options.env}
-            job = mark_secrets(dataclasses.replace(job, env=env))
+            job = mark_secrets(dataclasses.replace(job, env=env, run_id=run.ref.run_id))
         complete = True
         try:
             handle = self._send(job, values)
@@ -226,8 +228,13 @@ class Submission:
         self._check()
         # Before it is submitted: a kill at this very moment must find what to cancel.
         self.to_cancel = JobHandle(job.key, self._executor.kind, "")
-        request = dataclasses.replace(self._executor.render(job), values=values, waits=self._waits)
-        handle = self.back_end.submit(request)
+        request = self._executor.render(job)
+        if job.inputs and request.inputs != job.inputs:
+            raise ExecutorArgumentError(
+                f"{type(self._executor).__name__} sends no artifacts to its jobs: "
+                "have its render() give the Request inputs=job.inputs"
+            )
+        handle = self.back_end.submit(dataclasses.replace(request, values=values, waits=self._waits))
         self.to_cancel = handle
         self._log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
         try:
@@ -256,7 +263,13 @@ class Submission:
         reads_zstd = self._reads_zstd and self.back_end.reads_zstd()
         return PackagingHook(self._options.packager, reads_zstd=reads_zstd).package(self._context)
 
-    def _job(self, number: int, package: Package | None) -> Job:
+    def _inputs(self) -> tuple[Archive, ...]:
+        """Returns the archives of the artifacts in the config, which are on this machine then."""
+        for given in artifacts_in(self._prepared.plan):
+            self._log.info("The job is given %s", given)
+        return archives_for(self._prepared.plan)
+
+    def _job(self, number: int, package: Package | None, inputs: tuple[Archive, ...] = ()) -> Job:
         labels = self._prepared.labels
         airflow_env = {
             f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")
@@ -267,6 +280,7 @@ class Submission:
         job = self._prepared.job(
             number,
             package=package,
+            inputs=inputs,
             env={**self._executor.env, **airflow_env, **self._options.env},
             time_limit=min((limit for limit in limits if limit), default=None),
             outputs=patterns_of(self._options.outputs),

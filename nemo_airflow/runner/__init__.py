@@ -1,19 +1,34 @@
 """What runs inside a job, and what user code may import there. Standard library only, Python >= 3.9.
 
 User code reports with :func:`log_metric`, :func:`log_metrics`, :func:`log_artifact`, :func:`set_tag` and
-:func:`output_dir`; outside a job these do nothing, so that the same code runs anywhere.
+:func:`output_dir`; outside a job these do nothing, so that the same code runs anywhere. :func:`artifact` makes a file
+or folder a value that is returned and given to another job.
 """
 
-__all__ = ["in_job", "log_artifact", "log_metric", "log_metrics", "output_dir", "set_tag"]
+__all__ = [
+    "Artifact",
+    "artifact",
+    "in_job",
+    "log_artifact",
+    "log_metric",
+    "log_metrics",
+    "output_dir",
+    "set_tag",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from nemo_airflow.runner.artifacts import Artifact, artifact
     from nemo_airflow.runner.report import in_job, log_artifact, log_metric, log_metrics, output_dir, set_tag
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("Artifact", "artifact"):
+        from nemo_airflow.runner import artifacts
+
+        return getattr(artifacts, name)
     from nemo_airflow.runner import report
 
     return getattr(report, name)

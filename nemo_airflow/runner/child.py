@@ -66,7 +66,11 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
     work = os.path.join(folder, "work")
     os.environ.update(job.get("env") or {})
     os.environ.update(
-        NEMO_AIRFLOW_EVENTS=events, NEMO_AIRFLOW_KEY=job["key"], NEMO_AIRFLOW_OUTPUT_DIR=os.path.join(folder, "outputs")
+        NEMO_AIRFLOW_EVENTS=events,
+        NEMO_AIRFLOW_KEY=job["key"],
+        NEMO_AIRFLOW_OUTPUT_DIR=os.path.join(folder, "outputs"),
+        NEMO_AIRFLOW_INPUTS=os.path.join(folder, "inputs"),
+        NEMO_AIRFLOW_RUN=job.get("run_id") or "",
     )
     os.chdir(work)
     set_path(work, (job.get("env") or {}).get("PYTHONPATH", ""))

@@ -143,7 +143,8 @@ def _check_recipe(node: Mapping[str, Any]) -> None:
 def _check_tag(tag: str, value: Any) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     try:
-        if not isinstance(value, str) and not (number and tag == "_timedelta_"):
+        fits = isinstance(value, dict) if tag == "_artifact_" else isinstance(value, str)
+        if not fits and not (number and tag == "_timedelta_"):
             raise ValueError
         SCALARS[tag](value)
     except (ValueError, KeyError, ArithmeticError):

@@ -156,6 +156,8 @@ class Builder:
         self._resolved: Dict[str, Any] = {}
         self._shared: Mapping[str, Tuple[Any, Path]] = {}
         self._built: Dict[str, Any] = {}
+        self._given: Dict[str, Any] = {}
+        """The artifacts of the plan, by their paths here."""
 
     def build(self, plan: Mapping[str, Any], contents: Optional[Contents] = None) -> Any:
         """Checks the plan and all its targets, then builds its root.
@@ -180,12 +182,22 @@ class Builder:
             kwargs: The built named arguments, in a dict that the callee may keep.
             path: Where the node is.
         """
+        if self._given:
+            args, kwargs = importlib.import_module("nemo_airflow.runner.references").restore(
+                target, args, kwargs, self._given
+            )
         if kind == "config":
             if any(isinstance(value, _Factory) for value in (*args, *kwargs.values())):
                 raise PlanError("an argument factory may only be an argument of a partial", path_text(path))
             return target(*args, **kwargs)
         made = _partial(target, args, kwargs)
         return _Factory(made) if kind == "arg_factory" else made
+
+    def artifact(self, given: Any) -> Any:
+        """Makes the value of an artifact: its path here. A function whose annotation says so gets the artifact."""
+        path = given.path()
+        self._given[str(path)] = given
+        return path
 
     imports_recipes = True
     """Whether the factories of recipes are imported; None is given to :meth:`recipe` where not."""
@@ -268,7 +280,8 @@ class Builder:
         if kind == "list" or kind == "map":
             return make_container(below, built)
         if kind in SCALARS:
-            return SCALARS[kind](node[kind])
+            value = SCALARS[kind](node[kind])
+            return self.artifact(value) if kind == "_artifact_" else value
         if kind == "_ref_":
             return self._resolve(node[kind])
         if kind == "_enum_":

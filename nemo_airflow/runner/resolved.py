@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from nemo_airflow.runner import configs
+from nemo_airflow.runner.artifacts import Artifact
 from nemo_airflow.runner.grammar import Path, PlanError, is_reserved, path_text
 from nemo_airflow.runner.parts import plan_of
 from nemo_airflow.runner.plan import Builder, make_container
@@ -34,6 +35,8 @@ def build(root: Any) -> Any:
     builder = Builder(())
 
     def make(value: Any, below: Sequence[Any], path: Path) -> Any:
+        if isinstance(value, Artifact):
+            return builder.artifact(value)
         if not isinstance(value, configs.Config):
             return make_container(rebuild(value, below), below)
         arguments = {key: new for (key, _), new in zip(configs.ordered(value), below)}
@@ -169,7 +172,7 @@ class _Writer:
             return {_SEQUENCES[kind.__name__]: list(below)}
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             return {"_target_": name_of(kind) or "builtins:tuple", **dict(zip(kind._fields, below))}
-        if dataclasses.is_dataclass(value) and not isinstance(value, type) and name_of(kind):
+        if dataclasses.is_dataclass(value) and not isinstance(value, (type, Artifact)) and name_of(kind):
             fields = [field for field in dataclasses.fields(value) if field.init]
             texts = {field.name: self._leaf(getattr(value, field.name), (path, field.name)) for field in fields}
             return {"_target_": name_of(kind), **texts}

@@ -52,7 +52,7 @@ def _from_object(value: Any, replaced: List[str], path: str) -> Any:
     import dataclasses
 
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return _of_path(value, path)
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -64,6 +64,16 @@ def _from_object(value: Any, replaced: List[str], path: str) -> Any:
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         return plain(value.item(), replaced, path)
     raise TypeError(f"type {type(value).__module__}.{type(value).__qualname__} cannot be written as JSON")
+
+
+def _of_path(value: Any, path: str) -> Any:
+    from nemo_airflow.runner.artifacts import Artifact
+
+    if not isinstance(value, Artifact):
+        return os.fspath(value)
+    import dataclasses
+
+    return dataclasses.replace(value, name=value.name or path.lstrip(".") or value.file).to_json()
 
 
 def _key(key: Any) -> str:

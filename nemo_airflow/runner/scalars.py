@@ -5,16 +5,21 @@ from __future__ import annotations
 import base64
 import datetime
 import decimal
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Dict, Optional, Tuple, Type, Union
 
 
 def tag_value(value: Any) -> Optional[Dict[str, Any]]:
-    """Returns the node of a path, date, time, duration, decimal or bytes; None for anything else."""
+    """Returns the node of a path, date, time, duration, decimal, artifact or bytes; None for anything else."""
     for kind, tag, write in _TAGS:
         if isinstance(value, kind):
             return {tag: write(value)}
+    if isinstance(value, os.PathLike):
+        from nemo_airflow.runner.artifacts import Artifact
+
+        return value.to_json() if isinstance(value, Artifact) else None
     return None
 
 

@@ -167,6 +167,13 @@ class Supervisor:
                 zstd_mark.write_record(self._zstd_mark, False)
                 raise
             open(unpacked, "w").close()
+        if archives := self._job.get("inputs"):
+            from nemo_airflow.runner import inputs
+
+            inputs.bring(self._folder, self._job["plan"], archives, self._say, self._keep_watch)
+
+    def _say(self, text: str) -> None:
+        self._writer.output(f"{text}\n".encode("utf-8", "backslashreplace"))
 
     def _fork(self, output: int, closing: Any) -> int:
         pid = os.fork()

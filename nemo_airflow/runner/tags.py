@@ -58,6 +58,12 @@ def _decimal(text: str) -> object:
     return decimal.Decimal(text)
 
 
+def _artifact(fields: Mapping[str, Any]) -> object:
+    from nemo_airflow.runner.artifacts import Artifact
+
+    return Artifact.from_json(fields)
+
+
 # Imported when needed: a job without these starts sooner.
 SCALARS: Mapping[str, Callable[[Any], Any]] = {
     "_float_": _float,
@@ -68,5 +74,6 @@ SCALARS: Mapping[str, Callable[[Any], Any]] = {
     "_time_": _time,
     "_timedelta_": _timedelta,
     "_decimal_": _decimal,
+    "_artifact_": _artifact,
 }
 """Readers of the tags' values."""

@@ -43,9 +43,9 @@ def annotation_of(target: Any, key: Any) -> Any:
 
 def element_of(annotation: Any, key: Any) -> Any:
     """Returns the annotation of what a container holds under a key."""
-    annotation = _bare(annotation)
+    annotation = bare(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Union or _is_union(origin):
+    if origin is Union or is_union(origin):
         members = [arg for arg in args if typing.get_args(arg)]
         return element_of(members[0], key) if len(members) == 1 else Any
     if not args:
@@ -68,11 +68,11 @@ def read(annotation: Any, value: Any, text: str) -> Any:
     Raises:
         Misfit: It does not fit; the message says what was expected.
     """
-    annotation = _bare(annotation)
+    annotation = bare(annotation)
     if annotation in (Any, object, inspect.Parameter.empty) or isinstance(annotation, (str, typing.TypeVar)):
         return value
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Union or _is_union(origin):
+    if origin is Union or is_union(origin):
         return _of_union(annotation, args, value, text)
     if origin is typing.Literal:
         return _of_literal(args, value, text)
@@ -139,7 +139,7 @@ def _of_union(annotation: Any, args: Tuple[Any, ...], value: Any, text: str) -> 
     if value is None and type(None) in args:
         return None
     # The text itself last: "3" for int | str is a number.
-    members = sorted((arg for arg in args if arg is not type(None)), key=lambda arg: _bare(arg) is str)
+    members = sorted((arg for arg in args if arg is not type(None)), key=lambda arg: bare(arg) is str)
     for member in members:
         try:
             return read(member, value, text)
@@ -183,7 +183,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _bare(annotation: Any) -> Any:
+def bare(annotation: Any) -> Any:
+    """Returns an annotation without qualifiers and metadata."""
     while True:
         origin = typing.get_origin(annotation)
         if hasattr(annotation, "__metadata__"):
@@ -198,7 +199,8 @@ def _bare(annotation: Any) -> Any:
             return annotation
 
 
-def _is_union(origin: Any) -> bool:
+def is_union(origin: Any) -> bool:
+    """Returns whether the origin of an annotation is that of ``X | Y``."""
     return origin is not None and getattr(origin, "__name__", "") == "UnionType"  # Python 3.10's X | Y
 
 

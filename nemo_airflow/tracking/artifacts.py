@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import abc
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from nemo_airflow.artifacts.values import find_references
 from nemo_airflow.job import Job
+from nemo_airflow.runner.inputs import artifacts_in
+from nemo_airflow.tracking.base import ARTIFACT, INPUT, INPUT_RUN
 
 
 class ArtifactCollector(abc.ABC):
@@ -41,12 +46,13 @@ class CollectEverything(ArtifactCollector):
 
 
 def files_under(folder: Path) -> Iterator[Path]:
-    """Yields the plain files under a folder in a fixed order, as relative paths; links are left out."""
+    """Yields the files under a folder in a fixed order, as relative paths; links only to files under it."""
+    root = folder.resolve()
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
             file = Path(parent, name)
-            if file.is_file() and not file.is_symlink():
+            if file.is_file() and (not file.is_symlink() or file.resolve().is_relative_to(root)):
                 yield file.relative_to(folder)
 
 
@@ -54,20 +60,40 @@ def keep(collector: ArtifactCollector, job: Job, folder: Path, into: Path) -> li
     """Links (or copies) the files that a collector chooses into another folder.
 
     Returns:
-        Their relative paths. A choice that is not a plain file inside ``folder`` is skipped.
+        Their relative paths. A choice that is not a file inside ``folder`` is skipped; a link inside it to a file
+        inside it is kept as that file.
     """
     root = folder.resolve()
     kept = []
     for path in dict.fromkeys(collector.collect(job, folder)):
         source = folder / path
-        if source.is_symlink() or not source.is_file() or not source.resolve().is_relative_to(root):
+        place = source.parent.resolve() / source.name
+        if not source.is_file() or not all(each.is_relative_to(root) for each in (place, source.resolve())):
             continue
-        relative = source.resolve().relative_to(root)
+        relative = place.relative_to(root)
         target = into / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(source, target)
+            os.link(source.resolve(), target)
         except OSError:  # another disk, or one without links
             shutil.copy2(source, target)
         kept.append(relative)
     return kept
+
+
+def tags_of_artifacts(result: Any) -> dict[str, str]:
+    """Returns the tags of a run for the artifacts that its job returned: how to find each by its name."""
+    return {
+        f"{ARTIFACT}{made.name}": json.dumps(made.to_json(), sort_keys=True, separators=(",", ":"))
+        for made in find_references(result)
+    }
+
+
+def tags_of_inputs(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the tags of a run for the artifacts that its job is given: each one's digest, and where it is from."""
+    tags = {}
+    for given in artifacts_in(plan):
+        tags[f"{INPUT}{given.name or given.file}"] = f"{given.run_id or given.job or given.address} {given.digest}"
+        if given.run_id:
+            tags[f"{INPUT_RUN}{given.run_id}"] = given.name or given.file
+    return tags

@@ -15,6 +15,16 @@ OUTPUTS_DIGEST = "nemo_airflow.outputs_digest"
 """Tag of a run with the digest of its outputs in the shared store."""
 
 
+ARTIFACT = "nemo_airflow.artifact."
+"""Beginning of the tags with the artifacts that a job returned, by name."""
+
+INPUT = "nemo_airflow.input."
+"""Beginning of the tags with the artifacts that a job was given, by name: their runs and digests."""
+
+INPUT_RUN = "nemo_airflow.input_run."
+"""Beginning of the tags with the runs whose artifacts a job was given, by run id: to search for them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """One point of a metric.

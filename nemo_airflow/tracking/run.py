@@ -22,7 +22,7 @@ from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import Record
 from nemo_airflow.tracking import calls, reserved
-from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, keep
+from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, keep, tags_of_artifacts
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, Metric, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.calls import Call
@@ -288,7 +288,7 @@ class RunSink:
             return calls.environment(
                 {name: value for name, value in record.data.items() if name not in ("v", "type", "ts")}
             )
-        if record.type == "tags" and (tags := self._own_tags(record.data["tags"])):
+        if tags := self._tags_of(record):
             return calls.tags(tags)
         return None
 
@@ -309,6 +309,11 @@ class RunSink:
         if record.type == "end":
             self._ended_at = record.timestamp
         return None
+
+    def _tags_of(self, record: Record) -> dict[str, Any]:
+        if record.type == "end":
+            return dict(tags_of_artifacts(record.data.get("result")))
+        return self._own_tags(record.data["tags"]) if record.type == "tags" else {}
 
     def _own_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the tags that the job may set; names the others in one warning."""

@@ -105,6 +105,7 @@ class BatchExecutor(Executor):
             },
             package=job.package,
             secrets=job.secret_env,
+            inputs=job.inputs,
         )
 
     def connection_key(self) -> Hashable:

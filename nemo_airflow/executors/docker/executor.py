@@ -185,6 +185,7 @@ class DockerExecutor(Executor):
             files={"job.json": own.dumps()},
             package=job.package,
             secrets=own.secret_env,
+            inputs=job.inputs,
         )
 
     @property

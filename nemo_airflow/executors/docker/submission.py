@@ -52,7 +52,7 @@ def submit(docker: Docker, request: Request) -> JsonObject:
 
 def _started(docker: Docker, request: Request) -> JsonObject | None:
     """Returns the job's container once it has been started; None if it does not exist, or was removed."""
-    size = request.package.size if request.package else 0
+    size = sum(archive.size for archive in request.archives)
     deadline = time.monotonic() + _PATIENCE + size / _UPLOAD_SPEED
     while (known := docker.inspect(request.key)) is not None:
         if (known["Config"].get("Labels") or {}).get(KEY) != request.key:

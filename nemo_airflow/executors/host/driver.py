@@ -138,11 +138,11 @@ class HostDriver(Driver):
         await self.shell.close()
 
     async def _lay_out(self, request: Request) -> None:
-        script = folders.lay_out(self._root, request.key, request.files, request.package)
+        script = folders.lay_out(self._root, request.key, request.files, request.archives)
         answer = self._written(await self.shell.run(script))
         if folders.NO_RUNNER in answer.text:
             self._written(await self.shell.send(folders.take_runner(self._root), _blocks(_runner_archive())))
-        for archive in request.package.archives if request.package is not None else ():
+        for archive in request.archives:
             if f"{folders.NO_PACKAGE} {archive.name}\n" in answer.text:
                 await self._send_archive(archive)
         if answer.text.strip():

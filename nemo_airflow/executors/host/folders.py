@@ -21,7 +21,7 @@ from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Chunk, Cursor
 from nemo_airflow.executors.folder import TTL
-from nemo_airflow.job import Archive, Job, Package
+from nemo_airflow.job import Archive, Job
 from nemo_airflow.runner import secret_env
 from nemo_airflow.runner import zstd_mark as marks
 from nemo_airflow.runner.supervisor import SETUP_FAILED
@@ -32,7 +32,7 @@ NO_RUNNER, NO_PACKAGE = "no runner", "no package"
 _SHARED_DAYS = 7
 """Days for which what jobs share is kept after it was last wanted: packages, runners, marks."""
 
-_GZIP = "tar.gz"
+_GZIP, _ZSTD = "tar.gz", "tar.zst"
 
 _KEY = re.compile(r"[a-z0-9-]+")
 """A job's key: what else is among the jobs is not ours, and has no place in a script."""
@@ -136,7 +136,7 @@ def enter(root: str) -> str:
     return f"cd {shlex.quote(home)} 2>/dev/null || exit 21"
 
 
-def lay_out(root: str, key: str, files: Mapping[str, str], package: Package | None) -> str:
+def lay_out(root: str, key: str, files: Mapping[str, str], archives: Sequence[Archive]) -> str:
     """Returns a script that makes a job's folder and prints what else has to be sent for it.
 
     Done again, it changes nothing. It ends with code 20 and the reason where it cannot write.
@@ -156,11 +156,15 @@ def lay_out(root: str, key: str, files: Mapping[str, str], package: Package | No
     # Its time tells how long ago it was last wanted.
     runner = f"runner/{shipping.runner_digest()}"
     lines.append(f"[ -d {runner} ] && touch -c {runner} || echo {shlex.quote(NO_RUNNER)}")
-    for archive in package.archives if package is not None else ():
+    for archive in archives:
         # What is here as tar.gz is not sent again as tar.zst: the digest is that of the same content.
-        ways = " || ".join(_lay(key, archive, format) for format in dict.fromkeys([archive.format, _GZIP]))
+        ways = " || ".join(_lay(key, archive, format) for format in _formats(archive))
         lines.append(f"{ways} || echo {shlex.quote(NO_PACKAGE)} {archive.name}")
     return "\n".join(lines)
+
+
+def _formats(archive: Archive) -> Sequence[str]:
+    return [archive.format, _GZIP] if archive.format == _ZSTD else [archive.format]
 
 
 def _lay(key: str, archive: Archive, format: str) -> str:

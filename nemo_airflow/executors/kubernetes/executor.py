@@ -153,12 +153,14 @@ class KubernetesExecutor(Executor):
         of_cluster = {name: f"<secret {secret}, key {key}>" for name, (secret, key) in self.secret_env.items()}
         job = dataclasses.replace(job, secret_env={**job.secret_env, **of_cluster})
         text = job.dumps()
-        parts = math.ceil((job.package.size + len(text.encode())) / INLINE_LIMIT) if job.package else 1
-        upload = job.package.size if job.package and parts > SECRETS else 0
+        size = sum(archive.size for archive in job.archives)
+        parts = math.ceil((size + len(text.encode())) / INLINE_LIMIT) if job.archives else 1
+        upload = size if parts > SECRETS else 0
         parts = 1 if upload else parts
         bundle = [f"runner {shipping.runner_digest()}", "job.json"]
         if job.package and not upload:
             bundle.append(f"package {job.package.digest}")
+        bundle += [f"artifact {each.digest}" for each in job.inputs if not upload]
         content = f"<{', '.join(bundle)}>"
         values = {manifest.secret_key(name): secret.shown for name, secret in self.secrets.items()}
         payload = {
@@ -178,6 +180,7 @@ class KubernetesExecutor(Executor):
             files={"job.json": text},
             package=job.package,
             secrets=job.secret_env,
+            inputs=job.inputs,
         )
 
     def connection_key(self) -> Hashable:

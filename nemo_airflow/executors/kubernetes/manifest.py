@@ -280,7 +280,7 @@ def _optional_volumes(executor: KubernetesExecutor, rank: int) -> list[JsonObjec
 
 
 def _container(executor: KubernetesExecutor, job: Job, rank: int, upload: int) -> JsonObject:
-    package = f"job/{job.package.archives[-1].name}" if job.package and upload else ""
+    package = f"job/{job.archives[-1].name}" if upload else ""
     master = f"{MASTER_MOUNT}/master" if rank else ""
     arguments = [f"{BUNDLE_MOUNT}/{BUNDLE_FILE}", BASE, runner_entry(), package, master, f"{_wait_limit(executor):g}"]
     mounts = [

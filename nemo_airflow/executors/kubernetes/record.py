@@ -30,7 +30,7 @@ def contents(request: Request, *, with_package: bool) -> list[str]:
     """Returns what each Secret holds, as its manifest has it: of the bundle, the same bytes for the same request."""
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file:
-        write_bundle(request, cast(IO[bytes], file), with_package=with_package)
+        write_bundle(request, cast(IO[bytes], file), with_archives=with_package)
     data, parts = packed.getvalue(), len(request.payload["secrets"])
     size = math.ceil(len(data) / parts)
     return [base64.b64encode(data[size * part : size * (part + 1)]).decode() for part in range(parts)]

@@ -14,7 +14,7 @@ from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, NotStarted, SubmitError
 from nemo_airflow.executors.base import Request
-from nemo_airflow.executors.bundle import package_files
+from nemo_airflow.executors.bundle import archive_files
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
 from nemo_airflow.executors.kubernetes.ending import Ending
@@ -63,8 +63,7 @@ class Submission:
             NotStarted: The package cannot be sent yet, and the request does not wait.
             BackendUnavailable: The API server cannot be reached; the same call can be made again.
         """
-        if self._request.package is not None:
-            await asyncio.to_thread(package_files, self._request.package)
+        await asyncio.to_thread(archive_files, self._request.archives)
         data = await asyncio.to_thread(contents, self._request, with_package=not self._upload)
         if (size := len(data[0]) * 3 // 4) > _SECRET_LIMIT:
             raise SubmitError(_too_large(self._request, size, with_package=not self._upload))
@@ -174,12 +173,10 @@ class Submission:
 
     async def _bring_package(self) -> None:
         """Sends the package into each pod, as soon as all have started."""
-        package = self._request.package
-        assert package is not None  # noqa: S101
         pods = await self._wait_for_start()
         if pods:
             # In their order: a pod starts its job when the last is there.
-            for archive, path in await asyncio.to_thread(package_files, package):
+            for archive, path in await asyncio.to_thread(archive_files, self._request.archives):
                 for pod in pods:
                     target = f"{manifest.BASE}/job/{archive.name}"
                     await send_file(self._cluster, name_of(pod), python_of(pod), path, target)
@@ -222,8 +219,8 @@ def is_submitted(pods: Sequence[Mapping[str, Any]]) -> bool:
 def _too_large(request: Request, size: int, *, with_package: bool) -> str:
     """Returns the message for a job that does not fit into a Secret: what makes it so large, and what to do."""
     sizes = {f"{name} (the config, the environment)": len(text.encode()) for name, text in request.files.items()}
-    if with_package and request.package is not None:
-        sizes["the package"] = request.package.size
+    if with_package:
+        sizes |= {f"the archive {archive.name}": archive.size for archive in request.archives}
     name, largest = max(sizes.items(), key=lambda item: item[1])
     return (
         f"job {request.key} has {size} bytes, compressed, and a Secret of Kubernetes holds {_SECRET_LIMIT}: "

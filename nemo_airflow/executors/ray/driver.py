@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,8 @@ class RayDriver(Driver):
             archives = request.payload["archives"]
             await self._bring(api, archives["code"], lambda file: packages.write_code(request.package, file))
             await self._bring(api, archives["job"], lambda file: packages.write_files(request, file))
+            for each in request.inputs:
+                await self._bring(api, packages.input_name(each), functools.partial(packages.write_input, each))
             with contextlib.suppress(JobExists):  # submitted by another process since we looked
                 await api.submit(call)
             details = await api.job(request.key)
@@ -180,8 +183,9 @@ class RayDriver(Driver):
             size = await self._threads.transfer(_write, write, file)
             if size >= packages.LARGEST:
                 raise SubmitError(
-                    f"the code to ship is {size / 2**20:.0f} MiB, and Ray takes less than "
-                    f"{packages.LARGEST / 2**20:.0f} MiB: leave data out of the package",
+                    f"what is to be shipped is {size / 2**20:.0f} MiB, and Ray takes less than "
+                    f"{packages.LARGEST / 2**20:.0f} MiB: leave data out of the package, and give a large artifact as "
+                    "an address that the job reads itself",
                     kind=FailureKind.QUOTA,
                 )
             await api.put_package(name, file, size)

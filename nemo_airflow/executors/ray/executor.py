@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError
@@ -115,10 +115,11 @@ class RayExecutor(Executor):
         own = self.prepare(job)
         files = {"job.json": own.dumps()}
         code, own_files = packages.code_name(job.package), packages.files_name(job.key, files)
+        modules = [own_files, *map(packages.input_name, job.inputs)]
         call: dict[str, Any] = {
             "submission_id": job.key,
             "entrypoint": f"exec {shlex.quote(self.python)} {packages.ENTRY} {shlex.quote(job.key)}",
-            "runtime_env": self._environment(job.key, code, own_files),
+            "runtime_env": self._environment(job.key, code, modules),
             "metadata": {
                 **{name: str(text) for name, text in {**self.metadata, **job.labels}.items()},
                 NAME: job.name,
@@ -129,15 +130,20 @@ class RayExecutor(Executor):
         call |= {name: value for name, value in resources.items() if value}
         payload = {"call": json.loads(json.dumps(call)), "archives": {"code": code, "job": own_files}}
         return Request(
-            key=job.key, kind=self.kind, payload=payload, files=files, package=job.package, secrets=own.secret_env
+            key=job.key,
+            kind=self.kind,
+            payload=payload,
+            files=files,
+            package=job.package,
+            secrets=own.secret_env,
+            inputs=job.inputs,
         )
 
-    def _environment(self, key: str, code: str, own_files: str) -> dict[str, Any]:
-        modules = list(self.runtime_env.get("py_modules") or ())
+    def _environment(self, key: str, code: str, modules: Sequence[str]) -> dict[str, Any]:
         return {
             **self.runtime_env,
             "working_dir": f"gcs://{code}",
-            "py_modules": [f"gcs://{own_files}", *modules],
+            "py_modules": [*(f"gcs://{name}" for name in modules), *(self.runtime_env.get("py_modules") or ())],
             "env_vars": {
                 **(self.runtime_env.get("env_vars") or {}),
                 # Read by Ray's supervisor of the job: how long it waits between SIGTERM and SIGKILL.

@@ -17,9 +17,9 @@ from typing import IO
 
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Request
-from nemo_airflow.executors.bundle import package_files
+from nemo_airflow.executors.bundle import archive_files, archive_path
 from nemo_airflow.executors.ray.start import HIDDEN
-from nemo_airflow.job import Package
+from nemo_airflow.job import Archive, Package
 from nemo_airflow.runner import secret_env
 from nemo_airflow.runner.unpack import unpack_package
 
@@ -50,6 +50,21 @@ def files_name(key: str, files: dict[str, str]) -> str:
     return f"nemo_airflow_job_{_digest(parts)}.zip"
 
 
+def input_name(archive: Archive) -> str:
+    """Returns the name of the archive that carries an artifact: the same for all jobs that are given it."""
+    return f"nemo_airflow_input_{_digest([_LAYOUT, archive.digest, archive.format])}.zip"
+
+
+def write_input(archive: Archive, file: IO[bytes]) -> None:
+    """Writes the archive that carries an artifact, as it is.
+
+    Raises:
+        ExecutorError: It is not in this machine's store.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as whole:
+        _add_file(whole, f"{HIDDEN}/inputs/{archive.name}", archive_path(archive))
+
+
 def write_code(package: Package | None, file: IO[bytes]) -> None:
     """Writes the archive of the code.
 
@@ -61,12 +76,8 @@ def write_code(package: Package | None, file: IO[bytes]) -> None:
             _add(archive, f"{HIDDEN}/runner/{name}", data)
         _add(archive, ENTRY, _start_source())
         if package is not None:
-            for each, path in package_files(package):
-                stored = zipfile.ZipInfo(f"{HIDDEN}/{each.name}", _EPOCH)
-                stored.external_attr = 0o100644 << 16
-                with path.open("rb") as source, archive.open(stored, "w", force_zip64=True) as target:
-                    while data := source.read(1 << 20):
-                        target.write(data)
+            for each, path in archive_files(package.archives):
+                _add_file(archive, f"{HIDDEN}/{each.name}", path)
             _add_tree(archive, package)
 
 
@@ -82,7 +93,7 @@ def write_files(request: Request, file: IO[bytes]) -> None:
 def _add_tree(archive: zipfile.ZipFile, package: Package) -> None:
     """Adds the package's files one by one, links among them as copies: Ray's unpacking knows no links."""
     with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as folder:
-        for each, path in package_files(package):
+        for each, path in archive_files(package.archives):
             shutil.copyfile(path, Path(folder, each.name))
         root = Path(folder, "work")
         root.mkdir()
@@ -92,6 +103,14 @@ def _add_tree(archive: zipfile.ZipFile, package: Package) -> None:
             # A link to nothing has no content, and a name that is no text no place in such an archive.
             if path.is_file() and not name.startswith(f"{HIDDEN}/") and _is_text(name):
                 _add(archive, name, path.read_bytes(), mode=path.stat().st_mode & 0o777)
+
+
+def _add_file(archive: zipfile.ZipFile, name: str, path: Path) -> None:
+    stored = zipfile.ZipInfo(name, _EPOCH)
+    stored.external_attr = 0o100644 << 16
+    with path.open("rb") as source, archive.open(stored, "w", force_zip64=True) as target:
+        while data := source.read(1 << 20):
+            target.write(data)
 
 
 def _is_text(name: str) -> bool:

@@ -79,14 +79,16 @@ def _has_open(process: int, path: str) -> bool:
 
 
 def _lay_out(key: str, folder: str, here: str) -> None:
-    """Brings the job's own files, which are in a package of their own, and its code into its folder."""
+    """Brings what has packages of its own, the job's files and its artifacts, and its code into its folder."""
     for path in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         source = os.path.join(path, HIDDEN, "jobs", key)
         if os.path.isdir(source):
             shutil.copytree(source, folder, dirs_exist_ok=True)
             if os.path.exists(os.path.join(source, SECRETS)):
                 os.unlink(os.path.join(source, SECRETS))  # Ray keeps what it has unpacked; the runner deletes its own
-            break
+        inputs = os.path.join(path, HIDDEN, "inputs")
+        for name in os.listdir(inputs) if os.path.isdir(inputs) else ():
+            _link_or_copy(os.path.join(inputs, name), os.path.join(folder, name))
     for name in os.listdir(here):
         if name.startswith("package."):
             _link_or_copy(os.path.join(here, name), os.path.join(folder, name))

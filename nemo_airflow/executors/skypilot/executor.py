@@ -155,6 +155,7 @@ class SkypilotExecutor(Executor):
             files={"job.json": own.dumps()},
             package=job.package,
             secrets=own.secret_env,
+            inputs=job.inputs,
         )
 
     @property

@@ -52,6 +52,7 @@ class SSHExecutor(Executor):
             files=folders.job_files(job, script, self.ttl),
             package=job.package,
             secrets=job.secret_env,
+            inputs=job.inputs,
         )
 
     def connection_key(self) -> Hashable:

@@ -40,6 +40,15 @@ def configured_store() -> SharedStore | None:
     return open_store(url) if url else None
 
 
+def open_bucket(url: str) -> Place:
+    """Returns a bucket at ``s3://[conn_id@]bucket``, also ``gs://`` and ``abfs://``, without anything of a store in it.
+
+    Raises:
+        SettingsError: As for :func:`open_store`.
+    """
+    return _place(url)
+
+
 def publish(package: Package) -> None:
     """Puts a package of this machine's cache into the configured store, if there is one and it does not have it.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
+import shutil
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -53,6 +55,23 @@ class PackageStore:
         """Yields a file for the archive; it appears in the store when complete, or not at all."""
         with sharing.explain_refusals(self.folder), sharing.write_whole(self.path(digest, format), self.folder) as file:
             yield file
+
+    def take(self, source: Path, digest: str, format: str) -> None:
+        """Puts a file into the store, without a copy where the disk allows it; nobody may change the file then."""
+        path = self.path(digest, format)
+        with sharing.explain_refusals(self.folder):
+            sharing.make_folder(path.parent, self.folder)
+            new = path.with_name(f"{sharing.NEW}{secrets.token_hex(8)}")
+            try:
+                os.link(source, new)
+                os.utime(new)  # wanted now
+                sharing.share(new, self.folder)
+                new.replace(path)
+                return
+            except OSError:  # another disk, or one without links, or a file of another user
+                new.unlink(missing_ok=True)
+            with source.open("rb") as content, sharing.write_whole(path, self.folder) as file:
+                shutil.copyfileobj(content, file, 1 << 20)
 
     def prune(self, older_than: float, *, keep: Collection[str] = (), dry_run: bool = False) -> tuple[int, int]:
         """Deletes files that nobody wanted for a while, including unfinished archives.

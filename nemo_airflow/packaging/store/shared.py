@@ -112,6 +112,10 @@ class SharedStore:
                     file.write(block)
         return path
 
+    def has_package(self, package: Package | Archive) -> bool:
+        """Returns whether the store has a package."""
+        return self.read_json(record_name(package)) is not None
+
     def put_blob(self, source: Path, sha256: str) -> bool:
         """Stores a file under its SHA-256, unless it is already there; returns whether it was sent."""
         name, size = blob_name(sha256), source.stat().st_size

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from nemo_airflow.connections import redact
 from nemo_airflow.job import Job, JobHandle, JobStatus
+from nemo_airflow.tracking.artifacts import tags_of_inputs
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ def tags_of_job(job: Job) -> dict[str, str]:
         "nemo_airflow.plan_digest": digest(job.plan),
         **{f"airflow.{name}": value for name, value in labels.items()},
     }
+    tags |= tags_of_inputs(job.plan)
     if url := labels.get("url"):
         tags["mlflow.note.content"] = f"[Task in Airflow]({url})"
     if package := job.package:

@@ -1,0 +1,129 @@
+"""Brings the artifacts that are given to a job to where its function finds them, and checks them by their digests."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Dict, List, Tuple
+
+from nemo_airflow.runner import artifacts, digests
+from nemo_airflow.runner.artifacts import Artifact
+
+FOLDER = "inputs"
+"""Folder, in the job's own, of the artifacts that are given to it."""
+
+_WATCH_EVERY = 0.2
+
+
+class InputError(Exception):
+    """An artifact that is given to the job is not there, or is not what it should be.
+
+    Attributes:
+        failure: The kind of failure, as in the end record.
+    """
+
+    failure = "artifact"
+
+
+def bring(
+    folder: str, plan: Mapping[str, Any], archives: Sequence[Sequence[Any]], say: Callable[[str], None], watch: Any
+) -> None:
+    """Brings all artifacts of a plan below a job's folder. Done again, as by a restarted job, it changes nothing.
+
+    Args:
+        folder: The job's folder, to which the archives were brought.
+        plan: The plan.
+        archives: Digest, format, size and file name of each archive.
+        say: Called with a line of progress.
+        watch: Called several times a second meanwhile.
+
+    Raises:
+        InputError: An artifact is missing or damaged.
+        OSError: The disk is full, or refuses.
+    """
+    names = {archive[0]: archive[3] for archive in archives}
+    errors: List[BaseException] = []
+    lines: List[str] = []
+
+    def work() -> None:
+        try:
+            for given in artifacts_in(plan):
+                _bring_one(folder, given, names, lines.append)
+        except BaseException as error:  # noqa: BLE001 - handed to the other thread
+            errors.append(error)
+
+    # A thread, since the supervisor has to show that it is alive, and keeps the time limit.
+    thread = threading.Thread(target=work, name="nemo-inputs", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_WATCH_EVERY)
+        watch()
+        while lines:
+            say(lines.pop(0))
+    if errors:
+        raise errors[0]
+
+
+def artifacts_in(plan: Mapping[str, Any]) -> List[Artifact]:
+    """Returns the artifacts of a plan, each content once for each file name."""
+    from nemo_airflow.runner.contents import walk
+
+    found: Dict[Tuple[str, str], Artifact] = {}
+    for node, kind, _ in walk(plan, leaves=False):
+        if kind == artifacts.TAG:
+            given = Artifact.from_json(node)
+            found.setdefault((given.digest, given.file), given)
+    return list(found.values())
+
+
+def _bring_one(folder: str, given: Artifact, names: Mapping[str, str], say: Callable[[str], None]) -> None:
+    target = artifacts.place_in(os.path.join(folder, FOLDER), given)
+    if os.path.lexists(target):
+        return
+    archive = os.path.join(folder, names.get(given.digest, "no archive"))
+    if not os.path.exists(archive):
+        raise InputError(f"{given} was not brought to this job: clear its task, so that it is sent again")
+    begun = time.monotonic()
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".input-") as scratch:
+        new = os.path.join(scratch, "new")
+        if given.kind == artifacts.FOLDER:
+            from nemo_airflow.runner.unpack import UnpackError, unpack
+
+            os.mkdir(new)
+            try:
+                unpack(archive, new)
+            except UnpackError as error:
+                raise InputError(f"{given} cannot be unpacked: {error}") from error
+        else:
+            _link_or_copy(archive, new)
+        _check(new, given)
+        os.rename(new, target)
+    say(f"{given}: here after {time.monotonic() - begun:.1f} s, as {target}")
+
+
+def _check(path: str, given: Artifact) -> None:
+    try:
+        digest = digests.digest_of(path)
+    except digests.UnfitError as error:
+        raise InputError(f"{given} is damaged: {error}") from error
+    if digest != given.digest:
+        raise InputError(
+            f"{given} is damaged: what was brought to this job has the digest {digest[:12]}; its copy on this host "
+            "or in the store was changed: delete that, and clear the task"
+        )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Gives a file another name. It is read-only then: a job must not change the copy that others use."""
+    import shutil
+
+    try:
+        os.link(source, target)
+    except OSError:  # a disk without links
+        shutil.copyfile(source, target)
+    os.chmod(target, stat.S_IMODE(os.stat(target).st_mode) & ~0o222)
