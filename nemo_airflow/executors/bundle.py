@@ -53,8 +53,8 @@ def archive_path(archive: Archive) -> Path:
     except StoreError as error:
         raise ExecutorError(str(error)) from error
     raise ExecutorError(
-        f"{archive.name}, {archive.digest[:12]}, is neither in {path.parent.parent} nor in a shared store: "
-        "clear the task, so that it is made again"
+        f"{'artifact' if archive.name.startswith('input.') else 'package'} {archive.digest[:12]} is neither in "
+        f"{path.parent.parent} nor in a shared store: clear the task, and build it again"
     )
 
 

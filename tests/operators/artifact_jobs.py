@@ -53,11 +53,7 @@ def take(model: Path, data: Artifact, anything, count: int = 0, source: Source |
     from nemo_airflow.runner.digests import digest_of
 
     found = {
-        "kinds": [
-            type(model).__name__ == "PosixPath",
-            isinstance(data, Artifact),
-            type(anything).__name__ == "PosixPath",
-        ],
+        "kinds": [isinstance(model, Path), isinstance(data, Artifact), isinstance(anything, Path)],
         "names": [model.name, data.path().name],
         "digests": [digest_of(str(model)), digest_of(str(data.path())), data.digest],
         "links": [os.readlink(data.path() / "latest"), os.readlink(data.path() / "first")],
