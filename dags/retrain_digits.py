@@ -24,6 +24,10 @@ TRAIN = Config(
     optimizer=Config(Optimizer),
 )
 
+# Where the jobs run: the variable has the name of a registered executor, or the fields of one as YAML or JSON, such as
+# {"kind": "slurm", "ssh_conn_id": "cluster"}.
+EXECUTOR = "{{ var.value.get('digits_executor', 'kind: local') }}"
+
 # Committed and uncommitted code: the run records the latter as a patch.
 CODE = GitArchivePackager(subpath="dags", uncommitted="include", untracked="include")
 
@@ -42,12 +46,14 @@ with DAG(
         task_id="train",
         config=TRAIN,
         params_prefix="train",
+        job_executor=EXECUTOR,
         packager=CODE,
         execution_timeout=datetime.timedelta(minutes=10),
     )
     evaluated = NemoRunOperator(
         task_id="evaluate",
-        config=Config(evaluate, trained=trained.output),
+        config=Config(evaluate, model=trained.output["model"]),
+        job_executor=EXECUTOR,
         packager=CODE,
         execution_timeout=datetime.timedelta(minutes=10),
     )

@@ -171,6 +171,28 @@ def named_executor(name: str) -> Executor:
     return found
 
 
+def find_executor(text: str) -> Executor:
+    """Returns an executor by its registered name, or by its ``kind`` and fields as YAML or JSON.
+
+    Raises:
+        ExecutorArgumentError: It is neither; or a field is not one of its executor.
+        ExecutorError: The kind is unknown.
+    """
+    if ":" not in text:
+        return named_executor(text)
+    import yaml
+
+    from nemo_airflow.executors.registry import executor_from_json
+
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ExecutorArgumentError(f"{text!r} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, Mapping) or "kind" not in data:
+        raise ExecutorArgumentError(f"{text!r} is not an executor: write its fields as YAML, for example 'kind: local'")
+    return executor_from_json(data)
+
+
 def _find(group: str, name: str, what: str, error: Callable[[str], NemoAirflowError]) -> Registered:
     found = registered(group)
     if name not in found:

@@ -7,7 +7,7 @@ from typing import Any
 from digits.data import Data, training_set
 from digits.features import Features, transformer
 from digits.model import Model, Optimizer, classifier
-from nemo_airflow import log_metrics, output_dir
+from nemo_airflow import artifact, log_metrics, output_dir
 
 
 def train(data: Data, features: Features, model: Model, optimizer: Optimizer, seed: int = 0) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def train(data: Data, features: Features, model: Model, optimizer: Optimizer, se
         seed: Seed of all random numbers.
 
     Returns:
-        ``model``, the path of the stored file; ``samples``; ``loss`` and ``accuracy`` on the training data.
+        ``model``, the stored file as an artifact; ``samples``; ``loss`` and ``accuracy`` on the training data.
     """
     import joblib
     from sklearn.pipeline import make_pipeline
@@ -39,4 +39,4 @@ def train(data: Data, features: Features, model: Model, optimizer: Optimizer, se
         print(f"epoch {epoch + 1} of {optimizer.epochs}: loss {loss:.4f}, accuracy {accuracy:.3f}")
     path = output_dir() / "model.joblib"
     joblib.dump(make_pipeline(prepare, network), path)
-    return {"model": str(path), "samples": len(labels), "loss": loss, "accuracy": accuracy}
+    return {"model": artifact(path), "samples": len(labels), "loss": loss, "accuracy": accuracy}

@@ -9,14 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.base import Executor
-from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.installation import run_labels
 from nemo_airflow.reaping import end_orphans, orphans_among, remove_folders, survey, survey_folders
-from nemo_airflow.registered import named_executor
+from nemo_airflow.registered import find_executor
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -47,22 +44,17 @@ def load_executor(text: str) -> Executor:
     """Reads an executor: its registered name, YAML or JSON with its ``kind`` and fields, or the path of such a file.
 
     Raises:
-        SettingsError: It is none of these.
-        ExecutorError: The name or kind is unknown, or the executor does not have a field.
+        SettingsError: The file cannot be read.
+        ExecutorError: It is none of these, or the executor does not have a field.
     """
     is_file = os.path.isfile(text)  # a long text is no file, where Path raises
-    if not is_file and _NAME.fullmatch(text) and not text.endswith((".yaml", ".yml", ".json")):
-        return named_executor(text)
-    is_text = ":" in text and not is_file
+    is_name = _NAME.fullmatch(text) and not text.endswith((".yaml", ".yml", ".json"))
+    if not is_file and (is_name or ":" in text):
+        return find_executor(text)
     try:
-        data = yaml.safe_load(text if is_text else Path(text).read_text(encoding="utf-8"))
+        return find_executor(Path(text).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read an executor from {text!r}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{text!r} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(data, Mapping) or "kind" not in data:
-        raise SettingsError(f"{text!r} is not an executor: write its fields as YAML, for example 'kind: local'")
-    return executor_from_json(data)
 
 
 def _state(database: Session, labels: Mapping[str, str]) -> str | None:

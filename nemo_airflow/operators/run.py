@@ -50,7 +50,7 @@ from nemo_airflow.operators.submission import Options, Submission, Submitted
 from nemo_airflow.operators.termination import Termination
 from nemo_airflow.operators.worker_phase import follow_for
 from nemo_airflow.packaging.base import ContentPackager, Packager
-from nemo_airflow.registered import named_executor, named_recipe
+from nemo_airflow.registered import find_executor, named_recipe
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.triggers.run import NemoRunTrigger
@@ -72,8 +72,8 @@ class NemoRunOperator(BaseOperator):
         config: What to run: a ``Config``, ``Partial`` or ``Script``, or the name of a recipe that an
             installed distribution registers. Strings in it may be templates, and values may be the
             outputs of other tasks, which then run before.
-        job_executor: Where to run it, or a ``Config`` of an executor, or the name of a registered one;
-            ``LocalExecutor()`` when None.
+        job_executor: Where to run it, or a ``Config`` of an executor, or the name of a registered one, or a text with
+            the fields of one as YAML or JSON, ``kind: local``; ``LocalExecutor()`` when None.
             (``executor`` is Airflow's own: the name of the Airflow executor that runs the task.)
         packager: How to ship the code, or None: a job on this machine then imports from the DAG
             bundle's folder, and others from their image.
@@ -143,7 +143,7 @@ class NemoRunOperator(BaseOperator):
                 "give the back-end as job_executor=..."
             )
         config = by_name(config, named_recipe)
-        executor = by_name(job_executor, named_executor) if job_executor is not None else LocalExecutor()
+        executor = by_name(job_executor, find_executor) if job_executor is not None else LocalExecutor()
         # A task of a mapped operator is made when it runs, where an error of the author must not be retried.
         if not getattr(self, "_BaseOperator__from_mapped", False):
             check_kind("packager", packager, Packager, "GitArchivePackager()")
@@ -279,7 +279,7 @@ class NemoRunOperator(BaseOperator):
 
     def _executor(self) -> Executor:
         with _values_of(self.job_executor):
-            executor = by_name(unwrap(self.job_executor), named_executor)
+            executor = by_name(unwrap(self.job_executor), find_executor)
             executor = build(executor) if isinstance(executor, Config) else executor
         if not isinstance(executor, Executor):
             raise ConfigError(f"job_executor is {type(executor).__name__}, not an executor such as LocalExecutor()")

@@ -51,7 +51,7 @@ def test_held_out_digits_are_never_trained_on():
 def test_training_twice_gives_the_same_model_and_it_is_good(in_a_folder):
     arguments = (Data("2026-11-22"), Features(), Model(hidden=[32]), Optimizer(epochs=8))
     first = train(*arguments)
-    metrics = evaluate(first)
+    metrics = evaluate(first["model"])
     assert metrics["accuracy"] > 0.9
     assert metrics["samples"] == len(held_out_set()[1])
     assert train(*arguments)["loss"] == first["loss"]
@@ -60,7 +60,7 @@ def test_training_twice_gives_the_same_model_and_it_is_good(in_a_folder):
 @pytest.mark.parametrize("features", [Features(scaling="standard", components=20), Features(scaling="none")])
 def test_features_are_part_of_the_kept_model(in_a_folder, features):
     trained = train(Data("2026-11-22"), features, Model(hidden=[32]), Optimizer(epochs=8))
-    assert evaluate(trained)["accuracy"] > 0.85
+    assert evaluate(trained["model"])["accuracy"] > 0.85
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ The cases need a back-end that can start a process with Python 3.9 or newer, and
 
 from nemo_airflow.testing.conformance.base import Finished
 from nemo_airflow.testing.conformance.ending import EndingCases
+from nemo_airflow.testing.conformance.given import ArtifactCases
 from nemo_airflow.testing.conformance.identity import IdentityCases
 from nemo_airflow.testing.conformance.outage import OutageCases
 from nemo_airflow.testing.conformance.results import ResultCases
@@ -21,5 +22,7 @@ from nemo_airflow.testing.conformance.secrets import SecretCases
 __all__ = ["ExecutorConformance", "Finished"]
 
 
-class ExecutorConformance(RunningCases, ResultCases, EndingCases, IdentityCases, SecretCases, OutageCases):
+class ExecutorConformance(
+    RunningCases, ResultCases, ArtifactCases, EndingCases, IdentityCases, SecretCases, OutageCases
+):
     """Cases for one executor. A subclass gives the ``executor`` fixture."""

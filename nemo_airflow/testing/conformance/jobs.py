@@ -166,3 +166,29 @@ def kill_self(number: int) -> None:
     """Ends by a signal."""
     os.kill(os.getpid(), number)
     time.sleep(60)
+
+
+def return_artifacts(files: int, size: int) -> Dict[str, object]:
+    """Returns a large file among the outputs, and a folder of small files and links from elsewhere."""
+    from nemo_airflow.runner import artifact
+
+    write_large_output(size, 0)
+    data = Path("data")
+    for number in range(files):
+        path = data / f"part-{number % 7}" / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{number}\n" * (number % 50))
+    (data / "run.sh").write_text("#!/bin/sh\n")
+    (data / "run.sh").chmod(0o755)
+    (data / "latest").symlink_to("part-0/0.txt")
+    (data / "first").symlink_to("part-0")
+    return {"large": artifact(os.path.join(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"], "large.bin")), "data": artifact(data)}
+
+
+def digest_artifacts(large: Path, others: Dict[str, List[Path]]) -> List[object]:
+    """Returns the digests of what is at the paths of the artifacts that it was given, and where links lead."""
+    from nemo_airflow.runner.digests import digest_of
+
+    [data] = others["data"]
+    links = [os.readlink(data / name) for name in ("latest", "first")]
+    return [digest_of(str(large)), digest_of(str(data)), *links, os.access(data / "run.sh", os.X_OK)]
