@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--release", action="store_true", help="then let the back-end drop its own copy")
     collect.set_defaults(run=_collect)
 
+    fetch = commands.add_parser("fetch", help="fetch an artifact of a run, a registered model or a bucket")
+    fetch.add_argument("artifact", help="RUN_ID/NAME, models:/NAME@ALIAS, models:/NAME/VERSION or s3://bucket/path")
+    fetch.add_argument("--into", default="", metavar="FOLDER", help="a folder for it (the current one)")
+    _add_store_of_runs(fetch)
+    fetch.set_defaults(run=_fetch)
+
     listing = commands.add_parser("list", help="list recipes, executors, packagers and trackers by their names")
     listing.add_argument(
         "what", nargs="?", default="", help="list only this kind: recipes, executors, packagers or trackers"
@@ -268,6 +274,12 @@ def _collect(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import collect
 
     return collect.run(options.executor, options.key, options.into, release=options.release)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import fetch
+
+    return fetch.run(options.artifact, options.into, options.tracking_uri or "", options.conn_id or "")
 
 
 def _reap(options: argparse.Namespace) -> int:

@@ -13,7 +13,10 @@ from typing import Any
 from nemo_airflow.artifacts.values import find_references
 from nemo_airflow.job import Job
 from nemo_airflow.runner.inputs import artifacts_in
-from nemo_airflow.tracking.base import ARTIFACT, INPUT, INPUT_RUN
+from nemo_airflow.tracking.base import ARTIFACT, ARTIFACT_DIGESTS, INPUT, INPUT_RUN
+
+_DIGESTS = 50
+"""Digests in one tag: MLflow keeps 5,000 characters of it."""
 
 
 class ArtifactCollector(abc.ABC):
@@ -83,10 +86,14 @@ def keep(collector: ArtifactCollector, job: Job, folder: Path, into: Path) -> li
 
 def tags_of_artifacts(result: Any) -> dict[str, str]:
     """Returns the tags of a run for the artifacts that its job returned: how to find each by its name."""
-    return {
-        f"{ARTIFACT}{made.name}": json.dumps(made.to_json(), sort_keys=True, separators=(",", ":"))
-        for made in find_references(result)
+    found = find_references(result)
+    tags = {
+        f"{ARTIFACT}{made.name}": json.dumps(made.to_json(), sort_keys=True, separators=(",", ":")) for made in found
     }
+    digests = sorted({made.digest for made in found if made.digest})
+    for number, start in enumerate(range(0, len(digests), _DIGESTS)):
+        tags[ARTIFACT_DIGESTS.format(number)] = " ".join(digests[start : start + _DIGESTS])
+    return tags
 
 
 def tags_of_inputs(plan: Mapping[str, Any]) -> dict[str, str]:

@@ -18,6 +18,9 @@ OUTPUTS_DIGEST = "nemo_airflow.outputs_digest"
 ARTIFACT = "nemo_airflow.artifact."
 """Beginning of the tags with the artifacts that a job returned, by name."""
 
+ARTIFACT_DIGESTS = "nemo_airflow.artifact_digests.{}"
+"""Tags with the digests of all of these, some in each: a collection of what nobody names spares them."""
+
 INPUT = "nemo_airflow.input."
 """Beginning of the tags with the artifacts that a job was given, by name: their runs and digests."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.exceptions import PlanError, TrackingError
-from nemo_airflow.tracking.base import OUTPUTS_DIGEST
+from nemo_airflow.tracking.base import ARTIFACT_DIGESTS, OUTPUTS_DIGEST
 from nemo_airflow.tracking.mlflow import address
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
 
@@ -75,7 +75,7 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
 
 
 def digests_of_runs(tracking_uri: str | None = None, conn_id: str | None = None) -> set[str]:
-    """Returns the digests of all packages, configs and outputs of runs that are not deleted. Blocks.
+    """Returns the digests of all packages, configs, outputs and artifacts of runs that are not deleted. Blocks.
 
     Args:
         tracking_uri: Address of the store; found as for a tracker when None.
@@ -91,7 +91,12 @@ def digests_of_runs(tracking_uri: str | None = None, conn_id: str | None = None)
         return set()
     store = open_store(uri, credentials)
     tags = ("nemo_airflow.package_digest", "nemo_airflow.plan_digest", OUTPUTS_DIGEST)
-    return set().union(*map(store.tag_values, tags))
+    found = set().union(*map(store.tag_values, tags))
+    number = 0
+    while texts := store.tag_values(ARTIFACT_DIGESTS.format(number)):
+        found.update(digest for text in texts for digest in text.split())
+        number += 1
+    return found
 
 
 def _plan(store: Store, run: Run) -> Mapping[str, Any]:
