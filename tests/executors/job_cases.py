@@ -1,8 +1,10 @@
 """What the tests of executors do with jobs: make one of a script, submit it, follow it, wait for something."""
 
+import asyncio
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from nemo_airflow import blocking
@@ -31,10 +33,15 @@ def waiting_job(file):
     return script_job(f"echo begun; until [ -e {file} ]; do sleep 0.1; done; echo end")
 
 
-def submit(executor, job, seconds=120):
+def start(executor, job, seconds=120):
     """Submits a job by a driver of its own; returns both the driver and the job's handle."""
     driver = executor.connect()
     return driver, blocking.run(driver.submit(executor.render(job)), seconds)
+
+
+def submit(executor, job, seconds=120):
+    """Submits a job; returns its handle."""
+    return start(executor, job, seconds)[1]
 
 
 def follow(executor, handle, seconds=180):
@@ -47,7 +54,7 @@ def follow(executor, handle, seconds=180):
 
 def run(executor, text, **fields):
     """Submits a job of a shell script, and follows it to its end."""
-    return follow(executor, submit(executor, script_job(text, **fields))[1])
+    return follow(executor, submit(executor, script_job(text, **fields)))
 
 
 def status(driver, handle):
@@ -83,6 +90,32 @@ def wait_for_output(driver, handle, text, seconds=120):
     wait_until(written, f"{text!r} on the stream", seconds)
 
 
+def collect_without_threads_of_others(executor, handles, into):
+    """Collects the outputs of jobs by four drivers at once, while others hold every thread of the event loop."""
+
+    async def collect_all():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        drivers = [executor.connect() for _ in range(4)]
+        over = threading.Event()
+        try:
+            for driver in drivers:
+                await driver.find(["nobody"])  # connects
+            loop.run_in_executor(None, over.wait)  # whatever others wait for
+            collects = [
+                driver.collect(handle, into / f"{number}-{handle.key}")
+                for number, driver in enumerate(drivers)
+                for handle in handles
+            ]
+            return await asyncio.wait_for(asyncio.gather(*collects), 60)
+        finally:
+            over.set()
+            for driver in drivers:
+                await driver.close()
+
+    return asyncio.run(collect_all())
+
+
 class Following:
     """A job that is followed in a thread, beside the test."""
 
@@ -91,7 +124,7 @@ class Following:
         self.lines: list[str] = []
         self.said: list[str] = []
         self.outcome: Outcome | None = None
-        self.driver, self.handle = submit(executor, job)
+        self.driver, self.handle = start(executor, job)
         self._follower = Follower(
             executor, self.handle, on_line=lambda line: self.lines.append(line.text), warn=self.said.append
         )
@@ -101,12 +134,26 @@ class Following:
     def _run(self) -> None:
         self.outcome = blocking.run(self._follower.run(), 180)
 
-    def has_said(self, text):
-        """Returns whether the follower said something with this text."""
-        return any(text in said for said in self.said)
-
     def wait(self):
         """Waits for the job's end; returns how it ended."""
         self._thread.join(180)
-        assert self.outcome is not None, f"followed for 180 s in vain: {self.said}"
+        assert self.outcome is not None, f"followed for 180 s in vain; said: {self.said}"
         return self.outcome
+
+    def end(self):
+        """Waits for the job's end, and gives the connection back; returns how the job ended."""
+        outcome = self.wait()
+        blocking.run(self.driver.close())
+        return outcome
+
+    def wait_for_line(self, text):
+        """Waits until the job has written a line."""
+        self._wait_for(lambda: text in self.lines, f"{text!r} on the stream")
+
+    def wait_for_word(self, text):
+        """Waits until the follower has said something with a text."""
+        self._wait_for(lambda: any(text in said for said in self.said), f"{text!r} to be said")
+
+    def _wait_for(self, condition, what):
+        wait_until(lambda: condition() or self.outcome, what)
+        assert condition(), f"the job has ended before {what}: {self.outcome}; said: {self.said}"

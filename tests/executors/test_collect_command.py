@@ -7,18 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import kubernetes
 import pytest
 import yaml
-from job_cases import follow, script_job, wait_for_end, wait_until
-from job_cases import submit as submit_job
+from job_cases import follow, script_job, start, submit, wait_for_end, wait_until
 
 from nemo_airflow import DockerExecutor, KubernetesExecutor, LocalExecutor, SSHExecutor, blocking
 from nemo_airflow.cli import collect, main
 from nemo_airflow.exceptions import ExecutorError
 
 WRITES = 'mkdir "$NEMO_AIRFLOW_OUTPUT_DIR/sub"; echo good >"$NEMO_AIRFLOW_OUTPUT_DIR/sub/model.txt"'
-
-
-def submit(executor, text):
-    return submit_job(executor, script_job(text))[1]
 
 
 def end(executor, handle):
@@ -31,7 +26,7 @@ def executor(tmp_path):
 
 
 def test_outputs_are_fetched_into_a_new_folder(executor, tmp_path, monkeypatch, capsys):
-    handle = submit(executor, WRITES)
+    handle = submit(executor, script_job(WRITES))
     end(executor, handle)
     monkeypatch.chdir(tmp_path)
     assert main(["collect", json.dumps(executor.to_json()), handle.key]) == 0
@@ -42,7 +37,7 @@ def test_outputs_are_fetched_into_a_new_folder(executor, tmp_path, monkeypatch, 
 
 
 def test_output_that_cannot_be_kept_is_named_and_the_others_are_fetched(executor, tmp_path, capsys):
-    handle = submit(executor, f'{WRITES}; ln -s /etc/passwd "$NEMO_AIRFLOW_OUTPUT_DIR/users"')
+    handle = submit(executor, script_job(f'{WRITES}; ln -s /etc/passwd "$NEMO_AIRFLOW_OUTPUT_DIR/users"'))
     end(executor, handle)
     into = tmp_path / "outputs"
     assert main(["collect", json.dumps(executor.to_json()), handle.key, "--into", str(into)]) == 1
@@ -59,7 +54,7 @@ def test_job_that_is_not_there_is_said_in_one_line(executor, tmp_path, monkeypat
 
 
 def test_of_several_that_fetch_into_one_folder_one_does(executor, tmp_path, capsys):
-    handle = submit(executor, f'{WRITES}; cd "$NEMO_AIRFLOW_OUTPUT_DIR"; touch $(seq 300)')
+    handle = submit(executor, script_job(f'{WRITES}; cd "$NEMO_AIRFLOW_OUTPUT_DIR"; touch $(seq 300)'))
     end(executor, handle)
     given = [json.dumps(executor.to_json()), handle.key, "--into", str(tmp_path / "outputs")]
     together = threading.Barrier(4)
@@ -75,7 +70,7 @@ def test_of_several_that_fetch_into_one_folder_one_does(executor, tmp_path, caps
 
 
 def test_folder_into_which_another_fetches_is_left_alone(executor, tmp_path, capsys):
-    handle = submit(executor, WRITES)
+    handle = submit(executor, script_job(WRITES))
     end(executor, handle)
     other = tmp_path / "outputs" / collect.UNFINISHED / "model.txt"
     other.parent.mkdir(parents=True)
@@ -86,7 +81,7 @@ def test_folder_into_which_another_fetches_is_left_alone(executor, tmp_path, cap
 
 
 def test_fetched_file_that_is_changed_leaves_the_jobs_own_as_it_is(executor, tmp_path):
-    handle = submit(executor, WRITES)
+    handle = submit(executor, script_job(WRITES))
     end(executor, handle)
     given = json.dumps(executor.to_json())
     for into in ("first", "second"):
@@ -99,7 +94,7 @@ def test_fetched_file_that_is_changed_leaves_the_jobs_own_as_it_is(executor, tmp
 
 def test_amount_that_has_come_is_said_meanwhile(executor, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(collect, "_SAY_EVERY", 0.001)
-    handle = submit(executor, 'cd "$NEMO_AIRFLOW_OUTPUT_DIR"; for i in $(seq 2000); do echo 1 >$i; done')
+    handle = submit(executor, script_job('cd "$NEMO_AIRFLOW_OUTPUT_DIR"; for i in $(seq 2000); do echo 1 >$i; done'))
     end(executor, handle)
     assert main(["collect", json.dumps(executor.to_json()), handle.key, "--into", str(tmp_path / "outputs")]) == 0
     said = capsys.readouterr()
@@ -109,7 +104,7 @@ def test_amount_that_has_come_is_said_meanwhile(executor, tmp_path, monkeypatch,
 
 
 def check_that_outputs_go_with_their_job(executor, into):
-    driver, handle = submit_job(executor, script_job("true"))
+    driver, handle = start(executor, script_job("true"))
     end(executor, handle)
     assert blocking.run(driver.collect(handle, into)) == []
     wait_for_end(driver, handle)
@@ -135,7 +130,7 @@ def test_pod_that_waits_for_its_outputs_gives_them_and_ends_when_they_are_releas
     lab_kubeconfig, lab_image, tmp_path, capsys
 ):
     executor = KubernetesExecutor(container_image=lab_image, config_file=lab_kubeconfig, grace=2, linger=600)
-    handle = submit(executor, WRITES)
+    handle = submit(executor, script_job(WRITES))
     end(executor, handle)
     into = tmp_path / "outputs"
     given = json.dumps(executor.to_json())

@@ -3,20 +3,19 @@
 import asyncio
 import contextlib
 import dataclasses
-import time
 import uuid
 from pathlib import Path
 
 import docker
 import pytest
+from job_cases import follow, run, script_job, submit, wait_for_end, wait_until
 from lab.delay_proxy import DelayProxy
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.docker import DockerExecutor
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import FailureKind, Job, JobState, JobStatus
+from nemo_airflow.job import FailureKind, JobState, JobStatus
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.testing.services import service_of
@@ -41,34 +40,8 @@ def driver(executor):
     blocking.run(driver.close())
 
 
-def script_job(text, **fields):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"d{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
-
-
-def submit(executor, job):
-    return blocking.run(executor.connect().submit(executor.render(job)))
-
-
-def follow(executor, handle, timeout=120):
-    lines, said = [], []
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
-    return blocking.run(follower.run(), timeout), lines, said
-
-
-def run(executor, text, **fields):
-    return follow(executor, submit(executor, script_job(text, **fields)))
-
-
 def status(driver, handle):
     return blocking.run(service_of(driver).status([handle]))[handle.key]
-
-
-def wait_until(condition, what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
 
 
 def wait_for_output(driver, handle, text):
@@ -76,11 +49,6 @@ def wait_for_output(driver, handle, text):
         lambda: any(text in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)]))),
         f"{text!r} on the stream",
     )
-
-
-def final(driver, handle):
-    wait_until(lambda: status(driver, handle).state.is_final, "the end of the job")
-    return status(driver, handle)
 
 
 def names(client):
@@ -275,7 +243,7 @@ def test_container_killed_from_outside(executor, driver, client):
     handle = submit(executor, script_job("echo started; sleep 600"))
     wait_for_output(driver, handle, b"started")
     client.api.kill(handle.key, "SIGKILL")
-    status = final(driver, handle)
+    status = wait_for_end(driver, handle)
     assert (status.state, status.failure, status.exit_code) == (JobState.FAILED, FailureKind.NODE_FAILURE, 137)
 
 
@@ -301,14 +269,14 @@ def test_container_that_was_removed_is_lost(executor, driver, client, monkeypatc
 
 def test_end_is_known_when_the_container_is_gone(executor, driver, client):
     handle = submit(executor, script_job("exit 3"))
-    assert final(driver, handle).exit_code == 3
+    assert wait_for_end(driver, handle).exit_code == 3
     client.api.remove_container(handle.key)
     assert status(driver, handle) == JobStatus(JobState.FAILED, 3, FailureKind.USER_ERROR, "ended with exit code 3")
 
 
 def test_ended_container_that_is_started_again_does_not_run_the_job_again(executor, driver, client):
     handle = submit(executor, script_job("echo ran >> $NEMO_AIRFLOW_OUTPUT_DIR/runs"))
-    assert final(driver, handle).state is JobState.SUCCEEDED
+    assert wait_for_end(driver, handle).state is JobState.SUCCEEDED
     client.api.start(handle.key)
     client.api.wait(handle.key)
     assert status(driver, handle).state is JobState.SUCCEEDED
@@ -319,7 +287,7 @@ def test_log_that_the_daemon_has_cut_is_said_to_be(executor):
     small = {"HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"max-size": "20k"}}}}
     executor = dataclasses.replace(executor, additional_kwargs=small)
     handle = submit(executor, script_job("seq 20000; sleep 1; echo end"))
-    final(executor.connect(), handle)
+    wait_for_end(executor.connect(), handle)
     outcome, lines, said = follow(executor, handle)
     assert outcome.succeeded
     assert lines[-1] == "end"
@@ -351,7 +319,7 @@ def test_container_whose_log_cannot_be_read_is_its_own_trouble(executor, driver,
 
 def test_runners_own_copy_serves_where_the_log_of_an_ended_container_cannot_be_read(executor, driver, client):
     handle = submit(executor, script_job("seq 100; exit 3"))
-    assert final(driver, handle).exit_code == 3
+    assert wait_for_end(driver, handle).exit_code == 3
     path = log_path(client, handle)
     path.unlink()
     path.mkdir()
@@ -411,7 +379,7 @@ def test_survey_and_labels(executor, driver):
     assert handle in blocking.run(driver.survey())
     assert blocking.run(driver.labels([handle])) == {handle.key: labels}
     blocking.run(driver.cancel([handle]))
-    assert final(driver, handle).state is JobState.CANCELLED
+    assert wait_for_end(driver, handle).state is JobState.CANCELLED
     assert handle not in blocking.run(driver.survey())
 
 

@@ -2,28 +2,20 @@
 
 import dataclasses
 import subprocess
-import time
-import uuid
 
 import pytest
+from job_cases import follow, run, script_job, start, status, submit, wait_until
 
 from nemo_airflow import GridEngineExecutor, blocking
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorArgumentError, SubmitError
 from nemo_airflow.executors.gridengine.scheduler import GridEngine
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import FailureKind, Job, JobState
-from nemo_airflow.testing.services import service_of
+from nemo_airflow.job import FailureKind, JobState
 
 QUEUE = """<?xml version='1.0'?>
 <job_info  xmlns:xsd="http://arc.liv.ac.uk/qstat.xsd"><queue_info>
   <job_list state="running"><JB_job_number>6</JB_job_number><JB_name>a-job</JB_name><state>{}</state></job_list>
 </queue_info><job_info></job_info></job_info>
 """
-
-
-def script_job(text, **fields):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"g{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
 
 
 @pytest.fixture
@@ -40,33 +32,6 @@ def manage(lab_gridengine):
         return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
 
     return run
-
-
-def submit(executor, job):
-    driver = executor.connect()
-    return driver, blocking.run(driver.submit(executor.render(job)), 60)
-
-
-def follow(executor, handle, timeout=120):
-    lines, said = [], []
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
-    return blocking.run(follower.run(), timeout), lines
-
-
-def run(executor, text, **fields):
-    _, handle = submit(executor, script_job(text, **fields))
-    return follow(executor, handle)
-
-
-def status(driver, handle):
-    return blocking.run(service_of(driver).status([handle]))[handle.key]
-
-
-def wait_until(condition, what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
 
 
 # What the commands say
@@ -163,16 +128,16 @@ def test_what_qsub_could_not_take_or_would_undo_following_is_refused(fields):
 
 @pytest.mark.parametrize("code", [99, 100])
 def test_exit_codes_that_mean_something_to_grid_engine_are_the_jobs_own(executor, code):
-    outcome, lines = run(executor, f"echo once; exit {code}")
+    outcome, lines, _ = run(executor, f"echo once; exit {code}")
     assert (outcome.status.state, outcome.status.exit_code) == (JobState.FAILED, code)
     assert lines == ["once"]
 
 
 def test_slots_of_a_parallel_environment_and_resources_reach_the_job(executor):
     executor = dataclasses.replace(executor, pe="smp", slots=2, resources={"gpu": 1}, job_name_prefix="lab.")
-    outcome, lines = run(executor, "echo $NSLOTS $JOB_NAME")
+    outcome, lines, _ = run(executor, "echo $NSLOTS $JOB_NAME")
     assert outcome.succeeded, outcome
-    assert lines[0].startswith("2 lab.g")
+    assert lines[0].startswith("2 lab.t")
 
 
 @pytest.mark.parametrize(
@@ -187,14 +152,14 @@ def test_slots_of_a_parallel_environment_and_resources_reach_the_job(executor):
 def test_refusal_is_grid_engines_own_and_leaves_nothing(executor, lab_ssh, fields, kind, words):
     job = script_job("true")
     with pytest.raises(SubmitError, match=words) as refused:
-        submit(dataclasses.replace(executor, **fields), job)
+        start(dataclasses.replace(executor, **fields), job)
     assert refused.value.kind is kind
     assert "\n" not in str(refused.value)
     assert job.key not in lab_ssh.run("ls 'gridengine tests/jobs'")
 
 
 def test_master_that_does_not_answer_says_nothing_of_a_job(executor, lab_ssh):
-    _, handle = submit(executor, script_job("sleep 5"))
+    handle = submit(executor, script_job("sleep 5"))
     nobody = (
         f"{{ cat {executor.settings}; echo export SGE_QMASTER_PORT=9; }} >settings-away.sh && realpath settings-away.sh"
     )
@@ -202,7 +167,7 @@ def test_master_that_does_not_answer_says_nothing_of_a_job(executor, lab_ssh):
     with pytest.raises(BackendUnavailable, match="does not answer"):
         blocking.run(away.connect().look([handle]), 60)
     with pytest.raises(BackendUnavailable, match="did not accept the job"):
-        submit(away, script_job("true"))
+        start(away, script_job("true"))
     assert follow(executor, handle)[0].succeeded
 
 
@@ -216,17 +181,17 @@ def test_answer_of_qsub_that_was_lost_starts_no_second_job(executor, lab_ssh):
     first = lab_ssh.run(f". {executor.settings}; cd {folder} && mkdir submitting && qsub -terse start.sh").strip()
     handle = blocking.run(driver.submit(request))
     assert handle.id == first
-    outcome, lines = follow(executor, handle)
+    outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded
     assert lines == ["once"]
 
 
 def test_second_job_of_one_key_waits_and_finds_the_work_taken(executor, lab_ssh):
     job = script_job("echo once; sleep 1")
-    _, handle = submit(executor, job)
+    handle = submit(executor, job)
     again = f". {executor.settings}; cd 'gridengine tests/jobs/{job.key}' && qsub -terse start.sh"
     second = lab_ssh.run(again).strip()
-    outcome, lines = follow(executor, handle)
+    outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded
     wait_until(lambda: second not in lab_ssh.run(f". {executor.settings}; qstat"), "the second job to end")
     assert follow(executor, handle)[1] == lines == ["once"]
@@ -239,12 +204,12 @@ def test_runs_of_one_job_that_overlap_after_a_forced_requeue_do_the_work_one_aft
         if [ $(wc -l <marker) -gt 1 ]; then echo second $(date +%s%N); exit; fi
         while :; do echo first $(date +%s%N); sleep 0.2; done
     """
-    driver, handle = submit(executor, script_job(text, heartbeat=1))
+    driver, handle = start(executor, script_job(text, heartbeat=1))
     wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
     folder = f"~hpc/'gridengine tests'/jobs/{handle.key}"
     wait_until(lambda: "first" in manage(f"cat {folder}/log 2>/dev/null || true"), "the first run")
     manage(f"qmod -rj {handle.id}")
-    outcome, lines = follow(executor, handle, timeout=240)
+    outcome, lines, _ = follow(executor, handle, seconds=240)
     assert outcome.succeeded, outcome
     times = [line.split() for line in lines if line.startswith(("first", "second"))]
     assert [run for run, _ in times].count("second") == 1
@@ -254,7 +219,7 @@ def test_runs_of_one_job_that_overlap_after_a_forced_requeue_do_the_work_one_aft
 
 def test_job_that_could_not_be_started_is_given_up(executor, lab_ssh):
     held = dataclasses.replace(executor, additional_parameters={"h": True})
-    driver, handle = submit(held, script_job("true"))
+    driver, handle = start(held, script_job("true"))
     jobs = "'gridengine tests/jobs'"
     lab_ssh.run(f". {executor.settings}; mv {jobs}/{handle.key} {jobs}/{handle.key}.away && qrls {handle.id}")
     wait_until(lambda: "Eqw" in lab_ssh.run(f". {executor.settings}; qstat"), "the host to fail")
@@ -277,20 +242,20 @@ time.sleep(600)
 
 def test_warning_before_a_job_is_deleted_reaches_its_handler(executor, manage):
     executor = dataclasses.replace(executor, notify=True)
-    driver, handle = submit(executor, script_job(f"exec python3 - <<'END'\n{WARNED}END\n"))
+    driver, handle = start(executor, script_job(f"exec python3 - <<'END'\n{WARNED}END\n"))
     wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
     log = f"~hpc/'gridengine tests'/jobs/{handle.key}/log"
     wait_until(lambda: "waiting" in manage(f"cat {log} 2>/dev/null || true"), "the handler")
     manage(f"qdel {handle.id}")
-    outcome, lines = follow(executor, handle)
+    outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded, outcome
     assert set(lines) == {"waiting", "warned"}
 
 
 def test_job_that_somebody_deleted_is_a_failure_once_the_accounting_knows(executor, manage):
-    driver, handle = submit(executor, script_job("sleep 600"))
+    driver, handle = start(executor, script_job("sleep 600"))
     wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
     manage(f"qdel {handle.id}")
-    outcome, _ = follow(executor, handle)
+    outcome = follow(executor, handle).outcome
     assert outcome.status.state is JobState.FAILED
     assert "failed 100" in outcome.message

@@ -3,15 +3,14 @@
 The faults are made below the driver: by programs of the login that answer otherwise, and by sshd.
 """
 
-import asyncio
 import json
 import os
-import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from job_cases import collect_without_threads_of_others, wait_until
 from lab.connections import ssh_connection
 from lab.logins import own_login
 
@@ -103,13 +102,6 @@ class Waiting:
 
     def said(self, text):
         return any(text in warning for warning in self.warnings)
-
-
-def wait_until(condition, what, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -269,27 +261,8 @@ def test_outputs_of_eight_jobs_at_once_need_no_thread_of_others(login, tmp_path)
     for job in jobs:
         assert job.follow()[0].succeeded
 
-    async def collect_all():
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        drivers = [executor.connect() for _ in range(4)]
-        over = threading.Event()
-        try:
-            for driver in drivers:
-                await driver.find(["nobody"])  # connects
-            loop.run_in_executor(None, over.wait)  # whatever others wait for
-            collects = [
-                driver.collect(job.handle, tmp_path / f"{number}-{job.job.key}")
-                for number, driver in enumerate(drivers)
-                for job in jobs
-            ]
-            return await asyncio.wait_for(asyncio.gather(*collects), 60)
-        finally:
-            over.set()
-            for driver in drivers:
-                await driver.close()
-
-    assert [[str(path) for path in paths] for paths in asyncio.run(collect_all())] == [["model.bin"]] * 8
+    collected = collect_without_threads_of_others(executor, [job.handle for job in jobs], tmp_path)
+    assert [[str(path) for path in paths] for paths in collected] == [["model.bin"]] * 8
     assert {path.stat().st_size for path in tmp_path.rglob("model.bin")} == {3_000_000}
 
 

@@ -9,13 +9,12 @@ import uuid
 
 import kubernetes
 import pytest
+from job_cases import follow, run, script_job, start, submit, wait_for_end, wait_for_output, wait_until
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
-from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.kubernetes import KubernetesExecutor, manifest
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import FailureKind, Job, JobState, JobStatus
+from nemo_airflow.job import FailureKind, JobState, JobStatus
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.packaging.store import PackageStore
@@ -50,52 +49,6 @@ def executor(lab_kubeconfig, lab_image, namespace):
     )
 
 
-def script_job(text, **fields):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"k{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
-
-
-def submit(executor, job):
-    driver = executor.connect()
-    return driver, blocking.run(driver.submit(executor.render(job)))
-
-
-def follow(executor, handle, timeout=120):
-    lines, said = [], []
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
-    return blocking.run(follower.run(), timeout), lines, said
-
-
-def run(executor, text, **fields):
-    _, handle = submit(executor, script_job(text, **fields))
-    return follow(executor, handle)
-
-
-def final(driver, handle, seconds=60):
-    found = []
-
-    def ended():
-        found.append(blocking.run(service_of(driver).status([handle]))[handle.key])
-        return found[-1].state.is_final
-
-    wait_until(ended, "the end of the job", seconds)
-    return found[-1]
-
-
-def wait_until(condition, what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
-
-
-def wait_for_output(driver, handle, text):
-    def written():
-        return any(text in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)])))
-
-    wait_until(written, f"{text!r} on the stream")
-
-
 def pods_of(api, namespace, key):
     return api.list_namespaced_pod(namespace, label_selector=f"nemo-airflow.key={key}").items
 
@@ -114,7 +67,7 @@ def has_ended(pod):
 def test_more_memory_than_the_limit(executor):
     executor = dataclasses.replace(executor, memory="48Mi")
     plan = {"version": 1, "root": {"_target_": "operator:mul", "_args_": ["x", 200 << 20]}}
-    _, handle = submit(executor, dataclasses.replace(script_job(""), plan=plan, allow=("operator:mul",)))
+    handle = submit(executor, dataclasses.replace(script_job(""), plan=plan, allow=("operator:mul",)))
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.state is JobState.FAILED
     assert outcome.status.failure is FailureKind.OUT_OF_MEMORY
@@ -122,8 +75,8 @@ def test_more_memory_than_the_limit(executor):
 
 def test_image_that_is_not_there_fails_soon_and_holds_nothing(executor, api, namespace):
     executor = dataclasses.replace(executor, container_image="nemo-test.invalid/no-such-image:1")
-    driver, handle = submit(executor, script_job("true"))
-    status = final(driver, handle)  # it waits for a minute, the pod's own limit is an hour
+    driver, handle = start(executor, script_job("true"))
+    status = wait_for_end(driver, handle)  # it waits for a minute, the pod's own limit is an hour
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.IMAGE)
     assert "no-such-image" in status.reason
     wait_until(lambda: all(map(has_ended, pods_of(api, namespace, handle.key))), "the pod to be over")
@@ -144,10 +97,10 @@ def test_interpreter_that_is_not_in_the_image(executor):
 
 def test_more_than_any_node_has_is_given_up(executor, api, namespace):
     executor = dataclasses.replace(executor, cpus=1000, pending_timeout=3)
-    driver, handle = submit(executor, script_job("true"))
+    driver, handle = start(executor, script_job("true"))
     waiting = blocking.run(service_of(driver).status([handle]))[handle.key]
     assert waiting.state is JobState.PENDING
-    status = final(driver, handle)
+    status = wait_for_end(driver, handle)
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.QUOTA)
     assert "Insufficient cpu" in status.reason
     assert pods_of(api, namespace, handle.key) == []
@@ -160,14 +113,14 @@ def test_more_than_any_node_has_is_given_up(executor, api, namespace):
 
 def test_pod_that_waits_says_why(executor):
     executor = dataclasses.replace(executor, node_selector={"no-such": "label"})
-    driver, handle = submit(executor, script_job("true"))
+    driver, handle = start(executor, script_job("true"))
 
     def said():
         return "didn't match" in blocking.run(service_of(driver).status([handle]))[handle.key].reason
 
     wait_until(said, "the reason")
     blocking.run(driver.cancel([handle]))
-    assert final(driver, handle).state is JobState.CANCELLED
+    assert wait_for_end(driver, handle).state is JobState.CANCELLED
 
 
 def test_secret_that_is_not_there(executor):
@@ -190,26 +143,26 @@ def test_volume_that_is_not_there_is_named(executor):
 
 def test_deadline_of_the_pod_is_a_time_out(executor):
     executor = dataclasses.replace(executor, pod_template={"spec": {"activeDeadlineSeconds": 2}})
-    driver, handle = submit(executor, script_job("sleep 600"))
-    assert final(driver, handle).failure is FailureKind.TIMEOUT
+    driver, handle = start(executor, script_job("sleep 600"))
+    assert wait_for_end(driver, handle).failure is FailureKind.TIMEOUT
 
 
 # A pod that somebody deletes
 
 
 def test_deleted_pod_is_lost(executor, api, namespace):
-    driver, handle = submit(executor, script_job("echo started; sleep 600"))
+    driver, handle = start(executor, script_job("echo started; sleep 600"))
     wait_for_output(driver, handle, b"started")
     api.delete_namespaced_pod(handle.key, namespace, grace_period_seconds=0)
     assert follow(executor, handle)[0].status.state is JobState.LOST
 
 
 def test_ended_job_stays_ended_for_those_who_saw_it_when_its_pod_is_deleted(executor, api, namespace):
-    driver, handle = submit(executor, script_job("true"))
-    assert final(driver, handle).state is JobState.SUCCEEDED
+    driver, handle = start(executor, script_job("true"))
+    assert wait_for_end(driver, handle).state is JobState.SUCCEEDED
     api.delete_namespaced_pod(handle.key, namespace, grace_period_seconds=0)
     wait_until(lambda: not pods_of(api, namespace, handle.key), "the pod to be gone")
-    assert final(driver, handle).state is JobState.SUCCEEDED
+    assert wait_for_end(driver, handle).state is JobState.SUCCEEDED
     wait_until(lambda: not secrets_of(api, namespace, handle.key), "the secret to go with it")
 
 
@@ -218,7 +171,7 @@ def test_ended_job_stays_ended_for_those_who_saw_it_when_its_pod_is_deleted(exec
 
 def test_namespace_that_is_not_there(executor):
     with pytest.raises(SubmitError, match='namespaces "no-such-namespace" not found'):
-        submit(dataclasses.replace(executor, namespace="no-such-namespace"), script_job("true"))
+        start(dataclasses.replace(executor, namespace="no-such-namespace"), script_job("true"))
 
 
 @pytest.mark.parametrize("rights", [[], [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]}]])
@@ -232,7 +185,7 @@ def test_namespace_without_rights_is_refused_and_leaves_nothing(
         executor, config_file=kubeconfig(tmp_path, api.api_client.configuration.host, token=token)
     )
     with pytest.raises(SubmitError, match=f'is forbidden: .* in the namespace "{namespace}"') as caught:
-        submit(weak, job)
+        start(weak, job)
     assert caught.value.kind == FailureKind.USER_ERROR
     assert "\n" not in str(caught.value)
     assert secrets_of(api, namespace, job.key) == []
@@ -256,9 +209,9 @@ def token_with(api, namespace, rules):
 def test_manifest_that_is_not_valid_leaves_nothing_behind(executor, api, namespace):
     job = script_job("true")
     with pytest.raises(SubmitError, match=r"priorityClass|PriorityClass"):
-        submit(dataclasses.replace(executor, priority_class="no-such-class"), job)
+        start(dataclasses.replace(executor, priority_class="no-such-class"), job)
     with pytest.raises(SubmitError, match="quantities must match"):
-        submit(dataclasses.replace(executor, memory="a lot"), job)
+        start(dataclasses.replace(executor, memory="a lot"), job)
     assert secrets_of(api, namespace, job.key) == []
 
 
@@ -268,7 +221,7 @@ def test_exceeded_quota_is_named_and_leaves_nothing_behind(executor, api, namesp
     try:
         wait_until(lambda: api.read_namespaced_resource_quota("few", namespace).status.hard, "the quota to be known")
         with pytest.raises(SubmitError, match="exceeded quota: few") as caught:
-            submit(executor, job)
+            start(executor, job)
     finally:
         api.delete_namespaced_resource_quota("few", namespace)
     assert caught.value.kind == FailureKind.QUOTA
@@ -281,7 +234,7 @@ def test_more_than_a_limit_range_allows_is_named_and_not_worth_a_retry(executor,
     api.create_namespaced_limit_range(namespace, {"metadata": {"name": "small"}, "spec": limits})
     try:
         with pytest.raises(SubmitError, match="maximum memory usage per Container is 64Mi") as caught:
-            submit(dataclasses.replace(executor, memory="128Mi"), script_job("true"))
+            start(dataclasses.replace(executor, memory="128Mi"), script_job("true"))
     finally:
         api.delete_namespaced_limit_range("small", namespace)
     assert caught.value.kind == FailureKind.USER_ERROR
@@ -322,7 +275,7 @@ def test_secret_of_a_removed_job_is_not_used_for_the_next_one(executor, api, nam
     secret = {**request.payload["secrets"][0], "data": {"bundle.tar.gz": base64.b64encode(b"old").decode()}}
     secret["metadata"] = {**secret["metadata"], "ownerReferences": [owner]}
     api.create_namespaced_secret(namespace, secret)
-    _, handle = submit(executor, job)
+    handle = submit(executor, job)
     assert follow(executor, handle)[0].succeeded
 
 
@@ -331,7 +284,7 @@ def test_pod_of_somebody_else_is_not_taken_for_the_job(executor, api, namespace)
     pod = {"metadata": {"name": job.key}, "spec": {"containers": [{"name": "c", "image": executor.container_image}]}}
     api.create_namespaced_pod(namespace, pod)
     with pytest.raises(SubmitError, match=f"pod {job.key} exists and does not belong to job"):
-        submit(executor, job)
+        start(executor, job)
     api.delete_namespaced_pod(job.key, namespace, grace_period_seconds=0)
 
 
@@ -367,7 +320,7 @@ def test_package_of_some_megabytes_comes_in_several_secrets_that_go_with_the_job
     executor, api, namespace, package_of_several_secrets
 ):
     job = script_job("stat -c %s big.bin", package=package_of_several_secrets)
-    driver, handle = submit(executor, job)
+    driver, handle = start(executor, job)
     assert blocking.run(driver.submit(executor.render(job))) == handle
     outcome, lines, _ = follow(executor, handle)
     assert (outcome.succeeded, lines) == (True, ["2500000"])
@@ -379,10 +332,10 @@ def test_package_of_some_megabytes_comes_in_several_secrets_that_go_with_the_job
 
 def test_package_of_some_megabytes_holds_no_worker_until_its_pod_has_room(executor, package_of_several_secrets):
     executor = dataclasses.replace(executor, node_selector={"no-such": "label"})
-    driver, handle = submit(executor, script_job("true", package=package_of_several_secrets))
+    driver, handle = start(executor, script_job("true", package=package_of_several_secrets))
     assert blocking.run(service_of(driver).status([handle]))[handle.key].state is JobState.PENDING
     blocking.run(driver.cancel([handle]))
-    assert final(driver, handle).state is JobState.CANCELLED
+    assert wait_for_end(driver, handle).state is JobState.CANCELLED
 
 
 def test_part_of_a_package_that_an_earlier_job_left_is_made_anew(executor, api, namespace, package_of_several_secrets):
@@ -391,7 +344,7 @@ def test_part_of_a_package_that_an_earlier_job_left_is_made_anew(executor, api, 
     part = executor.render(job).payload["secrets"][1]
     part = {**part, "metadata": {**part["metadata"], "ownerReferences": [owner]}, "data": {}}
     api.create_namespaced_secret(namespace, part)
-    _, handle = submit(executor, job)
+    handle = submit(executor, job)
     assert follow(executor, handle)[1] == ["2500000"]
 
 
@@ -435,7 +388,7 @@ def test_package_is_sent_into_the_pod_where_the_config_leaves_no_room_for_it(exe
 def test_config_that_no_secret_holds_is_named_with_what_to_do(executor):
     message = r"a Secret of Kubernetes holds 1048576: the largest is job\.json \(the config, the environment\)"
     with pytest.raises(SubmitError, match=message):
-        submit(executor, script_job(f"# {random.Random(0).randbytes(1_500_000).hex()}"))
+        start(executor, script_job(f"# {random.Random(0).randbytes(1_500_000).hex()}"))
 
 
 def test_submit_that_was_killed_while_it_sent_the_package_is_done_again(executor, api, namespace, big_package):
@@ -458,7 +411,7 @@ def test_large_package_of_a_pod_that_cannot_start_is_refused(executor, api, name
     executor = dataclasses.replace(executor, cpus=1000, pending_timeout=2)
     job = script_job("true", package=big_package)
     with pytest.raises(SubmitError, match="Insufficient cpu") as caught:
-        submit(executor, job)
+        start(executor, job)
     assert caught.value.kind == FailureKind.QUOTA
     assert pods_of(api, namespace, job.key) == secrets_of(api, namespace, job.key) == []
 
@@ -484,7 +437,7 @@ def test_template_shared_memory_and_user_without_rights(executor, api, namespace
         pod_security_context={"runAsUser": 1234, "runAsGroup": 1234},
         pod_template={"spec": {"containers": [{"name": "job", "env": [{"name": "EXTRA", "value": "from template"}]}]}},
     )
-    _, handle = submit(executor, script_job('echo "$EXTRA" $(id -u); df /dev/shm | tail -1 | cut -d" " -f1'))
+    handle = submit(executor, script_job('echo "$EXTRA" $(id -u); df /dev/shm | tail -1 | cut -d" " -f1'))
     outcome, lines, _ = follow(executor, handle)
     assert (outcome.succeeded, lines) == (True, ["from template 1234", "tmpfs"])
     (pod,) = pods_of(api, namespace, handle.key)
@@ -511,8 +464,8 @@ def test_pod_has_what_init_containers_prepare_and_its_own_names(executor):
 def test_sidecar_that_does_not_end_is_ended(executor, api, namespace):
     sidecar = {"name": "proxy", "image": executor.container_image, "command": ["sleep", "3600"]}
     executor = dataclasses.replace(executor, pod_template={"spec": {"containers": [sidecar]}})
-    driver, handle = submit(executor, script_job("exit 3"))
-    assert final(driver, handle).exit_code == 3
+    driver, handle = start(executor, script_job("exit 3"))
+    assert wait_for_end(driver, handle).exit_code == 3
     wait_until(lambda: has_ended(pods_of(api, namespace, handle.key)[0]), "the sidecar to end")
     assert blocking.run(service_of(executor.connect()).status([handle]))[handle.key].exit_code == 3
 
@@ -544,10 +497,10 @@ END
 
 def test_pods_of_a_group_find_each_other(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=3)
-    driver, handle = submit(executor, script_job(_MEET))
+    driver, handle = start(executor, script_job(_MEET))
     outcome, lines, _ = follow(executor, handle)
     assert (outcome.succeeded, lines) == (True, ["['rank 1 on -1', 'rank 2 on -2']"])
-    assert final(driver, handle).state is JobState.SUCCEEDED
+    assert wait_for_end(driver, handle).state is JobState.SUCCEEDED
     blocking.run(driver.remove([handle]))
     assert pods_of(api, namespace, handle.key) == []
 
@@ -555,7 +508,7 @@ def test_pods_of_a_group_find_each_other(executor, api, namespace):
 def test_group_that_nobody_looks_at_when_it_starts_waits_for_that(executor, api, namespace, monkeypatch):
     monkeypatch.setattr(manifest, "UPLOAD_LIMIT", 2.0)
     executor = dataclasses.replace(executor, nodes=2, pending_timeout=60)
-    _, handle = submit(executor, script_job(_MEET))
+    handle = submit(executor, script_job(_MEET))
 
     def second_has_run_for_a_while():
         states = [status.state.running for pod in pods_of(api, namespace, handle.key)
@@ -569,9 +522,9 @@ def test_group_that_nobody_looks_at_when_it_starts_waits_for_that(executor, api,
 
 def test_pod_of_a_group_that_fails_ends_the_others(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2)
-    driver, handle = submit(executor, script_job('echo "rank $NODE_RANK"; [ $NODE_RANK = 0 ] && sleep 600; exit 7'))
+    driver, handle = start(executor, script_job('echo "rank $NODE_RANK"; [ $NODE_RANK = 0 ] && sleep 600; exit 7'))
     _, lines, _ = follow(executor, handle)
-    status = final(driver, handle)
+    status = wait_for_end(driver, handle)
     assert (status.state, status.exit_code) == (JobState.FAILED, 7)
     assert f"pod {handle.key}-1" in status.reason
     assert lines == ["rank 0"]
@@ -580,7 +533,7 @@ def test_pod_of_a_group_that_fails_ends_the_others(executor, api, namespace):
 
 def test_group_is_cancelled_as_a_whole(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2)
-    driver, handle = submit(executor, script_job("echo started; sleep 600"))
+    driver, handle = start(executor, script_job("echo started; sleep 600"))
     wait_for_output(driver, handle, b"started")
     blocking.run(driver.cancel([handle]))
     assert follow(executor, handle)[0].status.state is JobState.CANCELLED
@@ -590,14 +543,14 @@ def test_group_is_cancelled_as_a_whole(executor, api, namespace):
 def test_group_ends_when_all_its_pods_have(executor, api, namespace, tmp_path):
     executor = dataclasses.replace(executor, nodes=2)
     text = "[ $NODE_RANK = 0 ] || { sleep 4; touch $NEMO_AIRFLOW_OUTPUT_DIR/late; }"
-    driver, handle = submit(executor, script_job(text))
+    driver, handle = start(executor, script_job(text))
     assert follow(executor, handle)[0].succeeded
     assert '"type":"end"' in api.read_namespaced_pod_log(f"{handle.key}-1", namespace)
     assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["node-1/late"]
 
 
 def test_others_start_also_where_the_first_pod_has_ended_before_anybody_looked(executor, api, namespace):
-    driver, handle = submit(dataclasses.replace(executor, nodes=2), script_job("true"))
+    driver, handle = start(dataclasses.replace(executor, nodes=2), script_job("true"))
 
     def has_ended_its_part():
         try:
@@ -612,7 +565,7 @@ def test_others_start_also_where_the_first_pod_has_ended_before_anybody_looked(e
 
 
 def test_pods_of_a_group_are_one_group_to_a_queue(executor, api, namespace):
-    driver, handle = submit(dataclasses.replace(executor, nodes=2, queue="gpus"), script_job("sleep 600"))
+    driver, handle = start(dataclasses.replace(executor, nodes=2, queue="gpus"), script_job("sleep 600"))
     for pod in pods_of(api, namespace, handle.key):
         assert pod.metadata.labels["kueue.x-k8s.io/queue-name"] == "gpus"
         assert pod.metadata.labels["kueue.x-k8s.io/pod-group-name"] == handle.key
@@ -634,7 +587,7 @@ def test_pod_that_fails_after_the_first_has_succeeded_fails_the_group(executor):
 
 def test_pod_that_somebody_deletes_after_the_first_has_succeeded_loses_the_group(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2)
-    _, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || sleep 600"))
+    handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || sleep 600"))
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the first pod to end")
     api.delete_namespaced_pod(f"{handle.key}-1", namespace, grace_period_seconds=0)
     assert follow(executor, handle)[0].status.state is JobState.LOST
@@ -642,7 +595,7 @@ def test_pod_that_somebody_deletes_after_the_first_has_succeeded_loses_the_group
 
 def test_others_are_watched_and_ended_also_when_the_first_pod_was_deleted(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2, linger=0)
-    driver, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || sleep 600"))
+    driver, handle = start(executor, script_job("[ $NODE_RANK = 0 ] || sleep 600"))
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the first pod to end")
     api.delete_namespaced_pod(f"{handle.key}-0", namespace, grace_period_seconds=0)
     wait_until(lambda: len(pods_of(api, namespace, handle.key)) == 1, "the first pod to be gone")
@@ -656,7 +609,7 @@ def test_others_are_watched_and_ended_also_when_the_first_pod_was_deleted(execut
 def test_first_pod_that_fails_ends_the_others_while_it_waits_for_its_outputs_to_be_fetched(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2, linger=600)
     text = "[ $NODE_RANK = 1 ] || { touch $NEMO_AIRFLOW_OUTPUT_DIR/f; exit 7; }; sleep 600"
-    driver, handle = submit(executor, script_job(text))
+    driver, handle = start(executor, script_job(text))
     assert follow(executor, handle)[0].status.exit_code == 7
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
     blocking.run(driver.release([handle]))
@@ -664,7 +617,7 @@ def test_first_pod_that_fails_ends_the_others_while_it_waits_for_its_outputs_to_
 
 def test_outputs_of_all_pods_of_a_group_are_collected(executor, tmp_path):
     executor = dataclasses.replace(executor, nodes=2)
-    driver, handle = submit(executor, script_job("echo $NODE_RANK >$NEMO_AIRFLOW_OUTPUT_DIR/shard"))
+    driver, handle = start(executor, script_job("echo $NODE_RANK >$NEMO_AIRFLOW_OUTPUT_DIR/shard"))
     assert follow(executor, handle)[0].succeeded
     assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["node-1/shard", "shard"]
     assert (tmp_path / "node-1" / "shard").read_text() == "1\n"
@@ -681,14 +634,14 @@ def second_pod_later(executor, seconds):
 
 def test_pod_that_has_not_begun_has_no_outputs_to_lose(executor, tmp_path):
     executor = second_pod_later(executor, seconds=600)
-    driver, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file; exit 7"))
+    driver, handle = start(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file; exit 7"))
     assert follow(executor, handle)[0].status.exit_code == 7
     assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["file"]
 
 
 def test_outputs_of_a_pod_that_starts_later_than_the_first_ends_are_collected(executor, tmp_path):
     executor = second_pod_later(executor, seconds=8)
-    driver, handle = submit(executor, script_job("[ $NODE_RANK = 0 ] || touch $NEMO_AIRFLOW_OUTPUT_DIR/shard"))
+    driver, handle = start(executor, script_job("[ $NODE_RANK = 0 ] || touch $NEMO_AIRFLOW_OUTPUT_DIR/shard"))
     assert follow(executor, handle)[0].succeeded
     assert [str(path) for path in blocking.run(driver.collect(handle, tmp_path))] == ["node-1/shard"]
 
@@ -696,7 +649,7 @@ def test_outputs_of_a_pod_that_starts_later_than_the_first_ends_are_collected(ex
 def test_outputs_of_the_other_pods_are_collected_where_those_of_one_are_gone(executor, tmp_path, api, namespace):
     executor = dataclasses.replace(executor, nodes=2, linger=60)
     text = f"touch $NEMO_AIRFLOW_OUTPUT_DIR/shard; [ $NODE_RANK = 0 ] || touch ../{COLLECTED}"
-    driver, handle = submit(executor, script_job(text))
+    driver, handle = start(executor, script_job(text))
     assert follow(executor, handle)[0].succeeded
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
     with pytest.raises(ExecutorError, match=f"pod {handle.key}-1 are gone"):
@@ -708,35 +661,35 @@ def test_outputs_of_the_other_pods_are_collected_where_those_of_one_are_gone(exe
 
 
 def test_job_without_outputs_has_none_to_collect(executor, tmp_path):
-    driver, handle = submit(executor, script_job("true"))
-    final(driver, handle)
+    driver, handle = start(executor, script_job("true"))
+    wait_for_end(driver, handle)
     assert blocking.run(driver.collect(handle, tmp_path)) == []
 
 
 def test_outputs_that_nobody_fetched_in_time_are_said_to_be_gone(executor, tmp_path):
     executor = dataclasses.replace(executor, linger=0)
-    driver, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
-    assert final(driver, handle).state is JobState.SUCCEEDED
+    driver, handle = start(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    assert wait_for_end(driver, handle).state is JobState.SUCCEEDED
     with pytest.raises(ExecutorError, match="gone"):
         blocking.run(driver.collect(handle, tmp_path))
 
 
 def test_pod_ends_once_its_outputs_were_fetched_and_kept(executor, tmp_path):
     executor = dataclasses.replace(executor, linger=600)
-    driver, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    driver, handle = start(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
     assert follow(executor, handle)[0].succeeded
     blocking.run(driver.collect(handle, tmp_path))
     assert blocking.run(service_of(driver).status([handle]))[handle.key].state is JobState.RUNNING
     blocking.run(driver.release([handle]))
-    assert final(driver, handle, 20).state is JobState.SUCCEEDED
+    assert wait_for_end(driver, handle, 20).state is JobState.SUCCEEDED
 
 
 def test_job_that_waits_for_its_outputs_to_be_fetched_keeps_its_result_when_cancelled(executor):
     executor = dataclasses.replace(executor, linger=600)
-    driver, handle = submit(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
+    driver, handle = start(executor, script_job("touch $NEMO_AIRFLOW_OUTPUT_DIR/file"))
     assert follow(executor, handle)[0].succeeded
     blocking.run(driver.cancel([handle]))
-    assert final(driver, handle, 30).state is JobState.SUCCEEDED
+    assert wait_for_end(driver, handle, 30).state is JobState.SUCCEEDED
 
 
 # Ways to the cluster
@@ -744,7 +697,7 @@ def test_job_that_waits_for_its_outputs_to_be_fetched_keeps_its_result_when_canc
 
 def test_no_api_server_says_nothing_of_the_job(executor, tmp_path):
     nowhere = kubeconfig(tmp_path, "https://127.0.0.1:9")
-    _, handle = submit(executor, script_job("true"))
+    handle = submit(executor, script_job("true"))
     away = dataclasses.replace(executor, config_file=nowhere).connect()
     for call in (
         service_of(away).status([handle]),
@@ -781,7 +734,7 @@ def test_connection_of_airflow(executor, lab_kubeconfig, namespace, monkeypatch)
     extra = {"extra__kubernetes__kube_config": json.dumps(config), "namespace": namespace}
     monkeypatch.setenv("AIRFLOW_CONN_K8S", json.dumps({"conn_type": "kubernetes", "extra": json.dumps(extra)}))
     executor = dataclasses.replace(executor, config_file=None, namespace=None, kubernetes_conn_id="k8s")
-    _, handle = submit(executor, script_job("echo here"))
+    handle = submit(executor, script_job("echo here"))
     assert handle.cluster.endswith(f"/{namespace}")
     assert follow(executor, handle)[1] == ["here"]
 
@@ -803,10 +756,10 @@ def kubeconfig(folder, server, token="none"):
 
 def test_survey_finds_what_runs_and_where_it_comes_from(executor):
     labels = {"dag_id": "my dag/with?odd chars", "run_id": "manual__2026-01-01T00:00:00+00:00", "url": "http://x/y"}
-    driver, handle = submit(executor, script_job("echo started; sleep 600", labels=labels))
+    driver, handle = start(executor, script_job("echo started; sleep 600", labels=labels))
     wait_for_output(driver, handle, b"started")
     assert handle in blocking.run(driver.survey())
     assert blocking.run(driver.labels([handle])) == {handle.key: labels}
     blocking.run(driver.cancel([handle]))
-    final(driver, handle)
+    wait_for_end(driver, handle)
     assert handle not in blocking.run(driver.survey())

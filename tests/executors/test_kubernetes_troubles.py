@@ -5,22 +5,20 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import threading
-import time
 import uuid
 from pathlib import Path
 
 import docker
 import kubernetes
 import pytest
+from job_cases import Following, script_job, wait_until
 from lab.holding_proxy import HoldingProxy
 
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import AccessRefused
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.kubernetes import KubernetesExecutor
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job, JobState
+from nemo_airflow.job import JobState
 
 PODS = {"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}
 SECRETS = {"apiGroups": [""], "resources": ["secrets", "pods/exec"], "verbs": ["*"]}
@@ -100,45 +98,6 @@ def executor(lab_kubeconfig, lab_image, namespace):
     return KubernetesExecutor(
         container_image=lab_image, config_file=lab_kubeconfig, namespace=namespace, grace=2, linger=5
     )
-
-
-def script_job(text):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"k{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
-
-
-def wait_until(condition, what, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
-
-
-class Following:
-    """A job that is followed in a thread, beside the test."""
-
-    def __init__(self, executor, job):
-        self.job = job
-        self.lines, self.said, self.outcome = [], [], None
-        self.handle = blocking.run(executor.connect().submit(executor.render(job)))
-        self._follower = Follower(
-            executor, self.handle, on_line=lambda line: self.lines.append(line.text), warn=self.said.append
-        )
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self):
-        self.outcome = blocking.run(self._follower.run(), 180)
-
-    def end(self):
-        self._thread.join()
-        return self.outcome
-
-    def wait_for_line(self, text):
-        wait_until(lambda: text in self.lines, f"{text!r} on the stream; said: {self.said}")
-
-    def wait_for_word(self, text):
-        wait_until(lambda: any(text in said for said in self.said), f"{text!r} to be said; said: {self.said}")
 
 
 def test_log_of_one_pod_that_may_not_be_read_is_that_jobs_own_trouble(executor, make_account):

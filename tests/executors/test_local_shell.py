@@ -1,14 +1,13 @@
 """Commands of a scheduler on the machine where Airflow itself runs, without SSH: here Slurm's, as the tests' user."""
 
-import uuid
 from pathlib import Path
 
 import pytest
+from job_cases import follow, script_job, start
 
 from nemo_airflow import SlurmExecutor, blocking
 from nemo_airflow.exceptions import BackendUnavailable
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job, JobState
+from nemo_airflow.job import JobState
 from nemo_airflow.ssh.local import LocalShell
 
 
@@ -18,22 +17,9 @@ def executor(lab, lab_slurm, tmp_path, monkeypatch):
     return SlurmExecutor(ssh_conn_id=None, account="root", root=str(tmp_path / "a root"), grace=1)
 
 
-def submit(executor, text):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    job = Job(key=f"l{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
-    driver = executor.connect()
-    return driver, blocking.run(driver.submit(executor.render(job)), 60)
-
-
-def follow(executor, handle):
-    lines = []
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
-    return blocking.run(follower.run(), 120), lines
-
-
 def test_job_is_submitted_followed_and_its_outputs_come_back(executor, tmp_path):
-    driver, handle = submit(executor, 'echo "the job"; echo 1 >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"')
-    outcome, lines = follow(executor, handle)
+    driver, handle = start(executor, script_job('echo "the job"; echo 1 >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'))
+    outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded, outcome
     assert lines == ["the job"]
     assert blocking.run(driver.collect(handle, tmp_path / "into"), 60) == [Path("model.bin")]
@@ -43,7 +29,7 @@ def test_job_is_submitted_followed_and_its_outputs_come_back(executor, tmp_path)
 
 
 def test_job_is_cancelled(executor):
-    driver, handle = submit(executor, "sleep 600")
+    driver, handle = start(executor, script_job("sleep 600"))
     blocking.run(driver.cancel([handle]), 60)
     assert follow(executor, handle)[0].status.state is JobState.CANCELLED
 

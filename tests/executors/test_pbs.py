@@ -2,19 +2,14 @@
 
 import json
 import subprocess
-import uuid
 
 import pytest
+from job_cases import script_job
 
 from nemo_airflow import PBSExecutor
 from nemo_airflow.exceptions import ExecutorArgumentError
 from nemo_airflow.executors.pbs.scheduler import PBS
-from nemo_airflow.job import FailureKind, Job, JobState
-
-
-def script_job(text):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"p{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
+from nemo_airflow.job import FailureKind, JobState
 
 
 def read(**job):

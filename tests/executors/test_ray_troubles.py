@@ -1,14 +1,10 @@
 """Jobs on a real Ray cluster whose dashboard is behind something that refuses, or answers in its place."""
 
-import asyncio
 import json
-import threading
-import time
-import uuid
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiohttp import web
+from job_cases import Following, collect_without_threads_of_others, script_job, wait_until, waiting_job
 from lab.answering_proxy import AnsweringProxy, pass_all
 from lab.ray_cluster import ray_address  # noqa: F401 - a fixture
 
@@ -17,8 +13,7 @@ from nemo_airflow.exceptions import AccessRefused, BackendUnavailable
 from nemo_airflow.executors.ray import RayExecutor
 from nemo_airflow.executors.ray.address import Endpoint
 from nemo_airflow.executors.ray.api import RayApi
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job, JobHandle, JobState
+from nemo_airflow.job import JobHandle, JobState
 
 # The fixture of the shared cluster comes by import.
 # ruff: noqa: F811
@@ -28,54 +23,6 @@ from nemo_airflow.job import Job, JobHandle, JobState
 def proxy(ray_address):
     with AnsweringProxy(ray_address) as proxy:
         yield proxy
-
-
-def script_job(text):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"ray-{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
-
-
-def waiting_job(file):
-    return script_job(f"echo begun; until [ -e {file} ]; do sleep 0.1; done; echo end")
-
-
-def wait_until(condition, what, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
-
-
-class Following:
-    """A job that is followed in a thread, beside the test."""
-
-    def __init__(self, executor, job):
-        self.lines, self.said, self.outcome = [], [], None
-        self.driver = executor.connect()
-        self.handle = blocking.run(self.driver.submit(executor.render(job)))
-        self._follower = Follower(
-            executor, self.handle, on_line=lambda line: self.lines.append(line.text), warn=self.said.append
-        )
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        self.outcome = blocking.run(self._follower.run(), 180)
-
-    def end(self):
-        self._thread.join()
-        blocking.run(self.driver.close())
-        return self.outcome
-
-    def wait_for_line(self, text):
-        self._wait_for(lambda: text in self.lines, f"{text!r} on the stream")
-
-    def wait_for_word(self, text):
-        self._wait_for(lambda: any(text in said for said in self.said), f"{text!r} to be said")
-
-    def _wait_for(self, condition, what):
-        wait_until(lambda: condition() or self.outcome, what)
-        assert condition(), f"the job has ended before {what}: {self.outcome}; said: {self.said}"
 
 
 def demand(token):
@@ -172,29 +119,43 @@ def test_request_that_another_server_answers_is_not_taken_for_done(proxy, answer
     blocking.run(driver.close())
 
 
+def of_files(answer):
+    """Returns answers to requests for files of a node alone."""
+    return lambda request: answer(request) if request.path == "/api/v0/logs/file" else None
+
+
+def test_web_page_in_the_place_of_a_log_is_not_taken_for_the_jobs_lines(proxy, tmp_path):
+    following = Following(RayExecutor(address=proxy.url), waiting_job(tmp_path / "go"))
+    following.wait_for_line("begun")
+    proxy.answer = of_files(sign_in_page)
+    following.wait_for_word("another server answers /api/v0/logs/file")
+    (tmp_path / "go").touch()
+    answered = proxy.answered
+    wait_until(lambda: proxy.answered >= answered + 3, "three more such pages")
+    proxy.answer = pass_all
+    assert following.end().status.state is JobState.SUCCEEDED
+    assert following.lines == ["begun", "end"]
+
+
+def test_web_page_in_the_place_of_outputs_is_not_taken_for_them(proxy, tmp_path):
+    following = Following(RayExecutor(address=proxy.url), script_job('echo 1 >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'))
+    assert following.wait().succeeded
+    proxy.answer = of_files(sign_in_page)
+    with pytest.raises(BackendUnavailable, match="another server answers /api/v0/logs/file"):
+        blocking.run(following.driver.collect(following.handle, tmp_path))
+    assert not list(tmp_path.iterdir())
+    proxy.answer = pass_all
+    blocking.run(following.driver.collect(following.handle, tmp_path))
+    assert (tmp_path / "model.bin").read_text() == "1\n"
+    following.end()
+
+
 def test_outputs_of_eight_jobs_at_once_need_no_thread_of_others(ray_address, tmp_path):
     executor = RayExecutor(address=ray_address)
     text = 'head -c 3000000 /dev/urandom >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'
     jobs = [Following(executor, script_job(text)) for _ in range(2)]
     assert [job.end().status.state for job in jobs] == [JobState.SUCCEEDED] * 2
 
-    async def collect_all():
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        drivers = [executor.connect() for _ in range(4)]
-        over = threading.Event()
-        try:
-            loop.run_in_executor(None, over.wait)  # whatever others wait for
-            collects = [
-                driver.collect(job.handle, tmp_path / f"{number}-{job.handle.key}")
-                for number, driver in enumerate(drivers)
-                for job in jobs
-            ]
-            return await asyncio.wait_for(asyncio.gather(*collects), 60)
-        finally:
-            over.set()
-            for driver in drivers:
-                await driver.close()
-
-    assert [[str(path) for path in paths] for paths in asyncio.run(collect_all())] == [["model.bin"]] * 8
+    collected = collect_without_threads_of_others(executor, [job.handle for job in jobs], tmp_path)
+    assert [[str(path) for path in paths] for paths in collected] == [["model.bin"]] * 8
     assert {path.stat().st_size for path in tmp_path.rglob("model.bin")} == {3_000_000}

@@ -11,6 +11,7 @@ import uuid
 import pytest
 import sky
 import yaml
+from job_cases import collect_without_threads_of_others, follow, script_job, submit
 from lab.sky_server import sky_server  # noqa: F401 - a fixture
 
 from nemo_airflow import blocking, settings
@@ -19,8 +20,7 @@ from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.secret import Secret
 from nemo_airflow.executors.skypilot import SkypilotExecutor, api, log
 from nemo_airflow.executors.skypilot.driver import SkypilotDriver
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import FailureKind, Job, JobState
+from nemo_airflow.job import FailureKind, JobState
 from nemo_airflow.reaping import end_orphans, orphans_among, survey
 from nemo_airflow.testing.services import service_of
 
@@ -31,21 +31,6 @@ from nemo_airflow.testing.services import service_of
 def executor(sky_server, monkeypatch):
     monkeypatch.setattr(SkypilotDriver, "poll_interval", (0.2, 2.0))
     return SkypilotExecutor(python=sys.executable, grace=1.0)
-
-
-def script_job(text, **fields):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"s{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
-
-
-def submit(executor, job):
-    return blocking.run(executor.connect().submit(executor.render(job)), 60)
-
-
-def follow(executor, handle):
-    lines, said = [], []
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
-    return blocking.run(follower.run(), 60), lines, said
 
 
 def wait_until_ended(driver, handles):
@@ -279,6 +264,15 @@ def test_cancel_of_a_job_whose_cluster_is_still_being_made_removes_it(executor, 
     handle = dataclasses.replace(submit(executor, script_job("true")), key=key, id=f"nemo-{key}")
     blocking.run(executor.connect().cancel([handle]))
     assert f"nemo-{key}" not in sky_server.clusters
+
+
+def test_outputs_of_eight_jobs_at_once_need_no_thread_of_others(executor, tmp_path):
+    text = 'head -c 300000 /dev/urandom >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'
+    handles = [submit(executor, script_job(text)) for _ in range(2)]
+    assert [follow(executor, handle).outcome.status.state for handle in handles] == [JobState.SUCCEEDED] * 2
+    collected = collect_without_threads_of_others(executor, handles, tmp_path)
+    assert [[str(path) for path in paths] for paths in collected] == [["model.bin"]] * 8
+    assert {path.stat().st_size for path in tmp_path.rglob("model.bin")} == {300_000}
 
 
 # The log

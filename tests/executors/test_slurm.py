@@ -2,11 +2,11 @@
 
 import dataclasses
 import subprocess
-import time
 import uuid
 from pathlib import Path
 
 import pytest
+from job_cases import follow, run, script_job, start, submit, wait_until
 from lab.connections import ssh_connection
 
 from nemo_airflow import blocking
@@ -15,43 +15,13 @@ from nemo_airflow.executors import Processes, SlurmExecutor, SSHExecutor, execut
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.batch.driver import BatchDriver
 from nemo_airflow.executors.slurm.scheduler import Slurm
-from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
 from nemo_airflow.testing.services import service_of
-
-
-def script_job(text, **fields):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"s{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root}, **fields)
 
 
 @pytest.fixture
 def executor(ssh_conn_id, lab_slurm):
     return SlurmExecutor(ssh_conn_id=ssh_conn_id, root="~/slurm tests", grace=2)
-
-
-def submit(executor, job):
-    driver = executor.connect()
-    return driver, blocking.run(driver.submit(executor.render(job)))
-
-
-def follow(executor, handle, timeout=120):
-    lines, said = [], []
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=said.append)
-    outcome = blocking.run(follower.run(), timeout)
-    return outcome, lines, said
-
-
-def run(executor, text, **fields):
-    _, handle = submit(executor, script_job(text, **fields))
-    return follow(executor, handle)
-
-
-def wait_until(condition, what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
 
 
 # The script
@@ -94,7 +64,7 @@ def test_what_sbatch_could_not_take_is_refused(field, value):
 def test_name_that_a_shell_would_run_is_looked_up_as_it_is(executor):
     executor = dataclasses.replace(executor, job_name_prefix="it's $(touch pwned) `touch pwned`; ")
     job = script_job("sleep 600")
-    driver, handle = submit(executor, job)
+    driver, handle = start(executor, job)
     # As when the answer of sbatch was lost: only by its name is the job found again.
     folder = f"'slurm tests'/jobs/{job.key}"
     assert blocking.run(driver.shell.run(f"rm {folder}/jobid")).code == 0
@@ -209,8 +179,8 @@ def test_warning_of_a_job_without_a_step_is_sent_to_the_runner(signal, fields, r
 def test_warning_before_the_time_limit_reaches_the_job_and_its_handler_ends_it(executor):
     # The job has 4 minutes of Slurm's. It looks each half minute, and warns up to half a minute early.
     executor = dataclasses.replace(executor, time="2", signal="USR1@180")
-    _, handle = submit(executor, script_job(f"python3 - <<'END'\n{SAVING}END\n"))
-    outcome, lines, _ = follow(executor, handle, timeout=200)
+    handle = submit(executor, script_job(f"python3 - <<'END'\n{SAVING}END\n"))
+    outcome, lines, _ = follow(executor, handle, seconds=200)
     assert outcome.succeeded, outcome
     assert lines == ["waiting", "saved"]
 
@@ -254,7 +224,7 @@ def test_array_runs_the_config_once_a_task_and_gives_all_results(executor, lab_s
     executor = dataclasses.replace(executor, array="1,4-8:2%2")
     root = {"_target_": "os:getenv", "_args_": ["SLURM_ARRAY_TASK_ID"]}
     job = Job(key=f"s{uuid.uuid4().hex[:20]}", name="array", plan={"version": 1, "root": root}, allow=("os.",))
-    _, handle = submit(executor, job)
+    handle = submit(executor, job)
     outcome, _, _ = follow(executor, handle)
     assert outcome.succeeded, outcome
     assert outcome.result == ["1", "4", "6", "8"]
@@ -278,7 +248,7 @@ def test_array_that_slurm_refuses_and_a_task_that_was_killed_fail_the_job(execut
 
 
 def test_array_is_cancelled_with_its_job(executor, lab_ssh):
-    driver, handle = submit(dataclasses.replace(executor, array="0-7%1"), script_job("echo begun; sleep 300"))
+    driver, handle = start(dataclasses.replace(executor, array="0-7%1"), script_job("echo begun; sleep 300"))
     wait_until(lambda: b"begun" in b"".join(c.data for c in blocking.run(driver.read([Cursor(handle)]))), "a task")
     blocking.run(driver.cancel([handle]))
     assert follow(executor, handle)[0].status.state is JobState.CANCELLED
@@ -288,7 +258,7 @@ def test_array_is_cancelled_with_its_job(executor, lab_ssh):
 def test_array_goes_on_when_the_job_around_it_is_started_again(executor, lab_ssh):
     gate = Path(f"/tmp/nemo-gate-{uuid.uuid4().hex}")  # the lab's nodes see it as well
     text = f"echo first; until [ -e {gate} ]; do sleep 0.2; done; echo second"
-    driver, handle = submit(dataclasses.replace(executor, array="0-1"), script_job(text))
+    driver, handle = start(dataclasses.replace(executor, array="0-1"), script_job(text))
 
     def stream():
         return b"".join(chunk.data for chunk in blocking.run(driver.read([Cursor(handle)])))
@@ -306,11 +276,11 @@ def test_array_goes_on_when_the_job_around_it_is_started_again(executor, lab_ssh
 def test_preempted_job_is_started_again_and_its_log_goes_on(executor):
     executor = dataclasses.replace(executor, nodelist="n4", exclusive=True)
     text = "echo begun >>marker; cat marker; echo ---; [ $(wc -l <marker) -gt 1 ] || sleep 300"
-    driver, handle = submit(executor, script_job(text))
+    driver, handle = start(executor, script_job(text))
     wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
     urgent, _, _ = run(dataclasses.replace(executor, partition="urgent"), "sleep 1")
     assert urgent.succeeded
-    outcome, lines, _ = follow(executor, handle, timeout=300)
+    outcome, lines, _ = follow(executor, handle, seconds=300)
     assert outcome.succeeded, outcome
     own = [line for line in lines if not line.startswith("slurmstepd")]
     assert own == ["begun", "---", "begun", "begun", "---"]
@@ -318,7 +288,7 @@ def test_preempted_job_is_started_again_and_its_log_goes_on(executor):
 
 def test_preempted_job_that_may_not_be_started_again_says_so(executor):
     executor = dataclasses.replace(executor, nodelist="n4", exclusive=True, requeue=False)
-    driver, handle = submit(executor, script_job("sleep 300"))
+    driver, handle = start(executor, script_job("sleep 300"))
     wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
     run(dataclasses.replace(executor, partition="urgent"), "sleep 1")
     outcome, _, _ = follow(executor, handle)
@@ -326,7 +296,7 @@ def test_preempted_job_that_may_not_be_started_again_says_so(executor):
 
 
 def test_runner_that_was_killed_is_seen_without_an_end_mark(executor, lab_ssh):
-    _session, handle = submit(executor, script_job("echo begun; kill -9 $(ps -o ppid= -p $PPID); sleep 60"))
+    _session, handle = start(executor, script_job("echo begun; kill -9 $(ps -o ppid= -p $PPID); sleep 60"))
     outcome, lines, _ = follow(executor, handle)
     assert outcome.status.state is JobState.FAILED
     assert lines == ["begun"]
@@ -334,7 +304,7 @@ def test_runner_that_was_killed_is_seen_without_an_end_mark(executor, lab_ssh):
 
 def test_job_that_waits_says_why_and_can_be_cancelled(executor, lab_ssh):
     executor = dataclasses.replace(executor, additional_parameters={"begin": "now+1hour"})
-    driver, handle = submit(executor, script_job("true"))
+    driver, handle = start(executor, script_job("true"))
     assert "BeginTime" in status(driver, handle).reason
     blocking.run(driver.cancel([handle]))
     outcome, _, _said = follow(executor, handle)
@@ -344,7 +314,7 @@ def test_job_that_waits_says_why_and_can_be_cancelled(executor, lab_ssh):
 def test_job_that_is_cancelled_before_its_runner_has_begun_is_cancelled(executor):
     """A SIGTERM that comes while a module is loaded, or Python starts, leaves no end mark."""
     executor = dataclasses.replace(executor, setup_lines="sleep 300")
-    driver, handle = submit(executor, script_job("true"))
+    driver, handle = start(executor, script_job("true"))
     wait_until(lambda: status(driver, handle).state is JobState.RUNNING, "the job to run")
     blocking.run(driver.cancel([handle]))
     outcome, _, _ = follow(executor, handle)
@@ -359,10 +329,10 @@ def test_more_nodes_than_there_are_is_a_quota_failure(executor):
 
 def test_job_that_would_wait_for_ever_is_given_up(executor, lab_ssh):
     outcome, _, _ = run(executor, "exit 1")
-    _, failed = submit(executor, script_job("exit 1"))
+    _, failed = start(executor, script_job("exit 1"))
     follow(executor, failed)
     later = dataclasses.replace(executor, dependencies=[failed.id])
-    _session, handle = submit(later, script_job("true"))
+    _session, handle = start(later, script_job("true"))
     outcome, _, _said = follow(later, handle)
     assert outcome.status.state is JobState.FAILED
     assert "DependencyNeverSatisfied" in outcome.message
@@ -382,7 +352,7 @@ def test_refusal_is_slurms_own_and_leaves_nothing(executor, lab_ssh, fields, kin
     executor = dataclasses.replace(executor, **fields)
     job = script_job("true")
     with pytest.raises(SubmitError, match=words) as refused:
-        submit(executor, job)
+        start(executor, job)
     assert refused.value.kind == kind
     assert "\n" not in str(refused.value)
     assert job.key not in lab_ssh.run("ls 'slurm tests/jobs'; squeue -h -o %j")
@@ -394,7 +364,7 @@ def test_full_disk_is_named_and_leaves_nothing(ssh_conn_id, lab_ssh, kind):
     assert disk, "the login has no $SMALL_DISK, see docs/lab.md"
     job = script_job("true")
     with pytest.raises(SubmitError, match="No space left") as refused:
-        submit(kind(ssh_conn_id=ssh_conn_id, root=disk), job)
+        start(kind(ssh_conn_id=ssh_conn_id, root=disk), job)
     assert refused.value.kind is FailureKind.QUOTA
     assert "\n" not in str(refused.value)
     assert lab_ssh.run(f"ls {disk}/jobs {disk}/runner").split() == [f"{disk}/jobs:", f"{disk}/runner:"]
@@ -417,7 +387,7 @@ def test_answer_of_sbatch_that_was_lost_starts_no_second_job(executor, lab_ssh):
 
 def test_second_job_of_one_key_finds_the_work_taken(executor, lab_ssh):
     job = script_job("echo once; sleep 1")
-    _, handle = submit(executor, job)
+    handle = submit(executor, job)
     second = lab_ssh.run(f"cd 'slurm tests/jobs/{job.key}' && sbatch --parsable start.sh").strip()
     outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded
@@ -426,7 +396,7 @@ def test_second_job_of_one_key_finds_the_work_taken(executor, lab_ssh):
 
 
 def test_job_that_is_done_does_not_run_again_when_slurm_queues_it_again(executor, lab_ssh):
-    driver, handle = submit(executor, script_job("echo once >>'../../../ran'; echo done"))
+    driver, handle = start(executor, script_job("echo once >>'../../../ran'; echo done"))
     job = f"cd 'slurm tests/jobs/{handle.key}'"
     wait_until(lambda: "yes" in lab_ssh.run(f"{job} && [ ! -s end.json ] || echo yes"), "the end mark")
     wait_until(lambda: "COMPLETED" in lab_ssh.run(f"squeue -h -t all -j {handle.id} -o %T"), "Slurm to know")
@@ -438,7 +408,7 @@ def test_job_that_is_done_does_not_run_again_when_slurm_queues_it_again(executor
 
 
 def test_recycled_id_and_another_cluster_are_not_the_job(executor):
-    driver, handle = submit(executor, script_job("sleep 30"))
+    driver, handle = start(executor, script_job("sleep 30"))
     assert status(driver, dataclasses.replace(handle, key="another")).state is JobState.UNKNOWN
     assert status(driver, dataclasses.replace(handle, cluster="elsewhere")).state is JobState.UNKNOWN
     blocking.run(driver.cancel([handle]))
@@ -447,7 +417,7 @@ def test_recycled_id_and_another_cluster_are_not_the_job(executor):
 
 def test_accounting_is_asked_only_for_what_the_queue_has_forgotten(executor):
     """A job of another name under the same id, and one that only the accounting knows."""
-    driver, handle = submit(executor, script_job("kill -9 $(ps -o ppid= -p $PPID); sleep 9"))
+    driver, handle = start(executor, script_job("kill -9 $(ps -o ppid= -p $PPID); sleep 9"))
     _outcome, _, _ = follow(executor, handle)
     fresh = ForgetfulDriver(Slurm(), driver._cluster, driver._root)
     found = []
