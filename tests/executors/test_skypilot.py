@@ -11,7 +11,7 @@ import uuid
 import pytest
 import sky
 import yaml
-from job_cases import collect_without_threads_of_others, follow, script_job, submit
+from job_cases import collect_without_threads_of_others, follow, script_job, start, submit, wait_until
 from lab.sky_server import sky_server  # noqa: F401 - a fixture
 
 from nemo_airflow import blocking, settings
@@ -288,6 +288,29 @@ def test_log_of_several_machines_is_the_first_ones():
         "\x1b[36m(nemo-k1, pid=12)\x1b[0m not who"
     )
     assert log.stream(text) == b"one\n(pid=3) two\nthree\x0bstill three\n"
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_log_that_has_been_read_is_not_fetched_again(executor, sky_server, tmp_path, managed):
+    executor = dataclasses.replace(executor, managed=managed)
+    text = f"seq 100000; until [ -e {tmp_path / 'go'} ]; do sleep 0.1; done; seq 100"
+    driver, handle = start(executor, script_job(text, heartbeat=0.5))
+    data = b""
+
+    def read():
+        nonlocal data
+        data += b"".join(chunk.data for chunk in blocking.run(driver.read([Cursor(handle, len(data))])))
+
+    wait_until(
+        lambda: read() or b'"type":"heartbeat"' in data.partition(b"\n100000\n")[2], "a heartbeat after the lines"
+    )
+    before = sky_server.log_bytes
+    read()
+    assert sky_server.log_bytes - before < len(data) / 10
+    (tmp_path / "go").touch()
+    wait_until(lambda: read() or b'"type":"end"' in data, "the end record")
+    (whole,) = blocking.run(executor.connect().read([Cursor(handle)]))
+    assert whole.data == data
 
 
 def test_missing_library_is_named(monkeypatch, executor):

@@ -103,7 +103,7 @@ def _signal(process: subprocess.Popen[str], number: int) -> None:
 
 
 class SkyServer:
-    """The server. ``refusal`` is what launches are refused with, or None."""
+    """The server. ``refusal`` is what launches are refused with, or None; ``log_bytes`` were sent of logs."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="nemo-sky-")
@@ -113,6 +113,7 @@ class SkyServer:
         self.refusal: Exception | None = None
         self.away = False
         self.launched: list[dict[str, Any]] = []
+        self.log_bytes = 0
         self._lock = threading.Lock()
         self._answers: dict[str, dict[str, Any]] = {}
         handler = type("Handler", (_Handler,), {"sky": self})
@@ -246,7 +247,10 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.loads(data)
             number = body["job_id"]
             [job] = [job for job in self.sky.jobs if job.number == number]
-            self._answer("".join(job.log).encode(), {"X-Skypilot-Request-ID": self.sky.call("/validate", {})})
+            tail = body.get("tail") or 0
+            text = "".join(job.log[-tail:]).encode()
+            self.sky.log_bytes += len(text)
+            self._answer(text, {"X-Skypilot-Request-ID": self.sky.call("/validate", {})})
         else:
             self._send({}, 200, {"X-Skypilot-Request-ID": self.sky.call(path, json.loads(data))})
 

@@ -91,15 +91,15 @@ def clusters(names: Sequence[str] | None = None) -> dict[str, str]:
     return {cluster["name"]: str(getattr(cluster["status"], "value", cluster["status"])) for cluster in found}
 
 
-def log(job: Mapping[str, Any]) -> str:
-    """Returns all that a job has written to its log, as SkyPilot shows it."""
+def log(job: Mapping[str, Any], lines: int = 0) -> str:
+    """Returns the last lines of a job's log, as SkyPilot shows it; all of it for 0."""
     sky = _sky()
     with _errors(f"read the log of job {job['name']}"):
         if not job["cluster"]:
             sink = _Text()
-            sky.jobs.tail_logs(job_id=job["id"], follow=False, output_stream=sink)
+            sky.jobs.tail_logs(job_id=job["id"], follow=False, tail=lines, output_stream=sink)
             return "".join(sink.parts)
-        pieces = sky.tail_logs(job["cluster"], job["id"], follow=False, preload_content=False)
+        pieces = sky.tail_logs(job["cluster"], job["id"], follow=False, tail=lines, preload_content=False)
         return "".join(piece for piece in pieces if piece is not None)
 
 

@@ -8,6 +8,7 @@ import io
 import os
 import tempfile
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -42,6 +43,7 @@ _FAILURES = {
 }
 _OUTPUTS_PAUSE = 2.0
 _BUNDLES_KEPT = 3600.0
+_REMEMBERED = 10_000
 
 
 class SkypilotDriver(Driver):
@@ -54,6 +56,8 @@ class SkypilotDriver(Driver):
         self._threads = Threads("skypilot", transfers=8)
         self._has_begun: set[tuple[str, int]] = set()
         """Of the keys with several jobs those that have claimed the work: cluster and number."""
+        self._anchors: OrderedDict[tuple[str, int], log.Anchor] = OrderedDict()
+        """The last record that was read of each job's log."""
 
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Driver.submit`. Takes as long as the clouds take to give the machines."""
@@ -82,7 +86,7 @@ class SkypilotDriver(Driver):
         return {handle.key: _see(await self._runs(jobs.get(handle.key, [])), handle, at) for handle in handles}
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
-        """See :meth:`Driver.read`. The log is asked for whole each time: SkyPilot counts it in lines of its own."""
+        """See :meth:`Driver.read`. A log can only be asked for whole, or for its last lines."""
         jobs = await self._jobs([cursor.handle for cursor in cursors])
         chunks = await asyncio.gather(*(self._read(cursor, jobs.get(cursor.handle.key, [])) for cursor in cursors))
         return [chunk for chunk in chunks if chunk.data]
@@ -92,8 +96,25 @@ class SkypilotDriver(Driver):
         job = await self._runs(jobs)
         if job and _STATES.get(job["status"]) is not JobState.PENDING:
             with contextlib.suppress(api.NotThere):
-                data = log.stream(await self._threads.call(api.log, job))[cursor.offset :]
+                data = await self._read_log(job, cursor.offset)
         return Chunk(cursor.handle.key, cursor.offset, data)
+
+    async def _read_log(self, job: JsonObject, offset: int) -> bytes:
+        """Returns what a job has written after so many bytes; asks for few lines where they reach back to there."""
+        number = (job["cluster"], job["id"])
+        anchor = self._anchors.pop(number, None)
+        known = anchor if anchor is not None and anchor.offset <= offset else None
+        begin, excerpt = None, b""
+        for lines in log.LINES if known is not None else log.LINES[-1:]:
+            excerpt = log.stream(await self._threads.call(api.log, job, lines))
+            begin = log.place(excerpt, known) if lines and known is not None else 0
+            if begin is not None:
+                break
+        if newest := log.last_anchor(excerpt, begin or 0) or anchor:
+            self._anchors[number] = newest
+            if len(self._anchors) > _REMEMBERED:
+                self._anchors.popitem(last=False)
+        return excerpt[offset - (begin or 0) :]
 
     async def _runs(self, jobs: Sequence[JsonObject]) -> JsonObject | None:
         """Returns which of a key's jobs runs it, or ran it: of several, the others found it claimed."""

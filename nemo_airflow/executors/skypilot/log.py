@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -24,6 +25,40 @@ def stream(log: str) -> bytes:
         log: The log: lines of the job have a prefix, SkyPilot's own have none.
     """
     return b"".join(line.encode() + b"\n" for line in _lines(log) if not line.startswith((OUTPUT, LABELS)))
+
+
+LINES = (200, 4_000, 80_000, 0)
+"""How many lines from the end of a log are asked for, one after another; 0 for all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Anchor:
+    """A record in a job's stream, by which an excerpt is placed: no other record is the same, as each has its time.
+
+    Attributes:
+        record: The record's line.
+        offset: Bytes of the stream before it.
+    """
+
+    record: bytes
+    offset: int
+
+
+def place(excerpt: bytes, anchor: Anchor) -> int | None:
+    """Returns how many bytes of the stream are before an excerpt of it; None where the anchor is not in it."""
+    position = excerpt.find(anchor.record)
+    return anchor.offset - position if position >= 0 else None
+
+
+def last_anchor(excerpt: bytes, offset: int) -> Anchor | None:
+    """Returns the last record of an excerpt, before which there are so many bytes of the stream; None without one."""
+    end = len(excerpt)
+    while (begin := excerpt.rfind(MARK, 0, end)) >= 0:
+        line, newline, _ = excerpt[begin:].partition(b"\n")
+        if newline and b'"ts":' in line:
+            return Anchor(line + newline, offset + begin)
+        end = begin
+    return None
 
 
 def labels(log: str) -> dict[str, str]:
