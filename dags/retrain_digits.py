@@ -41,7 +41,7 @@ with DAG(
     default_args={"retries": 1, "retry_delay": datetime.timedelta(seconds=10)},
     doc_md=__doc__,
     tags=["nemo", "example"],
-):
+) as dag:
     trained = NemoRunOperator(
         task_id="train",
         config=TRAIN,
