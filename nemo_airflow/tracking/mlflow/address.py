@@ -73,6 +73,32 @@ def from_connection(connection: ConnectionInfo) -> tuple[str, Credentials]:
     return uri, Credentials(login, connection.password or password, verify=verify, client_cert=client_cert)
 
 
+def check_experiment(uri: str, name: str) -> None:
+    """Refuses names of experiments that MLflow or the folder of their artifacts cannot have.
+
+    Raises:
+        SettingsError: The name is such a one.
+    """
+    shown = repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...")
+    if len(name) > _EXPERIMENT_LENGTH:
+        raise SettingsError(
+            f"experiment={shown} has {len(name)} characters, and MLflow allows {_EXPERIMENT_LENGTH}: shorten it"
+        )
+    if uri.startswith("sqlite:///"):
+        folder = _folder_of(name)
+        if folder in (".", ".."):
+            raise SettingsError(f"experiment={shown} would put its artifacts outside their folder: give another name")
+        if len(folder) > _FILE_NAME_LENGTH:
+            raise SettingsError(
+                f"experiment={shown} has {len(folder)} bytes as the name of a folder for its artifacts, and a disk "
+                f"allows {_FILE_NAME_LENGTH}: shorten it"
+            )
+
+
+def _folder_of(experiment: str) -> str:
+    return quote(experiment, safe=" ")
+
+
 def artifact_location(uri: str, experiment: str) -> str | None:
     """Returns the artifact location of a new experiment: beside a sqlite database, else the store's default.
 
@@ -81,7 +107,7 @@ def artifact_location(uri: str, experiment: str) -> str | None:
     """
     if not uri.startswith("sqlite:///"):
         return None
-    return (_database_of(uri).parent / "mlartifacts" / quote(experiment, safe=" ")).as_uri()
+    return (_database_of(uri).parent / "mlartifacts" / _folder_of(experiment)).as_uri()
 
 
 def is_missing_database(uri: str) -> bool:
@@ -102,6 +128,14 @@ def run_page(base: str, experiment_id: str, run_id: str) -> str:
         else ""
     )
 
+
+_EXPERIMENT_LENGTH = 500
+"""Characters of an experiment's name, by MLflow (``MAX_EXPERIMENT_NAME_LENGTH`` in ``mlflow/utils/validation.py``)."""
+
+_FILE_NAME_LENGTH = 255
+"""Bytes of a file's name on the usual disks."""
+
+_SHOWN = 60
 
 _CONNECTION_AGE = 60.0
 """Seconds for which a connection is cached: each batch of points needs it, and each look-up asks Airflow's server."""

@@ -89,8 +89,9 @@ class MLflowTracker(Tracker):
     ) -> RunRef:
         """See :meth:`Tracker.open`."""
         uri, credentials = address.resolve(self.tracking_uri, self.conn_id)
-        store = open_store(uri, credentials)
         name = self.experiment or experiment
+        address.check_experiment(uri, name)
+        store = open_store(uri, credentials)
         began = _milliseconds(at)
 
         def find() -> tuple[str, Run | None, Run]:
