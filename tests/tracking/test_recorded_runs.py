@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.log import mask_secret
 from mlflow import MlflowClient
 from tracking_cases import PLAN, make_job, make_package, open_run
 
@@ -20,6 +22,7 @@ from nemo_airflow.exceptions import PackagingError, TrackingError
 from nemo_airflow.job import Package
 from nemo_airflow.packaging.code_changes import CodeState, code_changes
 from nemo_airflow.packaging.store import PackageStore, open_store
+from nemo_airflow.packaging.store.address import publish
 from nemo_airflow.packaging.store.trees import put_tree
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, RunRef
 from nemo_airflow.tracking.mlflow import MLflowTracker
@@ -130,6 +133,43 @@ def test_a_collection_without_a_shared_store_spares_the_packages_that_runs_name(
     assert main(["store", "gc", "--older-than", "1", *where]) == 0
     assert store.path(named).exists()
     assert not store.path(unnamed).exists()
+
+
+@pytest.fixture
+def large_patch(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
+    """A package whose patch is too large for its description, on this machine and in a shared store."""
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "shared"))
+    (repository / "table.bin").write_bytes(os.urandom(2 << 20))
+    (repository / "train.py").write_text(f"TOKEN = {secrets.token_hex(16)!r}\n")
+    package = GitArchivePackager(path=str(repository), uncommitted="include", untracked="include").package(
+        PackageStore(tmp_path / "home" / "packages")
+    )
+    assert package.patch_digest
+    assert not package.patch
+    publish(package)
+    return package
+
+
+def test_a_patch_of_any_size_is_in_its_run_and_can_be_applied(
+    tracker: MLflowTracker, repository: Path, large_patch: Package, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "home")  # as where another machine opens the run
+    key = f"large patch {secrets.token_hex(4)}"
+    ref = open_run(tracker, make_job(key, package=large_patch))
+    run = recorded_run(ref.run_id, tracker.tracking_uri)
+    assert hashlib.sha256(run.patch.encode("utf-8", "surrogateescape")).hexdigest() == large_patch.patch_digest
+    changes = code_changes(repository, CodeState(run.commit), CodeState(run.commit, run.patch))
+    assert [change.path for change in changes] == ["table.bin", "train.py"]
+
+
+def test_a_large_patch_with_a_secret_stays_on_this_machine_and_its_run_says_so(
+    tracker: MLflowTracker, repository: Path, large_patch: Package, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask_secret((repository / "train.py").read_text().split("'")[1])
+    ref = open_run(tracker, make_job(f"secret patch {secrets.token_hex(4)}", package=large_patch))
+    assert recorded_run(ref.run_id, tracker.tracking_uri).patch == ""
+    assert f"{large_patch.stored_patch}.patch holds a secret and stays on this machine" in caplog.text
 
 
 def test_two_runs_differ_in_config_code_and_environment(

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from nemo_airflow import settings
 from nemo_airflow.connections import ConnectionInfo, find_secrets, get_connection
-from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.job import PATCH, Archive, Package
 from nemo_airflow.packaging.store.local import PackageStore
 from nemo_airflow.packaging.store.place import Place
@@ -64,6 +64,21 @@ def publish(package: Package) -> None:
             if find_secrets(path.read_bytes().decode("utf-8", "surrogateescape")):
                 return
             store.put_package(Archive(name, PATCH, path.stat().st_size, path.name), path)
+
+
+def read_patch(package: Package) -> bytes | None:
+    """Returns a package's patch at any size, from this machine or the configured store; None where neither has it."""
+    if not package.stored_patch:
+        return package.patch.encode("utf-8", "surrogateescape")
+    cache = PackageStore(settings.packages_folder())
+    path = cache.path(package.stored_patch, PATCH)
+    store = None if path.exists() else configured_store()
+    try:
+        if store is not None:
+            store.get_package(Archive(package.stored_patch, PATCH, 0, path.name), cache)
+        return path.read_bytes()
+    except (FileNotFoundError, StoreError):
+        return None
 
 
 def _place(url: str) -> Place:

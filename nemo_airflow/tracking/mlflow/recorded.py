@@ -24,7 +24,7 @@ class RecordedRun:
         plan: The config, as the job resolved it.
         commit: The git commit of its code, or empty.
         dirty: Whether there were uncommitted changes.
-        patch: Those changes as a unified diff; empty where they were too large to be recorded.
+        patch: Those changes as a unified diff; empty where they could not be recorded.
         included: Files that git does not track; as of :class:`~nemo_airflow.job.Package`.
         excluded: Patterns of files that were not shipped; as of :class:`~nemo_airflow.job.Package`.
         parts: The parts of its package, if it has several; as of :class:`~nemo_airflow.job.Package`.

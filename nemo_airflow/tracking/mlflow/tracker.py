@@ -19,7 +19,8 @@ import tenacity
 from nemo_airflow import settings
 from nemo_airflow.connections import find_secrets, redact
 from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingError
-from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
+from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package
+from nemo_airflow.packaging.store.address import read_patch
 from nemo_airflow.runner.plan import has_recipes
 from nemo_airflow.tracking.artifacts import files_under
 from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef, Tracker
@@ -35,6 +36,11 @@ _OPEN_LIMIT = 20.0
 
 _DESCRIBE_LIMIT = 20.0
 """Seconds for which a task waits for the artifact store before it submits its job."""
+
+_SLOWEST = 1 << 20
+"""Bytes a second at which a large patch is uploaded at least."""
+
+_PATCH = "nemo_airflow/patch.diff"
 
 _STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.CANCELLED: "KILLED"}
 
@@ -264,19 +270,36 @@ class MLflowTracker(Tracker):
         files: dict[str, str | bytes] = {**_plan_files(job.plan)}
         # Whole or not at all: a masked patch could not be applied.
         if job.package and job.package.patch and not find_secrets(job.package.patch):
-            files["nemo_airflow/patch.diff"] = job.package.patch.encode("utf-8", "surrogateescape")
+            files[_PATCH] = job.package.patch.encode("utf-8", "surrogateescape")
         if job.package and job.package.included:
             files["nemo_airflow/included.json"] = _json(job.package.included)
         try:
             _within(_DESCRIBE_LIMIT, lambda: _upload(store, run, files))
         except NemoAirflowError as error:
             _log.warning("run %s has no %s: %s", run.run_id, ", ".join(files), error)
+        if job.package and job.package.stored_patch and not job.package.patch:
+            _write_large_patch(store, run, job.package)
         try:
             # Last: they mark a run as described. Those of a recipe are only known in the job.
             if not has_recipes(job.plan):
                 _write_params(store, run, fields.params_of(job.plan))
         except TrackingError as error:
             _log.warning("the config of run %s is not recorded yet: %s", run.run_id, error)
+
+
+def _write_large_patch(store: Store, run: Run, package: Package) -> None:
+    """Writes a patch that is only in the stores of packages; one with a secret stays there."""
+    name = f"{package.stored_patch}.{PATCH}"
+    patch = read_patch(package)
+    if patch is None:
+        _log.warning("run %s has no %s: %s is not on this machine, and in no shared store", run.run_id, _PATCH, name)
+    elif find_secrets(patch.decode("utf-8", "surrogateescape")):
+        _log.warning("run %s has no %s: %s holds a secret and stays on this machine", run.run_id, _PATCH, name)
+    else:
+        try:
+            _within(_DESCRIBE_LIMIT + len(patch) / _SLOWEST, lambda: _upload(store, run, {_PATCH: patch}))
+        except NemoAirflowError as error:
+            _log.warning("run %s has no %s, which is %s: %s", run.run_id, _PATCH, name, error)
 
 
 def _env(uri: str, experiment_id: str, run_id: str) -> dict[str, str]:
