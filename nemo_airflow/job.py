@@ -126,6 +126,7 @@ class Package(_Plain):
             bytes. They are in neither the commit nor the patch.
         patch_digest: SHA-256 of the patch's bytes, in hex, or empty where there is none.
         excluded: Patterns of the files of the commit that are not in it.
+        keeps_patch_apart: Whether its patch holds a secret, and stays on the machine that made it.
     """
 
     digest: str
@@ -141,6 +142,7 @@ class Package(_Plain):
     included: Mapping[str, str] = dataclasses.field(default_factory=dict)
     patch_digest: str = ""
     excluded: tuple[str, ...] = ()
+    keeps_patch_apart: bool = False
 
     @property
     def stored_patch(self) -> str:
@@ -173,7 +175,7 @@ def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
     shown = dict(package)
     if included := shown.pop("included", {}):
         shown["included_files"] = len(included)
-    for name in ("patch_digest", "excluded"):
+    for name in ("patch_digest", "excluded", "keeps_patch_apart"):
         if not shown.get(name):
             shown.pop(name, None)
     if patch := shown.pop("patch", ""):

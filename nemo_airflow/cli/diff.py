@@ -164,7 +164,7 @@ def _side(name: str, where: Where) -> _Side:
         found = recorded_run(name.removeprefix(_RUN), where.tracking_uri, where.conn_id)
         unknown = "" if found.commit else f"{name} has no commit"
         if found.dirty and not found.patch:
-            unknown = f"{name} ran uncommitted changes that held a secret, or could not be stored, and were not recorded"
+            unknown = f"{name} ran uncommitted changes that held a secret or could not be recorded"
         return _Side(
             found.plan,
             recorded_parts(found.commit, found.patch, found.parts),

@@ -46,7 +46,7 @@ def keep_apart(package: Package, store: PackageStore, warn: Callable[[str], obje
         f"the uncommitted changes of {listed} hold a secret that Airflow knows: their patch is on this machine alone "
         f"({path}), neither in the shared store nor in the tracker; the code itself goes to the job as it is"
     )
-    return dataclasses.replace(package, patch="")
+    return dataclasses.replace(package, patch="", keeps_patch_apart=True)
 
 
 def files_with_secrets(patch: str) -> list[str]:

@@ -48,7 +48,7 @@ def published(tmp_path):
 def test_it_stays_beside_its_package_and_the_log_names_the_files(tmp_path, package, secret, caplog, capfd):
     made = package(**{"train.py": f"TOKEN = '{secret}'\n", "old.py": "TOKEN = None\n"})
     assert made.dirty
-    assert made.patch == ""
+    assert (made.patch, made.keeps_patch_apart) == ("", True)
     kept = PackageStore(tmp_path / "home" / "packages").path(made.stored_patch, "patch")
     assert secret in kept.read_text()
     assert "print(2)" in kept.read_text()

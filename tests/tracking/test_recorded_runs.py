@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -170,6 +171,14 @@ def test_a_large_patch_with_a_secret_stays_on_this_machine_and_its_run_says_so(
     ref = open_run(tracker, make_job(f"secret patch {secrets.token_hex(4)}", package=large_patch))
     assert recorded_run(ref.run_id, tracker.tracking_uri).patch == ""
     assert f"{large_patch.stored_patch}.patch holds a secret and stays on this machine" in caplog.text
+
+
+def test_a_patch_that_was_kept_apart_is_not_recorded_by_a_process_that_does_not_know_the_secret(
+    tracker: MLflowTracker, large_patch: Package
+) -> None:
+    apart = dataclasses.replace(large_patch, keeps_patch_apart=True)
+    ref = open_run(tracker, make_job(f"apart {secrets.token_hex(4)}", package=apart))
+    assert recorded_run(ref.run_id, tracker.tracking_uri).patch == ""
 
 
 def test_two_runs_differ_in_config_code_and_environment(

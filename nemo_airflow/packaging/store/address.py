@@ -59,7 +59,7 @@ def publish(package: Package) -> None:
         cache = PackageStore(settings.packages_folder())
         for archive in package.archives:
             store.put_package(archive, cache.path(archive.digest, archive.format))
-        if name := package.stored_patch:
+        if (name := package.stored_patch) and not package.keeps_patch_apart:
             path = cache.path(name, PATCH)
             if find_secrets(path.read_bytes().decode("utf-8", "surrogateescape")):
                 return

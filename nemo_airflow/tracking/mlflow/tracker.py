@@ -277,7 +277,7 @@ class MLflowTracker(Tracker):
             _within(_DESCRIBE_LIMIT, lambda: _upload(store, run, files))
         except NemoAirflowError as error:
             _log.warning("run %s has no %s: %s", run.run_id, ", ".join(files), error)
-        if job.package and job.package.stored_patch and not job.package.patch:
+        if job.package and job.package.stored_patch and not (job.package.patch or job.package.keeps_patch_apart):
             _write_large_patch(store, run, job.package)
         try:
             # Last: they mark a run as described. Those of a recipe are only known in the job.
