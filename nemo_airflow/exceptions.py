@@ -18,6 +18,7 @@
     ├── ExecutorError                a back-end refused something
     │   ├── ExecutorArgumentError    an executor does not accept an argument; a ConfigError too
     │   ├── BackendUnavailable       a transport error: try again, the job's state is not known
+    │   ├── OutputsLost              the back-end has a job's outputs no more
     │   ├── NotStarted               the job needs its package from here when it starts, and is queued
     │   └── SubmitError              the back-end refused the job
     ├── JobFailed                    the job ran and did not succeed; carries its failure kind and traceback
@@ -140,6 +141,10 @@ class SubmitError(ExecutorError):
     def __init__(self, message: str, kind: str = "user_error") -> None:
         self.kind = kind
         super().__init__(message)
+
+
+class OutputsLost(ExecutorError):
+    """The back-end has the outputs of a job no more: nobody fetched them in time, or its machine is gone."""
 
 
 class NotStarted(ExecutorError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,15 +18,13 @@ from tenacity import (
     RetryCallState,
     retry_if_exception_type,
     retry_if_result,
-    stop_after_delay,
     wait_exponential,
     wait_random,
 )
 
-from nemo_airflow.artifacts.keeping import keep_artifacts
 from nemo_airflow.artifacts.values import find_references
 from nemo_airflow.clean import LONGEST_MESSAGE, LONGEST_TRACEBACK, clean_text, clean_value, shorten_text
-from nemo_airflow.exceptions import ArtifactError, BackendUnavailable, ExecutorError, NemoAirflowError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.guarded_sink import GuardedSink, Sink
@@ -44,11 +41,8 @@ _CANCEL_SLACK = 30.0
 _TRIES_UNSAID = 3
 """Looks at the other machines of a job after which it is said that they are waited for."""
 
-_COLLECT_FOR = 600.0
-"""Seconds for which a back-end that is away is asked again for a job's outputs."""
-
-_NAMED = 10
-"""Outputs that are left out which the warning names."""
+_READ_LOG_FOR = 600.0
+"""Seconds for which a back-end that is away is asked again for the log of a job that has ended."""
 
 _PIECE = 16 << 10
 """Bytes of the stream that are taken apart at once: of the shortest lines, some ten milliseconds of work."""
@@ -73,17 +67,24 @@ class Outcome:
         result: What the job's function returned, as plain JSON types.
         message: The error in one line, or empty.
         traceback: The job's own traceback, or empty.
+        outputs: Files and bytes that the job left to be kept, as it counted them (``{"files": 2, "bytes": 2048}``);
+            empty if it did not come to count them; None if there are none.
     """
 
     status: JobStatus
     result: Any = None
     message: str = ""
     traceback: str = ""
+    outputs: Mapping[str, int] | None = None
 
     @property
     def succeeded(self) -> bool:
         """Whether the job ran to its end without an error."""
         return self.status.state is JobState.SUCCEEDED
+
+    def has_to_be_kept(self, *, tracked: bool) -> bool:
+        """Whether the job has left files for its run, or for the artifacts that it returned."""
+        return self.outputs is not None and (tracked or bool(find_references(self.result)))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the outcome as plain JSON types, all of which Airflow can send on and store."""
@@ -158,7 +159,7 @@ class Follower:
         """
         self._begins_at = self._logged.offset
         if self._sink is None:
-            return await self._keep_artifacts_alone(await self._end_of(await self._follow(log=None)))
+            return await self._end_of(await self._follow(log=None))
         if self._logged.offset and (mark := await self._sink.mark()) < self._logged.offset:
             self._begins_at, self._behind = mark, StreamReader(mark)
         scratch = self._make_scratch()
@@ -168,8 +169,10 @@ class Follower:
             scratch = scratch or self._make_scratch()
             if scratch is not None:
                 log = log or await self._read_log_again(Path(scratch.name))
-                return await self._keep(outcome, Path(scratch.name), log, self._sink)
-            return await self._keep_artifacts(outcome, None)
+                await asyncio.to_thread(log.close)
+            error = "\n".join(filter(None, (outcome.message, outcome.traceback)))
+            await self._sink.finish(outcome.status, log.path if log is not None else None, error)
+            return outcome
         finally:
             if scratch is not None:
                 await asyncio.to_thread(scratch.cleanup)
@@ -191,7 +194,7 @@ class Follower:
         try:
             return tempfile.TemporaryDirectory(prefix="nemo-airflow-", ignore_cleanup_errors=True)
         except OSError as error:
-            self._warn(f"nothing that comes of the job can be kept here, its outputs stay on the back-end: {error}")
+            self._warn(f"the run gets no copy of the log, the task's log is not affected: {error}")
             return None
 
     async def _read_log_again(self, folder: Path) -> KeptLog:
@@ -199,7 +202,7 @@ class Follower:
         log = KeptLog(folder, self._warn)
         tail = max(self._stream_end - TAIL, HEAD)
         try:
-            async with asyncio.timeout(_COLLECT_FOR):
+            async with asyncio.timeout(_READ_LOG_FOR):
                 await self._copy_log(log, 0, HEAD if tail < self._stream_end else self._stream_end)
                 if tail < self._stream_end:
                     log.leave_out(tail - HEAD)
@@ -222,68 +225,13 @@ class Follower:
                 break
         log.add([item.text for item in reader.finish() if isinstance(item, Line)])
 
-    async def _keep(self, outcome: Outcome, folder: Path, log: KeptLog, sink: Sink) -> Outcome:
-        await asyncio.to_thread(log.close)
-        collected = not self._has_outputs or await self._attempt(
-            "collect the outputs", self._collect(folder / "outputs")
-        )
-        refusal: NemoAirflowError | None = None
-        try:
-            outcome = await self._keep_artifacts(outcome, folder / "outputs" if collected else None)
-        except NemoAirflowError as failure:  # raised once all else is recorded: the back-end keeps the outputs
-            refusal = failure
-        error = "\n".join(filter(None, (outcome.message, outcome.traceback)))
-        kept = await sink.finish(outcome.status, folder, error, collected=collected)
-        if refusal is not None:
-            raise refusal
-        if self._has_outputs and collected and kept:
-            # Not before: whoever follows the job after us, should we be killed, has to find them.
-            await self._attempt("release the outputs", JobService.shared(self._executor).driver.release([self._handle]))
-        elif self._has_outputs:
-            self._warn(
-                f"the outputs of job {self._handle.key} stay on the back-end for now: "
-                f"'nemo-airflow collect EXECUTOR {self._handle.key}' fetches them"
-            )
-        return outcome
-
-    async def _keep_artifacts_alone(self, outcome: Outcome) -> Outcome:
-        """Collects the outputs for the artifacts among them: there is no tracker that keeps the others."""
-        if not find_references(outcome.result):
-            return outcome
-        scratch = self._make_scratch()
-        if scratch is None:
-            return await self._keep_artifacts(outcome, None)
-        try:
-            outputs = Path(scratch.name, "outputs")
-            collected = await self._attempt("collect the outputs", self._collect(outputs))
-            return await self._keep_artifacts(outcome, outputs if collected else None)
-        finally:
-            await asyncio.to_thread(scratch.cleanup)
-
-    async def _keep_artifacts(self, outcome: Outcome, outputs: Path | None) -> Outcome:
-        """Returns the outcome with the artifacts kept that the job returned; a failed one where these are damaged.
-
-        Raises:
-            NemoAirflowError: They cannot be kept now. The job need not run again.
-        """
-        if not find_references(outcome.result):
-            return outcome
-        if outputs is None:
-            raise BackendUnavailable(f"the artifacts that job {self._handle.key} returned could not be collected yet")
-        try:
-            result = await asyncio.to_thread(keep_artifacts, outcome.result, self._handle.key, outputs)
-        except ArtifactError as error:
-            status = JobStatus(JobState.FAILED, outcome.status.exit_code, FailureKind.ARTIFACT, str(error))
-            return Outcome(status, message=str(error))
-        return dataclasses.replace(outcome, result=result)
-
     async def _end_of(self, status: JobStatus) -> Outcome:
         if status.state is JobState.LOST:
             # What a dead runner left behind must not run on unseen.
             await self._attempt(
                 "cancel what is left of the job", JobService.shared(self._executor).driver.cancel([self._handle])
             )
-        return self._outcome(status)
+        return dataclasses.replace(self._outcome(status), outputs=self._outputs)
 
     async def _follow(self, log: KeptLog | None) -> JobStatus:
         service = JobService.shared(self._executor)
@@ -437,28 +385,13 @@ class Follower:
             self._sink.record(record)
 
     @property
-    def _has_outputs(self) -> bool:
-        """Whether there may be outputs: a job without a last record did not come to count them."""
-        if self._end is None or self._executor.is_group:
-            return True
-        outputs = self._end.data.get("outputs")
-        return not isinstance(outputs, Mapping) or bool(outputs.get("files", 1))
-
-    async def _collect(self, into: Path) -> None:
-        left_out: list[str] = []
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(BackendUnavailable),
-            wait=wait_exponential(max=30) + wait_random(0, 1),
-            stop=stop_after_delay(_COLLECT_FOR),
-            reraise=True,
-        ):
-            with attempt:
-                await asyncio.to_thread(_empty, into)
-                left_out.clear()
-                await JobService.shared(self._executor).driver.collect(self._handle, into, left_out.append)
-        if left_out:
-            more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-            self._warn(f"these outputs cannot be kept, all others are: {'; '.join(left_out[:_NAMED])}{more}")
+    def _outputs(self) -> dict[str, int] | None:
+        """The job's count of its outputs; empty if it did not come to count them, or only one of its machines did."""
+        outputs = self._end.data.get("outputs") if self._end is not None else None
+        if not isinstance(outputs, Mapping) or self._executor.is_group:
+            return {}
+        counts = {name: count for name in ("files", "bytes") if isinstance(count := outputs.get(name), int)}
+        return counts if counts.get("files", 1) else None
 
     async def _attempt(self, what: str, call: Any) -> bool:
         """Does what comes after the job's end, which must not change how it ended; returns whether it was done."""
@@ -497,9 +430,3 @@ class Follower:
             message=clean_text(shorten_text(message, LONGEST_MESSAGE)),
             traceback=clean_text(shorten_text(traceback, LONGEST_TRACEBACK)),
         )
-
-
-def _empty(folder: Path) -> None:
-    """Makes the folder, without what an attempt that broke off has left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)

@@ -19,17 +19,16 @@ class Sink(Protocol):
     async def mark(self) -> int:
         """Returns up to which byte of the stream all records are kept, whoever passed them on; 0 if nobody knows."""
 
-    async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
-        """Accepts the job's end, and the folder with its outputs and ``log.txt``.
+    async def finish(self, status: JobStatus, log: Path | None, error: str) -> bool:
+        """Accepts the job's end.
 
         Args:
             status: How the job ended.
-            folder: The outputs and ``log.txt``.
+            log: The copy of its log, which stays until this returns; None if there is none.
             error: The job's error with its traceback, or empty.
-            collected: Whether all outputs are there. If not, an earlier follower may have kept more.
 
         Returns:
-            Whether everything is kept, so that the back-end may delete it.
+            Whether everything is recorded.
         """
 
 
@@ -63,12 +62,12 @@ class GuardedSink:
             self._warn(f"the job's records are read from the beginning again, {_name(error)}")
             return 0
 
-    async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
+    async def finish(self, status: JobStatus, log: Path | None, error: str) -> bool:
         """See :meth:`Sink.finish`."""
         try:
-            return await self._sink.finish(status, folder, error, collected=collected)
+            return await self._sink.finish(status, log, error)
         except Exception as failure:  # noqa: BLE001 - the job has ended, and how it did is not to change
-            self._warn(f"the end of the job is not tracked, {_name(failure)}; its outputs stay on the back-end")
+            self._warn(f"the end of the job is not tracked, {_name(failure)}")
             return False
 
 

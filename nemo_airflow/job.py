@@ -51,6 +51,8 @@ class FailureKind(enum.StrEnum):
     IMAGE = "image"
     PACKAGE = "package"
     QUOTA = "quota"
+    OUTPUTS = "outputs"
+    """The job has succeeded, and its outputs could not be kept: the next try keeps them, and runs no job."""
     LOST = "lost"
     CANCELLED = "cancelled"
     ARTIFACT = "artifact"

@@ -42,6 +42,8 @@ class Attempt:
         max_tries: The task's ``max_tries`` when the attempt was begun.
         consumed: Whether a try has seen how the job ended without success.
         executor: JSON form of the executor that the job was submitted to; None in records of earlier releases.
+        kept: Where the artifacts that the job returned are kept, by digest; None until all its outputs are kept, so
+            that its back-end may let go of them.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Attempt:
     max_tries: int
     consumed: bool = False
     executor: Mapping[str, Any] | None = None
+    kept: Mapping[str, str] | None = None
 
 
 def recall(store: StateStore) -> Attempt | None:
@@ -68,6 +71,19 @@ def consume(store: StateStore, key: str) -> None:
     attempt = recall(store)
     if attempt is not None and attempt.key == key:
         remember(store, dataclasses.replace(attempt, consumed=True))
+
+
+def note_kept(store: StateStore, key: str, addresses: Mapping[str, str]) -> None:
+    """Notes that a job's outputs are kept, and where its artifacts; before its back-end lets go of them."""
+    attempt = recall(store)
+    if attempt is not None and attempt.key == key:
+        remember(store, dataclasses.replace(attempt, kept=dict(addresses)))
+
+
+def find_kept(store: StateStore, key: str) -> Mapping[str, str] | None:
+    """Returns where a try has kept the artifacts of a job, by digest; None if none has kept its outputs."""
+    attempt = recall(store)
+    return attempt.kept if attempt is not None and attempt.key == key else None
 
 
 def continues(earlier: Attempt | None, *, digest: str, max_tries: int) -> bool:

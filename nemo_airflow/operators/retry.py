@@ -14,7 +14,7 @@ from nemo_airflow.job import FailureKind
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
-WORTH_A_RETRY = (FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST)
+WORTH_A_RETRY = (FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST, FailureKind.OUTPUTS)
 """Kinds of failure whose cause is outside the job, so that another try may succeed."""
 
 

@@ -29,6 +29,7 @@ from nemo_airflow.exceptions import (
 )
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.local import LocalExecutor
+from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import Secret, give_secrets
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, JobHandle, JobState
@@ -36,6 +37,7 @@ from nemo_airflow.masking import masked_executor
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, template_error, unwrap, wrap
 from nemo_airflow.operators.ending import needs_no_worker, push_artifacts
+from nemo_airflow.operators.keeping import Keeping
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import check_outputs
 from nemo_airflow.operators.parse_checks import (
@@ -53,6 +55,7 @@ from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.registered import find_executor, named_recipe
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.triggers.run import NemoRunTrigger
 from nemo_airflow.triggers.task_log import TaskLog
 
@@ -242,7 +245,11 @@ class NemoRunOperator(BaseOperator):
         if event.get("started"):
             self.log.info("Job %s has started and waits for its package", handle.key)
             return self._submit_and_wait(context)
-        return self._end(context, handle, Outcome.from_json(event["outcome"]), attached=event["attached"])
+        outcome = Outcome.from_json(event["outcome"])
+        if keep := event.get("keep"):
+            run = TrackedRun.from_json(keep["run"]) if keep["run"] else None
+            outcome = self._keep_outputs(context, executor_from_json(keep["executor"]), handle, run, outcome)
+        return self._end(context, handle, outcome, attached=event["attached"])
 
     def on_kill(self) -> None:
         """Cancels the job if a user has ended the task; a job whose worker has to go is left to the triggerer.
@@ -334,7 +341,15 @@ class NemoRunOperator(BaseOperator):
         outcome = blocking.run(self._follow(follower, in_worker, attached=job.attached)) if job.complete else None
         if outcome is None:
             self._defer(executor, job, log)
+        self._let_go()
+        if outcome.has_to_be_kept(tracked=job.run is not None):
+            outcome = self._keep_outputs(context, executor, job.handle, job.run, outcome)
         return self._end(context, job.handle, outcome, attached=job.attached)
+
+    def _keep_outputs(
+        self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, outcome: Outcome
+    ) -> Outcome:
+        return Keeping(executor, handle, run, outcome, context["task_state_store"], self.log).keep()
 
     def _follow(self, follower: Follower, seconds: float, *, attached: bool) -> Coroutine[Any, Any, Outcome | None]:
         if not self.deferrable:
@@ -376,7 +391,6 @@ class NemoRunOperator(BaseOperator):
         return not self._without_zstd and isinstance(packager, ContentPackager) and packager.takes_zstd
 
     def _end(self, context: Context, handle: JobHandle, outcome: Outcome, *, attached: bool) -> Any:
-        self._let_go()
         if not outcome.succeeded:
             self._go_on_unless_ended()
         store = context["task_state_store"]

@@ -28,7 +28,8 @@ from nemo_airflow.operators.preparation import Prepared
 from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.base import Tracker
-from nemo_airflow.tracking.run import TrackedRun, load_collector, open_run
+from nemo_airflow.tracking.outputs import load_collector
+from nemo_airflow.tracking.run import TrackedRun, open_run
 from nemo_airflow.web_address import web_address
 
 _SHOWN_PARAMETERS = 500

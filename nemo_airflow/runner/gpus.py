@@ -1,17 +1,14 @@
-"""Samples the job's own GPUs through ``nvidia-smi``, in the background."""
+"""Samples the job's own GPUs through ``nvidia-smi``, in the background, under the names of MLflow's system metrics."""
 
 import os
 import shutil
 from typing import Any, Dict, List, Optional
 
-_QUERY = ("index", "utilization.gpu", "memory.used", "memory.total", "temperature.gpu", "power.draw")
-_NAMES = {
-    "utilization.gpu": ("utilization_percent", 1),
-    "memory.used": ("memory_used_bytes", 1 << 20),
-    "memory.total": ("memory_total_bytes", 1 << 20),
-    "temperature.gpu": ("temperature_celsius", 1),
-    "power.draw": ("power_watts", 1),
-}
+_QUERY = (
+    "index", "utilization.gpu", "memory.used", "memory.total", "power.draw", "enforced.power.limit", "temperature.gpu"
+)  # fmt: skip
+_MEBIBYTE = 1.048576
+"""In megabytes: ``nvidia-smi`` counts in the one, MLflow in the other."""
 
 
 class Sampler:
@@ -63,12 +60,30 @@ def parse(text: str) -> Dict[str, float]:
     values: Dict[str, float] = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) != len(_QUERY):
-            continue
-        for column, cell in zip(_QUERY[1:], cells[1:]):
-            name, factor = _NAMES[column]
-            try:
-                values[f"gpu_{cells[0]}_{name}"] = float(cell) * factor
-            except ValueError:
-                continue  # "[N/A]": this device does not report it
+        if len(cells) == len(_QUERY):
+            measured = _measured(dict(zip(_QUERY[1:], cells[1:])))
+            values.update({f"gpu_{cells[0]}_{name}": round(value, 1) for name, value in measured.items()})
+    return values
+
+
+def _measured(cells: Dict[str, str]) -> Dict[str, float]:
+    given: Dict[str, float] = {}
+    for name, cell in cells.items():
+        try:
+            given[name] = float(cell)
+        except ValueError:
+            continue  # "[N/A]": this device does not report it
+    values: Dict[str, float] = {}
+    if "utilization.gpu" in given:
+        values["utilization_percentage"] = given["utilization.gpu"]
+    if "memory.used" in given:
+        values["memory_usage_megabytes"] = given["memory.used"] * _MEBIBYTE
+        if given.get("memory.total"):
+            values["memory_usage_percentage"] = 100 * given["memory.used"] / given["memory.total"]
+    if "power.draw" in given:
+        values["power_usage_watts"] = given["power.draw"]
+        if given.get("enforced.power.limit"):
+            values["power_usage_percentage"] = 100 * given["power.draw"] / given["enforced.power.limit"]
+    if "temperature.gpu" in given:
+        values["temperature_celsius"] = given["temperature.gpu"]
     return values

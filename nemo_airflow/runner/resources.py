@@ -1,8 +1,10 @@
-"""Measures what a job uses: processor, memory and disk of all its processes, and its GPUs."""
+"""Measures what a job uses: processor, memory and disk of all its processes, its machine, and its GPUs."""
 
 import os
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from nemo_airflow.runner import machine
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -39,7 +41,7 @@ def processes() -> Iterator[Process]:
 
 
 class Sampler:
-    """Samples the child's process tree, and the job's GPUs.
+    """Samples the child's process tree, the machine, and the job's GPUs.
 
     Args:
         root: Process id of the child.
@@ -51,10 +53,13 @@ class Sampler:
         self._seconds: Dict[int, float] = {}
         self._then = time.monotonic()
         self._disk: Dict[int, Dict[str, int]] = {}
+        self._machine = machine.Sampler()
         self._gpus = _gpus(job)
 
     def sample(self) -> Dict[str, float]:
-        """Returns the values now: percent of one processor since the last sample, bytes, counts."""
+        """Returns the values now: of the job's processes percent of one processor since the last sample, bytes, counts;
+        of the machine and the GPUs what MLflow calls so, in its units.
+        """
         tree = self._tree()
         now = time.monotonic()
         seconds = {process.pid: process.cpu_seconds for process in tree}
@@ -69,6 +74,7 @@ class Sampler:
             self._disk[process.pid] = _disk_bytes(process.pid) or self._disk.get(process.pid, {})
         for name in ("read_bytes", "write_bytes"):
             values[name] = sum(counts.get(name, 0) for counts in self._disk.values())
+        values.update(self._machine.sample())
         if self._gpus is not None:
             values.update(self._gpus.sample())
         return values

@@ -76,6 +76,19 @@ class RunRef:
         return cls(**data)
 
 
+class UploadWatch:
+    """Is told how far an upload has come, from any thread. This one does nothing."""
+
+    def sent(self, size: int) -> None:
+        """So many bytes more were sent."""
+
+    def stored(self, path: str) -> None:
+        """The file of this path in the run is stored: it need not be sent again."""
+
+
+UNWATCHED = UploadWatch()
+
+
 class PartlyRefusedError(TrackingError):
     """The tracker refused parts of a record for good, which the message names; the other parts are recorded.
 
@@ -97,7 +110,8 @@ class Tracker(abc.ABC):
     """Records runs. Every method blocks, may be called from any thread, and may be called again.
 
     A tracker never fails a job: callers go on without it when a method raises
-    :class:`~nemo_airflow.exceptions.TrackingError`.
+    :class:`~nemo_airflow.exceptions.TrackingError`. Only where the outputs of a job cannot be stored, its task fails,
+    and its next try stores them.
 
     Records (parameters, tags, points, the end) and files are separate, because they often go to different
     places, one of which may be unreachable. A method that records something returns documents to store as
@@ -163,8 +177,16 @@ class Tracker(abc.ABC):
         """Stores texts as files, by their path in the run; replaces existing ones."""
 
     @abc.abstractmethod
-    def artifacts(self, ref: RunRef, folder: Path) -> None:
-        """Stores every file under a folder, by its relative path."""
+    def artifacts(self, ref: RunRef, files: Mapping[str, Path], watch: UploadWatch = UNWATCHED) -> None:
+        """Stores files by their path in the run; replaces existing ones.
+
+        All are tried. Where some are stored and others refused for good, :class:`PartlyRefusedError` names these.
+
+        Args:
+            ref: The run.
+            files: The files by their path in the run, with slashes.
+            watch: Told of each file as soon as it is stored.
+        """
 
     @abc.abstractmethod
     def ended(self, ref: RunRef, status: JobStatus, *, error: str = "", at: float | None = None) -> Mapping[str, str]:

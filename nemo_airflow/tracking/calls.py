@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.job import JobHandle, JobStatus
+from nemo_airflow.tracking import reserved
 from nemo_airflow.tracking.base import RunRef, Tracker
 
 Texts = Mapping[str, str]
@@ -73,9 +74,9 @@ def documents(texts: Texts, of: Call) -> Call:
     return Call("documents", {"texts": dict(texts), "what": f"the document of {of.what.removeprefix('the ')}"})
 
 
-def artifacts(folder: Path) -> Call:
-    """Returns the call that stores the files under a folder."""
-    return Call("artifacts", {"folder": str(folder)})
+def log(path: Path) -> Call:
+    """Returns the call that stores the copy of the job's log."""
+    return Call("files", {"files": {reserved.LOG: str(path)}, "what": "the log"})
 
 
 def ended(status: JobStatus, error: str, at: float) -> Call:
@@ -99,7 +100,10 @@ _VERBS: Mapping[str, _Verb] = {
     "environment": ("the environment", lambda tracker, ref, given: tracker.environment(ref, given["values"])),
     "tags": ("tags", lambda tracker, ref, given: tracker.tag(ref, given["values"])),
     "documents": ("documents", lambda tracker, ref, given: tracker.documents(ref, given["texts"])),
-    "artifacts": ("the artifacts", lambda tracker, ref, given: tracker.artifacts(ref, Path(given["folder"]))),
+    "files": (
+        "files",
+        lambda tracker, ref, given: tracker.artifacts(ref, {path: Path(at) for path, at in given["files"].items()}),
+    ),
     "ended": (
         "the job's end",
         lambda tracker, ref, given: tracker.ended(

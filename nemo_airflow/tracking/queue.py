@@ -123,9 +123,9 @@ class TrackerQueue:
         """Adds the handle and the request of the job."""
         self.put(calls.started(handle, script))
 
-    def put_artifacts(self, folder: Path) -> None:
-        """Adds a folder of files, which must stay until :meth:`drain` has returned."""
-        self._outbox.file_calls.append(calls.artifacts(folder))
+    def put_log(self, log: Path) -> None:
+        """Adds the copy of the job's log, which must stay until :meth:`drain` has returned."""
+        self._outbox.file_calls.append(calls.log(log))
         self._files.begin()
 
     def put_ended(self, status: JobStatus, *, error: str = "", at: float | None = None) -> None:

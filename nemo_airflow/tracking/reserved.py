@@ -8,6 +8,9 @@ from pathlib import Path
 RECORD = "nemo_airflow"
 """Folder of a run's artifacts with the record: plan, log, environment ..."""
 
+LOG = f"{RECORD}/log.txt"
+"""Path in a run of the copy of the job's log."""
+
 _PREFIXES = ("nemo_airflow.", "airflow.", "mlflow.source.")
 _TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId"})
 

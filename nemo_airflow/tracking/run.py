@@ -9,21 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
-import importlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.exceptions import ConfigError, NemoAirflowError, TrackingError
-from nemo_airflow.executors.threads import Threads
+from nemo_airflow.exceptions import NemoAirflowError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import Record
 from nemo_airflow.tracking import calls, reserved
-from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, keep, tags_of_artifacts
-from nemo_airflow.tracking.base import OUTPUTS_DIGEST, Metric, RunRef, Tracker
+from nemo_airflow.tracking.artifacts import tags_of_artifacts
+from nemo_airflow.tracking.base import Metric, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.calls import Call
 from nemo_airflow.tracking.outbox import LIMIT, Outbox
@@ -31,7 +27,7 @@ from nemo_airflow.tracking.queue import TrackerQueue
 from nemo_airflow.tracking.registry import tracker_from_json
 
 _DRAIN = 120.0
-"""Most seconds for which a task waits for its tracker after the job's end, while outputs are uploaded."""
+"""Most seconds for which a task waits for its tracker after the job's end."""
 
 _OPEN_AGAIN = 15.0
 """Seconds between two tries to open a run whose tracker is unreachable, and for the last tries after the job's end."""
@@ -186,8 +182,8 @@ class RunSink:
         except TrackingError:  # said when the first records are sent
             return 0
 
-    async def finish(self, status: JobStatus, folder: Path, error: str, *, collected: bool) -> bool:
-        """Records how the job ended and stores its log and outputs; waits a bounded time for the tracker."""
+    async def finish(self, status: JobStatus, log: Path | None, error: str) -> bool:
+        """Records how the job ended and keeps its log; waits a bounded time for the tracker."""
         if self._queue is None and self._run.ref is not None:
             self._open_queue(self._run)
         self._ending.set()
@@ -202,55 +198,17 @@ class RunSink:
         if self._queue is None:
             self._warn(f"this run is not recorded: {self._refusal or 'the tracker did not answer'}")
             return False
-        kept = folder / "kept"
-        try:
-            await _threads(os.getpid()).transfer(self._gather, folder, kept)
-            gathered = True
-        except OSError as failure:  # a full disk; how the job ended is recorded all the same
-            self._warn(f"the run has neither the log nor the outputs, which stay on the back-end: {failure}")
-            gathered = False
-        if gathered:
-            # Otherwise the tag would no longer name the outputs that an earlier follower stored before their release.
-            if collected and (digest := await _threads(os.getpid()).transfer(self._share, kept)):
-                self._queue.put_tags({OUTPUTS_DIGEST: digest})
-            self._queue.put_artifacts(kept)
+        if log is not None:
+            self._queue.put_log(log)
         at = self._end()
         self._queue.put_ended(status, error=error, at=at)
         self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED, at=at)
-        return await self._queue.drain(self._drain) and gathered
+        return await self._queue.drain(self._drain)
 
     def _end(self) -> float:
         """Returns when the job ended, in the time of this machine: that of the job may be wrong."""
         now = time.time()
         return now if self._ended_at is None else min(max(self._ended_at, self._run.began or 0), now)
-
-    def _gather(self, folder: Path, kept: Path) -> None:
-        try:
-            collector = load_collector(self._run.collector)
-            keep(collector, self._run.job, folder / "outputs", kept)
-        except Exception as error:  # noqa: BLE001 - a collector is user code, and the job has ended well without it
-            reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-            self._warn(f"the collector {self._run.collector!r} failed, so all outputs were kept: {reason}")
-            keep(CollectEverything(), self._run.job, folder / "outputs", kept)
-        if name := reserved.move_aside(kept):
-            self._warn(
-                f"the job's output {reserved.RECORD!r} has the name of the run's record, so it is kept as {name!r}"
-            )
-        log = kept / reserved.RECORD / "log.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        (folder / "log.txt").rename(log)
-
-    def _share(self, kept: Path) -> str:
-        """Puts the kept files into the shared store too; returns their digest, empty if there is no store."""
-        from nemo_airflow.packaging.store.address import configured_store
-        from nemo_airflow.packaging.store.trees import put_tree
-
-        try:
-            store = configured_store()
-            return put_tree(store, kept) if store is not None else ""
-        except NemoAirflowError as error:
-            self._warn(f"the outputs could not be put into the shared store: {error}")
-            return ""
 
     async def _open(self) -> None:
         while True:
@@ -327,12 +285,6 @@ class RunSink:
         return allowed
 
 
-@functools.cache
-def _threads(pid: int) -> Threads:
-    """Returns the threads of this process that copy and share outputs; a fork does not have its parent's threads."""
-    return Threads("tracking-outputs", transfers=8)
-
-
 def open_run(
     tracker: Tracker,
     job: Job,
@@ -353,21 +305,3 @@ def open_run(
             "the job is submitted anyway, and the run opened later"
         )
         return run
-
-
-def load_collector(path: str) -> ArtifactCollector:
-    """Returns the collector ``"pkg.mod:Class"``; for an empty text the one that keeps everything.
-
-    Raises:
-        ConfigError: The collector does not exist, or is not a collector.
-    """
-    if not path:
-        return CollectEverything()
-    module, _, name = path.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"collector={path!r} cannot be imported as 'pkg.mod:Class': {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, ArtifactCollector)):
-        raise ConfigError(f"collector={path!r} is not an ArtifactCollector")
-    return cls()

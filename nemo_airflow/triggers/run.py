@@ -1,4 +1,4 @@
-"""Follows a job in the triggerer: its lines to the task's log, its records to the tracker."""
+"""Follows a job in the triggerer: its lines to the task's log, its records to the tracker. It moves no outputs."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ class NemoRunTrigger(BaseTrigger):
                     # where it gives its number to that try's (as on sqlite), our event would wake the wrong try.
                     await asyncio.sleep(_ENDED_BY_AIRFLOW_WITHIN)
                 event["outcome"] = outcome.to_json()
-                if self._ends_task(outcome):
+                if outcome.has_to_be_kept(tracked=tracked is not None):
+                    # A worker keeps them: a triggerer has thousands of jobs, and no task's retries.
+                    event["keep"] = {"executor": dict(self.executor), "run": self.run_data}
+                elif self._ends_task(outcome):
                     yield TaskSuccessEvent()
                     return
         except NemoAirflowError as error:

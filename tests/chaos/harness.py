@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -35,6 +36,8 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, Job, JobHandle
+from nemo_airflow.jobs.collecting import collect_outputs
+from nemo_airflow.jobs.service import JobService
 
 LINES = 60
 SCRIPT = f"""
@@ -337,33 +340,26 @@ async def follow(executor: Executor, folder: Path) -> None:
 
 async def _follow_one(executor: Executor, folder: Path, handle: JobHandle) -> None:
     with (folder / f"{handle.key}.lines").open("w", buffering=1) as lines:
-        sink = _Sink(folder, handle.key)
         follower = Follower(
             executor,
             handle,
             on_line=lambda line: print(line.text, file=lines),
             warn=lambda text: print(text),
-            sink=sink,
         )
         outcome = await follower.run()
+    if outcome.outputs is not None:
+        await _keep(executor, handle, folder / f"{handle.key}.note", outcome.outputs)
     _write(folder / f"{handle.key}.outcome", json.dumps(outcome.to_json()))
 
 
-class _Sink:
-    """Keeps the job's output."""
-
-    def __init__(self, folder: Path, key: str) -> None:
-        self._target = folder / f"{key}.note"
-
-    def record(self, record: object) -> None:
-        """Has no use for records."""
-
-    async def finish(self, status: object, folder: Path, error: str, *, collected: bool) -> bool:
-        """Takes what the job has written, unless an earlier triggerer has and the back-end let go of it since."""
-        if collected or not self._target.exists():
-            note = folder / "outputs/note"
-            self._target.write_bytes(note.read_bytes() if note.exists() else b"")
-        return True
+async def _keep(executor: Executor, handle: JobHandle, target: Path, counts: Mapping[str, int]) -> None:
+    """Keeps what the job has written, and has the back-end let go of it, unless an earlier triggerer has."""
+    if not target.exists():
+        with tempfile.TemporaryDirectory() as into:
+            await collect_outputs(executor, handle, Path(into, "outputs"), counts=counts, inform=print, warn=print)
+            note = Path(into, "outputs/note")
+            _write(target, note.read_text() if note.exists() else "")
+    await JobService.shared(executor).driver.release([handle])
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import os
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -45,16 +46,16 @@ def run(executor, job, timeout=200):
         def record(self, record):
             records.append(record)
 
-        async def finish(self, status, folder, error, *, collected):
-            outputs = folder / "outputs"
-            self.outputs = sorted(path.name for path in outputs.iterdir()) if outputs.is_dir() else []
+        async def finish(self, status, log, error):
             return True
 
-    sink = Sink()
     handle = blocking.run(executor.connect().submit(executor.render(job)))
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print, sink=sink)
+    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print, sink=Sink())
     outcome = blocking.run(follower.run(), timeout)
-    return outcome, lines, records, sink.outputs
+    with tempfile.TemporaryDirectory() as folder:
+        blocking.run(executor.connect().collect(handle, Path(folder)), timeout)
+        outputs = sorted(path.name for path in Path(folder).iterdir())
+    return outcome, lines, records, outputs
 
 
 def script(text):

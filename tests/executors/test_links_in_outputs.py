@@ -13,16 +13,7 @@ from nemo_airflow.executors import LocalExecutor
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job
-
-
-class Sink:
-    def record(self, record):
-        pass
-
-    async def finish(self, status, folder, error, *, collected):
-        assert collected
-        self.files = {str(path.relative_to(folder / "outputs")) for path in (folder / "outputs").rglob("*")}
-        return True
+from nemo_airflow.jobs.collecting import collect_outputs
 
 
 def test_outputs_that_cannot_be_kept_are_named_in_one_warning_and_all_others_are_kept(tmp_path):
@@ -33,10 +24,12 @@ def test_outputs_that_cannot_be_kept_are_named_in_one_warning_and_all_others_are
     job = Job(key=f"o{uuid.uuid4().hex}", name="script", plan={"version": 1, "root": root})
     executor = LocalExecutor(root=str(tmp_path))
     handle = blocking.run(executor.connect().submit(executor.render(job)))
-    warnings, sink = [], Sink()
-    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=warnings.append, sink=sink).run(), 60)
+    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 60)
     assert outcome.succeeded
-    assert sink.files == {"model.bin"}
+    warnings, into = [], tmp_path / "outputs"
+    counts = outcome.outputs
+    blocking.run(collect_outputs(executor, handle, into, counts=counts, inform=print, warn=warnings.append), 60)
+    assert {str(path.relative_to(into)) for path in into.rglob("*")} == {"model.bin"}
     [warning] = warnings
     assert "p1 is neither a file" in warning or "latest links to gone" in warning
     assert "and 11 more" in warning

@@ -22,8 +22,9 @@ class Remembering:
     def record(self, record):
         self.records.append(record.type)
 
-    async def finish(self, status, folder, error, *, collected):
-        self.log = (folder / "log.txt").read_text()
+    async def finish(self, status, log, error):
+        self.log = log.read_text() if log is not None else None
+        self.status = status
         return True
 
 
@@ -31,7 +32,7 @@ class Raising(Remembering):
     def record(self, record):
         raise ValueError(f"could not convert a {record.type}")
 
-    async def finish(self, status, folder, error, *, collected):
+    async def finish(self, status, log, error):
         raise RuntimeError("nobody expects this")
 
 
@@ -61,15 +62,19 @@ def test_sink_that_raises_costs_the_record_and_not_the_task(follow):
     assert lines == ["one", "two"]
     assert any("a record of type 'start' is not tracked, ValueError: could not convert a start" in w for w in warnings)
     assert len([warning for warning in warnings if "of type 'start'" in warning]) == 1
-    assert any("RuntimeError: nobody expects this; its outputs stay" in warning for warning in warnings)
+    assert any(
+        "the end of the job is not tracked, RuntimeError: nobody expects this" in warning for warning in warnings
+    )
 
 
 def test_no_folder_for_temporary_files_costs_the_record_and_not_the_task(follow, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/dev/full")
-    outcome, lines, warnings = follow(Remembering())
+    sink = Remembering()
+    outcome, lines, warnings = follow(sink)
     assert outcome.status.state is JobState.SUCCEEDED
+    assert (sink.status, sink.log) == (outcome.status, None)
     assert lines == ["one", "two"]
-    assert any("its outputs stay on the back-end" in warning for warning in warnings)
+    assert any("the run gets no copy of the log" in warning for warning in warnings)
 
 
 def test_full_disk_costs_the_copy_of_the_log_with_one_warning(tmp_path):

@@ -50,8 +50,8 @@ class Sink:
     async def mark(self):
         return self._mark
 
-    async def finish(self, status, folder, error, *, collected):
-        self.log = (folder / "log.txt").read_text()
+    async def finish(self, status, log, error):
+        self.log = log.read_text()
         return True
 
 

@@ -40,13 +40,15 @@ WORKER = {
     "submit's answer": None,
     "deferral": Seam("kill_processes:Told.deferral"),
     "event taken": Seam("nemo_airflow.operators.run:NemoRunOperator.execute_complete"),
+    "outputs collected": Seam("nemo_airflow.operators.keeping:Keeping._collect"),
+    "outputs kept": Seam("nemo_airflow.operators.keeping:Keeping._put"),
+    "outputs noted": Seam("nemo_airflow.operators.keeping:Keeping._note"),
+    "released": None,
 }
 TRIGGERER = {
     "first line read": Seam("nemo_airflow.triggers.task_log:TaskLog.write"),
     "end seen": Seam("nemo_airflow.follow:Follower._pass_on", _has_end),
-    "outputs collected": Seam("nemo_airflow.follow:Follower._collect"),
-    "outputs kept": Seam("nemo_airflow.tracking.run:RunSink.finish"),
-    "released": None,
+    "end recorded": Seam("nemo_airflow.tracking.run:RunSink.finish"),
     "event sent": Seam("kill_processes:Told.event"),
 }
 STARTS = {
@@ -65,7 +67,7 @@ OTHER_RELEASE = Seam("nemo_airflow.executors.base:Driver.release")
 
 _IN_WORKER = " in the worker"
 
-FOLLOWED_BY_WORKER = [f"{step}{_IN_WORKER}" for step in ("first line read", "end seen", "outputs kept")]
+FOLLOWED_BY_WORKER = [f"{step}{_IN_WORKER}" for step in ("first line read", "end seen", "end recorded", "outputs kept")]
 """Steps of the triggerer that a worker does as well, where it follows the job to its end."""
 
 STEPS = [f"{when} {step}" for step in (*WORKER, *TRIGGERER, *FOLLOWED_BY_WORKER) for when in ("before", "after")]

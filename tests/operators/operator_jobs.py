@@ -60,6 +60,12 @@ def keep(learning_rate: float) -> None:
     (Path(output_dir()) / "model.txt").write_text("weights")
 
 
+def keep_and_fail() -> None:
+    """Keeps a file, then fails."""
+    keep(0.5)
+    raise ValueError("after the checkpoint")
+
+
 def count(counter: str) -> None:
     """Adds a line to a file, to show how often it ran."""
     with open(counter, "a") as file:

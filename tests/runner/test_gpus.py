@@ -11,7 +11,7 @@ from nemo_airflow.runner import gpus
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\necho "$@" >"$0.arguments"\necho "0, 87, 1024, 81920, [N/A], 300.5"\n')
+    program.write_text('#!/bin/sh\necho "$@" >"$0.arguments"\necho "0, 87, 1024, 81920, 300.5, 700.00, [N/A]"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
@@ -30,10 +30,11 @@ def first_sample(sampler):
 @pytest.mark.parametrize("job", [{}, {"env": None}, {"env": {}}])
 def test_all_gpus_are_sampled_for_a_job_without_variables(nvidia_smi, job):
     assert first_sample(gpus.Sampler.of(job)) == {
-        "gpu_0_utilization_percent": 87,
-        "gpu_0_memory_used_bytes": 1 << 30,
-        "gpu_0_memory_total_bytes": 80 << 30,
-        "gpu_0_power_watts": 300.5,
+        "gpu_0_utilization_percentage": 87,
+        "gpu_0_memory_usage_megabytes": 1073.7,
+        "gpu_0_memory_usage_percentage": 1.2,
+        "gpu_0_power_usage_watts": 300.5,
+        "gpu_0_power_usage_percentage": 42.9,
     }
     assert "--id" not in nvidia_smi.with_name("nvidia-smi.arguments").read_text()
 

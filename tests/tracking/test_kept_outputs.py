@@ -1,64 +1,144 @@
-"""What a follower has kept of a job's outputs stays kept, though another follows the job after it."""
+"""Where the outputs of a job are kept: in its run and in the shared store, each file once."""
+
+from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from nemo_airflow.job import JobState, JobStatus
+from nemo_airflow.exceptions import StoreError, TrackingError
+from nemo_airflow.job import Job
 from nemo_airflow.packaging.store.address import open_store
 from nemo_airflow.packaging.store.trees import get_tree
-from nemo_airflow.tracking.base import OUTPUTS_DIGEST
+from nemo_airflow.tracking.artifacts import files_under
+from nemo_airflow.tracking.base import OUTPUTS_DIGEST, UNWATCHED, RunRef, UploadWatch
 from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.tracking.outputs import OutputKeeper
 from nemo_airflow.tracking.run import TrackedRun
 
 
 @pytest.fixture
-def finish(tmp_path, database, job, monkeypatch):
-    """Ends a job as one of its followers does, with these outputs, and returns whether everything was kept."""
+def run(database: str, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrackedRun:
     monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "shared"))
-    run = TrackedRun(MLflowTracker(tracking_uri=database), job, "kept outputs", shares_filesystem=False).open()
-
-    def end(name, outputs, collected):
-        folder = tmp_path / name
-        (folder / "outputs").mkdir(parents=True)
-        (folder / "log.txt").write_text("a line\n")
-        for file, text in outputs.items():
-            (folder / "outputs" / file).write_text(text)
-
-        async def follow():
-            sink = run.sink(print)
-            return await sink.finish(JobStatus(JobState.SUCCEEDED), folder, "", collected=collected)
-
-        return asyncio.run(follow())
-
-    end.run_id = run.ref.run_id
-    return end
+    return TrackedRun(MLflowTracker(tracking_uri=database), job, "kept outputs", shares_filesystem=False)
 
 
-def outputs_of(run_id, database, tmp_path, into):
-    digest = MlflowClient(database).get_run(run_id).data.tags[OUTPUTS_DIGEST]
-    get_tree(open_store(str(tmp_path / "shared")), digest, tmp_path / into)
-    return {path.name: path.read_text() for path in (tmp_path / into).rglob("*") if path.is_file()}
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "job/outputs/sub").mkdir(parents=True)
+    (tmp_path / "job/outputs/model.bin").write_text("weights")
+    (tmp_path / "job/outputs/sub/part").write_text("more")
+    return tmp_path / "job"
 
 
-def test_follower_that_finds_the_outputs_gone_leaves_the_tag_of_those_that_are_kept(finish, database, tmp_path):
-    assert finish("first", {"model": "weights"}, collected=True)
-    finish("second", {}, collected=False)
-    kept = outputs_of(finish.run_id, database, tmp_path, "again")
-    assert kept == {"model": "weights", "log.txt": "a line\n"}
+KEPT = {"model.bin": "weights", "sub/part": "more"}
 
 
-def test_a_job_without_outputs_has_its_log_in_the_shared_store(finish, database, tmp_path):
-    assert finish("only", {}, collected=True)
-    assert outputs_of(finish.run_id, database, tmp_path, "again") == {"log.txt": "a line\n"}
+def keep(run: TrackedRun, folder: Path, stall: float = 60) -> tuple[bool, list[str]]:
+    said: list[str] = []
+    return asyncio.run(OutputKeeper(run, inform=said.append, warn=said.append, stall=stall).keep(folder)), said
 
 
-def test_outputs_that_the_tracker_did_not_take_are_not_called_kept(finish, monkeypatch):
-    from nemo_airflow.exceptions import TrackingError
+def texts(folder: Path) -> dict[str, str]:
+    return {path.as_posix(): (folder / path).read_text() for path in files_under(folder)}
 
-    def refuse(*_):
+
+def test_outputs_are_in_the_run_and_in_the_shared_store(
+    run: TrackedRun, folder: Path, database: str, tmp_path: Path
+) -> None:
+    opened = run.open()
+    assert opened.ref is not None
+    assert keep(opened, folder) == (True, [])
+    client = MlflowClient(database)
+    assert texts(Path(client.download_artifacts(opened.ref.run_id, "", str(tmp_path)))).items() >= KEPT.items()
+    digest = client.get_run(opened.ref.run_id).data.tags[OUTPUTS_DIGEST]
+    get_tree(open_store(str(tmp_path / "shared")), digest, tmp_path / "again")
+    assert texts(tmp_path / "again") == KEPT
+
+
+def test_run_that_nobody_could_open_before_is_opened_and_has_them(run: TrackedRun, folder: Path, database: str) -> None:
+    assert keep(run, folder) == (True, [])
+    assert keep(run, folder) == (True, [])  # the same run
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("kept outputs")
+    (found,) = client.search_runs([experiment.experiment_id], f"tags.`nemo_airflow.key` = '{run.job.key}'")
+    assert {"model.bin", "sub"} <= {file.path for file in client.list_artifacts(found.info.run_id)}
+
+
+class Breaking(MLflowTracker):
+    """MLflow whose store of files breaks off once, when all but one are sent."""
+
+    sent: list[str] = []  # noqa: RUF012 - set anew by the test
+
+    def artifacts(self, ref: RunRef, files: Mapping[str, Path], watch: UploadWatch = UNWATCHED) -> None:
+        whole = not self.sent
+        now = dict(list(files.items())[:-1]) if whole else files
+        self.sent.extend(now)
+        super().artifacts(ref, now, watch)
+        if whole:
+            raise TrackingError("the connection broke", transient=True)
+
+
+def test_file_that_is_stored_is_not_sent_again_after_a_cut(
+    run: TrackedRun, folder: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (folder / "outputs" / f"{number:02}").write_text("x")
+    monkeypatch.setattr(Breaking, "sent", [])
+    opened = TrackedRun(Breaking(tracking_uri=database), run.job, "kept outputs", shares_filesystem=False).open()
+    kept, said = keep(opened, folder)
+    assert kept
+    assert sorted(Breaking.sent) == sorted(path.as_posix() for path in files_under(folder / "outputs"))
+    (line,) = said
+    assert line == "the outputs are not kept yet, trying again: the connection broke"
+
+
+def test_outputs_that_the_tracker_refuses_are_not_called_kept(
+    run: TrackedRun, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
         raise TrackingError("no room", transient=False)
 
     monkeypatch.setattr(MLflowTracker, "artifacts", refuse)
-    assert not finish("only", {"model": "weights"}, collected=True)
+    with pytest.raises(TrackingError, match="no room"):
+        keep(run.open(), folder, stall=3600)
+
+
+def test_tracker_that_does_not_come_back_is_waited_for_as_long_as_it_is_said(
+    run: TrackedRun, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_away(*_: object) -> None:
+        raise TrackingError("nobody answers", transient=True)
+
+    monkeypatch.setattr(MLflowTracker, "artifacts", be_away)
+    with pytest.raises(TrackingError, match="nobody answers"):
+        keep(run.open(), folder, stall=2)
+
+
+def test_shared_store_without_rights_is_an_error_and_nothing_is_called_kept(
+    run: TrackedRun, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "a file"))
+    with pytest.raises(StoreError, match="a file"):
+        keep(run.open(), folder, stall=3600)
+
+
+def test_outputs_are_kept_while_others_hold_all_threads_of_the_event_loop(run: TrackedRun, folder: Path) -> None:
+    async def keep_meanwhile() -> bool:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        over = threading.Event()
+        try:
+            loop.run_in_executor(None, over.wait)  # whatever others wait for
+            keeper = OutputKeeper(run.open(), inform=print, warn=pytest.fail)
+            return await asyncio.wait_for(keeper.keep(folder), 60)
+        finally:
+            over.set()
+
+    assert asyncio.run(keep_meanwhile())

@@ -16,7 +16,8 @@ from tracking_cases import PLAN, make_job, make_package, open_run
 from nemo_airflow.exceptions import SettingsError, TrackingError
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus
 from nemo_airflow.tracking import tracker_from_json
-from nemo_airflow.tracking.base import RunRef
+from nemo_airflow.tracking.artifacts import files_under
+from nemo_airflow.tracking.base import RunRef, UploadWatch
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.mlflow.store import Store
 
@@ -198,21 +199,23 @@ def test_the_error_is_a_tag_and_its_traceback_an_artifact(
     assert artifact("nemo_airflow/traceback.txt") == error
 
 
-def test_files_are_kept_with_their_paths_and_links_are_not(
+def test_files_are_kept_with_their_paths(
     tracker: MLflowTracker, opened: RunRef, client: MlflowClient, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "model.bin").write_bytes(b"\0\1")
     (folder / "deep" / "er" / "naïve #1 100%.txt").write_text("text")
-    (tmp_path / "secret").write_text("of the machine")
-    (folder / "link").symlink_to(tmp_path / "secret")
-    tracker.artifacts(opened, folder)
-    tracker.artifacts(opened, folder)
+    files = {path.as_posix(): folder / path for path in files_under(folder)}
+    stored: list[str] = []
+    watch = UploadWatch()
+    watch.stored = stored.append  # type: ignore[method-assign]
+    for _ in range(2):
+        tracker.artifacts(opened, files, watch)
+    assert sorted(stored) == sorted([*files, *files])
     kept = Path(client.download_artifacts(opened.run_id, "", str(tmp_path)))
     assert (kept / "model.bin").read_bytes() == b"\0\1"
     assert (kept / "deep" / "er" / "naïve :23:1 100:25:.txt").read_text() == "text"
-    assert not (kept / "link").exists()
 
 
 def test_the_job_is_told_of_its_run_where_it_can_reach_the_store(tracker: MLflowTracker, uri: str) -> None:

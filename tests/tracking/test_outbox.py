@@ -21,14 +21,13 @@ from nemo_airflow.tracking.outbox import Outbox
 def test_calls_that_went_through_json_record_the_same(
     tracker: MLflowTracker, store: Store, opened: RunRef, tmp_path: Path
 ) -> None:
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept/model.txt").write_text("weights")
+    (tmp_path / "log.txt").write_text("a line\n")
     made = [
         calls.started(JobHandle("k", "local", "1"), "the script"),
         calls.config({"version": 1, "root": {**PLAN["root"], "resolved": 1}}),  # type: ignore[dict-item]
         calls.environment({"python": "3.11", "packages": {"numpy": "2.0"}}),
         calls.tags({"a": "b"}),
-        calls.artifacts(tmp_path / "kept"),
+        calls.log(tmp_path / "log.txt"),
         calls.ended(JobStatus(JobState.FAILED, 3), "ValueError: no", time.time()),
         calls.close_parent(succeeded=False, at=time.time()),
     ]
@@ -45,7 +44,7 @@ def test_calls_that_went_through_json_record_the_same(
         "nemo_airflow/job_script.txt": b"the script",
         "nemo_airflow/requirements.txt": b"numpy==2.0\n",
         "nemo_airflow/traceback.txt": b"ValueError: no",
-        "model.txt": b"weights",
+        "nemo_airflow/log.txt": b"a line\n",
     }.items():
         assert store.read(run, name) == text
 

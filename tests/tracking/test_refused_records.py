@@ -11,7 +11,7 @@ from tracking_cases import Server
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import JobState, JobStatus
-from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef
+from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef, UploadWatch
 from nemo_airflow.tracking.mlflow import MLflowTracker, artifact_errors, fields
 from nemo_airflow.tracking.mlflow.batches import write_accepted
 from nemo_airflow.tracking.mlflow.store import Store, is_transient_answer
@@ -243,7 +243,7 @@ def test_a_name_that_is_too_long_for_the_servers_disk_is_permanent_and_costs_its
     run = store.run(ref.run_id)
     file = tmp_path / "file"
     file.write_bytes(b"1")
-    with pytest.raises(TrackingError, match="name of the file is too long") as raised:
-        store.upload(run, {"x" * 300: file, "short": file})
-    assert not raised.value.transient
+    with pytest.raises(PartlyRefusedError, match="name of the file is too long") as raised:
+        store.upload(run, {"x" * 300: file, "short": file}, UploadWatch())
+    assert (raised.value.transient, raised.value.count) == (False, 1)
     assert store.read(run, "short") == b"1"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ from mlflow import MlflowClient
 from tracking_cases import PLAN, Server, wait_until
 
 from nemo_airflow.cli.ports import hold_port, port_of
+from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.job import Job, JobState, JobStatus
 from nemo_airflow.stream import Record
 from nemo_airflow.tracking.artifacts import ArtifactCollector
-from nemo_airflow.tracking.base import RunRef
+from nemo_airflow.tracking.base import UNWATCHED, RunRef, UploadWatch
 from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.tracking.outputs import OutputKeeper
 from nemo_airflow.tracking.run import RunSink, TrackedRun
 
 START = 1_700_000_000.0
@@ -41,13 +42,20 @@ def records(count: int = 3) -> list[Record]:
 
 
 def outcome(folder: Path, outputs: dict[str, str]) -> Path:
-    """Returns a folder as a follower hands it over."""
+    """Returns a folder with what a job has left."""
     (folder / "outputs").mkdir(parents=True)
     for name, text in outputs.items():
         (folder / "outputs" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "outputs" / name).write_text(text)
     (folder / "log.txt").write_text("a line\n")
     return folder
+
+
+def keep(run: TrackedRun, folder: Path, stall: float = 60) -> tuple[bool, list[str]]:
+    """Keeps a job's outputs as its worker does; returns whether all are kept, and the warnings."""
+    warnings: list[str] = []
+    keeper = OutputKeeper(run, inform=warnings.append, warn=warnings.append, stall=stall)
+    return asyncio.run(keeper.keep(folder)), warnings
 
 
 def follow(
@@ -59,7 +67,7 @@ def follow(
     open_again: float = 60,
     before_the_end: Callable[[], None] = lambda: None,
 ) -> tuple[bool, list[str]]:
-    """Passes a stream to a sink as a follower does; returns whether everything was kept, and the warnings."""
+    """Passes a stream to a sink as a follower does; returns whether everything was recorded, and the warnings."""
     warnings: list[str] = []
 
     async def all_of_it() -> bool:
@@ -67,7 +75,7 @@ def follow(
         for record in stream or records():
             sink.record(record)
         await asyncio.to_thread(before_the_end)
-        return await sink.finish(SUCCEEDED, folder, "", collected=True)
+        return await sink.finish(SUCCEEDED, folder / "log.txt", "")
 
     return asyncio.run(all_of_it()), warnings
 
@@ -113,6 +121,9 @@ def test_a_store_that_refuses_files_costs_the_files_alone(
     assert warnings[0].startswith(
         f"not all files of run {run.ref and run.ref.run_id} were uploaded; its other records were"
     )
+    with pytest.raises(NemoAirflowError, match=r"[Aa]rtifacts") as refused:
+        keep(run, tmp_path / "job", stall=3600)
+    assert not getattr(refused.value, "transient", False)
 
 
 def test_one_file_that_is_refused_costs_no_other(database: str, job: Job, tmp_path: Path) -> None:
@@ -122,12 +133,12 @@ def test_one_file_that_is_refused_costs_no_other(database: str, job: Job, tmp_pa
     assert run.ref is not None
     (root / run.ref.run_id / "artifacts" / "blocked").write_text("a file where a folder should be")
     outputs = {"a.txt": "1", "blocked/b.txt": "2", "z.txt": "3"}
-    kept, warnings = follow(run, outcome(tmp_path / "job", outputs))
+    kept, warnings = keep(run, outcome(tmp_path / "job", outputs))
     assert not kept
     files = {file.path for file in MlflowClient(database).list_artifacts(run.ref.run_id)}
-    assert {"a.txt", "z.txt", "nemo_airflow"} <= files
-    assert len(warnings) == 1
-    assert "blocked" in warnings[0]
+    assert {"a.txt", "z.txt"} <= files
+    (warning,) = warnings
+    assert "are refused, all others are kept: blocked/b.txt: " in warning
 
 
 class HangingTracker(MLflowTracker):
@@ -140,7 +151,7 @@ class HangingTracker(MLflowTracker):
         self.asked.set()
         assert self.go_on.wait(60)
 
-    def artifacts(self, ref: RunRef, folder: Path) -> None:
+    def artifacts(self, ref: RunRef, files: Mapping[str, Path], watch: UploadWatch = UNWATCHED) -> None:
         self.documents(ref, {})
 
 
@@ -160,7 +171,7 @@ def test_a_store_of_files_that_hangs_holds_up_no_record(database: str, job: Job,
     assert_recorded(database, run)
     (warning,) = warnings
     assert "did not accept these in time" in warning
-    assert warning.endswith("the artifacts")
+    assert warning.endswith("the log")
     assert "the job's end" not in warning
 
 
@@ -264,7 +275,7 @@ def test_a_refusal_that_arrives_after_the_jobs_end_is_asked_about_once_more(
             sink.record(record)
         assert await asyncio.to_thread(tracker.refused.wait, 30)
         await asyncio.to_thread(client.restore_experiment, experiment)
-        end = asyncio.create_task(sink.finish(SUCCEEDED, outcome(tmp_path / "job", {}), "", collected=True))
+        end = asyncio.create_task(sink.finish(SUCCEEDED, outcome(tmp_path / "job", {}) / "log.txt", ""))
         await asyncio.sleep(0)  # the sink waits for the first answer now
         tracker.may_answer.set()
         return await end
@@ -284,8 +295,11 @@ def test_a_job_cannot_overwrite_the_tags_and_files_of_its_record(database: str, 
     }
     tags = Record("tags", {"tags": {**forbidden, "mine": "1"}}, timestamp=START, end=10_000)
     outputs = {"nemo_airflow/plan.json": "not the plan", "nemo_airflow/log.txt": "not the log", "model.txt": "w"}
-    kept, warnings = follow(run, outcome(tmp_path / "job", outputs), [*records(), tags, tags])
+    recorded, warnings = follow(run, outcome(tmp_path / "job", outputs), [*records(), tags, tags])
+    assert recorded
+    kept, about_outputs = keep(run, tmp_path / "job")
     assert kept
+    warnings += about_outputs
     status, _, metrics, after = records_of(database, run)
     assert (status, after["nemo_airflow.state"], after["mine"]) == ("FINISHED", "succeeded", "1")
     assert {name: after[name] for name in ("nemo_airflow.key", "mlflow.parentRunId")} == {
@@ -317,11 +331,9 @@ def test_outputs_that_are_in_the_way_or_a_collector_that_fails_cost_no_job(
         MLflowTracker(tracking_uri=database), job, "in the way", shares_filesystem=False, collector=collector
     )
     run = run.open()
-    kept, warnings = follow(run, outcome(tmp_path / "job", {"nemo_airflow": "a file of that name"}))
+    kept, warnings = keep(run, outcome(tmp_path / "job", {"nemo_airflow": "a file of that name"}))
     assert kept
-    assert_recorded(database, run)
     assert [line for line in warnings if "ZeroDivisionError" in line]
     assert run.ref is not None
     folder = Path(MlflowClient(database).download_artifacts(run.ref.run_id, "", str(tmp_path)))
     assert (folder / "job_nemo_airflow").read_text() == "a file of that name"
-    shutil.rmtree(folder / "nemo_airflow")

@@ -63,9 +63,8 @@ async def test_everything_of_a_job_is_recorded_in_a_few_calls(
     queue.put_tags({"a": "b"})
     for step in range(1500):
         queue.put_metrics([loss(step)], 10 * (step + 1))
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "model.bin").write_bytes(b"1")
-    queue.put_artifacts(tmp_path / "kept")
+    (tmp_path / "log.txt").write_text("a line\n")
+    queue.put_log(tmp_path / "log.txt")
     queue.put_ended(JobStatus(JobState.SUCCEEDED, 0))
     assert await queue.drain(60)
     run = store.run(opened.run_id)

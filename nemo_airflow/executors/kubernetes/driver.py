@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.kubernetes import manifest
@@ -294,7 +294,7 @@ class KubernetesDriver(Driver):
         """See :meth:`Driver.collect`, and :meth:`Outputs.collect`."""
         pods = (await self._pods.of([handle.key])).get(handle.key)
         if pods is None or not _is_of(handle, pods):
-            raise ExecutorError(f"the outputs of job {handle.key} are gone: its pod was deleted")
+            raise OutputsLost(f"the outputs of job {handle.key} are gone: its pod was deleted")
         return await Outputs(self._cluster, self._pods).collect(pods, into, leave_out)
 
     async def release(self, handles: Sequence[JobHandle]) -> None:

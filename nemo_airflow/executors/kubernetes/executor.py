@@ -123,7 +123,7 @@ class KubernetesExecutor(Executor):
     init_containers: Sequence[Mapping[str, Any]] = ()
     pod_template: Mapping[str, Any] | None = None
     pending_timeout: float | None = 3600.0
-    linger: float = 300.0
+    linger: float = 3600.0
     ttl: float | None = 86400.0
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster
@@ -59,7 +59,8 @@ class Outputs:
             if not isinstance(error, ExecutorError) or isinstance(error, BackendUnavailable):
                 raise error
         if errors:
-            raise ExecutorError("; ".join(map(str, errors)))
+            lost = any(isinstance(error, OutputsLost) for error in errors)
+            raise (OutputsLost if lost else ExecutorError)("; ".join(map(str, errors)))
         return sorted(path for answer in answers if isinstance(answer, list) for path in answer)
 
     async def _of(self, pod: JsonObject, into: Path, leave_out: LeaveOut | None) -> list[Path]:
@@ -72,7 +73,7 @@ class Outputs:
                 f"pod {name} still runs {_OTHERS_END_WITHIN:.0f} s after the job's end: its outputs are not collected"
             )
         if end is None or over:
-            raise ExecutorError(
+            raise OutputsLost(
                 f"the outputs of pod {name} are gone: it ended before they were fetched; linger gives more time"
             )
         return await fetch_outputs(self._cluster, name, python_of(pod), into, leave_out)

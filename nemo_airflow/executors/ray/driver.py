@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost, SubmitError
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ray import address, packages
@@ -116,7 +116,7 @@ class RayDriver(Driver):
             # Status before outputs: they are there before Ray sees the job's end, or there are none.
             details = (await self._details([handle.key])).get(handle.key)
             if details is None:
-                raise ExecutorError(
+                raise OutputsLost(
                     f"Ray at {api.url} does not know job {handle.key} any more, so its outputs cannot be found"
                 )
             node = details.get("driver_node_id")
@@ -247,7 +247,7 @@ class RayDriver(Driver):
         except NoAgent as error:
             if await nodes.has(node):
                 raise
-            raise ExecutorError(f"node {node} has left Ray at {api.url}, so the job's outputs are lost") from error
+            raise OutputsLost(f"node {node} has left Ray at {api.url}, so the job's outputs are lost") from error
         return files
 
     async def _explain_missing(self, api: RayApi, node: str, folder: str) -> None:

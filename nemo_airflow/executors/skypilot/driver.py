@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from nemo_airflow import settings
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost, SubmitError
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.bundle import write_bundle
 from nemo_airflow.executors.outputs import extract_outputs
@@ -156,7 +156,7 @@ class SkypilotDriver(Driver):
             # Status before log: what a job has written is there when its end is known.
             jobs = (await self._jobs([handle])).get(handle.key, [])
             if not jobs:
-                raise ExecutorError(f"SkyPilot does not know job {handle.key} any more, so its outputs are lost")
+                raise OutputsLost(f"SkyPilot does not know job {handle.key} any more, so its outputs are lost")
             job = await self._runs(jobs) or jobs[0]
             archive = log.outputs(await self._threads.call(api.log, job))
             if archive is not None:

@@ -17,7 +17,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from nemo_airflow.exceptions import TrackingError
-from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.base import Metric, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.address import hide_login
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
@@ -136,9 +136,9 @@ class ClientStore:
                 for p in self._client.get_metric_history(run_id, metric)
             ]
 
-    def upload(self, run: Run, files: Mapping[str, Path]) -> None:
+    def upload(self, run: Run, files: Mapping[str, Path], watch: UploadWatch) -> None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
-        upload_to_repository(run, files, self.uri)
+        upload_to_repository(run, files, self.uri, watch)
 
     def read(self, run: Run, path: str) -> bytes | None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""

@@ -13,14 +13,15 @@ import math
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 import httpx
 
 from nemo_airflow import tls
 from nemo_airflow.exceptions import TrackingError
-from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.base import Metric, UploadWatch
+from nemo_airflow.tracking.mlflow import fields
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
     NOT_FOUND,
@@ -28,6 +29,7 @@ from nemo_airflow.tracking.mlflow.store import (
     Run,
     ended_jobs_filter,
     is_transient_answer,
+    raise_refused,
     read_from_repository,
     search_filter,
     upload_to_repository,
@@ -39,6 +41,8 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 _UPLOAD_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 _UPLOADS_AT_ONCE = 4
+_PIECE = 256 << 10
+"""Bytes of a file that are read at once."""
 
 _VERIFY_SETTING = (
     "MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE, or the extra field 'verify' of its connection, "
@@ -182,20 +186,26 @@ class RestStore:
                 return
             page = {"page_token": answer["next_page_token"]}
 
-    def upload(self, run: Run, files: Mapping[str, Path]) -> None:
+    def upload(self, run: Run, files: Mapping[str, Path], watch: UploadWatch) -> None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         where = urlsplit(run.artifact_uri)
         if where.scheme != "mlflow-artifacts":
-            return upload_to_repository(run, files, self.uri)
+            return upload_to_repository(run, files, self.uri, watch)
         base = self._artifact_base(where)
+
+        def put(path: str) -> TrackingError | None:
+            try:
+                self._put(f"{base}/{quote(fields.clean_path(path))}", files[path], watch)
+            except TrackingError as error:
+                return error
+            watch.stored(path)
+            return None
+
         with concurrent.futures.ThreadPoolExecutor(_UPLOADS_AT_ONCE, thread_name_prefix="nemo-upload") as pool:
-            puts = [pool.submit(self._put, f"{base}/{quote(path)}", file) for path, file in files.items()]
+            errors = dict(zip(files, pool.map(put, files), strict=True))
         # All are tried: a refused file must not prevent the others, some of which may need a retry.
-        errors = [error for put in puts if (error := put.exception()) is not None]
-        errors.sort(key=lambda error: not (isinstance(error, TrackingError) and error.transient))
-        if errors:
-            raise errors[0]
-        return None
+        refused = {path: error for path, error in errors.items() if error is not None}
+        return raise_refused(refused, len(files) - len(refused))
 
     def read(self, run: Run, path: str) -> bytes | None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -213,7 +223,7 @@ class RestStore:
         server = f"{urlsplit(self.uri).scheme}://{where.netloc}" if where.netloc else self.uri
         return f"{server}{_ARTIFACTS}/{quote(where.path.strip('/'))}"
 
-    def _put(self, url: str, file: Path) -> None:
+    def _put(self, url: str, file: Path, watch: UploadWatch) -> None:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         try:
             with file.open("rb") as content:
@@ -221,7 +231,7 @@ class RestStore:
                 self._request(
                     "PUT",
                     url,
-                    content=content,
+                    content=_pieces(content, watch),
                     headers={"Content-Type": kind, "Content-Length": size},
                     timeout=_UPLOAD_TIMEOUT,
                 )
@@ -283,6 +293,12 @@ class RestStore:
     @property
     def _logs_in(self) -> bool:
         return self._client.auth is not None or "Authorization" in self._client.headers
+
+
+def _pieces(content: IO[bytes], watch: UploadWatch) -> Iterator[bytes]:
+    while piece := content.read(_PIECE):
+        yield piece
+        watch.sent(len(piece))
 
 
 def _has_long_name(url: str) -> bool:

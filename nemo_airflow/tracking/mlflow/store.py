@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import os
 import re
-import shutil
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from nemo_airflow.exceptions import MissingExtraError, TrackingError
-from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.base import Metric, PartlyRefusedError, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
-from nemo_airflow.tracking.mlflow.fields import KEY, PARENT
+from nemo_airflow.tracking.mlflow.fields import KEY, PARENT, clean_path
 
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -147,8 +146,8 @@ class Store(Protocol):
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Returns every point of a metric."""
 
-    def upload(self, run: Run, files: Mapping[str, Path]) -> None:
-        """Uploads files as artifacts, by their path in the run."""
+    def upload(self, run: Run, files: Mapping[str, Path], watch: UploadWatch) -> None:
+        """Uploads files as artifacts, by their path in the run; see :meth:`.Tracker.artifacts`."""
 
     def read(self, run: Run, path: str) -> bytes | None:
         """Returns a small artifact by its path in the run, or None if it does not exist."""
@@ -156,6 +155,9 @@ class Store(Protocol):
 
 _REFUSALS = 3
 """Refused files, with none accepted, after which the others are not tried."""
+
+_NAMED = 10
+"""Refused files that the error names."""
 
 _lock = threading.Lock()
 
@@ -198,11 +200,12 @@ def ended_jobs_filter(parent_id: str) -> str:
 NEWEST_END_FIRST = "attributes.end_time DESC"
 
 
-def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str) -> None:
+def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str, watch: UploadWatch) -> None:
     """Uploads files to the run's artifact store: a folder, S3, Google Cloud Storage ...
 
     Raises:
-        TrackingError: Some files were refused, after all were tried; or no store of this kind can be used.
+        PartlyRefusedError: Some files were refused, after all were tried.
+        TrackingError: All were refused; or no store of this kind can be used.
     """
     try:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -212,24 +215,55 @@ def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str)
         repository = get_artifact_repository(run.artifact_uri, tracking_uri=tracking_uri)
     except Exception as error:  # nothing was sent yet: the scheme is unknown, or its package is missing
         raise _refused(run, error, transient=False) from error
-    refused: Exception | None = None
-    kept = failures = 0
+    refused: dict[str, TrackingError] = {}
+    stored = 0
     with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
         for path, file in files.items():
-            folder, _, name = path.rpartition("/")
+            folder, _, name = clean_path(path).rpartition("/")
             try:
-                if name != file.name:  # a repository uses the file's own name
-                    file = Path(shutil.copyfile(file, Path(scratch, name)))
-                repository.log_artifact(str(file), folder or None)
-                kept += 1
+                source = file if name == file.name else _named(file, Path(scratch, name))
+                repository.log_artifact(str(source), folder or None)
             except Exception as error:  # each artifact store raises the errors of its own client library
-                if not artifact_errors.is_permanent(error):
-                    raise _refused(run, error, transient=True) from error
-                refused, failures = refused or error, failures + 1
-                if not kept and failures >= _REFUSALS:
+                permanent = artifact_errors.is_permanent(error)
+                failure = _refused(run, error, transient=not permanent)
+                failure.__cause__ = error
+                if not permanent:
+                    raise failure from error
+                refused[path] = failure
+                if not stored and len(refused) >= _REFUSALS:
                     break
-    if refused is not None:
-        raise _refused(run, refused, transient=False) from refused
+            else:
+                stored += 1
+                watch.sent(file.stat().st_size)
+                watch.stored(path)
+    raise_refused(refused, stored)
+
+
+def _named(file: Path, link: Path) -> Path:
+    """Returns the file under another name: a repository uses the file's own."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(file.absolute())
+    return link
+
+
+def raise_refused(refused: Mapping[str, TrackingError], stored: int) -> None:
+    """Raises what an upload has come to.
+
+    Args:
+        refused: The errors of the files that are not stored, by path.
+        stored: How many files are.
+
+    Raises:
+        PartlyRefusedError: Some are stored, and the others were refused for good.
+        TrackingError: None is stored; or one that is not may be taken later.
+    """
+    if not refused:
+        return
+    first = min(refused.values(), key=lambda error: not error.transient)
+    if first.transient or not stored:
+        raise first
+    shown = ", ".join(list(refused)[:_NAMED]) + (f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else "")
+    raise PartlyRefusedError(f"{shown}: {first}", len(refused)) from first
 
 
 def _refused(run: Run, error: Exception, *, transient: bool) -> TrackingError:

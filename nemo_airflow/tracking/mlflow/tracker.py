@@ -22,8 +22,7 @@ from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingErr
 from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package
 from nemo_airflow.packaging.store.address import read_patch
 from nemo_airflow.runner.plan import has_recipes
-from nemo_airflow.tracking.artifacts import files_under
-from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef, Tracker
+from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunRef, Tracker, UploadWatch
 from nemo_airflow.tracking.mlflow import address, batches, fields, points, runs
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
 
@@ -174,11 +173,11 @@ class MLflowTracker(Tracker):
         store = self._store(ref)
         _upload(store, store.run(ref.run_id), texts)
 
-    def artifacts(self, ref: RunRef, folder: Path) -> None:
-        """See :meth:`Tracker.artifacts`. Links are left out: they may lead outside the folder."""
-        if files := {fields.clean_path(path.as_posix()): folder / path for path in files_under(folder)}:
+    def artifacts(self, ref: RunRef, files: Mapping[str, Path], watch: UploadWatch = UNWATCHED) -> None:
+        """See :meth:`Tracker.artifacts`. A path that MLflow does not take is changed."""
+        if files:
             store = self._store(ref)
-            store.upload(store.run(ref.run_id), files)
+            store.upload(store.run(ref.run_id), files, watch)
 
     def ended(self, ref: RunRef, status: JobStatus, *, error: str = "", at: float | None = None) -> Mapping[str, str]:
         """See :meth:`Tracker.ended`."""
@@ -388,7 +387,7 @@ def _upload(store: Store, run: Run, texts: Mapping[str, str | bytes]) -> None:
         for path, text in texts.items():
             files[path] = Path(folder, Path(path).name)
             files[path].write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
-        store.upload(run, files)
+        store.upload(run, files, UNWATCHED)
 
 
 def _persist(call: Callable[[], T]) -> T:

@@ -1,0 +1,130 @@
+"""Fetches the outputs of a job that has ended. It is given up when nothing moves any more, not after a fixed time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
+
+from nemo_airflow.exceptions import BackendUnavailable, OutputsLost
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.job import JobHandle
+from nemo_airflow.jobs.progress import Progress
+from nemo_airflow.jobs.service import JobService
+
+T = TypeVar("T")
+
+STALL = 300.0
+"""Seconds without a byte after which a transfer is given up, and asked for anew by the task's next try."""
+
+_LOOK, _LOOK_SHARE = 1.0, 20.0
+"""Least seconds between two looks at what has come, and how many times as long as a look took."""
+
+_NAMED = 10
+"""Outputs that are left out which the warning names."""
+
+
+async def collect_outputs(
+    executor: Executor,
+    handle: JobHandle,
+    into: Path,
+    *,
+    counts: Mapping[str, int],
+    inform: Callable[[str], None],
+    warn: Callable[[str], None],
+    stall: float = STALL,
+) -> None:
+    """Fetches a job's outputs into a folder, which is emptied first.
+
+    Args:
+        executor: Where the job ran.
+        handle: The job.
+        into: The folder.
+        counts: Files and bytes of the outputs, as the job counted them; see :class:`~nemo_airflow.follow.Outcome`.
+        inform: Called with how far it has come.
+        warn: Called with which outputs cannot be kept.
+        stall: Seconds without a byte after which it is given up.
+
+    Raises:
+        BackendUnavailable: Nothing more has come for ``stall`` seconds.
+        OutputsLost: The back-end has no outputs of the job any more.
+        ExecutorError: The back-end refuses.
+        OSError: The disk here is full.
+    """
+    progress = Progress("outputs fetched", inform, counts.get("bytes"))
+    furthest, since = 0, time.monotonic()
+
+    def is_over(state: RetryCallState) -> bool:
+        nonlocal furthest, since
+        if progress.size > furthest:
+            furthest, since = progress.size, time.monotonic()
+        return time.monotonic() - since >= stall
+
+    def say(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            inform(f"the outputs cannot be fetched now, trying again: {state.outcome.exception()}")
+
+    left_out: list[str] = []
+    files: list[Path] = []
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(BackendUnavailable),
+        wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 1),
+        stop=is_over,
+        before_sleep=say,
+        reraise=True,
+    ):
+        with attempt:
+            await asyncio.to_thread(_empty, into)
+            left_out.clear()
+            progress.begin_anew()
+            driver = JobService.shared(executor).driver
+            files = await _watched(driver.collect(handle, into, left_out.append), into, progress, stall)
+    if counts.get("files") and not files and not left_out:
+        raise OutputsLost(
+            f"the back-end has none of the {counts['files']} files any more that job {handle.key} has left"
+        )
+    if left_out:
+        more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+        warn(f"these outputs cannot be kept, all others are: {'; '.join(left_out[:_NAMED])}{more}")
+
+
+async def _watched(call: Coroutine[Any, Any, T], into: Path, progress: Progress, stall: float) -> T:
+    """Awaits a transfer into a folder, as long as the folder grows."""
+    fetching = asyncio.create_task(call)
+    pause = _LOOK
+    try:
+        while not (await asyncio.wait({fetching}, timeout=pause))[0]:
+            begun = time.monotonic()
+            progress.reach(await asyncio.to_thread(folder_size, into))
+            pause = max(_LOOK, (time.monotonic() - begun) * _LOOK_SHARE)
+            if progress.silence >= stall:
+                raise BackendUnavailable(f"nothing of the outputs has come for {stall:.0f} s")
+        return fetching.result()
+    finally:
+        if not fetching.done():
+            fetching.cancel()
+            await asyncio.wait({fetching})
+
+
+def folder_size(folder: Path) -> int:
+    """Returns the bytes of the files under a folder, which may change meanwhile."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue
+    return size
+
+
+def _empty(folder: Path) -> None:
+    """Makes the folder, without what an attempt that broke off has left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)

@@ -1,0 +1,180 @@
+"""What a worker does when a job has ended and left outputs: fetch them, keep them, and only then let go of them.
+
+A try that dies in the midst is followed by one that finds the job ended and does it again: nothing is let go before it
+is kept, and that it is kept is noted in the task's state store before its back-end lets go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_airflow import blocking, settings
+from nemo_airflow.artifacts.keeping import keep_artifacts
+from nemo_airflow.artifacts.values import find_references, replace_references
+from nemo_airflow.exceptions import ArtifactError, ExecutorError, JobFailed, NemoAirflowError, OutputsLost
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.follow import Outcome
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+from nemo_airflow.jobs.collecting import collect_outputs
+from nemo_airflow.jobs.progress import size_text
+from nemo_airflow.jobs.service import JobService
+from nemo_airflow.operators import attempt as attempts
+from nemo_airflow.tracking.outputs import OutputKeeper
+from nemo_airflow.tracking.run import TrackedRun
+
+
+class Keeping:
+    """Keeps the outputs of one job that has ended.
+
+    Args:
+        executor: Where the job ran.
+        handle: The job.
+        run: Its run; None where only the artifacts that it returned are kept.
+        outcome: How it ended.
+        store: The state store of the task.
+        log: The task's logger.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        handle: JobHandle,
+        run: TrackedRun | None,
+        outcome: Outcome,
+        store: attempts.StateStore,
+        log: Any,
+    ) -> None:
+        self._executor = executor
+        self._handle = handle
+        self._run = run
+        self._outcome = outcome
+        self._store = store
+        self._log = log
+
+    def keep(self) -> Outcome:
+        """Keeps the outputs, if no earlier try has.
+
+        Returns:
+            How the job ended: with artifacts that say where they are kept, or failed, where one of them is damaged.
+
+        Raises:
+            JobFailed: The job has succeeded, and its outputs cannot be kept.
+        """
+        folder = settings.home() / "outputs" / self._handle.key
+        try:
+            with _alone(folder, self._log.info):
+                if self._find_kept() is not None:
+                    self._release()  # whoever has kept them may have died before
+                else:
+                    self._keep_in(folder)
+        except ArtifactError as error:
+            status = JobStatus(JobState.FAILED, self._outcome.status.exit_code, FailureKind.ARTIFACT, str(error))
+            return Outcome(status, message=str(error))
+        except (NemoAirflowError, OSError) as error:
+            # Another process, on another machine, may have kept them and let go of them meanwhile.
+            if self._find_kept() is None:
+                self._fail(error)
+        kept = self._find_kept() or {}
+        made = [each for each in find_references(self._outcome.result) if each.digest in kept]
+        settled = {each: dataclasses.replace(each, address=kept[each.digest]) for each in made}
+        return dataclasses.replace(self._outcome, result=replace_references(self._outcome.result, settled))
+
+    def _find_kept(self) -> Mapping[str, str] | None:
+        return attempts.find_kept(self._store, self._handle.key)
+
+    def _keep_in(self, folder: Path) -> None:
+        begun = time.monotonic()
+        self._collect(folder / "outputs")
+        complete = self._put(folder)
+        result = keep_artifacts(self._outcome.result, self._handle.key, folder / "outputs")
+        self._note(result)
+        counts = self._outcome.outputs or {}
+        if counts:
+            self._log.info(
+                "Kept the outputs of job %s: %d files, %s, in %.1f s",
+                self._handle.key, counts.get("files", 0), size_text(counts.get("bytes", 0)), time.monotonic() - begun,
+            )  # fmt: skip
+        if complete:
+            self._release()
+        else:
+            self._log.warning("%s", self._where_they_are())
+
+    def _collect(self, into: Path) -> None:
+        counts = self._outcome.outputs or {}
+        blocking.run(
+            collect_outputs(
+                self._executor, self._handle, into, counts=counts, inform=self._log.info, warn=self._log.warning
+            )
+        )
+
+    def _put(self, folder: Path) -> bool:
+        if self._run is None:
+            return True
+        return blocking.run(OutputKeeper(self._run, inform=self._log.info, warn=self._log.warning).keep(folder))
+
+    def _note(self, result: Any) -> None:
+        addresses = {made.digest: made.address for made in find_references(result) if made.job == self._handle.key}
+        attempts.note_kept(self._store, self._handle.key, addresses)
+
+    def _release(self) -> None:
+        async def release() -> None:
+            await JobService.shared(self._executor).driver.release([self._handle])
+
+        try:
+            blocking.run(release())
+        except (ExecutorError, OSError) as error:
+            self._log.warning("The back-end could not be told that the outputs are kept: %s", error)
+
+    def _fail(self, error: Exception) -> None:
+        key = self._handle.key
+        if not self._outcome.succeeded:
+            self._log.warning("The outputs of job %s are not kept: %s; %s", key, error, self._where_they_are())
+            return
+        if isinstance(error, OutputsLost):  # the next try runs the job again
+            attempts.consume(self._store, key)
+            raise JobFailed(f"job {key} has succeeded, and its outputs are lost: {error}", FailureKind.OUTPUTS)
+        raise JobFailed(
+            f"job {key} has succeeded, and its outputs are not kept: {error}; the next try keeps them without running "
+            f"the job again; {self._where_they_are()}",
+            FailureKind.OUTPUTS,
+        )
+
+    def _where_they_are(self) -> str:
+        return (
+            f"they stay on the back-end for now: 'nemo-airflow collect EXECUTOR {self._handle.key}' fetches them, with "
+            f"EXECUTOR as in 'nemo-airflow collect --help'"
+        )
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, inform: Any) -> Iterator[None]:
+    """Makes the folder, holds it for this process alone, and removes it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    waits = False
+    while True:
+        folder.mkdir(exist_ok=True)
+        # The folder itself is the lock: it goes with what it holds, and whoever finds another there begins anew.
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(held), os.stat(folder)):
+                break
+        except (BlockingIOError, FileNotFoundError):
+            if not waits:
+                inform("another process keeps the outputs of this job: waiting for it")
+            waits = True
+        os.close(held)
+        time.sleep(0.5)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
