@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import fields
 from nemo_airflow.executors.launchers import Launcher, Processes, gpus_in
-from nemo_airflow.executors.secret import Secret, check_secrets
+from nemo_airflow.executors.secret import Secret, check_secrets, show_secrets
 from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import Archive, Job, JobHandle, JobStatus, Package, shipped
 
@@ -343,7 +343,7 @@ class Executor(abc.ABC):
             time_limit=job.time_limit or self.time_limit,
             grace=self.grace,
             launch=self.launch(),
-            secret_env={name: secret.shown for name, secret in self.secrets.items()},
+            secret_env=show_secrets(self.secrets),
         )
 
     @property

@@ -134,6 +134,11 @@ def check_secrets(of: str, secrets: Any, env: Iterable[str] = ()) -> dict[str, S
     return checked
 
 
+def show_secrets(secrets: Mapping[str, Secret]) -> dict[str, str]:
+    """Returns where the values come from, in words, by the names of their variables."""
+    return {name: secret.shown for name, secret in secrets.items()}
+
+
 def give_secrets(executor: E, secrets: Any, env: Iterable[str]) -> E:
     """Returns the executor with the secrets of a task besides its own; those of the task win by name.
 

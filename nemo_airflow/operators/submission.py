@@ -16,7 +16,7 @@ from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import ExecutorArgumentError, NemoAirflowError, NotStarted, SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
-from nemo_airflow.executors.secret import read_secrets
+from nemo_airflow.executors.secret import read_secrets, show_secrets
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
 from nemo_airflow.job import Archive, Job, JobHandle, Package, without_patch
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
@@ -283,6 +283,7 @@ class Submission:
             package=package,
             inputs=inputs,
             env={**self._executor.env, **airflow_env, **self._options.env},
+            secret_env=show_secrets(self._executor.secrets),
             time_limit=min((limit for limit in limits if limit), default=None),
             outputs=patterns_of(self._options.outputs),
         )

@@ -65,6 +65,7 @@ def command(job: Dict[str, Any], folder: str) -> List[str]:
 def run(folder: str) -> int:
     """Runs the job's config as one process of several; returns the exit code."""
     from nemo_airflow.runner import child, report, signals
+    from nemo_airflow.runner.masking import Masker
 
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
         job = json.load(file)
@@ -79,7 +80,8 @@ def run(folder: str) -> int:
         # Whole lines: torchrun starts Python with -u, where print() would write a line and its end one after the other,
         # and another process of this machine something between them.
         stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
-    channel = _RankChannel(folder, report.Channel(os.environ.get("NEMO_AIRFLOW_EVENTS", "")))
+    secrets = [os.environ[name] for name in job.get("secret_env") or () if name in os.environ]
+    channel = _RankChannel(folder, report.Channel(os.environ.get("NEMO_AIRFLOW_EVENTS", "")), Masker(job, secrets))
     code = child.call(job, channel)
     if code and not channel.kept:
         channel.send("outcome", error={"type": "", "message": f"ended with exit code {code}", "traceback": ""})
@@ -136,8 +138,9 @@ def _files(folder: str) -> List[str]:
 class _RankChannel:
     """Passes reports to the supervisor if it is on this machine; writes the outcome to a file."""
 
-    def __init__(self, folder: str, channel: Any) -> None:
+    def __init__(self, folder: str, channel: Any, masker: Any) -> None:
         self._channel = channel
+        self._masker = masker
         self.kept = False
         task = os.environ.get(ARRAY_TASK)
         self._member = "rank" if task is None else "array task"
@@ -158,6 +161,9 @@ class _RankChannel:
 
     def _keep(self, end: Dict[str, Any]) -> None:
         self.kept = True
+        if self._masker:
+            masked = self._masker.fields("end", end)
+            end = {name: masked[name] for name in end}
         end.update(
             rank=self._rank,
             member=self._member,

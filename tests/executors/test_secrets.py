@@ -134,6 +134,16 @@ def test_on_a_host_it_comes_by_standard_input_into_a_file_of_the_user_alone(kind
     blocking.run(driver.close())
 
 
+@pytest.mark.parametrize("fields", [{"nodes": 2}, {"array": "0-1"}])
+def test_each_process_of_a_job_on_several_nodes_has_it(fields, ssh_conn_id, lab_slurm):
+    root = f"secrets-{uuid.uuid4().hex[:8]}"
+    executor = SlurmExecutor(ssh_conn_id=ssh_conn_id, root=f"~/{root}", grace=1, **fields)
+    with submitted(executor, 'echo "length ${#TOKEN}"') as (driver, executor, handle):
+        seen = lines_of(executor, handle, 2)
+        assert all(line.endswith(LENGTH[0]) for line in seen), seen
+        blocking.run(driver.shell.run(f"rm -rf {root}"))
+
+
 def test_a_queued_job_that_is_cancelled_leaves_none_on_the_host(ssh_conn_id, lab_slurm):
     root = f"secrets-{uuid.uuid4().hex[:8]}"
     executor = SlurmExecutor(ssh_conn_id=ssh_conn_id, root=f"~/{root}", additional_parameters={"hold": True})
@@ -182,8 +192,9 @@ def test_kubernetes_keeps_it_in_the_jobs_secret_alone_and_deletes_that_with_the_
     client = kubernetes.config.new_client_from_config(lab_kubeconfig)
     api = kubernetes.client.CoreV1Api(client)
     executor = KubernetesExecutor(container_image=lab_image, config_file=lab_kubeconfig, grace=1, linger=1)
-    with submitted(executor) as (driver, executor, handle):
-        assert lines_of(executor, handle, 1) == LENGTH
+    text = f'grep -rlF "$TOKEN" /nemo-airflow /nemo-airflow-bundle/* | wc -l; {WAIT}'
+    with submitted(executor, text) as (driver, executor, handle):
+        assert lines_of(executor, handle, 2) == ["0", *LENGTH]
         (pod,) = api.list_namespaced_pod("default", label_selector=f"nemo-airflow.key={handle.key}").items
         assert TOKEN not in json.dumps(client.sanitize_for_serialization(pod))
         secret = api.read_namespaced_secret(handle.key, "default")

@@ -211,6 +211,13 @@ def test_an_executors_secrets_are_names_in_its_json_form_and_come_back(hf):
     assert build(Config(LocalExecutor, secrets={"A": Config(Secret, conn_id="hf")})).secrets == {"A": Secret("hf")}
 
 
+def test_a_try_that_finds_the_job_of_an_earlier_one_needs_no_secret(run, hf, root, monkeypatch):
+    assert run(secrets=GIVEN) == digest(TOKEN)
+    monkeypatch.delenv("AIRFLOW_CONN_HF")
+    assert run(secrets=GIVEN) == digest(TOKEN)
+    assert len(folders(root)) == 1
+
+
 def test_a_patch_with_the_secret_is_not_published_though_nothing_else_has_read_it(run, hf, tmp_path, root, monkeypatch):
     token = uuid.uuid4().hex  # no other test of this process has told it to Airflow
     hf(password=token)

@@ -48,12 +48,15 @@ def test_a_secret_of_the_environment_is_masked_too(run):
     assert (ran.code, ran.lines) == (0, ["it is ***"])
 
 
-def test_processes_of_a_launcher_have_the_secrets(run, bring):
+def test_processes_of_a_launcher_have_the_secrets_and_leave_none_in_a_file(run, bring, folder):
     bring({"TOKEN": TOKEN})
     launch = ("{python}", "{runner}", "--spawn", "2", "{folder}")
     ran = run("tell", code=CODE, secret_env=NAMED, launch=launch)
     assert ran.code == 0, ran.lines
     assert sorted(ran.lines) == ["[0] it is ***", "[1] it is ***"]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"0.json", "1.json"} <= {path.name for path in files}  # how each process ended, with its result
+    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
 
 
 def test_a_job_whose_secret_has_not_arrived_does_not_begin(run):

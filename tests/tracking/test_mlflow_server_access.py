@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +31,7 @@ class Gate:
     def __init__(self, server: Server, authorization: str) -> None:
         gate = self
         self.refused = 0
+        self.is_bearer = authorization.startswith("Bearer")
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -94,6 +98,24 @@ def test_a_connection_logs_in_and_its_secret_stays_out_of_everything(
     ]
     told.append(repr(resolve(None, f"gate_{gate.port}")))
     assert not [text for text in told if "s3cr3t" in text]
+
+
+def test_the_jobs_own_mlflow_logs_in_with_a_secret_of_the_job(gate: Gate, server: Server) -> None:
+    values = {"MLFLOW_TRACKING_TOKEN": "s3cr3t-word"}
+    if not gate.is_bearer:
+        values = {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "s3cr3t-word"}
+    named = dict.fromkeys(values, "<secret of connection 'gate'>")
+    ref = open_run(MLflowTracker(conn_id=f"gate_{gate.port}"), make_job(f"own-{gate.port}", secret_env=named))
+    assert "s3cr3t" not in json.dumps(ref.to_json())
+    code = "import mlflow\nwith mlflow.start_run() as run: mlflow.log_metric('loss', 0.5)\nprint(run.info.run_id)"
+    env = {**os.environ, **ref.env, **values}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert gate.refused == 0
+    tags = open_store(server.uri, Credentials()).run(done.stdout.splitlines()[-1]).tags
+    assert tags["mlflow.parentRunId"] == ref.run_id
 
 
 def test_a_server_that_wants_a_login_is_told_apart(gate: Gate) -> None:

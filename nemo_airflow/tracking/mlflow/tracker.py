@@ -116,7 +116,9 @@ class MLflowTracker(Tracker):
             return experiment_id, above, run
 
         experiment_id, above, run = _persist(find)
-        share = self._shares(uri, shares_filesystem, credentials.given)
+        # A client without the login would fail.
+        needs_login = credentials.given and not _LOGIN.intersection(job.secret_env)
+        share = self._shares(uri, shares_filesystem, needs_login)
         ref = RunRef(
             uri=address.hide_login(uri),
             experiment_id=experiment_id,
@@ -261,7 +263,7 @@ class MLflowTracker(Tracker):
         if self.share is not None:
             return self.share
         if uri.startswith(("http://", "https://")):
-            return not needs_login  # the job does not get the login: a client without it would fail
+            return not needs_login
         return shares_filesystem and uri.startswith("sqlite:")
 
     def _describe(self, store: Store, run: Run, job: Job) -> None:
@@ -299,6 +301,10 @@ def _write_large_patch(store: Store, run: Run, package: Package) -> None:
             _within(_DESCRIBE_LIMIT + len(patch) / _SLOWEST, lambda: _upload(store, run, {_PATCH: patch}))
         except NemoAirflowError as error:
             _log.warning("run %s has no %s, which is %s: %s", run.run_id, _PATCH, name, error)
+
+
+_LOGIN = frozenset({"MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"})
+"""Variables, one of which MLflow's client needs for a server with a login: a job has them from its secrets."""
 
 
 def _env(uri: str, experiment_id: str, run_id: str) -> dict[str, str]:
