@@ -11,7 +11,7 @@ import uuid
 import pytest
 import sky
 import yaml
-from job_cases import collect_without_threads_of_others, follow, script_job, start, submit, wait_until
+from job_cases import collect_without_threads_of_others, follow, script_job, start, status, submit, wait_until
 from lab.sky_server import sky_server  # noqa: F401 - a fixture
 
 from nemo_airflow import blocking, settings
@@ -20,7 +20,8 @@ from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.secret import Secret
 from nemo_airflow.executors.skypilot import SkypilotExecutor, api, log
 from nemo_airflow.executors.skypilot.driver import SkypilotDriver
-from nemo_airflow.job import FailureKind, JobState
+from nemo_airflow.follow import Outcome
+from nemo_airflow.job import FailureKind, JobState, JobStatus
 from nemo_airflow.reaping import end_orphans, orphans_among, survey
 from nemo_airflow.testing.services import service_of
 
@@ -188,6 +189,52 @@ def test_launch_that_the_server_refuses(executor, sky_server, monkeypatch, error
     with pytest.raises(SubmitError, match=re.escape(str(error).partition("[")[0])) as caught:
         submit(executor, script_job("true"))
     assert caught.value.kind is kind
+
+
+@pytest.fixture
+def slow_clouds(sky_server, monkeypatch):
+    """Clouds that give no machines until they are told; nobody waits for them for long."""
+    monkeypatch.setattr("nemo_airflow.executors.skypilot.driver._REFUSED_WITHIN", 0.5)
+    sky_server.clouds_are_slow = True
+    yield sky_server
+    sky_server.give_machines()
+
+
+@pytest.mark.parametrize("fields", [{}, {"managed": True}, {"cluster_name": "others"}])
+def test_job_whose_machines_are_still_made_is_queued_and_found_and_launched_once(executor, slow_clouds, fields):
+    executor = dataclasses.replace(executor, **fields)
+    job = script_job("echo it runs")
+    driver, handle = start(executor, job)
+    before = len(slow_clouds.launched)
+    seen = status(driver, handle)
+    assert (seen.state, seen.reason) == (JobState.PENDING, "SkyPilot makes the machines")
+    other, again = start(executor, job)
+    assert (again.id, again.cluster) == (handle.id, handle.cluster)
+    (found,) = blocking.run(other.find([job.key])).values()
+    assert (found.id, found.cluster) == (handle.id, handle.cluster)
+    slow_clouds.give_machines()
+    assert follow(executor, handle)[:2] == (Outcome(JobStatus(JobState.SUCCEEDED, 0)), ["it runs"])
+    assert len(slow_clouds.launched) == before + 1
+
+
+def test_launch_that_is_refused_after_a_while_fails_the_job(executor, slow_clouds, monkeypatch):
+    handle = submit(executor, script_job("true"))
+    error = sky.exceptions.ResourcesUnavailableError("no H100 in any region")
+    monkeypatch.setattr(slow_clouds, "refusal", error)
+    slow_clouds.give_machines()
+    outcome = follow(executor, handle).outcome
+    assert (outcome.status.state, outcome.status.failure) == (JobState.FAILED, FailureKind.QUOTA)
+    assert "no H100 in any region" in outcome.message
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_job_is_cancelled_while_its_machines_are_made(executor, slow_clouds, managed):
+    driver, handle = start(dataclasses.replace(executor, managed=managed), script_job("true"))
+    blocking.run(driver.cancel([handle]))
+    assert follow(executor, handle).outcome.status.state is JobState.CANCELLED
+    before = len(slow_clouds.launched)
+    slow_clouds.give_machines()
+    assert len(slow_clouds.launched) == before
 
 
 def test_server_that_is_away(executor, sky_server, monkeypatch):

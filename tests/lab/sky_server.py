@@ -116,6 +116,9 @@ class SkyServer:
         self.log_bytes = 0
         self._lock = threading.Lock()
         self._answers: dict[str, dict[str, Any]] = {}
+        self._bodies: dict[str, str] = {}
+        self.clouds_are_slow = False
+        self._launches: dict[str, dict[str, Any]] = {}
         handler = type("Handler", (_Handler,), {"sky": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -131,8 +134,28 @@ class SkyServer:
 
     def call(self, path: str, body: dict[str, Any]) -> str:
         """Carries out a request, and keeps its answer; returns its id."""
-        name = "sky." + path.strip("/").replace("/", ".")
-        number, value, error = uuid.uuid4().hex, None, None
+        number = uuid.uuid4().hex
+        self._answers[number] = {
+            "request_id": number, "name": "sky." + path.strip("/").replace("/", "."), "entrypoint": NONE,
+            "request_body": NONE, "status": "RUNNING", "created_at": time.time(), "user_id": "u",
+            "return_value": json.dumps(None), "error": json.dumps(None), "pid": None, "schedule_type": "short",
+        }  # fmt: skip
+        self._bodies[number] = json.dumps(body)
+        if "launch" in path and self.clouds_are_slow:
+            self._launches[number] = body
+        else:
+            self._carry_out(number, path, body)
+        return number
+
+    def give_machines(self) -> None:
+        """Has slow clouds give the machines of all launches that wait for them."""
+        self.clouds_are_slow = False
+        while self._launches:
+            number, body = self._launches.popitem()
+            self._carry_out(number, "/launch" if body.get("cluster_name") else "/jobs/launch", body)
+
+    def _carry_out(self, number: str, path: str, body: dict[str, Any]) -> None:
+        value = error = None
         try:
             value = _CALLS[path](self, body)
         except Exception as caught:  # noqa: BLE001 - the client raises it
@@ -140,12 +163,26 @@ class SkyServer:
 
             plain = b64encode(pickle.dumps(serialize_exception(caught))).decode()
             error = {"object": plain, "type": type(caught).__name__, "message": str(caught)}
-        self._answers[number] = {
-            "request_id": number, "name": name, "entrypoint": NONE, "request_body": NONE,
-            "status": "FAILED" if error else "SUCCEEDED", "created_at": time.time(), "user_id": "u",
-            "return_value": json.dumps(value), "error": json.dumps(error), "pid": None, "schedule_type": "short",
+        self._answers[number] |= {
+            "status": "FAILED" if error else "SUCCEEDED", "return_value": json.dumps(value), "error": json.dumps(error),
         }  # fmt: skip
-        return number
+
+    def requests(self, numbers: list[str]) -> list[dict[str, Any]]:
+        """Returns how requests fare, as the real server shows them; those that have not ended for no number."""
+        chosen = numbers or [number for number, answer in self._answers.items() if answer["status"] == "RUNNING"]
+        hidden = {"return_value": "null", "error": "null", "entrypoint": ""}
+        return [
+            {**self._answers[number], **hidden, "request_body": self._bodies[number]}
+            for number in chosen
+            if number in self._answers
+        ]
+
+    def cancel_requests(self, numbers: list[str]) -> list[str]:
+        """Ends launches that wait for their machines."""
+        found = [number for number in numbers if self._launches.pop(number, None)]
+        for number in found:
+            self._answers[number]["status"] = "CANCELLED"
+        return found
 
     def answer(self, number: str) -> dict[str, Any]:
         """Returns what a request came to."""
@@ -209,6 +246,7 @@ _CALLS: dict[str, Callable[[SkyServer, dict[str, Any]], Any]] = {
     "/jobs/queue": lambda server, body: [_listed(job) for job in server.of("")],
     "/cancel": lambda server, body: server.cancel(body["cluster_name"], body["job_ids"]),
     "/jobs/cancel": lambda server, body: server.cancel("", body["job_ids"]),
+    "/api/cancel": lambda server, body: server.cancel_requests(body["request_ids"]),
     "/down": lambda server, body: server.down(body["cluster_name"]),
     "/status": lambda server, body: [
         {**CLUSTER, "name": name}
@@ -231,6 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.sky.answer(parse_qs(address.query)["request_id"][0])
             failed = answer["status"] == "FAILED"
             self._send({"detail": answer} if failed else answer, 500 if failed else 200)
+        elif address.path.endswith("/api/status"):
+            self._send(self.sky.requests(parse_qs(address.query).get("request_ids", [])))
         else:
             self._send(HEALTH)
 

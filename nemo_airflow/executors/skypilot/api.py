@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import yaml
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, MissingExtraError, NemoAirflowError, SubmitError
 from nemo_airflow.job import FailureKind, JsonObject
@@ -26,15 +29,15 @@ class NotThere(ExecutorError):
     """A cluster is not there, or not up."""
 
 
-def launch(payload: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
-    """Has a task run: returns when its cluster is up and has queued it, or the controller has taken it.
+def launch(payload: Mapping[str, Any], secrets: Mapping[str, str]) -> str:
+    """Asks for a task to be run; returns the id of the request, which lasts until the clouds have given the machines.
 
     Args:
         payload: The task, and how it is launched.
         secrets: Values of the job's secrets, which SkyPilot keeps apart from the task's other variables.
 
     Raises:
-        SubmitError: The task is not valid, or no cloud gives the machines.
+        SubmitError: The task is not valid.
         BackendUnavailable: The API server cannot be reached.
     """
     sky = _sky()
@@ -43,9 +46,51 @@ def launch(payload: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
         if secrets:
             task.update_secrets(dict(secrets))
         if payload["managed"]:
-            sky.get(sky.jobs.launch(task, name=payload["task"]["name"]))
-        else:
-            sky.get(sky.launch(task, payload["cluster_name"], retry_until_up=payload["retry_until_up"]))
+            return str(sky.jobs.launch(task, name=payload["task"]["name"]))
+        return str(sky.launch(task, payload["cluster_name"], retry_until_up=payload["retry_until_up"]))
+
+
+class Launch(NamedTuple):
+    """A request for a launch: its id, and the cluster that it is for; an empty text for a managed job."""
+
+    request: str
+    cluster: str
+
+
+def launches() -> dict[str, Launch]:
+    """Returns the requests for launches that have not ended, by the names of their tasks."""
+    with _errors("list its requests"):
+        requests = [request for request in _sky().api_status() if request.name.endswith(".launch")]
+    found = {}
+    for request in requests:
+        names, cluster = _read_launch(request.request_body)
+        found.update(dict.fromkeys(names, Launch(request.request_id, cluster)))
+    return found
+
+
+def launch_state(request: str) -> str:
+    """Returns the state of a request, such as ``RUNNING``; an empty text for one that the server does not know."""
+    with _errors(f"look at request {request}"):
+        return next((str(found.status) for found in _sky().api_status([request])), "")
+
+
+def end_launch(request: str) -> None:
+    """Waits for the end of a request for a launch.
+
+    Raises:
+        SubmitError: No cloud gives the machines, or the launch is refused otherwise.
+        BackendUnavailable: The API server, or what it needs, cannot be reached.
+    """
+    sky = _sky()
+    with _errors("launch the job", refusal=True):
+        sky.get(request)
+
+
+def cancel_launch(request: str) -> None:
+    """Ends a request for a launch, unless it has ended."""
+    sky = _sky()
+    with _errors(f"cancel request {request}"):
+        sky.get(sky.api_cancel([request], silent=True))
 
 
 def validate(payload: Mapping[str, Any]) -> None:
@@ -118,6 +163,17 @@ def down(cluster: str) -> None:
     sky = _sky()
     with contextlib.suppress(NotThere), _errors(f"remove cluster {cluster}"):
         sky.get(sky.down(cluster))
+
+
+def _read_launch(body: str) -> tuple[list[str], str]:
+    """Returns the names of the tasks in the body of a request for a launch, and the cluster that it is for."""
+    try:
+        data = json.loads(body)
+        parts = list(yaml.safe_load_all(data.get("task") or ""))
+    except (ValueError, AttributeError, yaml.YAMLError):  # of another release
+        return [], ""
+    names = [str(part["name"]) for part in parts if isinstance(part, dict) and part.get("name")]
+    return names, data.get("cluster_name") or ""
 
 
 class _Text:

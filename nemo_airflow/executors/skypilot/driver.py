@@ -25,7 +25,11 @@ from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 
 _MANAGED = "managed"
-"""Id of the handle of a managed job; of another it is the cluster's name."""
+"""Id of the handle of a managed job; of another it is the cluster's name.
+
+Where the machines were still to be made when the job was submitted, the handle's ``cluster`` is the id of the request
+for its launch.
+"""
 
 _STATES = {
     "INIT": JobState.PENDING, "PENDING": JobState.PENDING, "SETTING_UP": JobState.PENDING,
@@ -41,6 +45,13 @@ _FAILURES = {
     "FAILED_NO_RESOURCE": (FailureKind.QUOTA, "no cloud had the machines"),
     "FAILED_CONTROLLER": (FailureKind.NODE_FAILURE, "SkyPilot's controller failed"),
 }
+_LAUNCHING = ("PENDING", "RUNNING")
+"""States of a request for a launch that has not ended."""
+
+_REFUSED_WITHIN = 20.0
+"""Seconds for which a launch is waited for: most of those that are refused are so by then, and others have begun."""
+
+_LAUNCH_PAUSE = 0.5
 _OUTPUTS_PAUSE = 2.0
 _BUNDLES_KEPT = 3600.0
 _REMEMBERED = 10_000
@@ -52,7 +63,6 @@ class SkypilotDriver(Driver):
     poll_interval: ClassVar[tuple[float, float]] = (2.0, 60.0)
 
     def __init__(self) -> None:
-        # A launch takes as long as the clouds do to give the machines.
         self._threads = Threads("skypilot", transfers=8)
         self._has_begun: set[tuple[str, int]] = set()
         """Of the keys with several jobs those that have claimed the work: cluster and number."""
@@ -60,14 +70,31 @@ class SkypilotDriver(Driver):
         """The last record that was read of each job's log."""
 
     async def submit(self, request: Request) -> JobHandle:
-        """See :meth:`Driver.submit`. Takes as long as the clouds take to give the machines."""
+        """See :meth:`Driver.submit`. The machines may be made later: then the handle has the request's id."""
         cluster = request.payload["cluster_name"] or ""
-        if (known := await self._job(request.key, cluster)) is None:
-            await self._threads.transfer(_launch, request)
-            known = await self._job(request.key, cluster)
-        if known is None:
-            raise BackendUnavailable(f"SkyPilot has launched job {request.key}, but does not list it yet")
-        return _handle(known)
+        if known := await self._job(request.key, cluster):
+            return _handle(known)
+        begun = (await self._threads.call(api.launches)).get(own_name(request.key))
+        launch = begun.request if begun is not None else await self._threads.transfer(_launch, request)
+        if not await self._has_launched(launch):
+            return JobHandle(request.key, SkypilotExecutor.kind, cluster or _MANAGED, launch, time.time())
+        if known := await self._job(request.key, cluster):
+            return _handle(known)
+        raise BackendUnavailable(f"SkyPilot has launched job {request.key}, but does not list it yet")
+
+    async def _has_launched(self, launch: str) -> bool:
+        """Returns whether a launch has ended well; most that end otherwise do so soon.
+
+        Raises:
+            SubmitError: It was refused.
+        """
+        give_up = time.monotonic() + _REFUSED_WITHIN
+        while await self._threads.call(api.launch_state, launch) in _LAUNCHING:
+            if time.monotonic() > give_up:
+                return False
+            await asyncio.sleep(_LAUNCH_PAUSE)
+        await self._threads.call(api.end_launch, launch)
+        return True
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
         """See :meth:`Driver.find`. A job on a cluster that others share is found by its handle only."""
@@ -77,13 +104,41 @@ class SkypilotDriver(Driver):
         for key in keys:
             if key not in found and (job := await self._job(key, own_name(key))):
                 found[key] = _handle(job)
+        if missing := [key for key in keys if key not in found]:
+            launches = await self._threads.call(api.launches)
+            for key in missing:
+                if launch := launches.get(own_name(key)):
+                    found[key] = JobHandle(key, SkypilotExecutor.kind, launch.cluster or _MANAGED, launch.request)
         return found
 
     async def look(self, handles: Sequence[JobHandle]) -> dict[str, Seen]:
         """See :meth:`Driver.look`."""
         at = time.monotonic()
         jobs = await self._jobs(handles)
-        return {handle.key: _see(await self._runs(jobs.get(handle.key, [])), handle, at) for handle in handles}
+        return {handle.key: await self._see(handle, jobs.get(handle.key, []), at) for handle in handles}
+
+    async def _see(self, handle: JobHandle, jobs: Sequence[JsonObject], at: float) -> Seen:
+        if (job := await self._runs(jobs)) is not None or not handle.cluster:
+            return _see(job, handle, at)
+        return await self._see_launch(handle, at)
+
+    async def _see_launch(self, handle: JobHandle, at: float) -> Seen:
+        """Returns what the request for a launch tells of a job that is not listed."""
+        state = await self._threads.call(api.launch_state, handle.cluster)
+        if state in _LAUNCHING:
+            return Seen(at, queue=Fact(JobStatus(JobState.PENDING, reason="SkyPilot makes the machines")))
+        if state == "CANCELLED":
+            return Seen(at, queue=Fact(JobStatus(JobState.CANCELLED, None, FailureKind.CANCELLED)))
+        if state == "FAILED":
+            kind, reason = FailureKind.NODE_FAILURE, "the launch failed"
+            try:
+                await self._threads.call(api.end_launch, handle.cluster)
+            except SubmitError as error:
+                kind, reason = FailureKind(error.kind), str(error)
+            except BackendUnavailable as error:  # what the server needs for the launch could not be reached
+                reason = str(error)
+            return Seen(at, queue=Fact(JobStatus(JobState.FAILED, None, kind, reason)))
+        return _see(None, handle, at)
 
     async def read(self, cursors: Sequence[Cursor]) -> list[Chunk]:
         """See :meth:`Driver.read`. A log can only be asked for whole, or for its last lines."""
@@ -138,6 +193,8 @@ class SkypilotDriver(Driver):
             for job in mine:
                 if not _is_final(job):
                     await self._threads.call(api.cancel, job)
+            if not mine and handle.cluster:
+                await self._threads.call(api.cancel_launch, handle.cluster)
             if not mine and handle.id != _MANAGED and (own := own_name(handle.key)) in await self._clusters([own]):
                 # Still being made, for this job alone.
                 await self._threads.call(api.down, own)
@@ -232,8 +289,8 @@ def _queue_of(handle: JobHandle) -> str:
     return handle.id or own_name(handle.key)
 
 
-def _launch(request: Request) -> None:
-    """Launches a job. Its archive stays for a while: another process may be at the same launch."""
+def _launch(request: Request) -> str:
+    """Asks for the launch of a job; returns the request's id. The archive stays a while: others may launch it too."""
     folder = settings.bundles_folder()
     bundle = folder / f"{request.key}.tar"
     try:
@@ -247,7 +304,7 @@ def _launch(request: Request) -> None:
         os.replace(new, bundle)
     except OSError as error:
         raise SubmitError(f"cannot write {bundle}: {error}") from error
-    api.launch(request.payload, request.values)
+    return api.launch(request.payload, request.values)
 
 
 def _handle(job: Mapping[str, object]) -> JobHandle:
