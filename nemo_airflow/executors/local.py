@@ -26,9 +26,9 @@ from nemo_airflow.executors import bundle, processes, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import TTL, JobFolder
 from nemo_airflow.executors.seen import GONE, RUNNING, Seen
-from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import FailureKind, Job, JobHandle
 from nemo_airflow.packaging.archive import writes_zstd
+from nemo_airflow.threads import Threads
 
 INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "TERM",

@@ -21,10 +21,10 @@ from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.outputs import extract_outputs, file_of
 from nemo_airflow.executors.pace import Pace
 from nemo_airflow.executors.seen import Fact, Seen
-from nemo_airflow.executors.threads import Threads
 from nemo_airflow.executors.timed_log import Ask, TimedLog
 from nemo_airflow.job import JobHandle, JobState, JobStatus, JsonObject
 from nemo_airflow.runner import stream_tail
+from nemo_airflow.threads import Threads
 
 _ALIVE = ("created", "running", "paused", "restarting", "removing")
 _KEPT = 10_000

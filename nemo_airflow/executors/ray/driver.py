@@ -23,8 +23,8 @@ from nemo_airflow.executors.ray.nodes import Nodes
 from nemo_airflow.executors.ray.resources import check_fit
 from nemo_airflow.executors.ray.status import node_is_gone, status_of
 from nemo_airflow.executors.seen import Fact, Seen
-from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import FailureKind, JobHandle, JobState
+from nemo_airflow.threads import Threads
 
 _FEW = 4
 """Up to how many jobs are asked for one by one: a list is of all jobs that the cluster remembers."""

@@ -21,8 +21,8 @@ from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.seen import Fact, Seen
 from nemo_airflow.executors.skypilot import api, log
 from nemo_airflow.executors.skypilot.executor import SkypilotExecutor, own_name
-from nemo_airflow.executors.threads import Threads
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
+from nemo_airflow.threads import Threads
 
 _MANAGED = "managed"
 """Id of the handle of a managed job; of another it is the cluster's name.

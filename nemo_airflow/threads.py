@@ -1,4 +1,4 @@
-"""Threads for the blocking calls of one connection: whatever hangs there delays no other connection."""
+"""Threads for blocking calls of one kind, such as those of a connection: what hangs there delays no others."""
 
 from __future__ import annotations
 
