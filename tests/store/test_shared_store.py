@@ -6,10 +6,8 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3
 import pytest
 from lab.azurite import azurite
-from moto.server import ThreadedMotoServer
 
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.job import Archive, Package, changes_name
@@ -19,20 +17,6 @@ from nemo_airflow.packaging.store.collection import collect
 from nemo_airflow.packaging.store.trees import get_tree, put_tree
 
 DAY = 86400.0
-
-
-@pytest.fixture(scope="session")
-def s3():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    extra = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
-    connection = {"conn_type": "aws", "login": "key", "password": "hidden-secret", "extra": extra}
-    os.environ["AIRFLOW_CONN_STORE_S3"] = json.dumps(connection)
-    login = {"aws_access_key_id": "key", "aws_secret_access_key": "hidden-secret"}
-    boto3.client("s3", **extra, **login).create_bucket(Bucket="bucket")
-    yield "s3://store_s3@bucket"
-    server.stop()
 
 
 @pytest.fixture(scope="session")
