@@ -43,6 +43,7 @@ _EXPORTS = {
     "NemoRunOperator": "nemo_airflow.operators",
     "Artifact": "nemo_airflow.runner",
     "artifact": "nemo_airflow.runner",
+    "fetch_outputs": "nemo_airflow.runner",
     "log_artifact": "nemo_airflow.runner",
     "log_metric": "nemo_airflow.runner",
     "log_metrics": "nemo_airflow.runner",
@@ -88,6 +89,7 @@ __all__ = [
     "artifact",
     "autoconvert",
     "compose",
+    "fetch_outputs",
     "log_artifact",
     "log_metric",
     "log_metrics",
@@ -115,7 +117,7 @@ if TYPE_CHECKING:
     )
     from nemo_airflow.operators import NemoRunOperator, params_from
     from nemo_airflow.packaging import GitArchivePackager, Packager
-    from nemo_airflow.runner import Artifact, artifact, log_artifact, log_metric, log_metrics, output_dir
+    from nemo_airflow.runner import Artifact, artifact, fetch_outputs, log_artifact, log_metric, log_metrics, output_dir
     from nemo_airflow.tracking import MLflowTracker, Tracker
 
 

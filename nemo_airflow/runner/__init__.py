@@ -8,6 +8,7 @@ or folder a value that is returned and given to another job.
 __all__ = [
     "Artifact",
     "artifact",
+    "fetch_outputs",
     "in_job",
     "log_artifact",
     "log_metric",
@@ -19,6 +20,7 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from nemo_airflow.runner.artifacts import Artifact, artifact
+    from nemo_airflow.runner.earlier import fetch_outputs
     from nemo_airflow.runner.report import in_job, log_artifact, log_metric, log_metrics, output_dir, set_tag
 
 
@@ -29,6 +31,10 @@ def __getattr__(name: str) -> object:
         from nemo_airflow.runner import artifacts
 
         return getattr(artifacts, name)
+    if name == "fetch_outputs":
+        from nemo_airflow.runner.earlier import fetch_outputs
+
+        return fetch_outputs
     from nemo_airflow.runner import report
 
     return getattr(report, name)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.runner import Artifact, artifact, output_dir
+from nemo_airflow.runner import Artifact, artifact, fetch_outputs, output_dir
 
 
 def write_folder(root: Path, files: int, seed: str = "") -> None:
@@ -76,6 +76,13 @@ def take_all(trained: dict[str, Any]) -> list[str]:
 def read_texts(files: list[Path]) -> list[str]:
     """Returns the texts of several files."""
     return [file.read_text() for file in files]
+
+
+def fetch(run_id: str) -> list[str]:
+    """Returns the files of an earlier run, and the text of one of them."""
+    whole = fetch_outputs(run_id)
+    one = fetch_outputs(run_id, "data/part-1/1.txt", "one")
+    return [one.read_text(), *sorted(path.name for path in whole.iterdir())]
 
 
 def spoil() -> Artifact:

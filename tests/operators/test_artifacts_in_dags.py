@@ -111,6 +111,9 @@ def test_an_earlier_runs_artifact_is_found_by_name_and_lineage_leads_both_ways(d
     # A file of a run that nobody returned as an artifact.
     other = Artifact.from_run(maker.info.run_id, "checkpoints/model.bin", tracking_uri=uri)
     assert other.digest == Artifact.from_json(results[("make", -1)]["model"]).digest
+    with new_dag() as later:
+        NemoRunOperator(task_id="fetch", config=Config(jobs.fetch, run_id=maker.info.run_id), **arguments)
+    assert run(later)[1] == {("fetch", -1): ["1\n", "checkpoints", "data", "nemo_airflow"]}
     # On a machine without the store MLflow's copy is used, as far as it has one: it keeps no links.
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "other machine"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

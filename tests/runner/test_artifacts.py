@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_airflow.runner import Artifact, artifact
+from nemo_airflow.runner import Artifact, artifact, fetch_outputs
 from nemo_airflow.runner.digests import digest_of
 from nemo_airflow.runner.results import plain
 
@@ -147,3 +147,9 @@ def test_an_artifact_anywhere_in_a_result_is_named_by_its_place(in_a_job, tmp_pa
 def test_a_form_that_is_no_artifacts_is_refused(form):
     with pytest.raises(ValueError, match="is not an artifact"):
         Artifact.from_json({"_artifact_": form})
+
+
+def test_outputs_of_a_run_that_cannot_be_fetched_are_refused_with_what_to_do_instead(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(RuntimeError, match=r"\$MLFLOW_TRACKING_URI is not set: give the job Artifact\.from_run"):
+        fetch_outputs("0" * 32)

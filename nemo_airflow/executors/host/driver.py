@@ -18,6 +18,7 @@ from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOu
 from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.outputs import extract_stream
+from nemo_airflow.executors.progress import Progress
 from nemo_airflow.job import Archive, FailureKind, JobHandle
 from nemo_airflow.ssh.local import LocalShell
 from nemo_airflow.ssh.shell import Answer, Shell
@@ -160,8 +161,9 @@ class HostDriver(Driver):
     async def _send_archive(self, archive: Archive) -> None:
         path = await asyncio.to_thread(bundle.archive_path, archive)
         command = folders.take_archive(self._root, archive, path.stat().st_size)
+        progress = Progress(archive, self._cluster)
         with path.open("rb") as file:
-            self._written(await self.shell.send(command, _blocks(file)))
+            self._written(await self.shell.send(command, _blocks(file, progress)))
 
     def _written(self, answer: Answer) -> Answer:
         if answer.code:
@@ -200,6 +202,8 @@ def _runner_archive() -> io.BytesIO:
     return file
 
 
-async def _blocks(file: io.BufferedIOBase) -> AsyncIterator[bytes]:
+async def _blocks(file: io.BufferedIOBase, progress: Progress | None = None) -> AsyncIterator[bytes]:
     while block := await asyncio.to_thread(file.read, _BLOCK):
         yield block
+        if progress is not None:
+            progress.add(len(block))

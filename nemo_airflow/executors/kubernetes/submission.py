@@ -23,6 +23,7 @@ from nemo_airflow.executors.kubernetes.pods import Pods, jobs
 from nemo_airflow.executors.kubernetes.record import Records, contents, end_of, owner_of
 from nemo_airflow.executors.kubernetes.status import job_fact, missing_pods
 from nemo_airflow.executors.kubernetes.transfer import send_file
+from nemo_airflow.executors.progress import Progress
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 
 _SECRET_LIMIT = 1 << 20
@@ -179,7 +180,8 @@ class Submission:
             for archive, path in await asyncio.to_thread(archive_files, self._request.archives):
                 for pod in pods:
                     target = f"{manifest.BASE}/job/{archive.name}"
-                    await send_file(self._cluster, name_of(pod), python_of(pod), path, target)
+                    progress = Progress(archive, f"pod {name_of(pod)}")
+                    await send_file(self._cluster, name_of(pod), python_of(pod), path, target, progress)
         await self._ending.change(self._manifests[0], {"metadata": {"annotations": {manifest.SUBMITTED: "true"}}})
 
     async def _wait_for_start(self) -> list[JsonObject]:

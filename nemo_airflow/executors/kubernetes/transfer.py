@@ -14,6 +14,7 @@ from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster
 from nemo_airflow.executors.outputs import extract_stream
+from nemo_airflow.executors.progress import Progress
 
 _STDIN, _STDOUT, _STDERR, _END = 0, 1, 2, 3
 """Streams of a command, the first byte of each message of ``v4.channel.k8s.io``."""
@@ -23,7 +24,7 @@ _SILENCE = 120.0
 """Seconds without a byte after which a transfer counts as broken."""
 
 
-async def send_file(cluster: Cluster, pod: str, python: str, source: Path, target: str) -> None:
+async def send_file(cluster: Cluster, pod: str, python: str, source: Path, target: str, progress: Progress) -> None:
     """Sends a file into a pod's container; it appears there whole.
 
     Raises:
@@ -38,6 +39,7 @@ async def send_file(cluster: Cluster, pod: str, python: str, source: Path, targe
             while data := await asyncio.to_thread(file.read, _PIECE):
                 async with asyncio.timeout(_SILENCE):
                     await socket.send_bytes(bytes([_STDIN]) + data)
+                progress.add(len(data))
         async for _ in _output(socket, doing):
             continue
 
