@@ -15,8 +15,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from nemo_airflow.exceptions import BackendUnavailable, OutputsLost
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.job import JobHandle
-from nemo_airflow.jobs.progress import Progress
 from nemo_airflow.jobs.service import JobService
+from nemo_airflow.progress import Progress
 
 T = TypeVar("T")
 

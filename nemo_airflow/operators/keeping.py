@@ -24,9 +24,9 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.follow import Outcome
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
 from nemo_airflow.jobs.collecting import collect_outputs
-from nemo_airflow.jobs.progress import size_text
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.operators import attempt as attempts
+from nemo_airflow.progress import size_text
 from nemo_airflow.tracking.outputs import OutputKeeper
 from nemo_airflow.tracking.run import TrackedRun
 

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 
 from nemo_airflow.exceptions import ConfigError, StoreUnavailable, TrackingError
 from nemo_airflow.jobs.collecting import STALL, folder_size
-from nemo_airflow.jobs.progress import Progress
+from nemo_airflow.progress import Progress
 from nemo_airflow.threads import Threads
 from nemo_airflow.tracking import reserved
 from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, files_under, keep

@@ -13,7 +13,7 @@ from nemo_airflow.executors.local import LocalDriver
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job
 from nemo_airflow.jobs.collecting import collect_outputs
-from nemo_airflow.jobs.progress import Progress, size_text
+from nemo_airflow.progress import Progress, size_text
 
 
 class Clock:

@@ -6,6 +6,7 @@ import abc
 import asyncio
 import io
 import json
+import logging
 import math
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,10 +19,12 @@ from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOu
 from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.outputs import extract_stream
-from nemo_airflow.executors.progress import Progress
 from nemo_airflow.job import Archive, FailureKind, JobHandle
+from nemo_airflow.progress import Progress
 from nemo_airflow.ssh.local import LocalShell
 from nemo_airflow.ssh.shell import Answer, Shell
+
+_log = logging.getLogger(__name__)
 
 LOCAL = "this machine"
 """Stands in messages and handles for the connection's id where there is none."""
@@ -161,7 +164,7 @@ class HostDriver(Driver):
     async def _send_archive(self, archive: Archive) -> None:
         path = await asyncio.to_thread(bundle.archive_path, archive)
         command = folders.take_archive(self._root, archive, path.stat().st_size)
-        progress = Progress(archive, self._cluster)
+        progress = Progress(f"{archive.name} sent to the host of {self._cluster!r}", _log.info, archive.size)
         with path.open("rb") as file:
             self._written(await self.shell.send(command, _blocks(file, progress)))
 

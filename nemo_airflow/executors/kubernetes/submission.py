@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,8 +24,10 @@ from nemo_airflow.executors.kubernetes.pods import Pods, jobs
 from nemo_airflow.executors.kubernetes.record import Records, contents, end_of, owner_of
 from nemo_airflow.executors.kubernetes.status import job_fact, missing_pods
 from nemo_airflow.executors.kubernetes.transfer import send_file
-from nemo_airflow.executors.progress import Progress
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
+from nemo_airflow.progress import Progress
+
+_log = logging.getLogger(__name__)
 
 _SECRET_LIMIT = 1 << 20
 _LOOK_EVERY = 0.2
@@ -180,7 +183,7 @@ class Submission:
             for archive, path in await asyncio.to_thread(archive_files, self._request.archives):
                 for pod in pods:
                     target = f"{manifest.BASE}/job/{archive.name}"
-                    progress = Progress(archive, f"pod {name_of(pod)}")
+                    progress = Progress(f"{archive.name} sent to pod {name_of(pod)}", _log.info, archive.size)
                     await send_file(self._cluster, name_of(pod), python_of(pod), path, target, progress)
         await self._ending.change(self._manifests[0], {"metadata": {"annotations": {manifest.SUBMITTED: "true"}}})
 

@@ -14,7 +14,7 @@ from nemo_airflow.executors.bundle import runner_entry
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster
 from nemo_airflow.executors.outputs import extract_stream
-from nemo_airflow.executors.progress import Progress
+from nemo_airflow.progress import Progress
 
 _STDIN, _STDOUT, _STDERR, _END = 0, 1, 2, 3
 """Streams of a command, the first byte of each message of ``v4.channel.k8s.io``."""

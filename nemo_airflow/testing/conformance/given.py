@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from nemo_airflow.artifacts.keeping import archives_for
+from nemo_airflow.artifacts.keeping import archives_for, keep_artifacts
+from nemo_airflow.executors.base import Driver
 from nemo_airflow.job import FailureKind, Job
 from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.runner.artifacts import Artifact
@@ -23,13 +25,15 @@ class ArtifactCases(ConformanceCases):
     """
 
     def test_what_a_job_returns_as_artifacts_arrives_whole_in_another(
-        self, run: Callable[..., Finished], make: Callable[..., Job]
+        self, driver: Driver, run: Callable[..., Finished], make: Callable[..., Job], tmp_path: Path
     ) -> None:
-        made = run("return_artifacts", files=_FILES, size=_LARGE).outcome
-        assert made.succeeded, made.message
-        large, data = (Artifact.from_json(made.result[name]) for name in ("large", "data"))
+        made = run("return_artifacts", files=_FILES, size=_LARGE)
+        assert made.outcome.succeeded, made.outcome.message
+        self.collect(driver, made.handle, tmp_path)
+        result = keep_artifacts(made.outcome.result, made.handle.key, tmp_path)
+        large, data = (Artifact.from_json(result[name]) for name in ("large", "data"))
         assert (large.kind, large.size, data.kind) == ("file", _LARGE, "folder")
-        arguments = {"large": made.result["large"], "others": {"data": [made.result["data"]]}}
+        arguments = {"large": result["large"], "others": {"data": [result["data"]]}}
         plan = make("digest_artifacts", **arguments).plan
         inputs = archives_for(plan)
         taken = run("digest_artifacts", **arguments, job={"inputs": inputs})
