@@ -13,6 +13,7 @@ import pytest
 from lab.ray_cluster import ray_address  # noqa: F401 - a fixture
 
 from nemo_airflow import blocking
+from nemo_airflow.exceptions import SubmitError
 from nemo_airflow.executors import (
     DockerExecutor,
     KubernetesExecutor,
@@ -22,6 +23,7 @@ from nemo_airflow.executors import (
     SlurmExecutor,
     SSHExecutor,
 )
+from nemo_airflow.executors.folder import JobFolder
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job
 
@@ -116,6 +118,24 @@ def test_of_a_local_job_no_file_and_no_command_line_has_it(tmp_path):
     assert watch.found == set()
 
 
+@pytest.mark.parametrize("python", ["/nowhere/python3", "/bin/false"])
+def test_a_local_job_that_cannot_be_started_leaves_none(python, tmp_path):
+    with pytest.raises(SubmitError), submitted(LocalExecutor(root=str(tmp_path), python=python)):
+        pass
+    assert [path.name for path in tmp_path.glob("[!.]*/job.json")]
+    assert files_with_token(tmp_path) == []
+
+
+def test_a_local_job_that_is_cancelled_before_it_begins_leaves_none(tmp_path):
+    folder = JobFolder(tmp_path / "job")
+    folder.lay_out({"job.json": "{}"})
+    folder.lay_out_secrets({"TOKEN": TOKEN})
+    [path] = files_with_token(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    folder.mark_cancelled()
+    assert files_with_token(tmp_path) == []
+
+
 @pytest.mark.parametrize("kind", [SSHExecutor, SlurmExecutor])
 def test_on_a_host_it_comes_by_standard_input_into_a_file_of_the_user_alone(kind, ssh_conn_id, lab_slurm):
     root = f"secrets-{uuid.uuid4().hex[:8]}"
@@ -192,7 +212,7 @@ def test_kubernetes_keeps_it_in_the_jobs_secret_alone_and_deletes_that_with_the_
     client = kubernetes.config.new_client_from_config(lab_kubeconfig)
     api = kubernetes.client.CoreV1Api(client)
     executor = KubernetesExecutor(container_image=lab_image, config_file=lab_kubeconfig, grace=1, linger=1)
-    text = f'grep -rlF "$TOKEN" /nemo-airflow /nemo-airflow-bundle/* | wc -l; {WAIT}'
+    text = f'{{ grep -rlF "$TOKEN" /nemo-airflow /nemo-airflow-bundle/* || true; }} | wc -l; {WAIT}'
     with submitted(executor, text) as (driver, executor, handle):
         assert lines_of(executor, handle, 2) == ["0", *LENGTH]
         (pod,) = api.list_namespaced_pod("default", label_selector=f"nemo-airflow.key={handle.key}").items
