@@ -224,3 +224,18 @@ class StreamReader:
         return Record(
             "warning", {"v": VERSION, "type": "warning", "ts": self._clock, "message": message}, self._clock, self._end
         )
+
+
+def read_place(record: bytes) -> tuple[int, float] | None:
+    """Returns at which byte of the stream a record stands, as it says itself, and its time; None where it says neither.
+
+    Args:
+        record: What follows the mark, up to the end of the line.
+    """
+    if b'"at":' not in record:
+        return None
+    try:
+        data = json.loads(record)
+        return int(data["at"]), float(data["ts"])
+    except (ValueError, KeyError, TypeError):
+        return None

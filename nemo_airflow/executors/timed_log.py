@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import json
 import math
 
 from nemo_airflow.executors.base import Chunk, Cursor
-from nemo_airflow.stream import MARK
+from nemo_airflow.stream import MARK, read_place
 
 _LAST = MARK + b'{"v":1,"type":"end",'
 
@@ -102,7 +101,7 @@ class TimedLog:
             end = excerpt.find(b"\n", position)
             if end < 0:
                 break
-            if (place := _place_of(excerpt[position + 1 : end])) is not None:
+            if (place := read_place(excerpt[position + 1 : end])) is not None:
                 at, time = place
                 begin = at - position if begin is None else begin
                 self._remember(at, time)
@@ -116,13 +115,3 @@ class TimedLog:
             if len(self._offsets) > _MARKS:
                 # Every second one goes: readers far behind are helped too.
                 self._offsets, self._times = self._offsets[::2], self._times[::2]
-
-
-def _place_of(record: bytes) -> tuple[int, float] | None:
-    if b'"at":' not in record:
-        return None
-    try:
-        data = json.loads(record)
-        return int(data["at"]), float(data["ts"])
-    except (ValueError, KeyError, TypeError):
-        return None

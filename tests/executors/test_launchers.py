@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from job_cases import script_job
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.config import Config
@@ -58,18 +59,13 @@ def run(executor, job, timeout=200):
     return outcome, lines, records, outputs
 
 
-def script(text):
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    return Job(key=f"l{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
-
-
 @pytest.fixture
 def local(tmp_path):
     return lambda launcher: LocalExecutor(root=str(tmp_path), launcher=launcher, grace=2)
 
 
 def test_plain_processes_know_their_rank(local):
-    outcome, lines, _, _ = run(local(Processes(nproc_per_node=3)), script("echo I am $RANK of $WORLD_SIZE"))
+    outcome, lines, _, _ = run(local(Processes(nproc_per_node=3)), script_job("echo I am $RANK of $WORLD_SIZE"))
     assert outcome.succeeded
     assert sorted(lines) == [f"[{rank}] I am {rank} of 3" for rank in range(3)]
 
@@ -82,7 +78,7 @@ def test_result_is_that_of_the_first_process(local):
 
 
 def test_process_that_fails_ends_the_others_and_names_itself(local):
-    outcome, _, _, _ = run(local(Processes(nproc_per_node=3)), script("[ $RANK = 1 ] && exit 9; sleep 600"))
+    outcome, _, _, _ = run(local(Processes(nproc_per_node=3)), script_job("[ $RANK = 1 ] && exit 9; sleep 600"))
     assert outcome.status.state is JobState.FAILED
     assert outcome.status.failure is FailureKind.USER_ERROR
     assert "rank 1" in outcome.message
@@ -90,14 +86,16 @@ def test_process_that_fails_ends_the_others_and_names_itself(local):
 
 
 def test_process_that_ends_well_leaves_the_others(local):
-    outcome, lines, _, _ = run(local(Processes(nproc_per_node=2)), script("[ $RANK = 0 ] || { sleep 1; echo late; }"))
+    outcome, lines, _, _ = run(
+        local(Processes(nproc_per_node=2)), script_job("[ $RANK = 0 ] || { sleep 1; echo late; }")
+    )
     assert outcome.succeeded
     assert lines == ["[1] late"]
 
 
 def test_template_starts_the_processes(local):
     launcher = ScriptTemplate(text="echo {{ greeting }}\nRANK=0 {{ command }}", variables={"greeting": "hello"})
-    outcome, lines, _, _ = run(local(launcher), script("echo job"))
+    outcome, lines, _, _ = run(local(launcher), script_job("echo job"))
     assert outcome.succeeded
     assert lines == ["hello", "job"]
 
@@ -109,14 +107,14 @@ echo "${nodes} ${port} {key} {brace}port}"
 for python in a b; do echo ${python}; done
 {{ command }}
 """
-    outcome, lines, _, _ = run(local(ScriptTemplate(text=text)), script("echo job"))
+    outcome, lines, _, _ = run(local(ScriptTemplate(text=text)), script_job("echo job"))
     assert outcome.succeeded
     assert lines == ["7 29500 {key} {brace}port}", "a", "b", "job"]
 
 
 def test_template_knows_where_its_processes_meet(local):
     text = "echo $MASTER_ADDR $NNODES $NODE_RANK; [ $MASTER_PORT -gt 0 ] && {{ command }}"
-    outcome, lines, _, _ = run(local(ScriptTemplate(text=text)), script("echo job"))
+    outcome, lines, _, _ = run(local(ScriptTemplate(text=text)), script_job("echo job"))
     assert outcome.succeeded
     assert lines == ["127.0.0.1 1 0", "job"]
 
@@ -178,7 +176,7 @@ def test_all_gpus_of_an_unknown_machine_do_not_say_how_many_processes():
 def test_slurm_gives_one_task_a_node_the_processors_of_all_its_processes(fields, options):
     executor = SlurmExecutor(nodes=2, **fields)
     for option in options:
-        assert f"#SBATCH {option}\n" in executor.render(script("true")).files["start.sh"]
+        assert f"#SBATCH {option}\n" in executor.render(script_job("true")).files["start.sh"]
     launched = fields.get("launcher") is not None
     step = " ".join(executor.launch())
     assert ("--ntasks=2 --ntasks-per-node=1 " in step) == (launched or "ntasks_per_node" not in fields)
@@ -186,11 +184,11 @@ def test_slurm_gives_one_task_a_node_the_processors_of_all_its_processes(fields,
 
 def test_template_with_an_unknown_variable_is_refused(local):
     with pytest.raises(ExecutorArgumentError, match="nobody"):  # the author's fault: another try is in vain
-        local(ScriptTemplate(text="{{ nobody }}")).render(script("true"))
+        local(ScriptTemplate(text="{{ nobody }}")).render(script_job("true"))
 
 
 def test_launcher_that_is_not_installed_is_named(local):
-    outcome, lines, _, _ = run(local(ScriptTemplate(text="x", shell="no-such-shell")), script("true"))
+    outcome, lines, _, _ = run(local(ScriptTemplate(text="x", shell="no-such-shell")), script_job("true"))
     assert outcome.status.exit_code == 127
     assert any("no-such-shell" in line for line in lines)
 
@@ -237,7 +235,7 @@ def test_launcher_of_ones_own_is_registered_by_an_entry_point(tmp_path, monkeypa
     monkeypatch.syspath_prepend(str(tmp_path))
     executor = executor_from_json({"kind": "local", "root": str(tmp_path), "launcher": {"kind": "greeting"}})
     assert executor_from_json(executor.to_json()).to_json() == executor.to_json()
-    outcome, lines, _, _ = run(executor, script("echo job"))
+    outcome, lines, _, _ = run(executor, script_job("echo job"))
     assert outcome.succeeded
     assert lines == ["hello", "job"]
 
@@ -269,7 +267,7 @@ def nsys(tmp_path):
 def test_profile_is_among_the_outputs(tmp_path, nsys, launcher):
     launcher = dataclasses.replace(launcher, nsys_profile=True, nsys_gpu_metrics=True, nsys_folder="profile {folder}")
     executor = LocalExecutor(root=str(tmp_path / "jobs"), env=nsys, launcher=launcher)
-    outcome, lines, _, outputs = run(executor, dataclasses.replace(script("echo job"), key="profiled"))
+    outcome, lines, _, outputs = run(executor, dataclasses.replace(script_job("echo job"), key="profiled"))
     assert outcome.succeeded, lines
     assert any("job" in line for line in lines)
     assert outputs == ["profile {folder}"]
@@ -280,7 +278,7 @@ def test_profile_is_among_the_outputs(tmp_path, nsys, launcher):
 
 def test_mpi_is_refused_where_slurm_does_not_start_the_processes(local):
     with pytest.raises(ExecutorArgumentError, match="launcher MPI: only SlurmExecutor has it"):
-        local(MPI()).render(script("true"))
+        local(MPI()).render(script_job("true"))
 
 
 def test_slurm_starts_the_processes_of_mpi_itself(ssh_conn_id, lab_slurm):
@@ -288,7 +286,7 @@ def test_slurm_starts_the_processes_of_mpi_itself(ssh_conn_id, lab_slurm):
     launcher = MPI(mpi="pmi2")  # Debian's Slurm has no library for the other one
     executor = SlurmExecutor(ssh_conn_id=ssh_conn_id, nodes=2, ntasks_per_node=2, launcher=launcher, time="10", grace=2)
     text = 'echo "${PMI_RANK:-none} $RANK of $WORLD_SIZE $LOCAL_RANK"'
-    outcome, lines, _, _ = run(executor, script(text))
+    outcome, lines, _, _ = run(executor, script_job(text))
     assert outcome.succeeded, lines
     assert sorted(line.partition(": ")[2] for line in lines) == [f"{rank} {rank} of 4 {rank % 2}" for rank in range(4)]
 

@@ -3,16 +3,15 @@
 import io
 import os
 import tarfile
-import uuid
 
 import pytest
+from job_cases import script_job, submit
 
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.executors import LocalExecutor
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job
 from nemo_airflow.jobs.collecting import collect_outputs
 
 
@@ -20,10 +19,8 @@ def test_outputs_that_cannot_be_kept_are_named_in_one_warning_and_all_others_are
     text = (
         'cd "$NEMO_AIRFLOW_OUTPUT_DIR"; echo 1 >model.bin; ln -s gone latest; for i in $(seq 20); do mkfifo p$i; done'
     )
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    job = Job(key=f"o{uuid.uuid4().hex}", name="script", plan={"version": 1, "root": root})
     executor = LocalExecutor(root=str(tmp_path))
-    handle = blocking.run(executor.connect().submit(executor.render(job)))
+    handle = submit(executor, script_job(text))
     outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 60)
     assert outcome.succeeded
     warnings, into = [], tmp_path / "outputs"

@@ -1,14 +1,12 @@
 """What local jobs leave on the disk goes after its time, and nothing that may be needed does."""
 
 import json
-import uuid
 
 import pytest
+from job_cases import follow, script_job
 
 from nemo_airflow import blocking
 from nemo_airflow.executors import LocalExecutor
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job
 
 
 @pytest.fixture
@@ -20,9 +18,7 @@ def submit(tmp_path):
         executor = LocalExecutor(root=str(tmp_path), ttl=ttl)
         driver = executor.connect()
         drivers.append(driver)
-        root = {"_target_": "nemo_airflow.runner.script:run", "inline": script}
-        job = Job(key=f"t{uuid.uuid4().hex}", name="script", plan={"version": 1, "root": root})
-        return executor, driver, blocking.run(driver.submit(executor.render(job)))
+        return executor, driver, blocking.run(driver.submit(executor.render(script_job(script))))
 
     yield start
     for driver in drivers:
@@ -30,7 +26,7 @@ def submit(tmp_path):
 
 
 def wait(executor, handle):
-    assert blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 60).succeeded
+    assert follow(executor, handle).outcome.succeeded
 
 
 def test_folder_of_an_ended_job_goes_after_its_time(submit, tmp_path):

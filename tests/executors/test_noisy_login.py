@@ -1,17 +1,15 @@
 """A login whose start-up files print, as those of many clusters do, on the lab's real sshd and Slurm."""
 
 import os
-import uuid
 from pathlib import Path
 
 import pytest
+from job_cases import follow, script_job, start
 from lab.connections import ssh_connection
 from lab.logins import own_login
 
 from nemo_airflow import blocking
 from nemo_airflow.executors import SlurmExecutor, SSHExecutor
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job
 from nemo_airflow.packaging.store.ssh import SSHPlace
 
 NOISE = """echo "Welcome to the cluster: ünïcode, 'quotes' and `backticks`" 2>/dev/null
@@ -31,15 +29,10 @@ def noisy(lab, lab_slurm):
 @pytest.mark.parametrize("kind", [SSHExecutor, SlurmExecutor])
 def test_job_of_a_login_that_prints_runs_and_its_outputs_come_back(noisy, kind, tmp_path):
     executor = kind(ssh_conn_id=noisy)
-    text = 'echo "the job"; echo 1 >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'
-    root = {"_target_": "nemo_airflow.runner.script:run", "inline": text}
-    job = Job(key=f"noisy-{uuid.uuid4().hex[:16]}", name="script", plan={"version": 1, "root": root})
-    driver = executor.connect()
+    driver, handle = start(executor, script_job('echo "the job"; echo 1 >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'))
     try:
-        handle = blocking.run(driver.submit(executor.render(job)), 120)
-        lines = []
-        follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
-        assert blocking.run(follower.run(), 120).succeeded
+        outcome, lines, _ = follow(executor, handle)
+        assert outcome.succeeded
         assert lines == ["the job"]
         assert blocking.run(driver.collect(handle, tmp_path), 60) == [Path("model.bin")]
         assert (tmp_path / "model.bin").read_text() == "1\n"

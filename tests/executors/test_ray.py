@@ -5,7 +5,6 @@ import inspect
 import json
 import logging
 import os
-import time
 import uuid
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ import httpx
 import psutil
 import pytest
 import ray_jobs
+from job_cases import follow, status, wait_for_output, wait_until
 from lab.delay_proxy import DelayProxy
 from lab.ray_cluster import RayCluster, ray_address  # noqa: F401 - a fixture
 
@@ -21,7 +21,6 @@ from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsError, SubmitError
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.ray import RayExecutor, api, log, packages
-from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobHandle, JobState
 from nemo_airflow.jobs.judge import Policy
 from nemo_airflow.jobs.service import JobService
@@ -80,28 +79,6 @@ def driver(executor, connect):
 
 def submit(executor, driver, job):
     return blocking.run(driver.submit(executor.render(job)))
-
-
-def follow(executor, handle, timeout=TIMEOUT):
-    lines, warnings = [], []
-    follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append)
-    return blocking.run(follower.run(), timeout), lines, warnings
-
-
-def status(driver, handle):
-    return blocking.run(service_of(driver).status([handle]))[handle.key]
-
-
-def wait_for(condition, what, timeout=TIMEOUT):
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
-        time.sleep(0.1)
-    return found
-
-
-def wait_for_output(driver, handle, text=b"started"):
-    wait_for(lambda: any(text in chunk.data for chunk in blocking.run(driver.read([Cursor(handle)]))), text)
 
 
 async def service_that_follows(executor):
@@ -223,7 +200,7 @@ def test_bytes_come_back_unchanged_from_any_offset(executor, driver, make):
 
 def test_long_log_crosses_the_network_once(executor, driver, make, monkeypatch):
     handle = submit(executor, driver, make("print_burst", count=200_000, width=100))
-    wait_for(lambda: status(driver, handle).state.is_final, "the job's end")
+    wait_until(lambda: status(driver, handle).state.is_final, "the job's end")
     received = []
     more = log._Excerpt._more
 
@@ -255,7 +232,7 @@ def test_large_outputs_come_back(executor, driver, make, tmp_path):
 def test_grace_is_longer_than_rays_own(executor, driver, make, tmp_path):
     executor = dataclasses.replace(executor, grace=20.0)
     handle = submit(executor, driver, make("finish_when_told", seconds=600))
-    wait_for_output(driver, handle)
+    wait_for_output(driver, handle, b"started")
     blocking.run(driver.cancel([handle]))
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.state is JobState.CANCELLED
@@ -265,14 +242,14 @@ def test_grace_is_longer_than_rays_own(executor, driver, make, tmp_path):
 def test_queued_job_is_cancelled_and_never_runs(executor, driver, make, tmp_path):
     all_cpus = dataclasses.replace(executor, entrypoint_num_cpus=4)
     first = submit(all_cpus, driver, make("wait_for", file=str(tmp_path / "go")))
-    wait_for_output(driver, first)
+    wait_for_output(driver, first, b"started")
     second = submit(all_cpus, driver, make("wait", seconds=600))
     assert status(driver, second).state is JobState.PENDING
     blocking.run(driver.cancel([second]))
     assert status(driver, second).state is JobState.CANCELLED
     (tmp_path / "go").touch()
     assert follow(executor, first)[0].result == "seen"
-    wait_for(lambda: second not in blocking.run(driver.survey()), "Ray to drop the queued job")
+    wait_until(lambda: second not in blocking.run(driver.survey()), "Ray to drop the queued job")
     assert status(driver, second).state is JobState.CANCELLED
     assert b"started" not in blocking.run(read_all(driver, second))
 
@@ -290,7 +267,7 @@ def test_more_than_the_cluster_has_is_refused(executor, driver, make):
 def test_runtime_environment_that_cannot_be_set_up_is_told_in_one_line(executor, driver, make):
     pip = {"packages": ["nemo-absent==1"], "pip_install_options": ["--no-index"]}
     executor = dataclasses.replace(executor, runtime_env={"pip": pip})
-    outcome, _, _ = follow(executor, submit(executor, driver, make("where")), timeout=280)
+    outcome, _, _ = follow(executor, submit(executor, driver, make("where")), seconds=280)
     assert outcome.status.state is JobState.FAILED
     assert outcome.status.failure is FailureKind.IMAGE
     assert "Could not find a version that satisfies the requirement nemo-absent==1" in outcome.message
@@ -325,7 +302,7 @@ def test_survey_lists_what_runs(executor, driver, make):
     ended = submit(executor, driver, make("where"))
     follow(executor, ended)
     running = submit(executor, driver, make("wait", seconds=600))
-    wait_for(lambda: status(driver, ended).state.is_final, "the end of the first")
+    wait_until(lambda: status(driver, ended).state.is_final, "the end of the first")
     survey = blocking.run(driver.survey())
     assert running in survey
     assert ended not in survey
@@ -347,7 +324,7 @@ def test_cluster_away_and_back_loses_nothing(ray_address, connect, make, tmp_pat
         executor = RayExecutor(address=f"http://127.0.0.1:{proxy.port}")
         driver = connect(executor)
         handle = submit(executor, driver, make("wait_for", file=str(tmp_path / "go")))
-        wait_for_output(driver, handle)
+        wait_for_output(driver, handle, b"started")
         proxy.refuse()
         with pytest.raises(BackendUnavailable):
             status(driver, handle)
@@ -409,7 +386,7 @@ def test_node_that_dies_takes_its_job_along(cluster, login, connect, make):
     executor = dataclasses.replace(login, entrypoint_resources={"doomed": 1})
     driver = connect(executor)
     handle = submit(executor, driver, make("wait", seconds=600))
-    wait_for_output(driver, handle)
+    wait_for_output(driver, handle, b"started")
     cluster.kill(worker)
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.failure is FailureKind.NODE_FAILURE
@@ -424,7 +401,7 @@ def test_job_whose_log_is_not_handed_out_is_not_taken_for_a_success(cluster, log
     executor = dataclasses.replace(login, entrypoint_resources={"mute": 1})
     driver = connect(executor)
     handle = submit(executor, driver, make("where"))
-    wait_for(lambda: "does not hand out its log" in status(driver, handle).reason, "the job's end")
+    wait_until(lambda: "does not hand out its log" in status(driver, handle).reason, "the job's end")
     assert status(driver, handle).state is JobState.RUNNING
     impatient = dataclasses.replace(Policy(), stream=0.0)
     monkeypatch.setattr(blocking.run(service_that_follows(executor)), "_policy", impatient)
@@ -472,7 +449,7 @@ def test_job_of_a_head_that_was_killed_is_lost(cluster, login, connect, make):
     executor = login
     driver = connect(executor)
     handle = submit(executor, driver, make("wait", seconds=600))
-    wait_for_output(driver, handle)
+    wait_for_output(driver, handle, b"started")
     processes = [
         process for process in psutil.process_iter() if handle.key in _environment(process).get("NEMO_AIRFLOW_KEY", "")
     ]

@@ -3,12 +3,12 @@
 import uuid
 
 import pytest
+from job_cases import follow, script_job, start
 
 from nemo_airflow import blocking
 from nemo_airflow.executors.slurm import SlurmExecutor
 from nemo_airflow.executors.ssh import SSHExecutor
-from nemo_airflow.follow import Follower
-from nemo_airflow.job import FailureKind, Job, JobState
+from nemo_airflow.job import FailureKind, JobState
 
 SHOW = 'echo "sourced: $SOURCED"'
 
@@ -21,13 +21,9 @@ def run(ssh_conn_id):
 
     def run_job(cls, setup_lines):
         executor = cls(ssh_conn_id=ssh_conn_id, root=root, setup_lines=setup_lines)
-        plan = {"version": 1, "root": {"_target_": "nemo_airflow.runner.script:run", "inline": SHOW}}
-        driver, lines = executor.connect(), []
+        driver, handle = start(executor, script_job(SHOW))
         drivers.append(driver)
-        job = Job(key=f"set-up-{uuid.uuid4().hex[:16]}", name="run", plan=plan)
-        handle = blocking.run(driver.submit(executor.render(job)))
-        follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
-        return blocking.run(follower.run(), 120), lines
+        return follow(executor, handle)[:2]
 
     yield run_job
     for driver in drivers:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 from collections.abc import AsyncIterator
 
 from nemo_airflow.executors.ray.api import RayApi
-from nemo_airflow.stream import MARK
+from nemo_airflow.stream import MARK, read_place
 
 _LINES = (32, 1024, 32768, 1 << 20, -1)
 """How many lines from the end are asked for, one after another; -1 for the whole log."""
@@ -148,16 +147,7 @@ def _place(excerpt: bytearray, searched: int) -> tuple[int | None, int]:
         end = excerpt.find(b"\n", position)
         if end < 0:
             return None, position
-        if (at := _at(bytes(excerpt[position + 1 : end]))) is not None:
-            return at - position, position
+        if (place := read_place(bytes(excerpt[position + 1 : end]))) is not None:
+            return place[0] - position, position
         position = excerpt.find(MARK, end)
     return None, len(excerpt)
-
-
-def _at(record: bytes) -> int | None:
-    if b'"at":' not in record:
-        return None
-    try:
-        return int(json.loads(record)["at"])
-    except (ValueError, KeyError, TypeError):
-        return None
