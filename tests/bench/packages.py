@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from run import SCRATCH, peer_environment
 
@@ -33,13 +35,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-peer", action="store_true", help="leave NeMo-Run out")
     parser.add_argument("--small", action="store_true", help="the smaller repository only")
+    parser.add_argument("--only-versions", action="store_true", help="the versions of a git bundle only")
     options = parser.parse_args()
     SCRATCH.mkdir(exist_ok=True)
     for title, (count, total, repeat) in list(SIZES.items())[: 1 if options.small else 2]:
         with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
             repository = Path(scratch, "repository")
             make_repository(repository, count, total)
-            measure(title, repository, Path(scratch), repeat, peer=not options.no_peer)
+            if not options.only_versions:
+                measure(title, repository, Path(scratch), repeat, peer=not options.no_peer)
+            measure_versions(title, repository, Path(scratch), repeat)
 
 
 def measure(title: str, repository: Path, scratch: Path, repeat: int, *, peer: bool) -> None:
@@ -69,6 +74,66 @@ def measure(title: str, repository: Path, scratch: Path, repeat: int, *, peer: b
                 sent[name][column] = size
     print(file=sys.stderr)
     report(title, repeat, times, sent)
+
+
+def measure_versions(title: str, repository: Path, scratch: Path, repeat: int) -> None:
+    """Measures the next version of a git bundle, in a checkout of its own, after one file was committed."""
+    os.environ |= {"AIRFLOW_HOME": str(scratch / "airflow"), "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+    from nemo_airflow import GitArchivePackager, PatternPackager
+
+    packagers = {"git": GitArchivePackager(format="tar.gz"), "pattern": PatternPackager(format="tar.gz")}
+    names = ["`git archive \\| gzip -1`", *(f"`{type(packager).__name__}`" for packager in packagers.values())]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    sizes: dict[str, int] = {}
+    for turn in range(repeat):
+        print(f"\r{title}: versions, turn {turn + 1} of {repeat}{'':50}", end="", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = folder
+            for name, found in zip(names, next_version(repository, scratch, folder, packagers), strict=True):
+                seconds[name].append(found[0])
+                sizes[name] = found[1]
+    print(file=sys.stderr)
+    base = statistics.median(seconds[names[0]])
+    print(f"\n{title}, the next version of a git bundle, medians of {repeat}\n\n| | seconds | ratio | to send |")
+    print("|---|--:|--:|--:|")
+    for name in names:
+        median = statistics.median(seconds[name])
+        print(f"| {name} | {median:.3f} | {median / base:.2f} | {human(sizes[name])} |")
+
+
+def next_version(
+    repository: Path, scratch: Path, folder: str, packagers: dict[str, Any]
+) -> Iterator[tuple[float, int]]:
+    """Yields seconds and bytes to send, of git's own archive and of each packager."""
+    from nemo_airflow.hooks.packaging import PackagingHook
+    from nemo_airflow.packaging import PackageStore
+
+    hooks = [PackagingHook(each, PackageStore(Path(folder, kind))) for kind, each in packagers.items()]
+    before = bundle_at(repository)
+    for hook in hooks:
+        hook.package(before)
+    with changed(repository, commit=True):
+        after = bundle_at(repository)
+        yield next((seconds, size) for _, seconds, size in raw(repository, scratch, "gzip -1"))
+        for hook in hooks:
+            begun = time.perf_counter()
+            package = hook.package(after)
+            yield time.perf_counter() - begun, package.size - package.base_size
+
+
+def bundle_at(repository: Path) -> Any:
+    """Returns a task's context with Airflow's git bundle at the repository's commit, checked out."""
+    from airflow.providers.git.bundles.git import GitDagBundle
+
+    version, branch = (
+        subprocess.run(["git", "-C", str(repository), "rev-parse", *what, "HEAD"], check=True, capture_output=True)
+        .stdout.decode()
+        .strip()
+        for what in ([], ["--abbrev-ref"])
+    )
+    bundle = GitDagBundle(name="bench", tracking_ref=branch, repo_url=str(repository), version=version)
+    bundle.initialize()
+    return {"ti": types.SimpleNamespace(bundle_instance=bundle)}
 
 
 def report(title: str, repeat: int, times: dict[str, dict[str, list[float]]], sent: dict[str, dict[str, int]]) -> None:
