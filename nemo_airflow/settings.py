@@ -37,7 +37,7 @@ def package_format() -> str:
 def store_url() -> str:
     """Returns the address of the shared store, ``$NEMO_AIRFLOW_STORE``; empty if not set.
 
-    For example ``/mnt/shared/nemo`` or ``s3://conn_id@bucket/prefix``; see :mod:`nemo_airflow.packaging.store.address`.
+    For example ``/mnt/shared/nemo`` or ``s3://conn_id@bucket/prefix``; see :mod:`nemo_airflow.store.address`.
     """
     return os.environ.get("NEMO_AIRFLOW_STORE", "")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nemo_airflow.artifacts.keeping import put_here
 from nemo_airflow.exceptions import ArtifactError
-from nemo_airflow.packaging.store.address import open_bucket
 from nemo_airflow.runner import artifacts
 from nemo_airflow.runner.artifacts import Artifact
+from nemo_airflow.store.address import open_bucket
 
 
 def read_elsewhere(given: Artifact) -> Artifact:

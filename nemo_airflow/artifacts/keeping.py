@@ -22,11 +22,11 @@ from nemo_airflow.exceptions import ArtifactError, MissingExtraError, NemoAirflo
 from nemo_airflow.job import Archive
 from nemo_airflow.packaging.archive import GZIP, write_tar
 from nemo_airflow.packaging.content import FILE, LINK, PROGRAM, File
-from nemo_airflow.packaging.store import PackageStore
-from nemo_airflow.packaging.store.address import configured_store
 from nemo_airflow.runner import artifacts, digests
 from nemo_airflow.runner.artifacts import Artifact
 from nemo_airflow.runner.inputs import artifacts_in
+from nemo_airflow.store import PackageStore
+from nemo_airflow.store.address import configured_store
 
 _AS_IS = "file"
 """Format of an artifact that is a single file."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.cli.plan import compose_config
+from nemo_airflow.comparison.code_parts import CodePart, part_changes, recorded_parts
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.differences import diff
 from nemo_airflow.config.outline import is_plan
@@ -18,7 +19,6 @@ from nemo_airflow.config.value_files import as_file, read_values
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.config.yaml_text import plan_from_yaml
 from nemo_airflow.exceptions import ConfigError, SettingsError
-from nemo_airflow.packaging.code_parts import CodePart, part_changes, recorded_parts
 from nemo_airflow.registered import RECIPES, registered
 
 _DIGEST = re.compile(r"[0-9a-f]{4,64}")

@@ -11,12 +11,12 @@ from nemo_airflow import settings
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.packaging import notes
-from nemo_airflow.packaging.store import sharing
-from nemo_airflow.packaging.store.address import open_store
-from nemo_airflow.packaging.store.collection import collect, references
-from nemo_airflow.packaging.store.local import PackageStore
-from nemo_airflow.packaging.store.shared import SharedStore
-from nemo_airflow.packaging.store.trees import get_tree, put_tree
+from nemo_airflow.store import sharing
+from nemo_airflow.store.address import open_store
+from nemo_airflow.store.collection import collect, references
+from nemo_airflow.store.local import PackageStore
+from nemo_airflow.store.shared import SharedStore
+from nemo_airflow.store.trees import get_tree, put_tree
 
 _DAY = 86400.0
 

@@ -15,8 +15,8 @@ from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, StoreErro
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Request
 from nemo_airflow.job import Archive
-from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.runner import secret_env
+from nemo_airflow.store import PackageStore
 
 
 def runner_entry() -> str:
@@ -40,7 +40,7 @@ def archive_path(archive: Archive) -> Path:
     """
     cache = PackageStore(settings.packages_folder())
     path = cache.path(archive.digest, archive.format)
-    from nemo_airflow.packaging.store.address import configured_store
+    from nemo_airflow.store.address import configured_store
 
     try:
         if cache.has(archive.digest, archive.format):

@@ -12,11 +12,11 @@ from airflow.sdk.definitions.context import Context
 from nemo_airflow import settings
 from nemo_airflow.job import Package
 from nemo_airflow.packaging.base import ContentPackager, Packager
-from nemo_airflow.packaging.git import GitArchivePackager
+from nemo_airflow.packaging.git.packager import GitArchivePackager
 from nemo_airflow.packaging.hybrid import HybridPackager
 from nemo_airflow.packaging.patches import keep_apart
-from nemo_airflow.packaging.store import PackageStore
-from nemo_airflow.packaging.store.address import publish
+from nemo_airflow.store import PackageStore
+from nemo_airflow.store.address import publish
 
 
 class PackagingHook(BaseHook):

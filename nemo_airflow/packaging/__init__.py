@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nemo_airflow.store.local import PackageStore
+
 _EXPORTS = {
     "ContentPackager": "base",
     "DistributionPackager": "distribution",
-    "GitArchivePackager": "git",
+    "GitArchivePackager": "git.packager",
     "HybridPackager": "hybrid",
-    "PackageStore": "store",
     "Packager": "base",
     "PatternPackager": "pattern",
 }
@@ -28,10 +29,9 @@ __all__ = [
 if TYPE_CHECKING:
     from nemo_airflow.packaging.base import ContentPackager, Packager
     from nemo_airflow.packaging.distribution import DistributionPackager
-    from nemo_airflow.packaging.git import GitArchivePackager
+    from nemo_airflow.packaging.git.packager import GitArchivePackager
     from nemo_airflow.packaging.hybrid import HybridPackager
     from nemo_airflow.packaging.pattern import PatternPackager
-    from nemo_airflow.packaging.store import PackageStore
 
 
 def __getattr__(name: str) -> Any:

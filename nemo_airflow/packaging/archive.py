@@ -22,7 +22,7 @@ from typing import BinaryIO
 from nemo_airflow.exceptions import PackagingError, SettingsError
 from nemo_airflow.job import Package
 from nemo_airflow.packaging.content import LINK, PROGRAM, File, files_of, in_order, package_digest, read, tree_id
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 
 GZIP, ZSTD = "tar.gz", "tar.zst"
 FORMATS = (GZIP, ZSTD)

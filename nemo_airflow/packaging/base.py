@@ -16,7 +16,7 @@ from nemo_airflow.packaging.archive import FORMATS, GZIP, ZSTD, writes_zstd
 from nemo_airflow.packaging.bases import Bases
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.packing import Content, pack
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

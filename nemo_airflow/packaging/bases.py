@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from nemo_airflow.packaging.notes import Notes
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 
 _KEPT_EACH = 4
 """Packages of one code that are remembered."""

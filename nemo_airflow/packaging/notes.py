@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nemo_airflow.packaging.store import sharing
+from nemo_airflow.store import sharing
 
 FOLDER = ".notes"
 

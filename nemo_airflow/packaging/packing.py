@@ -14,9 +14,9 @@ from nemo_airflow.packaging import content as contents
 from nemo_airflow.packaging.archive import write_tar
 from nemo_airflow.packaging.bases import Base, Bases
 from nemo_airflow.packaging.content import LINK, File
-from nemo_airflow.packaging.store import PackageStore
-from nemo_airflow.packaging.store.local import FILES
 from nemo_airflow.runner.unpack import REMOVED
+from nemo_airflow.store import PackageStore
+from nemo_airflow.store.local import FILES
 
 PATCH_LIMIT = 1 << 20
 """Most bytes of a patch in the package's description; a larger one is only in the stores."""

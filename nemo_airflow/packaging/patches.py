@@ -14,7 +14,7 @@ from nemo_airflow import settings
 from nemo_airflow.connections import find_secrets
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.job import PATCH, Package
-from nemo_airflow.packaging.store.local import PackageStore
+from nemo_airflow.store.local import PackageStore
 
 _HEAD = re.compile(r'^diff --git .*? (?:"b/(.*)"|b/(.*))$', re.MULTILINE)
 

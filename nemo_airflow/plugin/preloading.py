@@ -18,7 +18,7 @@ _TASKS = (
     "nemo_airflow.decorators.nemo",
     "nemo_airflow.executors.local",
     "nemo_airflow.config.versions",
-    "nemo_airflow.packaging.store.trees",
+    "nemo_airflow.store.trees",
 )
 
 _DATABASE_STORE = (

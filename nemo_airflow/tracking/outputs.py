@@ -139,8 +139,8 @@ def _may_succeed_later(error: BaseException) -> bool:
 
 def _share(kept: Path) -> str:
     """Puts the files into the shared store; returns their digest, empty if there is no store."""
-    from nemo_airflow.packaging.store.address import configured_store
-    from nemo_airflow.packaging.store.trees import put_tree
+    from nemo_airflow.store.address import configured_store
+    from nemo_airflow.store.trees import put_tree
 
     store = configured_store()
     return put_tree(store, kept) if store is not None else ""

@@ -214,8 +214,8 @@ def test_the_commands_for_executors_run(folder, airflow_database):
 
 
 def test_the_commands_for_the_store_run(folder, monkeypatch):
-    from nemo_airflow.packaging.store import open_store
-    from nemo_airflow.packaging.store.trees import put_tree
+    from nemo_airflow.store import open_store
+    from nemo_airflow.store.trees import put_tree
 
     monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(folder.parent / "store"))
     write(folder, {"run/model.bin": "weights"})

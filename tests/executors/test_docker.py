@@ -17,7 +17,7 @@ from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.docker import DockerExecutor
 from nemo_airflow.job import FailureKind, JobState, JobStatus
 from nemo_airflow.packaging.archive import write_archive
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 from nemo_airflow.testing.services import service_of
 
 

@@ -17,8 +17,8 @@ from nemo_airflow.executors.kubernetes import KubernetesExecutor, manifest
 from nemo_airflow.job import FailureKind, JobState, JobStatus
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
-from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.runner.outputs import COLLECTED
+from nemo_airflow.store import PackageStore
 from nemo_airflow.testing.services import service_of
 
 

@@ -35,7 +35,7 @@ from nemo_airflow.executors.registry import launcher_from_json
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import FailureKind, Job, JobState
 from nemo_airflow.packaging.archive import write_archive
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 
 DAGS = Path(__file__).parents[2] / "dags"
 

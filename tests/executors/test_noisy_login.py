@@ -10,7 +10,7 @@ from lab.logins import own_login
 
 from nemo_airflow import blocking
 from nemo_airflow.executors import SlurmExecutor, SSHExecutor
-from nemo_airflow.packaging.store.ssh import SSHPlace
+from nemo_airflow.store.ssh import SSHPlace
 
 NOISE = """echo "Welcome to the cluster: ünïcode, 'quotes' and `backticks`" 2>/dev/null
 printf 'a line without its end, and {"json": 1}'

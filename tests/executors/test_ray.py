@@ -26,7 +26,7 @@ from nemo_airflow.jobs.judge import Policy
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 from nemo_airflow.testing.services import service_of
 
 TIMEOUT = 120.0

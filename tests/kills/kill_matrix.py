@@ -27,8 +27,8 @@ from mlflow import MlflowClient
 
 from nemo_airflow import blocking
 from nemo_airflow.executors.base import Executor
-from nemo_airflow.packaging.store.address import open_store
-from nemo_airflow.packaging.store.trees import get_tree
+from nemo_airflow.store.address import open_store
+from nemo_airflow.store.trees import get_tree
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST
 from nemo_airflow.triggers.logged_lines import LOGGER
 

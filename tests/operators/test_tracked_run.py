@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from nemo_airflow import Config, LocalExecutor, MLflowTracker, NemoRunOperator, Recipe
 from nemo_airflow.cli.ports import hold_port, port_of
 from nemo_airflow.config import plan as plans
-from nemo_airflow.packaging.store import open_store
-from nemo_airflow.packaging.store.trees import get_tree
+from nemo_airflow.store import open_store
+from nemo_airflow.store.trees import get_tree
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 

@@ -8,8 +8,8 @@ import pytest
 from packaging_cases import commit_files, lay, run_git
 
 from nemo_airflow import GitArchivePackager, PatternPackager
+from nemo_airflow.comparison.code_changes import CodeState, code_changes
 from nemo_airflow.exceptions import UncommittedChangesError
-from nemo_airflow.packaging.code_changes import CodeState, code_changes
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from packaging_cases import commit_files, lay, run_git, tree
 from nemo_airflow import GitArchivePackager, HybridPackager
 from nemo_airflow.exceptions import PackagingError, UncommittedChangesError
 from nemo_airflow.job import Job, Package, without_patch
-from nemo_airflow.packaging import PackageStore, git
+from nemo_airflow.packaging import PackageStore
 from nemo_airflow.packaging.content import blob_id
+from nemo_airflow.packaging.git import packager as git
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_submodules_and_theirs_with_attributes_and_lfs_of_their_own(repository, 
     assert "Subproject commit" in moved.patch
     assert GitArchivePackager(path=str(repository), uncommitted="ignore").package(store).digest == recorded.digest
     # Whatever was changed just now counts as settled.
-    monkeypatch.setattr("nemo_airflow.packaging.state.YOUNG", -(10**18))
+    monkeypatch.setattr("nemo_airflow.packaging.git.state.YOUNG", -(10**18))
     packager = GitArchivePackager(path=str(repository), uncommitted="include")
     packager.package(store)
     commit_files(repository / "vendor" / "library", {"code.py": "newest"})

@@ -10,7 +10,7 @@ from packaging_cases import commit_files, lay, run_git, tree
 from nemo_airflow import GitArchivePackager
 from nemo_airflow.exceptions import PackagingError, UncommittedChangesError
 from nemo_airflow.packaging import PackageStore
-from nemo_airflow.packaging.repository import Repository
+from nemo_airflow.packaging.git.repository import Repository
 
 
 @pytest.mark.parametrize(

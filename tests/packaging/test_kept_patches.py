@@ -9,9 +9,9 @@ from packaging_cases import commit_files, run_git
 
 from nemo_airflow import GitArchivePackager
 from nemo_airflow.cli import main
-from nemo_airflow.packaging.store import PackageStore, open_store
-from nemo_airflow.packaging.store.address import publish
-from nemo_airflow.packaging.store.collection import collect
+from nemo_airflow.store import PackageStore, open_store
+from nemo_airflow.store.address import publish
+from nemo_airflow.store.collection import collect
 
 DAY = 86400.0
 

@@ -8,9 +8,9 @@ import pytest
 from packaging_cases import commit_files, lay, run_git
 
 from nemo_airflow import GitArchivePackager, HybridPackager, PatternPackager
+from nemo_airflow.comparison.code_changes import CodeState, code_changes
 from nemo_airflow.exceptions import PackagingError, UncommittedChangesError
 from nemo_airflow.packaging import PackageStore
-from nemo_airflow.packaging.code_changes import CodeState, code_changes
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from nemo_airflow import GitArchivePackager, HybridPackager, LocalExecutor, Patt
 from nemo_airflow.hooks.packaging import PackagingHook
 from nemo_airflow.packaging import PackageStore
 from nemo_airflow.packaging.archive import writes_zstd
-from nemo_airflow.packaging.store import open_store
+from nemo_airflow.store import open_store
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nemo_airflow import GitArchivePackager
 from nemo_airflow.exceptions import PackagingError, SettingsError
 from nemo_airflow.hooks.packaging import PackagingHook
 from nemo_airflow.packaging.patches import files_with_secrets
-from nemo_airflow.packaging.store import PackageStore, open_store
+from nemo_airflow.store import PackageStore, open_store
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from nemo_airflow import GitArchivePackager, PatternPackager
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.job import Package
 from nemo_airflow.packaging import PackageStore
-from nemo_airflow.packaging.store import open_store
-from nemo_airflow.packaging.store.trees import get_tree, put_tree
+from nemo_airflow.store import open_store
+from nemo_airflow.store.trees import get_tree, put_tree
 
 pytestmark = pytest.mark.lab  # to become another user takes root, which the lab takes too
 

@@ -12,9 +12,9 @@ from lab.azurite import azurite
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.job import Archive, Package, changes_name
 from nemo_airflow.packaging import PackageStore
-from nemo_airflow.packaging.store import open_store
-from nemo_airflow.packaging.store.collection import collect
-from nemo_airflow.packaging.store.trees import get_tree, put_tree
+from nemo_airflow.store import open_store
+from nemo_airflow.store.collection import collect
+from nemo_airflow.store.trees import get_tree, put_tree
 
 DAY = 86400.0
 
@@ -294,7 +294,7 @@ def test_a_package_that_this_machine_lacks_comes_from_the_shared_store(tmp_path,
     from nemo_airflow.exceptions import ExecutorError
     from nemo_airflow.executors.bundle import archive_path
     from nemo_airflow.packaging.archive import write_archive
-    from nemo_airflow.packaging.store.address import publish
+    from nemo_airflow.store.address import publish
 
     monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "shared"))
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "worker"))

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 
 from nemo_airflow.exceptions import StoreError, TrackingError
 from nemo_airflow.job import Job
-from nemo_airflow.packaging.store.address import open_store
-from nemo_airflow.packaging.store.trees import get_tree
+from nemo_airflow.store.address import open_store
+from nemo_airflow.store.trees import get_tree
 from nemo_airflow.tracking.artifacts import files_under
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, UNWATCHED, RunRef, UploadWatch
 from nemo_airflow.tracking.mlflow import MLflowTracker

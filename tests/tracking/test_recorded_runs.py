@@ -19,12 +19,12 @@ from tracking_cases import PLAN, make_job, make_package, open_run
 
 from nemo_airflow import GitArchivePackager, HybridPackager, PatternPackager
 from nemo_airflow.cli import main
+from nemo_airflow.comparison.code_changes import CodeState, code_changes
 from nemo_airflow.exceptions import PackagingError, TrackingError
 from nemo_airflow.job import Package
-from nemo_airflow.packaging.code_changes import CodeState, code_changes
-from nemo_airflow.packaging.store import PackageStore, open_store
-from nemo_airflow.packaging.store.address import publish
-from nemo_airflow.packaging.store.trees import put_tree
+from nemo_airflow.store import PackageStore, open_store
+from nemo_airflow.store.address import publish
+from nemo_airflow.store.trees import put_tree
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, RunRef
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.mlflow.recorded import recorded_run

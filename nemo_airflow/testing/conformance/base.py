@@ -19,7 +19,7 @@ from nemo_airflow.executors.base import Cursor, Driver, Executor, LeaveOut
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 from nemo_airflow.packaging.archive import write_archive
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 from nemo_airflow.testing.conformance import jobs
 from nemo_airflow.testing.services import service_of
 

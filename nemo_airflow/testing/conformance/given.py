@@ -8,9 +8,9 @@ from pathlib import Path
 from nemo_airflow.artifacts.keeping import archives_for, keep_artifacts
 from nemo_airflow.executors.base import Driver
 from nemo_airflow.job import FailureKind, Job
-from nemo_airflow.packaging.store import PackageStore
 from nemo_airflow.runner.artifacts import Artifact
 from nemo_airflow.settings import packages_folder
+from nemo_airflow.store import PackageStore
 from nemo_airflow.testing.conformance.base import ConformanceCases, Finished
 
 _FILES = 1000

@@ -15,7 +15,7 @@ from nemo_airflow.executors.base import Driver, Executor
 from nemo_airflow.follow import Outcome
 from nemo_airflow.job import FailureKind, Job, JobState, JobStatus
 from nemo_airflow.packaging.pattern import PatternPackager
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 from nemo_airflow.testing.conformance import jobs
 from nemo_airflow.testing.conformance.base import ConformanceCases, Finished
 

@@ -20,8 +20,8 @@ from nemo_airflow import settings
 from nemo_airflow.connections import find_secrets, redact
 from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingError
 from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package
-from nemo_airflow.packaging.store.address import read_patch
 from nemo_airflow.runner.plan import has_recipes
+from nemo_airflow.store.address import read_patch
 from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunRef, Tracker, UploadWatch
 from nemo_airflow.tracking.mlflow import address, batches, fields, points, runs
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
 from nemo_airflow.packaging.content import list_paths
+from nemo_airflow.packaging.git.repository import Repository
 from nemo_airflow.packaging.notes import Notes
-from nemo_airflow.packaging.repository import Repository
 
 BYTECODE = ("__pycache__/", "*.pyc")
 """Patterns of files that Python writes beside imported modules: they are not part of the code."""

@@ -16,8 +16,8 @@ from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging import content
 from nemo_airflow.packaging.content import File
 from nemo_airflow.packaging.disk import Disk
-from nemo_airflow.packaging.objects import Entry
-from nemo_airflow.packaging.repository import Repository
+from nemo_airflow.packaging.git.objects import Entry
+from nemo_airflow.packaging.git.repository import Repository
 
 LARGEST_POINTER = 1024
 """Most bytes of a pointer, by the specification."""

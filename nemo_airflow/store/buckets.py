@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.exceptions import MissingExtraError, StoreError, StoreUnavailable
-from nemo_airflow.packaging.store.place import Entry, Place
+from nemo_airflow.store.place import Entry, Place
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure"}
 

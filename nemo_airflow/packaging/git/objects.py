@@ -10,8 +10,8 @@ from typing import IO, Any, NamedTuple
 
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging.content import LINK, File, algorithm_of, format_path, tree_object
+from nemo_airflow.packaging.git.repository import Repository
 from nemo_airflow.packaging.packing import Changes
-from nemo_airflow.packaging.repository import Repository
 
 FOLDER, SUBMODULE = "40000", "160000"
 

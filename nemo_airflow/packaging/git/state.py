@@ -13,9 +13,9 @@ from typing import Any
 from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.packaging.content import FILE, LINK, PROGRAM
 from nemo_airflow.packaging.disk import YOUNG, signature_of
-from nemo_airflow.packaging.objects import SUBMODULE
-from nemo_airflow.packaging.repository import Repository
-from nemo_airflow.packaging.worktree import Changed
+from nemo_airflow.packaging.git.objects import SUBMODULE
+from nemo_airflow.packaging.git.repository import Repository
+from nemo_airflow.packaging.git.worktree import Changed
 
 NO_LFS = ("-c", "filter.lfs.clean=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false")
 """Settings without Git LFS, which would write into the repository, and replace shipped content by pointers."""

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from nemo_airflow.comparison.code_changes import CodeState, code_changes, has_commit
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
-from nemo_airflow.packaging.code_changes import CodeState, code_changes, has_commit
-from nemo_airflow.packaging.repository import Repository
+from nemo_airflow.packaging.git.repository import Repository
 from nemo_airflow.packaging.sections import split
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nemo_airflow.exceptions import StoreError
-from nemo_airflow.packaging.store import sharing
-from nemo_airflow.packaging.store.place import Entry, Place
+from nemo_airflow.store import sharing
+from nemo_airflow.store.place import Entry, Place
 
 _ABANDONED = 86400.0
 """Seconds after which an upload under a temporary name counts as abandoned."""

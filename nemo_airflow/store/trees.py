@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from nemo_airflow.exceptions import StoreError
-from nemo_airflow.packaging.store.shared import SharedStore, sha256_of
+from nemo_airflow.store.shared import SharedStore, sha256_of
 
 _SMALL = 256 << 10
 _PACK = 8 << 20

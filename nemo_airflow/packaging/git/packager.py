@@ -14,19 +14,19 @@ from typing import Any, ClassVar, Literal
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError, UncommittedChangesError
 from nemo_airflow.job import PATCH, Package
 from nemo_airflow.packaging import notes as noted
-from nemo_airflow.packaging.attributes import NAME as ATTRIBUTES
 from nemo_airflow.packaging.base import ContentPackager
 from nemo_airflow.packaging.content import File, algorithm_of, format_path, list_paths, tree_id
 from nemo_airflow.packaging.disk import identify_files
+from nemo_airflow.packaging.git.attributes import NAME as ATTRIBUTES
+from nemo_airflow.packaging.git.objects import SUBMODULE, Blobs, Entry, changes, edit_tree, entries
+from nemo_airflow.packaging.git.repository import Repository
+from nemo_airflow.packaging.git.shipped import LfsChoice, Rules, is_plain, list_files, name_by_sha1
+from nemo_airflow.packaging.git.state import State
+from nemo_airflow.packaging.git.worktree import Changed, find_matching, refuse_repositories, status, untracked_files
 from nemo_airflow.packaging.notes import Notes
-from nemo_airflow.packaging.objects import SUBMODULE, Blobs, Entry, changes, edit_tree, entries
 from nemo_airflow.packaging.packing import Content, pack
 from nemo_airflow.packaging.patterns import Patterns
-from nemo_airflow.packaging.repository import Repository
-from nemo_airflow.packaging.shipped import LfsChoice, Rules, is_plain, list_files, name_by_sha1
-from nemo_airflow.packaging.state import State
-from nemo_airflow.packaging.store import PackageStore
-from nemo_airflow.packaging.worktree import Changed, find_matching, refuse_repositories, status, untracked_files
+from nemo_airflow.store import PackageStore
 
 Choice = Literal["refuse", "include", "ignore"]
 
@@ -292,7 +292,7 @@ class GitArchivePackager(ContentPackager):
         listing: Callable[[str], Sequence[Entry]],
         tree: str,
     ) -> bool:
-        """Returns whether git's tree can be shipped unchanged; see :func:`~nemo_airflow.packaging.shipped.is_plain`."""
+        """Returns whether git's tree can be shipped unchanged; see :func:`.shipped.is_plain`."""
         if any(
             path.rpartition("/")[2] == ATTRIBUTES or (what and what[0] == SUBMODULE) for path, what in changed.items()
         ):

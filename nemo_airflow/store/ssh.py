@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, StoreError, StoreUnavailable
-from nemo_airflow.packaging.store.place import Entry, Place
 from nemo_airflow.ssh.shell import Answer, Shell
+from nemo_airflow.store.place import Entry, Place
 
 T = TypeVar("T")
 

@@ -18,9 +18,9 @@ from nemo_airflow import settings
 from nemo_airflow.connections import ConnectionInfo, find_secrets, get_connection
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.job import PATCH, Archive, Package
-from nemo_airflow.packaging.store.local import PackageStore
-from nemo_airflow.packaging.store.place import Place
-from nemo_airflow.packaging.store.shared import SharedStore
+from nemo_airflow.store.local import PackageStore
+from nemo_airflow.store.place import Place
+from nemo_airflow.store.shared import SharedStore
 
 _FORMS = "a folder, ssh://conn_id/path, s3://, gs:// or abfs://[conn_id@]bucket/prefix"
 
@@ -82,8 +82,8 @@ def read_patch(package: Package) -> bytes | None:
 
 
 def _place(url: str) -> Place:
-    from nemo_airflow.packaging.store.folder import FolderPlace
-    from nemo_airflow.packaging.store.objects import EXTRAS, ObjectPlace
+    from nemo_airflow.store.buckets import EXTRAS, ObjectPlace
+    from nemo_airflow.store.folder import FolderPlace
 
     parts = urlsplit(url)
     if not parts.scheme and url:
@@ -100,7 +100,7 @@ def _place(url: str) -> Place:
             )
         return FolderPlace(Path(path))
     if parts.scheme == "ssh" and host and path.strip("/"):
-        from nemo_airflow.packaging.store.ssh import SSHPlace
+        from nemo_airflow.store.ssh import SSHPlace
 
         return SSHPlace(host, path.removeprefix("/") if path.startswith("/~/") else path)
     if parts.scheme in EXTRAS and host:

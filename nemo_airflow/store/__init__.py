@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nemo_airflow.packaging.store.local import PackageStore
+from nemo_airflow.store.local import PackageStore
 
 _EXPORTS = {"SharedStore": "shared", "configured_store": "address", "open_store": "address"}
 
 __all__ = ["PackageStore", "SharedStore", "configured_store", "open_store"]
 
 if TYPE_CHECKING:
-    from nemo_airflow.packaging.store.address import configured_store, open_store
-    from nemo_airflow.packaging.store.shared import SharedStore
+    from nemo_airflow.store.address import configured_store, open_store
+    from nemo_airflow.store.shared import SharedStore
 
 
 def __getattr__(name: str) -> Any:

@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nemo_airflow.packaging.objects import Entry
-from nemo_airflow.packaging.repository import Repository
+from nemo_airflow.packaging.git.objects import Entry
+from nemo_airflow.packaging.git.repository import Repository
 
 NAME = ".gitattributes"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
-from nemo_airflow.packaging import attributes, lfs
 from nemo_airflow.packaging.content import SHA256_DIGITS, File, Memory, blob_id, read, start_hash
-from nemo_airflow.packaging.objects import SUBMODULE, Blobs, Entry, entries, reader
+from nemo_airflow.packaging.git import attributes, lfs
+from nemo_airflow.packaging.git.objects import SUBMODULE, Blobs, Entry, entries, reader
+from nemo_airflow.packaging.git.repository import Repository
 from nemo_airflow.packaging.patterns import Patterns
-from nemo_airflow.packaging.repository import Repository
 
 LfsChoice = Literal["resolve", "refuse", "pointer"]
 

@@ -21,9 +21,9 @@ from collections.abc import Collection, Iterator
 
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.job import BASE_DIGITS, is_patch
-from nemo_airflow.packaging.store.place import Entry
-from nemo_airflow.packaging.store.shared import COLLECTION_LASTS, FRESH, SharedStore, blob_name
-from nemo_airflow.packaging.store.trees import blobs_of
+from nemo_airflow.store.place import Entry
+from nemo_airflow.store.shared import COLLECTION_LASTS, FRESH, SharedStore, blob_name
+from nemo_airflow.store.trees import blobs_of
 
 _BATCH = 500
 

@@ -28,9 +28,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from nemo_airflow.exceptions import StoreError, StoreUnavailable
 from nemo_airflow.job import Archive, Package, is_patch
-from nemo_airflow.packaging.store import sharing
-from nemo_airflow.packaging.store.local import PackageStore
-from nemo_airflow.packaging.store.place import Entry, Place
+from nemo_airflow.store import sharing
+from nemo_airflow.store.local import PackageStore
+from nemo_airflow.store.place import Entry, Place
 
 T = TypeVar("T")
 
@@ -191,7 +191,7 @@ class SharedStore:
         return self._attempt(lambda: sorted(self.place.entries(folder), key=lambda entry: entry.name))
 
     def delete(self, names: list[str]) -> None:
-        """Deletes files; see :mod:`nemo_airflow.packaging.store.collection` for when this is safe."""
+        """Deletes files; see :mod:`nemo_airflow.store.collection` for when this is safe."""
         self._attempt(lambda: self.place.delete(names))
 
     def find(self, digest: str) -> str:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.job import BASE_DIGITS, is_patch
-from nemo_airflow.packaging.store import sharing
+from nemo_airflow.store import sharing
 
 FILES = "files"
 """Format of the list of a package's files, which is compared with those of later versions."""

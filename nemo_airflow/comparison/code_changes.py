@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 
 from nemo_airflow.exceptions import PackagingError
-from nemo_airflow.packaging import lfs
-from nemo_airflow.packaging.objects import reader, sizes_of
-from nemo_airflow.packaging.repository import Repository
-from nemo_airflow.packaging.state import NO_LFS
-from nemo_airflow.packaging.worktree import is_bytecode
+from nemo_airflow.packaging.git import lfs
+from nemo_airflow.packaging.git.objects import reader, sizes_of
+from nemo_airflow.packaging.git.repository import Repository
+from nemo_airflow.packaging.git.state import NO_LFS
+from nemo_airflow.packaging.git.worktree import is_bytecode
 
 
 @dataclasses.dataclass(frozen=True)

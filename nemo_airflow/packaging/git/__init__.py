@@ -1,0 +1,1 @@
+"""Packages a git repository: reads it without changing anything in it."""
