@@ -148,10 +148,7 @@ class Keeping:
         )
 
     def _where_they_are(self) -> str:
-        return (
-            f"they stay on the back-end for now: 'nemo-airflow collect EXECUTOR {self._handle.key}' fetches them, with "
-            f"EXECUTOR as in 'nemo-airflow collect --help'"
-        )
+        return f"they stay on the back-end for now: 'nemo-airflow collect EXECUTOR {self._handle.key}' fetches them"
 
 
 @contextlib.contextmanager
