@@ -174,6 +174,7 @@ class Follower:
             await self._sink.finish(outcome.status, log.path if log is not None else None, error)
             return outcome
         finally:
+            await self._sink.close()
             if scratch is not None:
                 await asyncio.to_thread(scratch.cleanup)
 
@@ -181,14 +182,18 @@ class Follower:
         """Returns whether the job runs, once it does, or has ended without."""
         service = JobService.shared(self._executor)
         overdue = asyncio.create_task(self._cancel_when_overdue(service))
+        has_ended = False
         try:
             async for update in service.watch(self._handle):
                 await self._take(update, None)
                 if self.state is JobState.RUNNING:
                     return True
+            has_ended = True  # run() comes next
             return False
         finally:
             overdue.cancel()
+            if self._sink is not None and not has_ended:
+                await self._sink.close()
 
     def _make_scratch(self) -> tempfile.TemporaryDirectory[str] | None:
         try:

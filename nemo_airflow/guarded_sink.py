@@ -28,8 +28,11 @@ class Sink(Protocol):
             error: The job's error with its traceback, or empty.
 
         Returns:
-            Whether everything is recorded.
+            Whether everything is recorded, or kept to be recorded later.
         """
+
+    async def close(self) -> None:
+        """Lets go of the job, whether or not it has ended."""
 
 
 class GuardedSink:
@@ -69,6 +72,13 @@ class GuardedSink:
         except Exception as failure:  # noqa: BLE001 - the job has ended, and how it did is not to change
             self._warn(f"the end of the job is not tracked, {_name(failure)}")
             return False
+
+    async def close(self) -> None:
+        """See :meth:`Sink.close`."""
+        try:
+            await self._sink.close()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._warn(f"the tracking of the job was not ended in order, {_name(error)}")
 
 
 def _name(error: Exception) -> str:

@@ -80,6 +80,23 @@ def refuses_patch_with_secret() -> bool:
     return text == "refuse"
 
 
+def spool_folder() -> Path:
+    """Returns the folder of records that a tracking server has not taken yet."""
+    return home() / "spool"
+
+
+def spool_limit() -> int:
+    """Returns how many bytes that folder may have, ``$NEMO_AIRFLOW_SPOOL_LIMIT``, 10 GiB unless set.
+
+    Raises:
+        SettingsError: It is not a number.
+    """
+    text = os.environ.get("NEMO_AIRFLOW_SPOOL_LIMIT", str(10 << 30))
+    if not text.isdecimal():
+        raise SettingsError(f"NEMO_AIRFLOW_SPOOL_LIMIT={text!r} is not a number of bytes: set it to one, or unset it")
+    return int(text)
+
+
 def jobs_folder() -> Path:
     """Returns the parent folder of local jobs' folders."""
     return home() / "jobs"

@@ -83,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_store_of_runs(fetch)
     fetch.set_defaults(run=_fetch)
 
+    sync = commands.add_parser("sync", help="deliver what this machine keeps for tracking servers that did not take it")
+    sync.add_argument("--all", action="store_true", dest="with_refused", help="also what a server refused for good")
+    sync.add_argument("--dry-run", action="store_true", help="only list it")
+    sync.set_defaults(run=_sync)
+
     listing = commands.add_parser("list", help="list recipes, executors, packagers and trackers by their names")
     listing.add_argument(
         "what", nargs="?", default="", help="list only this kind: recipes, executors, packagers or trackers"
@@ -280,6 +285,12 @@ def _fetch(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import fetch
 
     return fetch.run(options.artifact, options.into, options.tracking_uri or "", options.conn_id or "")
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import sync
+
+    return sync.run(with_refused=options.with_refused, dry_run=options.dry_run)
 
 
 def _reap(options: argparse.Namespace) -> int:

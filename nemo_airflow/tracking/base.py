@@ -129,6 +129,10 @@ class Tracker(abc.ABC):
         :func:`nemo_airflow.tracking.tracker_from_json` is the inverse.
         """
 
+    def pin(self) -> Tracker:
+        """Returns a tracker with the address that this one has here, for a process whose environment has another."""
+        return self
+
     @abc.abstractmethod
     def open(
         self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool, at: float | None = None

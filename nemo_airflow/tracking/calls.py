@@ -79,6 +79,11 @@ def log(path: Path) -> Call:
     return Call("files", {"files": {reserved.LOG: str(path)}, "what": "the log"})
 
 
+def files(paths: Mapping[str, Path]) -> Call:
+    """Returns the call that stores files, by their path in the run."""
+    return Call("files", {"files": {name: str(path) for name, path in paths.items()}})
+
+
 def ended(status: JobStatus, error: str, at: float) -> Call:
     """Returns the call that records how and when the job ended."""
     return Call("ended", {"status": status.to_json(), "error": error, "at": at})

@@ -16,6 +16,7 @@ _THREADS = 4
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 _LONGEST_PAUSE_AT_THE_END = 2.0
+_LOOK = 1.0
 
 
 class Lane:
@@ -65,11 +66,23 @@ class Lane:
         if self._waits() and (self._delivery is None or self._delivery.done()):
             self._delivery = asyncio.get_running_loop().create_task(self._deliver(), name=f"nemo-tracking-{self._name}")
 
-    async def drain(self, within: float) -> None:
-        """Waits until everything is sent, for a limited number of seconds."""
+    async def drain(self, within: float, while_failing: float | None = None) -> None:
+        """Waits until everything is sent, for a limited number of seconds.
+
+        Args:
+            within: Most seconds to wait.
+            while_failing: Most seconds to wait while the other side does not answer; ``within`` if None.
+        """
         self.begin()
-        if self._delivery is not None:
-            await asyncio.wait([self._delivery], timeout=max(within, 0))
+        if self._delivery is None:
+            return
+        begun = asyncio.get_running_loop().time()
+        waited = 0.0
+        while not self._delivery.done() and waited < within:
+            if while_failing is not None and self.is_failing and waited >= while_failing:
+                return
+            await asyncio.wait([self._delivery], timeout=min(_LOOK, within - waited))
+            waited = asyncio.get_running_loop().time() - begun
 
     async def stop(self) -> None:
         """Stops sending; a call that is running in its thread ends by itself."""

@@ -86,11 +86,17 @@ class Outbox:
         """Names the files that wait."""
         return [call.what for call in self.file_calls]
 
+    @property
+    def left(self) -> list[str]:
+        """Names all that waits."""
+        return [*self.records_left, *self.files_left]
+
     def clear(self) -> None:
-        """Drops the calls that wait."""
+        """Drops what waits."""
         with self._lock:
             for waiting in (self.calls, self.last_calls, self.file_calls):
                 waiting.clear()
+        self.points.clear()
 
     def send_records(self, tracker: Tracker, ref: RunRef) -> None:
         """Sends the records that wait; drops a call that is refused for good.
@@ -103,17 +109,10 @@ class Outbox:
             self.points.acknowledge(self._mark_of(tracker, ref))
             self._mark_known = True
         while (batch := self.points.take(BATCH)) is not None:
-            try:
-                # What stands before these points is recorded before them: a reader may begin anew at their mark.
-                self._make(self.calls, tracker, ref)
-                self._attempt(
-                    "points", lambda points, mark: tracker.metrics(ref, points, mark), batch.metrics, batch.mark
-                )
-            except TrackingError:
-                self.points.put_back(batch)
-                raise
-            if batch.mark:
-                self.points.acknowledge(batch.mark)
+            # What stands before these points is recorded before them: a reader may begin anew at their mark.
+            self._make(self.calls, tracker, ref)
+            self._attempt("points", lambda points, mark: tracker.metrics(ref, points, mark), batch.metrics, batch.mark)
+            self.points.confirm(batch)
         self._make(self.last_calls, tracker, ref)
 
     def send_files(self, tracker: Tracker, ref: RunRef) -> None:

@@ -2,15 +2,15 @@
 
 The follower runs on an event loop, and a tracker blocks. So records go into a queue, which
 threads empty in batches. Records and files have separate lanes: a store of files that is slow, unreachable or
-refuses does not delay records. While the tracking server is unreachable the queue fills; points that no longer fit
-are dropped and counted. The job is not affected.
+refuses does not delay records. While the tracking server is unreachable the queue fills; what it has not taken at the
+end is handed over to be kept. The job is not affected.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from nemo_airflow.tracking.calls import Call
 from nemo_airflow.tracking.lane import Lane
 from nemo_airflow.tracking.outbox import LIMIT, Outbox, Refusal
 
+_WAIT_FOR_ANSWER = 10.0
+"""Seconds for which a tracker that does not answer is waited for at the end, where what is left can be kept."""
+
 
 class TrackerQueue:
     """The queue from one job to a tracker. To be used on one event loop; only ``drain`` waits.
@@ -34,6 +37,8 @@ class TrackerQueue:
         interval: Seconds between batches.
         limit: Most points in the queue while the server is unreachable.
         outbox: What waits already; replaces ``limit``.
+        keep: Keeps what still waits at the end, and returns where it is.
+        answered: Called on the event loop when the tracker has taken something.
     """
 
     def __init__(
@@ -45,6 +50,8 @@ class TrackerQueue:
         interval: float = 2.0,
         limit: int = LIMIT,
         outbox: Outbox | None = None,
+        keep: Callable[[], Awaitable[str]] | None = None,
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
         self._tracker = tracker
         self._ref = ref
@@ -52,6 +59,8 @@ class TrackerQueue:
         self._outbox = Outbox(PointBuffer(limit)) if outbox is None else outbox
         self._points = self._outbox.points
         self._refused_points: list[int] = []
+        self._keep = keep
+        self._answered = answered
         self._warned: set[str] = set()
         self._ending = asyncio.Event()
         self._records = Lane(
@@ -101,9 +110,10 @@ class TrackerQueue:
         """
         self._points.put(metrics, mark)
         if self._points.dropped:
+            why = f" ({self._points.problem})" if self._keep is not None else ""
             self._warn_once(
                 "dropped",
-                f"{self._ref.uri} is away for long: the oldest points are dropped, system samples first",
+                f"{self._ref.uri} is away for long: the oldest points are dropped, system samples first{why}",
             )
         self._records.begin()
 
@@ -158,16 +168,24 @@ class TrackerQueue:
             within: Most seconds to wait.
 
         Returns:
-            Whether everything was recorded. If not, there was a warning that says what is missing.
+            Whether everything was recorded, or is kept to be recorded later. If not, there was a warning that says
+            what is missing.
         """
         self._ending.set()
         end = asyncio.get_running_loop().time() + within
-        await self._records.drain(within)
-        await self._files.drain(end - asyncio.get_running_loop().time())
-        left = [*self._outbox.records_left, *self._outbox.files_left]
+        while_failing = _WAIT_FOR_ANSWER if self._keep is not None else None
+        await self._records.drain(within, while_failing)
+        await self._files.drain(end - asyncio.get_running_loop().time(), while_failing)
+        left = self._outbox.left
         if left:
-            self._warn(f"{self._ref.uri} did not accept these in time for run {self._ref.run_id}: {', '.join(left)}")
-            await self._give_up()
+            await self.stop()
+            line = f"{self._ref.uri} did not accept these in time for run {self._ref.run_id}: {', '.join(left)}"
+            try:
+                self._warn(f"{line}{await self._keep() if self._keep is not None else ''}")
+                left = left if self._keep is None else []
+            except OSError as error:
+                self._warn(f"{line}; they are lost, as they cannot be kept here: {error}")
+            self._outbox.clear()
         if self._points.dropped:
             self._warn(
                 f"{self._points.dropped} points of run {self._ref.run_id} were dropped while {self._ref.uri} was away"
@@ -176,7 +194,14 @@ class TrackerQueue:
             self._warn(f"{sum(self._refused_points)} points of run {self._ref.run_id} were refused in all")
         return not left and not self._points.dropped and not self._warned & {"refused"}
 
+    async def stop(self) -> None:
+        """Stops sending."""
+        await self._records.stop()
+        await self._files.stop()
+
     def _end_round(self) -> None:
+        if not self._records.is_failing:
+            self._answered()
         while self._outbox.refusals:
             self._warned.add("refused")
             self._say_refused(self._outbox.refusals.popleft())
@@ -209,11 +234,6 @@ class TrackerQueue:
         if "files wait" in self._warned:
             self._warned.discard("files wait")
             self._warn(f"the files of run {self._ref.run_id} can be uploaded again")
-
-    async def _give_up(self) -> None:
-        self._outbox.clear()
-        await self._records.stop()
-        await self._files.stop()
 
     def _warn_once(self, about: str, line: str) -> None:
         if about not in self._warned:

@@ -25,6 +25,7 @@ from nemo_airflow.tracking.calls import Call
 from nemo_airflow.tracking.outbox import LIMIT, Outbox
 from nemo_airflow.tracking.queue import TrackerQueue
 from nemo_airflow.tracking.registry import tracker_from_json
+from nemo_airflow.tracking.undelivered import Undelivered
 
 _DRAIN = 120.0
 """Most seconds for which a task waits for its tracker after the job's end."""
@@ -146,7 +147,8 @@ class RunSink:
         self._open_again = _OPEN_AGAIN if open_again is None else open_again
         self._drain = _DRAIN if drain is None else drain
         self._queue: TrackerQueue | None = None
-        self._outbox = Outbox(PointBuffer(LIMIT))
+        self._undelivered = Undelivered(run.job.key, run.began)
+        self._outbox = Outbox(PointBuffer(LIMIT, spill=self._undelivered.points))
         if run.handle is not None:
             self._outbox.put(calls.started(run.handle, run.script))
         self._opening: asyncio.Task[None] | None = None
@@ -195,15 +197,46 @@ class RunSink:
                     if self._queue is None:  # no record yet, or refused: the reason may be gone by now
                         self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
                         await self._opening
-        if self._queue is None:
-            self._warn(f"this run is not recorded: {self._refusal or 'the tracker did not answer'}")
-            return False
         if log is not None:
-            self._queue.put_log(log)
+            self._outbox.file_calls.append(calls.log(log))
         at = self._end()
-        self._queue.put_ended(status, error=error, at=at)
-        self._queue.put_parent_closed(succeeded=status.state is JobState.SUCCEEDED, at=at)
-        return await self._queue.drain(self._drain)
+        self._outbox.last_calls.append(calls.ended(status, error, at))
+        self._outbox.last_calls.append(calls.close_parent(succeeded=status.state is JobState.SUCCEEDED, at=at))
+        recorded = await (self._queue.drain(self._drain) if self._queue is not None else self._keep_unopened())
+        await self.close()
+        return recorded
+
+    async def close(self) -> None:
+        """Stops recording. What is not recorded by then is read from the job's stream again."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._queue is not None:
+            await self._queue.stop()
+        await asyncio.to_thread(self._undelivered.discard)
+
+    async def _keep_unopened(self) -> bool:
+        line = f"this run is not recorded: {self._refusal or 'the tracker did not answer'}"
+        try:
+            self._warn(f"{line}{await self._keep_on_disk()}")
+        except OSError as error:
+            self._warn(f"{line}; its records are lost, as they cannot be kept here: {error}")
+            return False
+        return True
+
+    async def _keep_on_disk(self) -> str:
+        """Keeps what waits, and returns where it is and who delivers it, for a warning.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        error = self._refusal if self._queue is None else None
+        is_refused = error is not None and not (isinstance(error, TrackingError) and error.transient)
+        refusal = str(error) if is_refused else ""
+        kept = await asyncio.to_thread(self._undelivered.keep, self._run, self._outbox, refusal)
+        but = f" except {'; '.join(kept.lost)}" if kept.lost else ""
+        if refusal:
+            return f"; kept{but} in {kept.folder}: 'nemo-airflow sync --all' delivers it when that is mended"
+        return f"; kept{but} in {kept.folder}: the next job that is followed here, or 'nemo-airflow sync', delivers it"
 
     def _end(self) -> float:
         """Returns when the job ended, in the time of this machine: that of the job may be wrong."""
@@ -236,7 +269,15 @@ class RunSink:
 
     def _open_queue(self, run: TrackedRun) -> None:
         assert run.ref is not None  # noqa: S101 - for the type checker: callers have looked
-        self._queue = TrackerQueue(run.tracker, run.ref, warn=self._warn, outbox=self._outbox)
+        self._run = run
+        self._queue = TrackerQueue(
+            run.tracker,
+            run.ref,
+            warn=self._warn,
+            outbox=self._outbox,
+            keep=self._keep_on_disk,
+            answered=_deliver_others,
+        )
 
     def _call_of(self, record: Record) -> Call | None:
         """Returns the call that records a record without points; None if it has nothing to record."""
@@ -283,6 +324,13 @@ class RunSink:
                 "they were not changed; choose other names"
             )
         return allowed
+
+
+def _deliver_others() -> None:
+    """Delivers what other jobs have left on this machine, now that a tracker answers."""
+    from nemo_airflow.tracking.delivery import deliver_soon  # which opens runs
+
+    deliver_soon()
 
 
 def open_run(

@@ -50,6 +50,9 @@ def run(executor, job, timeout=200):
         async def finish(self, status, log, error):
             return True
 
+        async def close(self):
+            pass
+
     handle = blocking.run(executor.connect().submit(executor.render(job)))
     follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print, sink=Sink())
     outcome = blocking.run(follower.run(), timeout)

@@ -27,6 +27,9 @@ class Remembering:
         self.status = status
         return True
 
+    async def close(self):
+        self.closed = True
+
 
 class Raising(Remembering):
     def record(self, record):

@@ -54,6 +54,9 @@ class Sink:
         self.log = log.read_text()
         return True
 
+    async def close(self):
+        pass
+
 
 @pytest.fixture
 def follow(tmp_path, monkeypatch):

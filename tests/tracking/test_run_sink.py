@@ -21,6 +21,7 @@ from nemo_airflow.tracking.base import UNWATCHED, RunRef, UploadWatch
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.outputs import OutputKeeper
 from nemo_airflow.tracking.run import RunSink, TrackedRun
+from nemo_airflow.tracking.spool import Spool
 
 START = 1_700_000_000.0
 SUCCEEDED = JobStatus(JobState.SUCCEEDED, 0)
@@ -167,11 +168,12 @@ def test_a_store_of_files_that_hangs_holds_up_no_record(database: str, job: Job,
         )
     finally:
         tracker.go_on.set()
-    assert not kept
+    assert kept
+    assert len(Spool().entries()) == 1
     assert_recorded(database, run)
     (warning,) = warnings
     assert "did not accept these in time" in warning
-    assert warning.endswith("the log")
+    assert "the log; kept in " in warning
     assert "the job's end" not in warning
 
 
@@ -182,7 +184,10 @@ def test_a_store_of_files_that_is_away_is_asked_again_and_costs_no_record(
         MlflowClient(database).create_experiment(job.key, f"ftp://127.0.0.1:{port_of(nobody)}/away")
         run = TrackedRun(MLflowTracker(tracking_uri=database), job, job.key, shares_filesystem=False).open()
         kept, warnings = follow(run, outcome(tmp_path / "job", {"model.txt": "weights"}), drain=20)
-    assert not kept
+    assert kept
+    (entry,) = Spool().entries()
+    assert entry.files is not None
+    assert (entry.files / "nemo_airflow/log.txt").read_text() == "a line\n"
     assert_recorded(database, run)
     assert len(warnings) == 2, warnings
     assert "files of run" in warnings[0]
@@ -200,7 +205,7 @@ def late_server(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Server]:
         server.close()
 
 
-def test_a_tracker_away_at_the_start_gets_all_but_the_oldest_points(
+def test_a_tracker_away_at_the_start_gets_all_points_of_which_most_waited_on_disk(
     late_server: Server, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nemo_airflow.tracking.run.LIMIT", 1000)
@@ -212,7 +217,7 @@ def test_a_tracker_away_at_the_start_gets_all_but_the_oldest_points(
         drain=200,
         before_the_end=late_server.start,
     )
-    assert not kept
+    assert kept
     client = MlflowClient(late_server.uri)
     (found,) = client.search_runs(
         [client.get_experiment_by_name("late").experiment_id], "tags.`nemo_airflow.state` = 'succeeded'"
@@ -221,10 +226,9 @@ def test_a_tracker_away_at_the_start_gets_all_but_the_oldest_points(
     assert found.data.tags["nemo_airflow.host"] == "n1"
     assert found.data.tags["dataset"] == "digits"
     steps = {point.step for point in client.get_metric_history(found.info.run_id, "loss")}
-    dropped = 2500 - len(steps)
-    assert steps == set(range(dropped, 2500))
-    assert f"with everything before except the {dropped} oldest points" in warnings[0]
-    assert f"{dropped} points of run {found.info.run_id} were dropped" in warnings[-1]
+    assert steps == set(range(2500))
+    assert warnings == [f"run {found.info.run_id} is open now and recorded from here on, with everything before"]
+    assert list(Spool().folder.iterdir()) == []
 
 
 def test_a_tracker_that_refuses_is_named_with_its_reason_and_asked_once_more_at_the_end(
@@ -235,7 +239,8 @@ def test_a_tracker_that_refuses_is_named_with_its_reason_and_asked_once_more_at_
     client.delete_experiment(experiment)
     run = TrackedRun(MLflowTracker(tracking_uri=database), job, "deleted meanwhile", shares_filesystem=False)
     kept, warnings = follow(run, outcome(tmp_path / "one", {}))
-    assert not kept
+    assert kept
+    assert ["was deleted" in entry.refusal for entry in Spool().entries()] == [True]
     assert all("experiment 'deleted meanwhile' was deleted" in line for line in warnings)
     assert warnings[-1].startswith("this run is not recorded: ")
     assert not [line for line in warnings if "away" in line]

@@ -27,7 +27,10 @@ def resolve(tracking_uri: str | None, conn_id: str | None) -> tuple[str, Credent
     if conn_id:
         address, credentials = from_connection(_connection(conn_id))
         return _usable(without_login(tracking_uri or address)[0]), credentials
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
+    environment = os.environ.get("MLFLOW_TRACKING_URI") or ""
+    if tracking_uri == hide_login(environment):  # which may have the login
+        tracking_uri = None
+    uri = tracking_uri or environment or _default_uri()
     bare, username, password = without_login(uri)
     if username:
         verify, client_cert = _verify_from_environment(), _client_cert_from_environment()

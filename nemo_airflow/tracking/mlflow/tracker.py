@@ -89,6 +89,12 @@ class MLflowTracker(Tracker):
         """The inverse of ``to_json``."""
         return cls(**{name: value for name, value in data.items() if name != "kind"})
 
+    def pin(self) -> MLflowTracker:
+        """See :meth:`Tracker.pin`."""
+        if self.conn_id or self.tracking_uri:
+            return self
+        return dataclasses.replace(self, tracking_uri=address.hide_login(address.resolve(None, None)[0]))
+
     def open(
         self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool, at: float | None = None
     ) -> RunRef:
