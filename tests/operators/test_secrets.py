@@ -1,5 +1,6 @@
 """Secrets of a task: read when its job is submitted, and what is wrong with one is said before anything runs."""
 
+import datetime
 import hashlib
 import json
 import subprocess
@@ -7,9 +8,10 @@ import uuid
 
 import operator_jobs as jobs
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time import supervisor
+from dag_database import register
 
 from nemo_airflow import Config, GitArchivePackager, LocalExecutor, NemoRunOperator, Secret
 from nemo_airflow.config import build
@@ -245,3 +247,32 @@ def test_the_id_of_a_connection_may_be_a_template(run, hf, defaults, task_contex
     task.render_template_fields(context)
     assert task.execute(context) == digest(TOKEN)
     assert TOKEN not in repr(task.secrets)
+
+
+@task.nemo(secrets=GIVEN, tracker=None, deferrable=False)
+def tell(times):
+    return Config(jobs.digest_of, variable="TOKEN")
+
+
+@pytest.mark.usefixtures("airflow_database")
+def test_decorated_and_mapped_tasks_take_secrets(hf, defaults):
+    with DAG("secret_tasks", schedule=None, start_date=datetime.datetime(2026, 1, 1)) as dag:
+        tell.override(job_executor=defaults["job_executor"], env=defaults["env"])(times=1)
+        NemoRunOperator.partial(
+            task_id="mapped",
+            config=Config(jobs.digest_of, variable="TOKEN"),
+            secrets=GIVEN,
+            deferrable=False,
+            **defaults,
+        ).expand(experiment=["one", "two"])
+        NemoRunOperator.partial(
+            task_id="each", config=Config(jobs.digest_of, variable="TOKEN"), deferrable=False, **defaults
+        ).expand(secrets=[GIVEN, {"TOKEN": Secret("hf", field="login")}])
+    register(dag)
+    hf(password=TOKEN, login="annabel")
+    run = dag.test()
+    tasks = {(ti.task_id, ti.map_index): ti for ti in run.get_task_instances()}
+    assert {ti.state for ti in tasks.values()} == {"success"}, tasks
+    results = {name: ti.xcom_pull(task_ids=name[0], map_indexes=name[1]) for name, ti in tasks.items()}
+    expected = dict.fromkeys([("tell", -1), ("mapped", 0), ("mapped", 1), ("each", 0)], digest(TOKEN))
+    assert results == {**expected, ("each", 1): digest("annabel")}
