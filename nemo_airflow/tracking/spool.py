@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow import settings
-from nemo_airflow.packaging.store import sharing
+from nemo_airflow.store import sharing
 
 VERSION = 1
 
