@@ -10,14 +10,14 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from job_cases import collect_without_threads_of_others, wait_until
+from job_cases import collect_without_threads_of_others, script_job, start, wait_until
 from lab.connections import ssh_connection
 from lab.logins import own_login
 
 from nemo_airflow import SlurmExecutor, SSHExecutor, blocking
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
 from nemo_airflow.follow import Follower
-from nemo_airflow.job import Job, JobState
+from nemo_airflow.job import JobState
 from nemo_airflow.jobs.judge import Policy
 from nemo_airflow.jobs.service import JobService
 
@@ -73,11 +73,9 @@ class Waiting:
     def __init__(self, executor, login, text="echo begun; until [ -e ~/gates/{gate} ]; do sleep 0.2; done; echo over"):
         self._gate = uuid.uuid4().hex
         self._login = login
-        root = {"_target_": "nemo_airflow.runner.script:run", "inline": text.format(gate=self._gate)}
-        self.job = Job(key=f"fault-{self._gate[:20]}", name="script", plan={"version": 1, "root": root})
+        self.job = script_job(text.format(gate=self._gate))
         self.executor = executor
-        self.driver = executor.connect()
-        self.handle = blocking.run(self.driver.submit(executor.render(self.job)), 120)
+        self.driver, self.handle = start(executor, self.job)
         self.folder = login.home / ".nemo_airflow/jobs" / self.job.key
         self.warnings = []
 
