@@ -3,15 +3,20 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import kubernetes
+import kubernetes.stream
 import pytest
 import yaml
-from job_cases import follow, script_job, start, submit, wait_for_end, wait_until
+from job_cases import follow, script_job, start, status, submit, wait_for_end, wait_until
 
 from nemo_airflow import DockerExecutor, KubernetesExecutor, LocalExecutor, SSHExecutor, blocking
 from nemo_airflow.cli import collect, main
 from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.executors.bundle import runner_entry
+from nemo_airflow.executors.kubernetes import manifest
+from nemo_airflow.job import JobState
 
 WRITES = 'mkdir "$NEMO_AIRFLOW_OUTPUT_DIR/sub"; echo good >"$NEMO_AIRFLOW_OUTPUT_DIR/sub/model.txt"'
 
@@ -141,3 +146,24 @@ def test_pod_that_waits_for_its_outputs_gives_them_and_ends_when_they_are_releas
         wait_until(
             lambda: api.read_namespaced_pod(handle.key, "default").status.phase == "Succeeded", "the pod to end", 60
         )
+
+
+def test_pod_whose_outputs_were_released_stays_while_another_fetches_them(lab_kubeconfig, lab_image, tmp_path):
+    executor = KubernetesExecutor(container_image=lab_image, config_file=lab_kubeconfig, grace=2, linger=20)
+    large = 'head -c 64000000 /dev/zero >"$NEMO_AIRFLOW_OUTPUT_DIR/model.bin"'
+    driver, handle = start(executor, script_job(large))
+    end(executor, handle)
+    fetch = [executor.python, "-c", manifest.program("collect"), manifest.BASE, runner_entry()]
+    with kubernetes.config.new_client_from_config(lab_kubeconfig) as client:
+        slow = kubernetes.stream.stream(
+            kubernetes.client.CoreV1Api(client).connect_get_namespaced_pod_exec,
+            handle.key, "default", command=fetch, stdout=True, stderr=True, binary=True, _preload_content=False,
+        )  # fmt: skip
+        try:
+            wait_until(lambda: slow.read_stdout(timeout=1), "the first bytes")
+            blocking.run(driver.release([handle]))
+            assert status(driver, handle).state is JobState.RUNNING
+            assert blocking.run(driver.collect(handle, tmp_path)) == [Path("model.bin")]
+        finally:
+            slow.close()
+    assert wait_for_end(driver, handle).state is JobState.SUCCEEDED
