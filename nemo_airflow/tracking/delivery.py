@@ -80,7 +80,7 @@ def _deliver(entry: Entry, unreachable: dict[str, str], *, with_refused: bool) -
         with_refused: Whether to try what was refused earlier.
     """
     if not entry.may_be_removed:
-        return Report(entry, "", problem="it belongs to another user, who can deliver it")
+        return Report(entry, "", problem=f"it belongs to user {entry.folder.stat().st_uid}, who can deliver it")
     try:
         data = entry.read()
         run = TrackedRun.from_json(data["run"])
@@ -100,12 +100,12 @@ def _deliver(entry: Entry, unreachable: dict[str, str], *, with_refused: bool) -
         refused = list(outbox.refusals)
         if not_at_all := [refusal for refusal in refused if not refusal.is_partial]:
             raise TrackingError(_name(not_at_all[0]))
-    except NemoAirflowError as error:
+    except Exception as error:  # noqa: BLE001 - a tracker may raise what it likes: that costs no other entry
         if isinstance(error, TrackingError) and error.transient:
             unreachable[tracker] = str(error)
         else:
-            entry.refuse(str(error))
-        return dataclasses.replace(report, problem=str(error))
+            entry.refuse(str(error) or type(error).__name__)
+        return dataclasses.replace(report, problem=str(error) or type(error).__name__)
     entry.remove()
     return dataclasses.replace(report, run_id=run.ref.run_id, refused=tuple(map(_name, refused)))
 
@@ -154,7 +154,7 @@ def _deliver_in_background(pid: int) -> None:
                 _log.info("delivered what waited for run %s: %s", report.run_id, report.contents)
                 for refused in report.refused:
                     _log.warning("of run %s: %s", report.run_id, refused)
-    except OSError as error:
-        _log.warning("the spool cannot be read: %s", error)
+    except (NemoAirflowError, OSError) as error:
+        _log.warning("what waits for trackers on this machine cannot be delivered: %s", error)
     finally:
         _next[pid] = time.monotonic() + _EVERY

@@ -215,7 +215,12 @@ class Spool:
     @contextlib.contextmanager
     def hold(self) -> Iterator[bool]:
         """Yields whether this process alone may deliver now."""
-        with sharing.open_lock(self.folder / f".{_LOCK}", settings.home()) as lock:
+        try:
+            lock = sharing.open_lock(self.folder / f".{_LOCK}", settings.home())
+        except PermissionError:  # another user's folder, of which this one may not deliver any entry
+            yield True
+            return
+        with lock:
             yield _take(lock.fileno())
 
     def check_room(self, more: int = 0) -> None:
