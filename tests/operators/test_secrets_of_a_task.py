@@ -9,13 +9,14 @@ import uuid
 import operator_jobs as jobs
 import pytest
 from airflow.sdk import DAG, task
-from airflow.sdk.exceptions import AirflowFailException
-from airflow.sdk.execution_time import supervisor
+from airflow.sdk.exceptions import AirflowFailException, ErrorType
+from airflow.sdk.execution_time import supervisor, task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse, GetConnection, GetVariable
 from dag_database import register
 
 from nemo_airflow import Config, GitArchivePackager, LocalExecutor, NemoRunOperator, Secret
 from nemo_airflow.config import build
-from nemo_airflow.exceptions import ConfigError, ExecutorArgumentError, SettingsError
+from nemo_airflow.exceptions import ConfigError, ExecutorArgumentError, SettingsError, SubmitError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets
@@ -157,6 +158,27 @@ def test_a_secrets_back_end_that_is_away_is_asked_again_by_the_next_try(run, roo
         run(secrets={"TOKEN": secret})
     assert "hunter2" not in str(caught.value)
     assert folders(root) == []
+
+
+class Supervisor:
+    """Stands for the process that asks Airflow's API on behalf of a task."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def send(self, message):
+        return ErrorResponse(error=self.error) if isinstance(message, (GetConnection, GetVariable)) else None
+
+
+@pytest.mark.parametrize("secret", [Secret("nope"), Secret(variable="nope")])
+def test_an_api_that_does_not_answer_is_told_apart_from_one_that_knows_no_such_name(monkeypatch, secret):
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(ErrorType.API_SERVER_ERROR), raising=False)
+    with pytest.raises(SettingsError, match=r"secret TOKEN: .*: Airflow's API does not answer \(API_SERVER_ERROR\)"):
+        read_secrets({"TOKEN": secret})
+    for unknown in (ErrorType.CONNECTION_NOT_FOUND, ErrorType.VARIABLE_NOT_FOUND):
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(unknown), raising=False)
+        with pytest.raises(SubmitError, match=r"secret TOKEN: .* is not defined"):
+            read_secrets({"TOKEN": secret})
 
 
 @pytest.mark.parametrize(
