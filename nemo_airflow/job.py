@@ -97,12 +97,14 @@ class Archive(typing.NamedTuple):
         format: ``tar.gz`` or ``tar.zst``; ``file`` for an artifact that is a single file, as it is.
         size: Bytes of the file.
         name: Its file name in a job's folder.
+        origin: Where a host that ran the job that made it may have it still, below the folder of jobs; or empty.
     """
 
     digest: str
     format: str
     size: int
     name: str
+    origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -233,7 +234,13 @@ def _format(made: Artifact) -> str:
 def _archive(store: PackageStore, made: Artifact) -> Archive:
     format = _format(made)
     size = store.path(made.digest, format).stat().st_size
-    return Archive(made.digest, format, size, f"input.{made.digest}.{format}")
+    origin = f"{made.job}/outputs/{made.output}" if format == _AS_IS and _is_below(made.job, made.output) else ""
+    return Archive(made.digest, format, size, f"input.{made.digest}.{format}", origin)
+
+
+def _is_below(job: str, output: str) -> bool:
+    """Returns whether a job's key and the path of its output, which came with a value, lead to below its outputs."""
+    return bool(re.fullmatch("[a-z0-9-]+", job) and output) and ".." not in output.split("/") and output[0] != "/"
 
 
 class _Folder:

@@ -158,9 +158,20 @@ def lay_out(root: str, key: str, files: Mapping[str, str], archives: Sequence[Ar
     lines.append(f"[ -d {runner} ] && touch -c {runner} || echo {shlex.quote(NO_RUNNER)}")
     for archive in archives:
         # What is here as tar.gz is not sent again as tar.zst: the digest is that of the same content.
+        if archive.origin:
+            lines.append(_take_from_job(archive))
         ways = " || ".join(_lay(key, archive, format) for format in _formats(archive))
         lines.append(f"{ways} || echo {shlex.quote(NO_PACKAGE)} {archive.name}")
     return "\n".join(lines)
+
+
+def _take_from_job(archive: Archive) -> str:
+    """Returns a line that takes an artifact from the folder of the job that made it, if that is here and unchanged."""
+    stored, made = f"packages/{archive.digest}.{archive.format}", shlex.quote(f"jobs/{archive.origin}")
+    return (
+        f"[ -f {stored} ] || [ ! -f {made} ] || "
+        f'[ "$(sha256sum <{made} | cut -d" " -f1)" != {archive.digest} ] || ln {made} {stored} 2>/dev/null || true'
+    )
 
 
 def _formats(archive: Archive) -> Sequence[str]:
