@@ -84,7 +84,7 @@ class Watch(threading.Thread):
         self._over = threading.Event()
 
     def run(self):
-        while not self._over.is_set():
+        while not self._over.wait(0.01):  # the jobs need the processors too
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     line = path.read_bytes()
