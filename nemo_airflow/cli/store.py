@@ -112,6 +112,9 @@ def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: s
         count, size = sharing.delete_files(files, top, dry_run=dry_run)
         if count:
             print(f"{count} files of {what}, {size} bytes {done}")
+    count, size = sharing.delete_abandoned(settings.home() / "outputs", before, dry_run=dry_run)
+    if count:
+        print(f"{count} files of outputs that a killed task was fetching, {size} bytes {done}")
     return 0
 
 

@@ -7,6 +7,7 @@ the users' umasks are.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import getpass
 import os
 import shutil
@@ -98,6 +99,33 @@ def delete_files(files: Iterable[Path], top: Path, *, dry_run: bool = False) -> 
         except FileNotFoundError:
             continue
         count, size = count + 1, size + about.st_size
+    return count, size
+
+
+def delete_abandoned(top: Path, before: float, *, dry_run: bool = False) -> tuple[int, int]:
+    """Deletes folders that nobody has locked and that were not changed for long: their processes have died.
+
+    Args:
+        top: The folder of these folders; each is locked by the process that works in it.
+        before: The time since which they were not changed, in seconds since the epoch.
+        dry_run: Whether only to count them.
+
+    Returns:
+        The number of files in them, and their bytes.
+    """
+    count = size = 0
+    for folder in top.glob("*/"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), contextlib.ExitStack() as stack:
+            lock = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, lock)
+            if folder.stat().st_mtime >= before:
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files = [file.lstat().st_size for file in folder.rglob("*") if not file.is_dir() or file.is_symlink()]
+            if not dry_run:
+                with explain_refusals(top):
+                    shutil.rmtree(folder)
+            count, size = count + len(files), size + sum(files)
     return count, size
 
 

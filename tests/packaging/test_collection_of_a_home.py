@@ -1,5 +1,6 @@
 """What this machine keeps in its home folder goes by age, but for what runs name."""
 
+import fcntl
 import os
 import time
 
@@ -107,3 +108,18 @@ def test_where_the_named_store_of_runs_is_missing_nothing_is_deleted(home, repos
     assert main(["store", "gc", "--older-than", "1", "--tracking-uri", where]) == 2
     assert "mistyped.db does not exist: give the address of the store that has the runs" in capsys.readouterr().err
     assert PackageStore(home / "packages").has(packed.digest, packed.format)
+
+
+def test_outputs_of_a_task_that_was_killed_while_it_fetched_them_go_and_those_of_a_living_one_stay(home, capsys):
+    for name in ("killed", "fetching", "young"):
+        (home / "outputs" / name / "outputs").mkdir(parents=True)
+        (home / "outputs" / name / "outputs" / "model.bin").write_bytes(b"x" * 100)
+    for name in ("killed", "fetching"):
+        os.utime(home / "outputs" / name, (0, 0))
+    held = os.open(home / "outputs" / "fetching", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    collect("--dry-run")
+    assert "1 files of outputs that a killed task was fetching, 100 bytes would be freed" in capsys.readouterr().out
+    collect()
+    os.close(held)
+    assert sorted(os.listdir(home / "outputs")) == ["fetching", "young"]
