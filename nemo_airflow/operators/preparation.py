@@ -158,6 +158,9 @@ def labels_of(context: Context) -> dict[str, str]:
         labels["logical_date"] = run.logical_date.isoformat()
     if url := getattr(ti, "log_url", ""):
         labels["url"] = url
+    # Who started the DAG run; nobody did if it was due.
+    if user := getattr(run, "triggering_user_name", None) or getattr(context.get("task"), "owner", ""):
+        labels["user"] = user
     return labels
 
 

@@ -67,6 +67,13 @@ def test_a_run_has_the_config_the_package_and_where_it_comes_from(
     assert json.loads(Path(client.download_artifacts(ref.run_id, "nemo_airflow/plan.json")).read_text()) == PLAN
 
 
+def test_a_run_and_its_parent_show_who_started_the_dag_run(tracker: MLflowTracker, client: MlflowClient) -> None:
+    job = make_job("has-a-user")
+    ref = open_run(tracker, make_job("has-a-user", labels={**job.labels, "user": "ann"}))
+    for run_id in (ref.run_id, ref.parent_id):
+        assert client.get_run(run_id).data.tags["mlflow.user"] == "ann"
+
+
 def test_a_mapped_task_shows_its_index(tracker: MLflowTracker, client: MlflowClient) -> None:
     job = make_job("mapped")
     ref = open_run(tracker, make_job("mapped", labels={**job.labels, "map_index": "7"}))

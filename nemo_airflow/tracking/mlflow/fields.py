@@ -30,6 +30,9 @@ CONFLICTS = "nemo_airflow.param_conflicts"
 
 PARENT = "mlflow.parentRunId"
 
+USER = "mlflow.user"
+"""Tag that MLflow shows as the creator of a run."""
+
 PARAMS_AT_ONCE = 100
 TAGS_AT_ONCE = 100
 
@@ -65,6 +68,7 @@ def tags_of_job(job: Job) -> dict[str, str]:
         KEY: job.key,
         "mlflow.source.name": job.name,
         "mlflow.source.type": "JOB",
+        USER: labels.get("user", ""),
         "nemo_airflow.plan_digest": digest(job.plan),
         **{f"airflow.{name}": value for name, value in labels.items()},
     }

@@ -248,6 +248,7 @@ class MLflowTracker(Tracker):
             "nemo_airflow.parent": parent,
             "mlflow.source.type": "JOB",
             "mlflow.source.name": parent,
+            fields.USER: job.labels.get("user", ""),
         }
         run = runs.find_or_create_run(
             store, experiment_id, key, name=parent, tags=lambda: fields.clean_tags(tags), start_ms=began
