@@ -6,22 +6,27 @@ import functools
 import importlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
 from nemo_airflow.exceptions import ConfigError, StoreUnavailable, TrackingError
-from nemo_airflow.jobs.collecting import STALL, folder_size
+from nemo_airflow.jobs.collecting import folder_size
 from nemo_airflow.progress import Progress
 from nemo_airflow.threads import Threads
-from nemo_airflow.tracking import reserved
+from nemo_airflow.tracking import calls, reserved
 from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, files_under, keep
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, PartlyRefusedError, RunRef, UploadWatch
+from nemo_airflow.tracking.outbox import Outbox
 from nemo_airflow.tracking.run import TrackedRun
+from nemo_airflow.tracking.undelivered import Undelivered
 
 T = TypeVar("T")
+
+_STALL = 60.0
+"""Seconds. What a tracker does not take in this time waits on disk."""
 
 
 class OutputKeeper:
@@ -31,7 +36,7 @@ class OutputKeeper:
         run: The job's run; opened here if it is not open.
         inform: Called with how far it has come.
         warn: Called with what is not as it was asked for, in one line.
-        stall: Seconds without a byte after which it is given up.
+        stall: Seconds without a byte after which a tracker, or a store, is given up.
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class OutputKeeper:
         *,
         inform: Callable[[str], None],
         warn: Callable[[str], None],
-        stall: float = STALL,
+        stall: float = _STALL,
     ) -> None:
         self._run = run
         self._inform = inform
@@ -57,7 +62,8 @@ class OutputKeeper:
             Whether all are kept. If not, a warning has named those that are refused for good.
 
         Raises:
-            TrackingError, StoreError: None can be kept, or not all now.
+            TrackingError: The tracker refuses all for good.
+            StoreError: The shared store refuses, or cannot be reached.
             OSError: The disk here is full.
         """
         kept = folder / "kept"
@@ -66,18 +72,46 @@ class OutputKeeper:
         if not files:
             return True
         progress = Progress("outputs kept", self._inform, await self._transfer(folder_size, kept))
+        digest = await self._patiently(progress, lambda: _share(kept))
+        waiting = dict(files)
+        try:
+            await self._upload(progress, digest, waiting)
+        except PartlyRefusedError as error:
+            self._warn(f"these outputs are refused, all others are kept: {error}")
+            return False
+        except TrackingError as error:
+            if not error.transient:
+                raise
+            place = await self._transfer(self._spool, digest, waiting)
+            self._warn(
+                f"the tracker is away ({error}), so {len(waiting)} outputs wait in {place}: they are delivered when it "
+                "is back, by whoever follows a job on this machine, or by 'nemo-airflow sync'"
+            )
+        return True
+
+    async def _upload(self, progress: Progress, digest: str, waiting: dict[str, Path]) -> None:
+        """Puts into the run what waits, and takes from there what is stored."""
         tracker = self._run.tracker
         ref = await self._patiently(progress, self._opened)
-        if digest := await self._patiently(progress, lambda: _share(kept)):
+        if digest:
             await self._patiently(progress, lambda: tracker.tag(ref, {OUTPUTS_DIGEST: digest}))
-        waiting = dict(files)
         watch = _Watch(progress, waiting)
-        try:
-            await self._patiently(progress, lambda: tracker.artifacts(ref, dict(waiting), watch))
-        except PartlyRefusedError as error:
-            self._warn(f"these outputs of run {ref.run_id} are refused, all others are kept: {error}")
-            return False
-        return True
+        await self._patiently(progress, lambda: tracker.artifacts(ref, dict(waiting), watch))
+
+    def _spool(self, digest: str, waiting: Mapping[str, Path]) -> Path:
+        """Keeps on this machine's disk what the tracker did not take; returns where.
+
+        Raises:
+            OSError: Not all of it fits.
+        """
+        outbox = Outbox()
+        if digest:
+            outbox.put(calls.tags({OUTPUTS_DIGEST: digest}))
+        outbox.file_calls.append(calls.files(waiting))
+        kept = Undelivered(self._run.job.key, self._run.began).keep(self._run, outbox, "")
+        if kept.lost:
+            raise OSError(f"the tracker is away, and the outputs cannot wait in {kept.folder}: {'; '.join(kept.lost)}")
+        return kept.folder
 
     def _opened(self) -> RunRef:
         ref = self._run.ref or self._run.open().ref

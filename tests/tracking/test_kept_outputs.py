@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,11 @@ from nemo_airflow.store.address import open_store
 from nemo_airflow.store.trees import get_tree
 from nemo_airflow.tracking.artifacts import files_under
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, UNWATCHED, RunRef, UploadWatch
+from nemo_airflow.tracking.delivery import deliver_all
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.outputs import OutputKeeper
 from nemo_airflow.tracking.run import TrackedRun
+from nemo_airflow.tracking.spool import Spool
 
 
 @pytest.fixture
@@ -109,15 +112,39 @@ def test_outputs_that_the_tracker_refuses_are_not_called_kept(
         keep(run.open(), folder, stall=3600)
 
 
-def test_tracker_that_does_not_come_back_is_waited_for_as_long_as_it_is_said(
+@pytest.mark.parametrize("away", ["artifacts", "open"])
+def test_outputs_wait_on_disk_while_the_tracker_is_away_and_are_delivered_once_it_is_back(
+    run: TrackedRun, folder: Path, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    def be_away(*_: object, **__: object) -> None:
+        raise TrackingError("nobody answers", transient=True)
+
+    opened = run.open() if away == "artifacts" else run
+    with monkeypatch.context() as outage:
+        outage.setattr(MLflowTracker, away, be_away)
+        kept, said = keep(opened, folder, stall=1)
+    assert kept
+    assert "the tracker is away (nobody answers), so 2 outputs wait in" in said[-1]
+    shutil.rmtree(folder)
+    (report,) = deliver_all(Spool())
+    assert report.problem == ""
+    assert list(deliver_all(Spool())) == []
+    client = MlflowClient(database)
+    assert texts(Path(client.download_artifacts(report.run_id, "", str(tmp_path)))).items() >= KEPT.items()
+    get_tree(open_store(str(tmp_path / "shared")), client.get_run(report.run_id).data.tags[OUTPUTS_DIGEST], folder)
+    assert texts(folder) == KEPT
+
+
+def test_outputs_for_which_the_disk_has_no_room_are_not_called_kept(
     run: TrackedRun, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def be_away(*_: object) -> None:
         raise TrackingError("nobody answers", transient=True)
 
     monkeypatch.setattr(MLflowTracker, "artifacts", be_away)
-    with pytest.raises(TrackingError, match="nobody answers"):
-        keep(run.open(), folder, stall=2)
+    monkeypatch.setenv("NEMO_AIRFLOW_SPOOL_LIMIT", "1")
+    with pytest.raises(OSError, match="spool"):
+        keep(run.open(), folder, stall=1)
 
 
 def test_shared_store_without_rights_is_an_error_and_nothing_is_called_kept(
