@@ -16,7 +16,7 @@ from packaging_cases import commit_files, lay, run_git, unpack
 
 from nemo_airflow import GitArchivePackager, PatternPackager
 from nemo_airflow.exceptions import PackagingError, SettingsError
-from nemo_airflow.job import Package
+from nemo_airflow.job import Archive, Package
 from nemo_airflow.packaging import PackageStore
 from nemo_airflow.packaging.archive import write_tar
 from nemo_airflow.packaging.content import files_of, in_order
@@ -193,7 +193,7 @@ def test_zstd_that_nothing_writes_is_said(repository, packager, store, monkeypat
 def test_a_package_of_before_is_still_read():
     old = {"digest": "d", "format": "tar.gz", "size": 3, "commit": "c", "dirty": False, "patch": "", "origin": ""}
     package = Package.from_json(old)
-    assert package.archives == (("d", "tar.gz", 3, "package.tar.gz"),)
+    assert package.archives == (Archive("d", "tar.gz", 3, "package.tar.gz"),)
     assert Package.from_json(package.to_json()) == package
 
 
