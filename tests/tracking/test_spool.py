@@ -24,12 +24,14 @@ from nemo_airflow.cli.ports import hold_port, port_of
 from nemo_airflow.job import JobState, JobStatus
 from nemo_airflow.tracking import calls, delivery, spool
 from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.tracking.mlflow.store import Credentials, open_store
 from nemo_airflow.tracking.run import RunSink
 from nemo_airflow.tracking.spool import Entry, Spool
 
 
 @pytest.fixture
 def local(database: str) -> MLflowTracker:
+    open_store(database, Credentials())  # made here, and not in each process that a test starts
     return MLflowTracker(tracking_uri=database)
 
 
@@ -49,7 +51,7 @@ def in_process(call: Callable[[], object]) -> int | None:
     """Makes a call in a process of its own; returns its exit code."""
     process = multiprocessing.get_context("fork").Process(target=call)
     process.start()
-    process.join(120)
+    process.join(300)
     return process.exitcode
 
 
@@ -112,7 +114,7 @@ def test_of_several_that_deliver_at_once_one_delivers_and_nothing_is_doubled(
     barrier = context.Barrier(3)
 
     def deliver(number: int) -> None:
-        barrier.wait(60)
+        barrier.wait(300)
         done = [report.entry.key for report in delivery.deliver_all(Spool()) if not report.problem]
         (tmp_path / f"{number}.json").write_text(json.dumps(done))
 
@@ -120,7 +122,7 @@ def test_of_several_that_deliver_at_once_one_delivers_and_nothing_is_doubled(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     done = [key for number in range(3) for key in json.loads((tmp_path / f"{number}.json").read_text())]
     assert sorted(done) == [case.key for case in cases]
     assert waiting() == []
