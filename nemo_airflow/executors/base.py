@@ -168,7 +168,7 @@ class Driver(abc.ABC):
                 leads nowhere or out of the job's outputs, a pipe ... All others are kept.
 
         Raises:
-            ExecutorError: The outputs are gone with the job, or those of some machines are; others are in the folder.
+            OutputsLost: The outputs are gone with the job, or those of some machines are; others are in the folder.
         """
 
     async def give_up(self, handle: JobHandle, status: JobStatus) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.clean import LONGEST_MESSAGE, clean_text, clean_value, shorten_text
-from nemo_airflow.exceptions import ExecutorError
+from nemo_airflow.exceptions import OutputsLost
 from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.processes import ProcessRef
 from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
@@ -148,7 +148,7 @@ class JobFolder:
         """
         root = self.path / "outputs"
         if not self.path.is_dir():
-            raise ExecutorError(f"the outputs of job {self.path.name} are gone: its folder {self.path} was deleted")
+            raise OutputsLost(f"the outputs of job {self.path.name} are gone: its folder {self.path} was deleted")
         copied = []
         for source in _files_under(root):
             relative = source.relative_to(root)

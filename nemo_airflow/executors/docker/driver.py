@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.docker import submission
 from nemo_airflow.executors.docker.api import Access, Docker, Refused
@@ -192,7 +192,7 @@ class DockerDriver(Driver):
             if pieces is not None:
                 return extract_outputs(file_of(pieces), into, leave_out)
         if self._docker.inspect(handle.key) is None:
-            raise ExecutorError(f"the outputs of job {handle.key} are gone: its container was removed")
+            raise OutputsLost(f"the outputs of job {handle.key} are gone: its container was removed")
         return []
 
     async def remove(self, handles: Sequence[JobHandle]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost, SubmitError
 from nemo_airflow.executors import bundle, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import parse_end
@@ -78,7 +78,7 @@ class HostDriver(Driver):
             async for _ in stream.pieces():  # padding after the archive's end
                 continue
         if not files and (await self.shell.run(folders.ask_job(self._root, handle.key))).code:
-            raise ExecutorError(
+            raise OutputsLost(
                 f"the outputs of job {handle.key} are gone: its folder under {self._root} on the host of "
                 f"{self._cluster!r} was deleted"
             )
