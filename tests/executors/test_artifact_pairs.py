@@ -22,7 +22,7 @@ from nemo_airflow.artifacts import archives_for, keep_artifacts
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job
 from nemo_airflow.packaging.archive import write_archive
-from nemo_airflow.packaging.store import PackageStore
+from nemo_airflow.store import PackageStore
 from nemo_airflow.testing.conformance import jobs
 
 
