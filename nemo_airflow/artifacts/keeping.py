@@ -101,12 +101,15 @@ def fetch_artifact(given: Artifact, into: Path | None = None) -> Path:
         StoreUnavailable: The shared store cannot be reached.
     """
     given = settle(given)
-    root = into if into is not None else Path(artifacts.place_in(str(settings.home() / "artifacts"), given)).parent
+    root = into if into is not None else Path(artifacts.place_in(str(fetched_folder()), given)).parent
     target = root / given.file
     if os.path.lexists(target):
-        if _digest(target) == given.digest:
+        if _is(target, given):
+            os.utime(root)  # wanted now
             return target
-        raise ArtifactError(f"{target} is there already and is not {given}: give another folder, or remove it")
+        if into is not None:
+            raise ArtifactError(f"{target} is there already and is not {given}: give another folder, or remove it")
+        shutil.rmtree(root, ignore_errors=True)  # what a collection of old files, or somebody, has left of it
     archive = bring_here(given)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".new-") as scratch:
@@ -122,6 +125,18 @@ def fetch_artifact(given: Artifact, into: Path | None = None) -> Path:
         _check(given, new)
         new.rename(target)
     return target
+
+
+def fetched_folder() -> Path:
+    """Returns the folder of the artifacts that tasks on this machine have asked for, each below its digest."""
+    return settings.home() / "artifacts"
+
+
+def find_fetched(before: float) -> Iterator[Path]:
+    """Yields the files of those that nobody asked for since then, in seconds since the epoch."""
+    for folder in fetched_folder().glob("*"):
+        if folder.stat().st_mtime < before:
+            yield from (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
 
 
 def settle(given: Artifact) -> Artifact:
@@ -214,6 +229,13 @@ def _check(made: Artifact, path: Path) -> None:
             f"{made} is not what arrived here, which has the digest {digest[:12]}: was it written to after "
             "artifact(...), or does a pattern of outputs= add files to it?"
         )
+
+
+def _is(path: Path, given: Artifact) -> bool:
+    try:
+        return _digest(path) == given.digest
+    except (digests.UnfitError, OSError):
+        return False
 
 
 def _missing(made: Artifact, path: Path) -> ArtifactError:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_airflow import settings
+from nemo_airflow.artifacts.keeping import fetched_folder, find_fetched
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.packaging import notes
@@ -108,6 +109,7 @@ def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: s
         ("notes of packagers", notes.find_unused(packages, before), packages),
         ("configs", configs.find_unused(before, keep), configs.folder),
         ("archives on their way to a back-end", _old_files(bundles, before), bundles),
+        ("artifacts that were fetched", find_fetched(before), fetched_folder()),
     ):
         count, size = sharing.delete_files(files, top, dry_run=dry_run)
         if count:

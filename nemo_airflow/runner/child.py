@@ -129,7 +129,10 @@ def call(job: Dict[str, Any], channel: Any) -> int:
         return _exit_code(stop, channel)
     except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is how the job ended
         return _failed(error, channel)
-    text = _encode(result, channel)
+    try:
+        text = _encode(result, channel)
+    except ValueError as error:  # a job must not succeed and lose what it has made
+        return _failed(error, channel)
     channel.send_json('{"type":"outcome","result":' + text + "}")
     return 0
 
@@ -219,27 +222,34 @@ def _cut_own_frames(error: BaseException) -> None:
 
 
 def _encode(result: Any, channel: Any) -> str:
-    """Returns the return value as JSON; null, with a warning, for one that JSON cannot hold."""
+    """Returns the return value as JSON; null, with a warning, for one that JSON cannot hold.
+
+    Raises:
+        ValueError: JSON cannot hold it, and there are artifacts in it.
+    """
     import json
 
-    from nemo_airflow.runner.results import plain
+    from nemo_airflow.runner.results import has_artifact, plain
+
+    def refuse(why: str) -> str:
+        if has_artifact(result):
+            raise ValueError(f"the return value has artifacts, which would be lost, and cannot be kept: {why}")
+        channel.send("warning", message=f"the return value is not kept: {why}")
+        return "null"
 
     replaced: List[str] = []
     try:
         text = json.dumps(plain(result, replaced), allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        channel.send("warning", message=f"the return value is not kept: {error}")
-        return "null"
+        return refuse(str(error))
     if replaced:
         places = ", ".join(replaced[:10])
         channel.send("warning", message=f"JSON has no such number: null stands in the return value where {places}")
     if len(text) > RESULT_LIMIT:
-        message = (
-            f"the return value is not kept: {len(text)} bytes of JSON are more than {RESULT_LIMIT}; "
-            "write a file into output_dir() and return its name"
+        return refuse(
+            f"{len(text)} bytes of JSON are more than {RESULT_LIMIT}; write a file into output_dir() and return its "
+            "name"
         )
-        channel.send("warning", message=message)
-        return "null"
     return text
 
 

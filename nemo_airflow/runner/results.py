@@ -76,6 +76,25 @@ def _of_path(value: Any, path: str) -> Any:
     return dataclasses.replace(value, name=value.name or path.lstrip(".") or value.file).to_json()
 
 
+def has_artifact(value: Any) -> bool:
+    """Returns whether there is an artifact in a value, at any place of its dicts, lists and tuples."""
+    import sys
+
+    if "nemo_airflow.runner.artifacts" not in sys.modules:
+        return False
+    from nemo_airflow.runner.artifacts import Artifact
+
+    ahead, seen = [value], set()
+    while ahead:
+        here = ahead.pop()
+        if isinstance(here, Artifact):
+            return True
+        if isinstance(here, (dict, list, tuple)) and id(here) not in seen:
+            seen.add(id(here))
+            ahead.extend(here.values() if isinstance(here, dict) else here)
+    return False
+
+
 def _key(key: Any) -> str:
     if isinstance(key, enum.Enum):
         key = key.value

@@ -85,6 +85,11 @@ def fetch(run_id: str) -> list[str]:
     return [one.read_text(), *sorted(path.name for path in whole.iterdir())]
 
 
+def make_with_what_json_has_not() -> dict[str, Any]:
+    """Returns an artifact beside an object."""
+    return {"model": make_file("weights"), "optimizer": object()}
+
+
 def spoil() -> Artifact:
     """Returns a file and changes it after that."""
     path = Path(output_dir()) / "model.bin"

@@ -89,6 +89,15 @@ def test_what_was_changed_after_it_was_returned_fails_the_task(defaults, caplog,
     assert "was it written to after artifact(...)" in printed
 
 
+def test_a_job_does_not_succeed_and_lose_its_artifact_where_its_result_is_not_json(defaults, caplog, capfd):
+    with new_dag() as dag:
+        NemoRunOperator(task_id="t", config=Config(jobs.make_with_what_json_has_not), **defaults)
+    states, _ = run(dag)
+    assert states == {("t", -1): "failed"}
+    printed = "".join(capfd.readouterr()) + caplog.text
+    assert "the return value has artifacts, which would be lost, and cannot be kept: type builtins.object" in printed
+
+
 def test_an_earlier_runs_artifact_is_found_by_name_and_lineage_leads_both_ways(defaults, tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     arguments = {**defaults, "tracker": MLflowTracker(tracking_uri=uri)}

@@ -1,5 +1,7 @@
 """Artifacts in the stores of this machine and of several: kept once, fetched by digest, refused where damaged."""
 
+import os
+
 import boto3
 import pytest
 
@@ -97,6 +99,21 @@ def test_a_collection_spares_the_artifacts_that_are_named(machine, tmp_path):
     assert [entry.name for entry in garbage.records] == [f"packages/{Artifact.from_json(result['data']).digest}.tar.gz"]
     machine("other", str(tmp_path / "shared"))
     assert fetch_artifact(model, tmp_path / "fetched").stat().st_size == model.size
+
+
+def test_what_a_task_fetched_is_deleted_once_nobody_wants_it_and_fetched_again(machine, tmp_path, capsys):
+    machine("worker")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("1 2 3")
+    kept = put_here(tmp_path / "data")
+    path = kept.path()
+    assert main(["store", "gc", "--older-than", "1", "--no-keep-runs"]) == 0
+    assert (path / "a.txt").exists()
+    os.utime(path.parent, (0, 0))
+    assert main(["store", "gc", "--older-than", "1", "--no-keep-runs"]) == 0
+    assert "1 files of artifacts that were fetched, 5 bytes freed" in capsys.readouterr().out
+    assert not (path / "a.txt").exists()
+    assert (kept.path() / "a.txt").read_text() == "1 2 3"
 
 
 def test_an_object_of_a_bucket_is_an_artifact_by_its_address(machine, s3, tmp_path, monkeypatch, capsys):
