@@ -46,6 +46,23 @@ class Metric:
 
 
 @dataclasses.dataclass(frozen=True)
+class RunInput:
+    """An artifact that a run was given, which MLflow calls a dataset.
+
+    Attributes:
+        name: Its name.
+        digest: The beginning of its digest: MLflow keeps 36 characters.
+        source: Where it is from, as JSON.
+    """
+
+    name: str
+    digest: str
+    source: str
+
+    KIND: ClassVar[str] = "nemo_airflow.artifact"
+
+
+@dataclasses.dataclass(frozen=True)
 class RunRef:
     """Names a tracking run in any process.
 

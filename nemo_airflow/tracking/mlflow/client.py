@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, Param, RunTag
 from mlflow.entities import Metric as MlflowMetric
-from mlflow.entities import Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from nemo_airflow.exceptions import TrackingError
-from nemo_airflow.tracking.base import Metric, UploadWatch
+from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.address import hide_login
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
@@ -127,6 +127,12 @@ class ClientStore:
                 params=[Param(key, value) for key, value in (params or {}).items()],
                 tags=[RunTag(key, value) for key, value in (tags or {}).items()],
             )
+
+    def log_inputs(self, run_id: str, inputs: Sequence[RunInput]) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        datasets = [Dataset(each.name, each.digest, RunInput.KIND, each.source) for each in inputs]
+        with self._errors():
+            self._client.log_inputs(run_id, datasets=[DatasetInput(dataset) for dataset in datasets])
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""

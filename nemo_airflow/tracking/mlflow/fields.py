@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from nemo_airflow.connections import redact
 from nemo_airflow.job import Job, JobHandle, JobStatus
+from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.artifacts import tags_of_inputs
+from nemo_airflow.tracking.base import RunInput
 
 T = TypeVar("T")
 
@@ -37,6 +39,8 @@ PARAMS_AT_ONCE = 100
 TAGS_AT_ONCE = 100
 
 _NAME_LENGTH = 250
+_INPUT_NAME_LENGTH = 500
+_INPUT_DIGEST_LENGTH = 36
 _PARAM_LENGTH = 6000
 _TAG_LENGTH = 5000
 _ERROR_LENGTH = 500
@@ -86,6 +90,18 @@ def tags_of_job(job: Job) -> dict[str, str]:
             "nemo_airflow.excluded": json.dumps(package.excluded) if package.excluded else "",
         }
     return clean_tags(tags)
+
+
+def inputs_of(plan: Mapping[str, Any]) -> list[RunInput]:
+    """Returns the artifacts of a plan as inputs of its run, with the runs that made them."""
+    return [
+        RunInput(
+            cut_text(_clean_text(given.name or given.file), _INPUT_NAME_LENGTH),
+            given.digest[:_INPUT_DIGEST_LENGTH],
+            json.dumps({"run_id": given.run_id, "path": given.output, "job": given.job, "address": given.address}),
+        )
+        for given in artifacts_in(plan)
+    ]
 
 
 def tags_of_handle(handle: JobHandle) -> dict[str, str]:

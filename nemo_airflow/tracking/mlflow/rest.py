@@ -20,7 +20,7 @@ import httpx
 
 from nemo_airflow import tls
 from nemo_airflow.exceptions import TrackingError
-from nemo_airflow.tracking.base import Metric, UploadWatch
+from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import fields
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
@@ -171,6 +171,14 @@ class RestStore:
             "runs/log-batch",
             {"run_id": run_id, "metrics": points, "params": _pairs(params or {}), "tags": _pairs(tags or {})},
         )
+
+    def log_inputs(self, run_id: str, inputs: Sequence[RunInput]) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        datasets = [
+            {"name": each.name, "digest": each.digest, "source_type": RunInput.KIND, "source": each.source}
+            for each in inputs
+        ]
+        self._post("runs/log-inputs", {"run_id": run_id, "datasets": [{"dataset": each} for each in datasets]})
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""

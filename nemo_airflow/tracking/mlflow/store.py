@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from nemo_airflow.exceptions import MissingExtraError, TrackingError
-from nemo_airflow.tracking.base import Metric, PartlyRefusedError, UploadWatch
+from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.fields import KEY, PARENT, clean_path
 
@@ -142,6 +142,9 @@ class Store(Protocol):
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Writes one batch: at most 1,000 values, at most 100 of them parameters, at most 100 tags."""
+
+    def log_inputs(self, run_id: str, inputs: Sequence[RunInput]) -> None:
+        """Records what a run was given, as inputs of the run; done again, it changes nothing."""
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Returns every point of a metric."""

@@ -288,6 +288,11 @@ class MLflowTracker(Tracker):
         if job.package and job.package.stored_patch and not (job.package.patch or job.package.keeps_patch_apart):
             _write_large_patch(store, run, job.package)
         try:
+            if inputs := fields.inputs_of(job.plan):
+                store.log_inputs(run.run_id, inputs)
+        except TrackingError as error:
+            _log.warning("run %s does not have the artifacts that it is given as inputs: %s", run.run_id, error)
+        try:
             # Last: they mark a run as described. Those of a recipe are only known in the job.
             if not has_recipes(job.plan):
                 _write_params(store, run, fields.params_of(job.plan))
