@@ -22,7 +22,7 @@ from tenacity import (
     wait_random,
 )
 
-from nemo_airflow.artifacts.values import find_references
+from nemo_airflow.artifact_references import find_references
 from nemo_airflow.clean import LONGEST_MESSAGE, LONGEST_TRACEBACK, clean_text, clean_value, shorten_text
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import Executor

@@ -13,9 +13,7 @@ _EXPORTS = {
     "artifact_of_model": "earlier",
     "artifact_of_run": "earlier",
     "fetch_artifact": "keeping",
-    "find_references": "values",
     "keep_artifacts": "keeping",
-    "read_references": "values",
 }
 
 __all__ = [
@@ -23,15 +21,12 @@ __all__ = [
     "artifact_of_model",
     "artifact_of_run",
     "fetch_artifact",
-    "find_references",
     "keep_artifacts",
-    "read_references",
 ]
 
 if TYPE_CHECKING:
     from nemo_airflow.artifacts.earlier import artifact_of_model, artifact_of_run
     from nemo_airflow.artifacts.keeping import archives_for, fetch_artifact, keep_artifacts
-    from nemo_airflow.artifacts.values import find_references, read_references
 
 
 def __getattr__(name: str) -> Any:

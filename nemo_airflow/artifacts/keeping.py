@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow import settings
-from nemo_airflow.artifacts.values import find_references, replace_references
+from nemo_airflow.artifact_references import find_references, replace_references
 from nemo_airflow.exceptions import ArtifactError, MissingExtraError, NemoAirflowError, StoreError
 from nemo_airflow.job import Archive
 from nemo_airflow.packaging.archive import GZIP, write_tar

@@ -20,7 +20,7 @@ from airflow.sdk.definitions._internal.types import ArgNotSet
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
-from nemo_airflow.artifacts.values import read_references
+from nemo_airflow.artifact_references import read_references
 from nemo_airflow.config.graph import is_deferred, is_template, templates_rendered
 from nemo_airflow.config.leaves import convert_leaves, fit_value, iter_leaves
 from nemo_airflow.exceptions import NemoAirflowError, ParameterTypeError

@@ -13,7 +13,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.xcom import BaseXCom
 
-from nemo_airflow.artifacts.values import find_references
+from nemo_airflow.artifact_references import find_references
 
 _TAKEN = ("return_value", "nemo_job")
 """Keys of XComs that have another meaning."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow import blocking, settings
+from nemo_airflow.artifact_references import find_references, replace_references
 from nemo_airflow.artifacts.keeping import keep_artifacts
-from nemo_airflow.artifacts.values import find_references, replace_references
 from nemo_airflow.exceptions import ArtifactError, ExecutorError, JobFailed, NemoAirflowError, OutputsLost
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.follow import Outcome

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk.definitions.context import Context
 
-from nemo_airflow.artifacts.values import read_references
+from nemo_airflow.artifact_references import read_references
 from nemo_airflow.config import Config, Partial, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import extend_allow as allow_here

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.artifacts.values import find_references
+from nemo_airflow.artifact_references import find_references
 from nemo_airflow.job import Job
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.base import ARTIFACT, ARTIFACT_DIGESTS, INPUT, INPUT_RUN
