@@ -100,12 +100,12 @@ class RunningCases(ConformanceCases):
     ) -> None:
         assert run("read_texts").outcome.succeeded  # where jobs leave word on what they read, this one has
         (tmp_path / "conformance_jobs.py").write_text(inspect.getsource(jobs))
-        (tmp_path / "new.txt").write_text(f"{uuid.uuid4()}")
+        new = tmp_path / f"{uuid.uuid4()}.txt"
+        new.write_text(new.name)
         reads_zstd = blocking.run(driver.reads_zstd(executor))
-        package = PatternPackager(path=str(tmp_path)).package(
+        # With options of its own: what is a later version of other code has the format of the earlier one.
+        package = PatternPackager(path=str(tmp_path), include=["/*.py", f"/{new.name}"]).package(
             PackageStore(settings.packages_folder()), reads_zstd=reads_zstd
         )
         assert package.format == ("tar.zst" if reads_zstd else "tar.gz")
-        assert run("read_texts", job={"package": package}).outcome.result == {
-            "new.txt": (tmp_path / "new.txt").read_text()
-        }
+        assert run("read_texts", job={"package": package}).outcome.result == {new.name: new.name}
