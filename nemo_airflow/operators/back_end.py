@@ -77,6 +77,14 @@ class BackEnd:
             self._ask(lambda driver: driver.cancel([handle]))
         return handle is not None
 
+    def release(self, handle: JobHandle) -> None:
+        """Lets go of an ended job whose outputs are kept.
+
+        Raises:
+            BackendUnavailable: The back-end was away for too long.
+        """
+        self._ask(lambda driver: driver.release([handle]))
+
     def cancel_at_once(self, handle: JobHandle) -> None:
         """Cancels a job of a task that is being killed: there is no time to ask twice.
 

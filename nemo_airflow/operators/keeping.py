@@ -24,8 +24,8 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.follow import Outcome
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
 from nemo_airflow.jobs.collecting import collect_outputs
-from nemo_airflow.jobs.service import JobService
 from nemo_airflow.operators import attempt as attempts
+from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.progress import size_text
 from nemo_airflow.tracking.outputs import OutputKeeper
 from nemo_airflow.tracking.run import TrackedRun
@@ -125,11 +125,10 @@ class Keeping:
         attempts.note_kept(self._store, self._handle.key, addresses)
 
     def _release(self) -> None:
-        async def release() -> None:
-            await JobService.shared(self._executor).driver.release([self._handle])
-
+        """Has the back-end let go of the outputs: one that is not told holds them for its own time, a pod its node."""
+        back_end = BackEnd(self._executor, self._log.warning)
         try:
-            blocking.run(release())
+            back_end.release(self._handle)
         except (ExecutorError, OSError) as error:
             self._log.warning("The back-end could not be told that the outputs are kept: %s", error)
 

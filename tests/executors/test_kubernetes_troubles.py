@@ -148,7 +148,7 @@ def test_node_that_drops_packets_hides_neither_how_other_jobs_fare_nor_what_they
     with HoldingProxy(client.configuration.host) as proxy:
         write_kubeconfig(tmp_path / "kubeconfig", proxy.url, token.removeprefix("Bearer "))
         executor = dataclasses.replace(executor, config_file=str(tmp_path / "kubeconfig"), linger=0)
-        silent = Following(executor, script_job("echo begun; sleep 2; echo end"))
+        silent = Following(executor, script_job("echo begun; sleep 15; echo end"))
         silent.wait_for_line("begun")
         proxy.hold(f"/pods/{silent.job.key}/log")
         others = [Following(executor, script_job(f"sleep 1; echo {number}; exit {number}")) for number in range(3)]

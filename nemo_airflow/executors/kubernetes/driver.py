@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import time
@@ -11,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from nemo_airflow.exceptions import ExecutorError, OutputsLost
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.kubernetes import manifest
@@ -302,8 +301,12 @@ class KubernetesDriver(Driver):
         for pods in (await self._pods.of([handle.key for handle in handles])).values():
             for pod in pods:
                 if is_running(pod):
-                    with contextlib.suppress(ExecutorError):  # it has ended meanwhile, or it will: see ``linger``
+                    try:
                         await release(self._cluster, name_of(pod), python_of(pod))
+                    except BackendUnavailable:
+                        raise
+                    except ExecutorError:  # it has ended meanwhile
+                        continue
 
     async def close(self) -> None:
         """See :meth:`Driver.close`."""
