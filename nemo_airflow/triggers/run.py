@@ -116,6 +116,7 @@ class NemoRunTrigger(BaseTrigger):
                 event["started"] = True
             else:
                 outcome = await follower.run()
+                await log.settle(self.task_instance)
                 if outcome.status.state is JobState.CANCELLED:
                     # Perhaps by the next try of a task that was cleared. Then Airflow is about to end this trigger, and
                     # where it gives its number to that try's (as on sqlite), our event would wake the wrong try.

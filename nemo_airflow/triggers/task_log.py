@@ -17,7 +17,7 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,20 @@ class TaskLog:
         if self._notes is not None:
             self._notes.add(Place(line.end, time))
 
+    async def settle(self, task_instance: Any) -> None:
+        """Waits until the lines that were written are in the log, for some seconds at most.
+
+        Airflow's triggerer forgets the log of a trigger that has ended, with what it has not read of it until then: on
+        a busy machine the job's last lines.
+
+        Args:
+            task_instance: As for :meth:`reopen`.
+        """
+        newest = self._newest[0]
+        if task_instance is None or not newest or next(_trigger_logs(task_instance), None) is None:
+            return
+        await _await_log(task_instance, lambda log: read_newest(log)[0] >= newest)
+
 
 class _Notes:
     """The newest places of a job's stream in the log of its task, in a file."""
@@ -167,9 +181,14 @@ async def _await_own_log(task_instance: Any) -> None:
     """
     now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
     _follower_log.info("Following the job again: looking up which of its lines this try has logged", timestamp=now)
+    await _await_log(task_instance, lambda log: has_notice(log, now))
+
+
+async def _await_log(task_instance: Any, condition: Callable[[Path], bool]) -> None:
+    """Waits until one of the triggerers' logs is as it is to be, for some seconds at most."""
     pause, waited = 0.02, 0.0
     while waited < _OWN_LOG_WITHIN and not await asyncio.to_thread(
-        lambda: any(has_notice(log, now) for log in _trigger_logs(task_instance))
+        lambda: any(map(condition, _trigger_logs(task_instance)))
     ):
         await asyncio.sleep(pause)
         waited, pause = waited + pause, min(2 * pause, 1.0)

@@ -98,6 +98,34 @@ def test_trigger_goes_on_behind_the_worker_whose_log_it_cannot_see(log_of, tmp_p
     assert merged(tmp_path)[0] == [line.text for line in written]
 
 
+def test_trigger_ends_when_its_last_line_is_in_the_log(log_of, tmp_path):
+    written = lines(SECOND + number * 1e-3 for number in range(4))
+    log = log_of()
+    for line in written:
+        log.write(line)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"line 2")])  # what Airflow has not yet written
+
+    async def settle():
+        ended = asyncio.create_task(log.settle("the task"))
+        await asyncio.sleep(0.3)
+        assert not ended.done()
+        await asyncio.to_thread(path.write_bytes, whole)
+        await asyncio.wait_for(ended, 9)
+
+    asyncio.run(settle())
+
+
+def test_trigger_without_lines_or_without_a_log_here_does_not_wait(log_of, tmp_path):
+    log = log_of()
+    asyncio.run(asyncio.wait_for(log.settle("the task"), 1))
+    log.write(lines([SECOND])[0])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    asyncio.run(asyncio.wait_for(log.settle("the task"), 1))
+
+
 def test_record_that_a_kill_cut_off_is_written_again(log_of, tmp_path):
     written = lines(SECOND + number * 1e-6 for number in range(4))
     log = log_of()
