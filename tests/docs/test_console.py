@@ -250,7 +250,31 @@ def test_the_commands_of_the_runner_report_from_a_job(folder, airflow_database):
     assert "model.bin" in [file.path for file in client.list_artifacts(run.info.run_id)]
 
 
+def test_the_commands_for_tracking_run(folder):
+    from mlflow import MlflowClient
+
+    from nemo_airflow import MLflowTracker
+    from nemo_airflow.tracking import calls
+    from nemo_airflow.tracking.outbox import Outbox
+    from nemo_airflow.tracking.run import TrackedRun
+    from nemo_airflow.tracking.undelivered import Undelivered
+
+    job = Job(key="train-1a2b", name="n", plan={"version": 1, "root": {"_target_": "train:train", "lr": 0.1}})
+    tracker = MLflowTracker(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    outbox = Outbox()
+    outbox.put(calls.tags({"dataset": "v2"}))
+    Undelivered(job.key, None).keep(TrackedRun(tracker, job, "e", shares_filesystem=True), outbox, "")
+    delivered, *rest = run(folder, SHOWN["docs/tracking.md"], {})
+    assert delivered.splitlines()[-1].startswith("1 delivered, 0 waiting in ")
+    assert all(text.startswith("0 delivered, 0 waiting in ") for text in rest)
+    assert len(rest) == 2
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("e")
+    tags = [found.data.tags.get("dataset") for found in client.search_runs([experiment.experiment_id])]
+    assert "v2" in tags
+
+
 def test_every_page_with_commands_is_run_here():
-    pages = ("differences", "composition", "executors", "runner", "store")
+    pages = ("differences", "composition", "executors", "runner", "store", "tracking")
     with_commands = {page for page, shown in SHOWN.items() if any(looked_up(command) is None for command, _ in shown)}
     assert with_commands == {"README.md", *(f"docs/{page}.md" for page in pages)}

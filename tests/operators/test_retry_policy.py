@@ -22,7 +22,7 @@ from nemo_airflow.job import FailureKind
 from nemo_airflow.operators import FailureKindRetryPolicy
 from nemo_airflow.operators.run import _plain_errors
 
-WORTH = {FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST}
+WORTH = {FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST, FailureKind.OUTPUTS}
 
 
 def action(policy, error):

@@ -110,7 +110,7 @@ class DoublingStore:
         # As MLflow does, the newest is that of the highest step, and only of one step that of the latest time.
         by_step = sorted(self.points, key=lambda point: (point.step, point.timestamp))
         latest = {point.name: (point.step, round(point.timestamp * 1000)) for point in by_step}
-        return Run(run_id, "1", "RUNNING", "", self.tags, {}, latest)
+        return Run(run_id, "1", "RUNNING", "", self.tags, {}, latest=latest)
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         self.looked_at.append(metric)
