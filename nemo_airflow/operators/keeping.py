@@ -71,18 +71,20 @@ class Keeping:
         folder = settings.home() / "outputs" / self._handle.key
         try:
             with _alone(folder, self._log.info):
-                if self._find_kept() is not None:
+                kept = self._find_kept()
+                if kept is not None:
                     self._release()  # whoever has kept them may have died before
                 else:
-                    self._keep_in(folder)
+                    kept = self._keep_in(folder)
         except ArtifactError as error:
             status = JobStatus(JobState.FAILED, self._outcome.status.exit_code, FailureKind.ARTIFACT, str(error))
             return Outcome(status, message=str(error))
         except (NemoAirflowError, OSError) as error:
             # Another process, on another machine, may have kept them and let go of them meanwhile.
-            if self._find_kept() is None:
+            kept = self._find_kept()
+            if kept is None:
                 self._fail(error)
-        kept = self._find_kept() or {}
+                return self._outcome
         made = [each for each in find_references(self._outcome.result) if each.digest in kept]
         settled = {each: dataclasses.replace(each, address=kept[each.digest]) for each in made}
         return dataclasses.replace(self._outcome, result=replace_references(self._outcome.result, settled))
@@ -90,12 +92,14 @@ class Keeping:
     def _find_kept(self) -> Mapping[str, str] | None:
         return attempts.find_kept(self._store, self._handle.key)
 
-    def _keep_in(self, folder: Path) -> None:
+    def _keep_in(self, folder: Path) -> Mapping[str, str]:
+        """Returns where the artifacts are kept that the job returned, by digest."""
         begun = time.monotonic()
         self._collect(folder / "outputs")
         complete = self._put(folder)
         result = keep_artifacts(self._outcome.result, self._handle.key, folder / "outputs")
-        self._note(result)
+        own = [made for made in find_references(result) if made.job == self._handle.key]
+        addresses = {made.digest: made.address for made in own}
         counts = self._outcome.outputs or {}
         if counts:
             self._log.info(
@@ -103,9 +107,11 @@ class Keeping:
                 self._handle.key, counts.get("files", 0), size_text(counts.get("bytes", 0)), time.monotonic() - begun,
             )  # fmt: skip
         if complete:
+            self._note(addresses)
             self._release()
-        else:
+        else:  # what was refused is on the back-end alone
             self._log.warning("%s", self._where_they_are())
+        return addresses
 
     def _collect(self, into: Path) -> None:
         counts = self._outcome.outputs or {}
@@ -120,8 +126,7 @@ class Keeping:
             return True
         return blocking.run(OutputKeeper(self._run, inform=self._log.info, warn=self._log.warning).keep(folder))
 
-    def _note(self, result: Any) -> None:
-        addresses = {made.digest: made.address for made in find_references(result) if made.job == self._handle.key}
+    def _note(self, addresses: Mapping[str, str]) -> None:
         attempts.note_kept(self._store, self._handle.key, addresses)
 
     def _release(self) -> None:
@@ -130,7 +135,11 @@ class Keeping:
         try:
             back_end.release(self._handle)
         except (ExecutorError, OSError) as error:
-            self._log.warning("The back-end could not be told that the outputs are kept: %s", error)
+            self._log.warning(
+                "The back-end could not be told that the outputs of job %s are kept: %s; it holds them for a while: "
+                "'nemo-airflow collect EXECUTOR %s --release' has it let go",
+                self._handle.key, error, self._handle.key,
+            )  # fmt: skip
 
     def _fail(self, error: Exception) -> None:
         key = self._handle.key
@@ -139,7 +148,10 @@ class Keeping:
             return
         if isinstance(error, OutputsLost):  # the next try runs the job again
             attempts.consume(self._store, key)
-            raise JobFailed(f"job {key} has succeeded, and its outputs are lost: {error}", FailureKind.OUTPUTS)
+            raise JobFailed(
+                f"job {key} has succeeded, and its outputs are lost: {error}; the next try runs the job again",
+                FailureKind.OUTPUTS,
+            )
         raise JobFailed(
             f"job {key} has succeeded, and its outputs are not kept: {error}; the next try keeps them without running "
             f"the job again; {self._where_they_are()}",

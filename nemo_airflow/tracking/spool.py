@@ -137,16 +137,17 @@ class Draft:
         self._spool.check_room()
         return self._folder / _POINTS
 
-    def add_file(self, path: str, source: Path) -> None:
-        """Adds a file by its path in the run.
+    def add_files(self, files: Mapping[str, Path]) -> None:
+        """Adds files by their paths in the run.
 
         Raises:
-            OSError: It cannot be copied, or the spool is full.
+            OSError: One cannot be copied, or the spool has no room for all.
         """
-        self._spool.check_room(source.stat().st_size)
-        target = self._folder / _FILES / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        self._spool.check_room(sum(source.stat().st_size for source in files.values()))
+        for path, source in files.items():
+            target = self._folder / _FILES / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
 
     def complete(self, data: Mapping[str, Any], refusal: str = "") -> Entry:
         """Makes an entry of it.

@@ -73,8 +73,7 @@ class Undelivered:
                 documents.append(call)
                 continue
             try:
-                for path, source in call.arguments["files"].items():
-                    draft.add_file(path, Path(source))
+                draft.add_files({path: Path(source) for path, source in call.arguments["files"].items()})
             except OSError as error:
                 lost.append(f"{call.what} ({error})")
         pinned = dataclasses.replace(run, tracker=run.tracker.pin()).to_json()

@@ -60,6 +60,13 @@ def keep(learning_rate: float) -> None:
     (Path(output_dir()) / "model.txt").write_text("weights")
 
 
+def keep_two() -> None:
+    """Keeps two files, one of them in a folder."""
+    keep(0.5)
+    (Path(output_dir()) / "blocked").mkdir()
+    (Path(output_dir()) / "blocked" / "part.txt").write_text("more")
+
+
 def keep_and_fail() -> None:
     """Keeps a file, then fails."""
     keep(0.5)

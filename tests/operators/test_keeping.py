@@ -106,6 +106,24 @@ def test_outputs_that_are_lost_fail_the_task_and_the_next_try_runs_a_new_job(tas
     assert len(list(root.glob("keeping*"))) == 2
 
 
+def test_outputs_of_which_one_is_refused_stay_on_the_back_end_at_every_try(task, uri, tmp_path, monkeypatch):
+    artifacts = tmp_path / "artifacts"
+    MlflowClient(uri).create_experiment("keeping", artifacts.as_uri())
+    released = []
+    monkeypatch.setattr(Keeping, "_release", lambda keeping: released.append(keeping))
+    operator, context = task(Config(jobs.keep_two), defer_after=0)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    event = fire(deferred.value.trigger)
+    (run,) = [path for path in artifacts.iterdir() if (path / "artifacts/nemo_airflow/plan.json").exists()]
+    (run / "artifacts/blocked").write_text("a file where a folder should be")
+    for _ in range(2):  # the second as of a try whose worker died before the task had ended
+        operator.execute_complete(context, event)
+    assert "model.txt" in kept(uri)
+    assert context["task_state_store"]["nemo_job"]["kept"] is None
+    assert released == []
+
+
 def test_outputs_of_a_failed_job_that_cannot_be_kept_leave_its_failure_as_it_is(task, uri, tmp_path, caplog):
     store = tmp_path / "artifacts"
     store.write_text("a file where a folder should be")

@@ -224,7 +224,7 @@ def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str,
         for path, file in files.items():
             folder, _, name = clean_path(path).rpartition("/")
             try:
-                source = file if name == file.name else _named(file, Path(scratch, name))
+                source = file if name == file.name else _link_as(file, Path(scratch, name))
                 repository.log_artifact(str(source), folder or None)
             except Exception as error:  # each artifact store raises the errors of its own client library
                 permanent = artifact_errors.is_permanent(error)
@@ -242,7 +242,7 @@ def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str,
     raise_refused(refused, stored)
 
 
-def _named(file: Path, link: Path) -> Path:
+def _link_as(file: Path, link: Path) -> Path:
     """Returns the file under another name: a repository uses the file's own."""
     link.unlink(missing_ok=True)
     link.symlink_to(file.absolute())
