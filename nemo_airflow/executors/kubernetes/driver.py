@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
-from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused
+from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, Troubled
 from nemo_airflow.executors.kubernetes.ending import Ending
 from nemo_airflow.executors.kubernetes.logs import PodLog, Reading
 from nemo_airflow.executors.kubernetes.outputs import Outputs
@@ -54,6 +56,9 @@ from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonOb
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_ENDS_WITHIN = 20.0
+"""Seconds within which the API server knows that a container has ended."""
 
 _AT_ONCE = 16
 """Requests about single pods that are under way at one time."""
@@ -298,15 +303,34 @@ class KubernetesDriver(Driver):
 
     async def release(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.release`."""
-        for pods in (await self._pods.of([handle.key for handle in handles])).values():
-            for pod in pods:
-                if is_running(pod):
-                    try:
-                        await release(self._cluster, name_of(pod), python_of(pod))
-                    except BackendUnavailable:
-                        raise
-                    except ExecutorError:  # it has ended meanwhile
-                        continue
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Troubled),
+            wait=wait_fixed(1),
+            stop=stop_after_delay(_ENDS_WITHIN),
+            reraise=True,
+        ):
+            with attempt:
+                await self._release([handle.key for handle in handles])
+
+    async def _release(self, keys: Sequence[str]) -> None:
+        """Releases the pods of some jobs that still run.
+
+        Raises:
+            Troubled: A pod was not told. The API server says so of one, too, that has ended just now.
+        """
+        trouble: Troubled | None = None
+        for pods in (await self._pods.of(keys)).values():
+            for pod in filter(is_running, pods):
+                try:
+                    await release(self._cluster, name_of(pod), python_of(pod))
+                except Troubled as error:
+                    trouble = error
+                except BackendUnavailable:
+                    raise
+                except ExecutorError:  # it has ended meanwhile
+                    continue
+        if trouble is not None:
+            raise trouble
 
     async def close(self) -> None:
         """See :meth:`Driver.close`."""
