@@ -71,6 +71,12 @@ all_running() {
   for daemon in "$@"; do running "$daemon" || return 1; done
 }
 
+any_running() {
+  local daemon
+  for daemon in "$@"; do ! running "$daemon" || return 0; done
+  return 1
+}
+
 # start NAME COMMAND...: starts a daemon that outlives this shell, unless it runs; a paused one goes on.
 start() {
   local name=$1; shift

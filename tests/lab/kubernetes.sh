@@ -15,6 +15,8 @@ up_k8s() {
   command -v kubectl >/dev/null || need kubernetes-client
   [ -x "$K8S_BIN/kubelet" ] || build_k8s
   up_docker
+  # shellcheck disable=SC2046
+  any_running $(daemons_of_k8s) || clear_k8s
   mkdir -p "$K8S/pki"
   docker image inspect k8s.gcr.io/pause:3.2 >/dev/null 2>&1 ||
     tar -C "$K8S_BIN" -c pause | docker import -c 'ENTRYPOINT ["/pause"]' - k8s.gcr.io/pause:3.2 >/dev/null
@@ -158,11 +160,22 @@ build_k8s_in() {
   rm -rf "$work"
 }
 
+# A cluster begins empty: the ended pods of a day of tests, a thousand and more, slow the kubelet and each list of pods.
+clear_k8s() {
+  unmount_k8s
+  rm -rf "$K8S/etcd" "$K8S/kubelet" "$K8S/pod-logs"
+  docker ps -aq --filter label=io.kubernetes.pod.uid | xargs -r docker rm -f >/dev/null
+}
+
+unmount_k8s() {
+  awk -v root="$K8S/kubelet" 'index($2, root) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount
+}
+
 down_k8s() {
   stop kubelet kube-scheduler kube-controller-manager kube-apiserver etcd
   if running dockerd; then
     timeout 30 docker ps -q --filter label=io.kubernetes.pod.uid 2>/dev/null |
       timeout 30 xargs -r docker kill >/dev/null 2>&1 || true
   fi
-  awk -v root="$K8S/kubelet" 'index($2, root) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount
+  unmount_k8s
 }

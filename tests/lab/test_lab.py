@@ -345,6 +345,7 @@ class TestDelayProxy:
 class TestLabItself:
     def test_comes_up_after_everything_was_killed_and_the_machine_booted(self, slurm, docker_lab, k8s):
         lab = k8s
+        lab.command("kubectl", "create", "configmap", "of-an-earlier-run")
         for daemon in (daemon for daemons in PARTS.values() for daemon in daemons):
             chaos.kill(lab, daemon)
             # After a boot the number in a pid file is anyone's.
@@ -354,6 +355,8 @@ class TestLabItself:
         assert "idle" in lab.command("sinfo", "-h", "-p", "debug", "-o", "%T")
         assert "python-lab" in lab.command("docker", "images")
         assert " Ready" in lab.command("kubectl", "get", "nodes")
+        # A day of runs would leave a thousand ended pods, and a cluster that answers late.
+        assert "of-an-earlier-run" not in lab.command("kubectl", "get", "configmap")
 
     def test_comes_up_after_it_was_killed_on_its_way_up(self, slurm):
         slurm.down("slurm")
