@@ -6,16 +6,24 @@ size and SHA-256 of each, of a link those of its target's text. Empty folders an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
+import time
 from typing import Iterable, List, NamedTuple
 
 FILE, PROGRAM, LINK = 0o644, 0o755, 0o120000
 """Modes of the entries of a folder."""
 
 _BLOCK = 1 << 20
+
+_CHECKED = "user.nemo_airflow.sha256"
+"""Extended attribute of a file: its SHA-256, and the size and time of change of the content that had it."""
+
+_TICK = 0.1
+"""Seconds. More than what lies between two times of change that a file system can tell apart."""
 
 
 class Entry(NamedTuple):
@@ -86,6 +94,39 @@ def sha256_of(path: str) -> str:
             if not block:
                 return digest.hexdigest()
             digest.update(block)
+
+
+def note_checked(path: str, sha256: str) -> None:
+    """Notes at a file that its content was found to have this SHA-256; does nothing on a disk that has no room for it.
+
+    The note is at the content, so each other name of it, in another job's folder, has it too.
+    """
+    if not hasattr(os, "setxattr"):  # Linux alone has it
+        return
+    found = os.stat(path)
+    if time.time() - found.st_mtime < _TICK:
+        return  # it could be written to once more without another time of change
+    with contextlib.suppress(OSError):
+        if not found.st_mode & 0o200:
+            os.chmod(path, stat.S_IMODE(found.st_mode) | 0o200)
+        try:
+            os.setxattr(path, _CHECKED, _note_of(found, sha256))
+        finally:
+            os.chmod(path, stat.S_IMODE(found.st_mode))
+
+
+def is_checked(path: str, sha256: str) -> bool:
+    """Returns whether a file was found to have this SHA-256, and has not been written to since then."""
+    if not hasattr(os, "getxattr"):
+        return False
+    try:
+        return os.getxattr(path, _CHECKED) == _note_of(os.stat(path), sha256)
+    except OSError:  # there is no note, or no room for one
+        return False
+
+
+def _note_of(found: os.stat_result, sha256: str) -> bytes:
+    return f"{sha256} {found.st_size} {found.st_mtime_ns}".encode()
 
 
 def _check_link(path: str, relative: str, root: str) -> str:

@@ -107,6 +107,8 @@ def _bring_one(folder: str, given: Artifact, names: Mapping[str, str], say: Call
 
 
 def _check(path: str, given: Artifact) -> None:
+    if given.kind == artifacts.FILE and digests.is_checked(path, given.digest):
+        return  # an earlier job on this host has read it
     try:
         digest = digests.digest_of(path)
     except digests.UnfitError as error:
@@ -116,6 +118,8 @@ def _check(path: str, given: Artifact) -> None:
             f"{given} is damaged: what was brought to this job has the digest {digest[:12]}; its copy on this host "
             "or in the store was changed: delete that, and clear the task"
         )
+    if given.kind == artifacts.FILE:
+        digests.note_checked(path, digest)
 
 
 def _link_or_copy(source: str, target: str) -> None:

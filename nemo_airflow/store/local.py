@@ -40,7 +40,7 @@ class PackageStore:
         """Returns whether the archive exists; marks it as wanted."""
         path = self.path(digest, format)
         try:
-            sharing.touch(path, self.folder)
+            sharing.touch(path, self.folder, keep_change=True)
         except FileNotFoundError:
             return False
         except PermissionError:  # another user's file: it may be readable, or this user may replace it
@@ -64,7 +64,7 @@ class PackageStore:
             new = path.with_name(f"{sharing.NEW}{secrets.token_hex(8)}")
             try:
                 os.link(source, new)
-                os.utime(new)  # wanted now
+                sharing.touch(new, self.folder, keep_change=True)
                 sharing.share(new, self.folder)
                 new.replace(path)
                 return
@@ -104,7 +104,7 @@ class PackageStore:
         living = set()
         for file in files:
             with contextlib.suppress(FileNotFoundError):  # another process prunes
-                if _digest(file) in keep or file.stat().st_mtime >= before:
+                if _digest(file) in keep or _wanted_at(file) >= before:
                     living.add(file)
         bases = {file.name.partition("-")[2].split(".")[0] for file in living if not _is_beside(file)} - {""}
         living.update(file for file in files if "-" not in file.name and file.name[:BASE_DIGITS] in bases)
@@ -131,3 +131,8 @@ def _is_beside(file: Path) -> bool:
 def _digest(file: Path) -> str:
     """Returns the digest of the package to which a file of the store belongs."""
     return file.name.partition(".")[0].partition("-")[0]
+
+
+def _wanted_at(file: Path) -> float:
+    found = file.stat()
+    return max(found.st_atime, found.st_mtime)

@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -61,14 +62,23 @@ def write_whole(target: Path, top: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def touch(path: Path, top: Path) -> None:
+def touch(path: Path, top: Path, *, keep_change: bool = False) -> None:
     """Marks a file as wanted now. Another user's file that cannot be touched is replaced by a copy.
+
+    Args:
+        path: The file.
+        top: The store's top folder.
+        keep_change: Whether by its time of access alone: that of change says since when it has its content.
 
     Raises:
         FileNotFoundError: The file does not exist.
         PermissionError: This user may not even replace it.
     """
     try:
+        if keep_change:
+            with contextlib.suppress(PermissionError):  # another user's file, to which this one may write
+                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+                return
         os.utime(path)
     except PermissionError:
         with path.open("rb") as source, write_whole(path, top) as target:

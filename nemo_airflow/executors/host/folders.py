@@ -181,9 +181,9 @@ def _formats(archive: Archive) -> Sequence[str]:
 def _lay(key: str, archive: Archive, format: str) -> str:
     stored = f"packages/{archive.digest}.{format}"
     target = f"jobs/{key}/{archive.name.removesuffix(archive.format)}{format}"
-    # The time tells how long ago it was last wanted.
+    # The time of access tells how long ago it was last wanted; that of change is the content's.
     return (
-        f"[ -f {target} ] || {{ touch -c {stored} && ln {stored} {target} 2>/dev/null; }}"
+        f"[ -f {target} ] || {{ touch -ac {stored} && ln {stored} {target} 2>/dev/null; }}"
         f" || cp {stored} {target} 2>/dev/null"
     )
 
@@ -366,10 +366,10 @@ def parse_expired(text: str) -> list[str]:
 
 def sweep_shared(root: str) -> str:
     """Returns a script that deletes packages, runners and marks that no job's folder needs and no job used lately."""
-    old = f"-mtime +{_SHARED_DAYS - 1}"
+    old, old_access = (f"-{time}time +{_SHARED_DAYS - 1}" for time in "ma")
     return f"""{enter(root)}
 # What a job's folder has is one file with two names.
-[ ! -d packages ] || find packages -mindepth 1 -maxdepth 1 -type f -links 1 {old} -exec rm -f {{}} +
+[ ! -d packages ] || find packages -mindepth 1 -maxdepth 1 -type f -links 1 {old} {old_access} -exec rm -f {{}} +
 [ ! -d zstd ] || find zstd -mindepth 1 -maxdepth 1 -type f {old} -exec rm -f {{}} +
 [ -d runner ] || exit 0
 find runner -mindepth 1 -maxdepth 1 -type d {old} | while read -r folder; do
