@@ -131,6 +131,7 @@ class Package(_Plain):
         patch_digest: SHA-256 of the patch's bytes, in hex, or empty where there is none.
         excluded: Patterns of the files of the commit that are not in it.
         keeps_patch_apart: Whether its patch holds a secret, and stays on the machine that made it.
+        branch: Name of the git branch, or empty.
     """
 
     digest: str
@@ -147,6 +148,7 @@ class Package(_Plain):
     patch_digest: str = ""
     excluded: tuple[str, ...] = ()
     keeps_patch_apart: bool = False
+    branch: str = ""
 
     @property
     def stored_patch(self) -> str:
@@ -179,7 +181,7 @@ def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
     shown = dict(package)
     if included := shown.pop("included", {}):
         shown["included_files"] = len(included)
-    for name in ("patch_digest", "excluded", "keeps_patch_apart"):
+    for name in ("patch_digest", "excluded", "keeps_patch_apart", "branch"):
         if not shown.get(name):
             shown.pop(name, None)
     if patch := shown.pop("patch", ""):
@@ -238,6 +240,8 @@ class Job(_Plain):
         run_id: The job's run in the tracker, or empty.
         secrets: Places of secrets, which the runner masks in all output of the job: for each the keys from this
             form down to a text, then the start and end in it.
+        description: What it does, for people, as Markdown.
+        run_description: The same of the whole DAG run.
         version: Version of this form.
     """
 
@@ -258,6 +262,8 @@ class Job(_Plain):
     inputs: tuple[Archive, ...] = ()
     run_id: str = ""
     secrets: tuple[tuple[Any, ...], ...] = ()
+    description: str = ""
+    run_description: str = ""
     version: int = JOB_VERSION
 
     @property
@@ -281,11 +287,12 @@ class Job(_Plain):
     def dumps(self) -> str:
         """Returns the canonical JSON text for the runner: sorted keys, no spaces, the same in every process.
 
-        It contains neither the package's patch nor its list of included files: no job needs them, and they may be
-        too large for a back-end.
+        It contains neither the descriptions, nor the package's patch and its list of included files: no job needs
+        them, and they may be too large for a back-end.
         """
         package = dataclasses.replace(self.package, patch="", included={}) if self.package is not None else None
         data = dataclasses.replace(self, package=package).to_json()
+        del data["description"], data["run_description"]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -18,6 +18,7 @@ _GOOGLE = re.compile(r"^(?:Args|Arguments|Parameters|Attributes|Keyword Args):\s
 _GOOGLE_ITEM = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
 _NUMPY = re.compile(r"^(?:Parameters|Other Parameters|Attributes)\s*$")
 _NUMPY_ITEM = re.compile(r"^\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?$")
+_SECTION = re.compile(r"^(?:(?:Returns|Yields|Raises|Examples?|Notes?):?\s*$|:\w+.*:)")
 _SPHINX = re.compile(r"^:param(?:eter)?\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)$")
 
 
@@ -28,6 +29,15 @@ def parameter_help(target: Any) -> Mapping[str, str]:
     these leave out, from the text below a field, ``Field(description=...)`` and ``Annotated[..., Doc(...)]``.
     """
     return {**_at_fields(target), **_in_docstrings(target)}
+
+
+def description_of(target: Any) -> str:
+    """Returns what the docstring of a function or class says before its parameters; empty for one without."""
+    lines = _lines(target)
+    ends = (n for n, line in enumerate(lines) if any(p.match(line) for p in (_GOOGLE, _NUMPY, _SPHINX, _SECTION)))
+    text = "\n".join(lines[: next(ends, len(lines))]).strip()
+    # What a dataclass writes for itself is its signature.
+    return "" if isinstance(target, type) and text.startswith(f"{target.__name__}(") else text
 
 
 def _at_fields(target: Any) -> dict[str, str]:

@@ -15,6 +15,7 @@ from nemo_airflow.artifact_references import read_references
 from nemo_airflow.config import Config, Partial, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import extend_allow as allow_here
+from nemo_airflow.config.docstrings import description_of
 from nemo_airflow.config.graph import iter_nodes
 from nemo_airflow.config.leaves import convert_leaves, copy_config, iter_leaves
 from nemo_airflow.config.origins import Origin
@@ -42,6 +43,8 @@ class Prepared:
         digest: Names the plan and the executor: another digest is another job.
         labels: Where the job comes from; the same at each try but for ``try_number``.
         identity: What makes the job's key, besides the attempt.
+        description: What the job does, for people, as Markdown.
+        run_description: The same of the DAG.
     """
 
     plan: Mapping[str, Any]
@@ -49,6 +52,8 @@ class Prepared:
     digest: str
     labels: Mapping[str, str]
     identity: Mapping[str, object]
+    description: str = ""
+    run_description: str = ""
 
     def key(self, attempt: int) -> str:
         """Returns the job's key at that attempt."""
@@ -57,7 +62,10 @@ class Prepared:
     def job(self, attempt: int, **fields: Any) -> Job:
         """Returns the job at that attempt, with the given fields of :class:`Job`."""
         name = f"{self.labels['dag_id']}.{self.labels['task_id']}"
-        return Job(key=self.key(attempt), name=name, plan=self.plan, allow=self.allow, labels=self.labels, **fields)
+        return Job(
+            key=self.key(attempt), name=name, plan=self.plan, allow=self.allow, labels=self.labels,
+            description=self.description, run_description=self.run_description, **fields,
+        )  # fmt: skip
 
 
 def prepare(
@@ -103,7 +111,19 @@ def prepare(
     identity = {
         name: labels[name] for name in ("dag_id", "run_id", "task_id", "map_index", "installation", "run_after")
     }
-    return Prepared(plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest})
+    task_text, dag_text = (
+        inspect.cleandoc(getattr(context.get(each), "doc_md", None) or "") for each in ("task", "dag")
+    )
+    return Prepared(
+        plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest},
+        task_text or _describe(config), dag_text,
+    )  # fmt: skip
+
+
+def _describe(config: Any) -> str:
+    """Returns what the docstring of the config's function says; that of a script is not the author's."""
+    function = config.__fn_or_cls__
+    return "" if getattr(function, "__module__", "").partition(".")[0] == "nemo_airflow" else description_of(function)
 
 
 def _with_digests(config: Any) -> Any:

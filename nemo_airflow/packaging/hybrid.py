@@ -75,6 +75,7 @@ class HybridPackager(ContentPackager):
                 lambda: [file for file, _ in merged.values()],
                 commit=first.commit,
                 origin=first.origin,
+                branch=first.branch,
                 patch=functools.partial(_patch, parts),
                 dirty=any(part.dirty for part in found),
                 parts=parts,

@@ -77,6 +77,7 @@ class Content:
         changes: Returns the changes since the package of another tree; None where that needs all files.
         commit: See :class:`~nemo_airflow.job.Package`.
         origin: The same.
+        branch: The same.
         patch: Returns the uncommitted changes. Paths are those of the repository for None, else those of
             the package's files, below the folder that is given.
         dirty: Whether there are uncommitted changes.
@@ -94,6 +95,7 @@ class Content:
         *,
         commit: str = "",
         origin: str = "",
+        branch: str = "",
         patch: Callable[[str | None], bytes] = lambda folder: b"",
         dirty: bool = False,
         subpath: str = "",
@@ -104,7 +106,7 @@ class Content:
         self._list = files
         self._files: list[File] | None = None
         self.changes = changes
-        self.commit, self.origin, self.patch, self.dirty = commit, origin, patch, dirty
+        self.commit, self.origin, self.branch, self.patch, self.dirty = commit, origin, branch, patch, dirty
         self.subpath, self.parts = subpath, tuple(parts)
         self.included, self.excluded = included or {}, tuple(excluded)
         self.tree = tree or contents.tree_id(self.files())
@@ -148,7 +150,7 @@ def pack(content: Content, store: PackageStore, bases: Bases, formats: Sequence[
     return Package(
         digest, package.format, package.size, content.commit, content.dirty, text, content.origin,
         package.base, package.base_size, tuple(part.to_json() for part in content.parts), content.included,
-        patch_digest, content.excluded,
+        patch_digest, content.excluded, branch=content.branch,
     )  # fmt: skip
 
 

@@ -93,7 +93,9 @@ class TrackedRun:
     def to_json(self) -> dict[str, Any]:
         """Returns the run as plain JSON types, without data that an open run has already recorded."""
         # A plan and a patch can be large, and a trigger's arguments are rows of a database.
-        job = self.job if self.ref is None else dataclasses.replace(self.job, plan={}, package=None)
+        job = self.job
+        if self.ref is not None:
+            job = dataclasses.replace(job, plan={}, package=None, description="", run_description="")
         return {
             "tracker": self.tracker.to_json(),
             "job": job.to_json(),

@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from nemo_airflow import GitArchivePackager
+from nemo_airflow import GitArchivePackager, HybridPackager
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError, UncommittedChangesError
 from nemo_airflow.packaging import PackageStore
 
@@ -318,3 +318,46 @@ def test_broken_write_is_never_used(store):
         break_off()
     assert not store.has("ab" * 32)
     assert not [path for path in store.folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("remote", "shown"),
+    [
+        ("https://user:secret@host.invalid/team/code.git", "https://host.invalid/team/code.git"),
+        ("https://secret@host.invalid/code?private_token=secret", "https://host.invalid/code"),
+        ("https::https://user:secret@host.invalid/code", "https://host.invalid/code"),
+        ("https://user:secret@[host.invalid/code", "https://[host.invalid/code"),
+        ("ssh://git@host.invalid:2222/code.git", "ssh://git@host.invalid:2222/code.git"),
+        ("ssh://git:secret@host.invalid/code.git", "ssh://host.invalid/code.git"),
+        ("git@host.invalid:team/code.git", "git@host.invalid:team/code.git"),
+        ("oauth2:secret@host.invalid:team/code.git", "host.invalid:team/code.git"),
+        ("/srv/code@2:main", "/srv/code@2:main"),
+        ("../code", "../code"),
+    ],
+)
+def test_no_part_of_a_login_is_in_the_recorded_origin(repository, store, remote, shown):
+    git(repository, "remote", "add", "origin", remote)
+    assert GitArchivePackager(path=str(repository)).package(store).origin == shown
+
+
+def test_the_branch_is_recorded_as_it_is_now(repository, store):
+    packager = GitArchivePackager(path=str(repository))
+    assert packager.package(store).branch == "main"
+    git(repository, "switch", "-q", "-c", "feature/deep")
+    assert packager.package(store).branch == "feature/deep"
+    assert HybridPackager(sub_packagers={"a": packager}).package(store).branch == "feature/deep"
+    git(repository, "tag", "v1")
+    branches = {
+        ref: GitArchivePackager(path=str(repository), ref=ref).package(store).branch
+        for ref in ("main", "v1", git(repository, "rev-parse", "HEAD"))
+    }
+    assert list(branches.values()) == ["main", "", ""]
+
+
+def test_a_detached_or_shallow_repository_without_a_remote_has_no_branch_or_origin(repository, store, tmp_path):
+    git(tmp_path, "clone", "-q", "--depth", "1", repository.as_uri(), str(tmp_path / "shallow"))
+    git(tmp_path / "shallow", "remote", "remove", "origin")
+    git(tmp_path / "shallow", "switch", "-q", "--detach")
+    package = GitArchivePackager(path=str(tmp_path / "shallow")).package(store)
+    assert (package.branch, package.origin) == ("", "")
+    assert package.commit == git(repository, "rev-parse", "HEAD")

@@ -163,7 +163,7 @@ class GitArchivePackager(ContentPackager):
             exclude, matching = Patterns("exclude", self.exclude), self._included(repository)
             left_out = [path for path in matching if exclude.match(path)]
             state = State(repository, commit, included=sorted(matching.difference(left_out)), left_out=left_out)
-        return state
+        return dataclasses.replace(state, branch=repository.branch(self.ref))
 
     def _ships_tree_at(self, repository: Repository, commit: str) -> bool:
         """Returns whether changes of the working tree are shipped with a given ref: if it is of that commit."""
@@ -242,6 +242,7 @@ class GitArchivePackager(ContentPackager):
             about: dict[str, Any] = {
                 "commit": state.commit,
                 "origin": scratch.origin(),
+                "branch": state.branch,
                 "dirty": bool(changed),
                 "subpath": self._subpath,
                 "excluded": tuple(self.exclude),

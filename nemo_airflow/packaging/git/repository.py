@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit, urlunsplit
 
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
 from nemo_airflow.packaging.content import format_path, start_hash
@@ -31,6 +30,8 @@ _SETTINGS = (
 )
 
 _BUFFER = 1 << 18
+
+_BRANCHES, _REMOTE_BRANCHES = "refs/heads/", "refs/remotes/origin/"
 
 _PATHS = ("folder", "git_folder", "objects", "common")
 
@@ -195,13 +196,37 @@ class Repository:
     def origin(self) -> str:
         """Returns the address of the remote ``origin`` without credentials, or an empty string."""
         try:
-            address = self.text("config", "--get", "remote.origin.url")
+            return hide_login(self.text("config", "--get", "remote.origin.url"))
         except PackagingError:  # git's error when there is none
             return ""
-        parts = urlsplit(address)
-        if parts.scheme and "@" in parts.netloc:
-            return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        return address
+
+    def branch(self, ref: str) -> str:
+        """Returns the name of the branch that a ref is; empty for a tag, a commit and a detached HEAD."""
+        if ref == "HEAD":
+            name = (self.git_folder / "HEAD").read_text(errors="surrogateescape").strip().removeprefix("ref: ")
+            if name != "refs/heads/.invalid":  # as in a repository whose refs are in tables
+                return name.removeprefix(_BRANCHES) if name.startswith(_BRANCHES) else ""
+        try:
+            name = self.text("rev-parse", "--verify", "--quiet", "--symbolic-full-name", "--end-of-options", ref)
+        except PackagingError:
+            return ""
+        return next((name.removeprefix(each) for each in (_BRANCHES, _REMOTE_BRANCHES) if name.startswith(each)), "")
+
+
+def hide_login(remote: str) -> str:
+    """Returns a remote's address without user name, password and parameters, any of which may be a secret.
+
+    The user ``git`` of an SSH address stays; it is the same for everybody.
+    """
+    address = re.sub(r"^(?:\w+::)+", "", remote)  # the name of a remote helper
+    scheme, separator, rest = address.partition("://")
+    if separator:
+        host, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
+        host = host if host.startswith("git@") and host.count("@") == 1 else host.rpartition("@")[2]
+        return f"{scheme}{separator}{host}{slash}{path}"
+    login, at, path = address.rpartition("@")
+    # user@host:path; a path of this machine may have both characters, after a slash.
+    return path if at and login != "git" and "/" not in login and ":" in path else address
 
 
 def _identity(path: Path, top: Path) -> list[list[int]]:

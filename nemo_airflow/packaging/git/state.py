@@ -32,6 +32,7 @@ class State:
         untracked: Other files of the working tree to ship as if they were committed.
         included: Files to ship that are not meant to be committed.
         left_out: Files that git does not track and that are excluded.
+        branch: Name of the branch, or empty.
     """
 
     repository: Repository
@@ -40,6 +41,7 @@ class State:
     untracked: Sequence[str] = ()
     included: Sequence[str] = ()
     left_out: Sequence[str] = ()
+    branch: str = ""
 
     @functools.cached_property
     def _files(self) -> list[tuple[str, list[int]]]:
@@ -57,7 +59,7 @@ class State:
     def signature(self) -> list[Any]:
         """A value that changes whenever shipped or recorded data does."""
         config = signature_of(os.stat(self.repository.common / "config"))
-        return [self.commit, config, [change.mode for change in self.changed], self._files]
+        return [self.commit, self.branch, config, [change.mode for change in self.changed], self._files]
 
     @property
     def is_settled(self) -> bool:

@@ -6,15 +6,16 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
 from nemo_airflow.connections import redact
-from nemo_airflow.job import Job, JobHandle, JobStatus
+from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.artifacts import tags_of_inputs
 from nemo_airflow.tracking.base import RunInput
+from nemo_airflow.tracking.forges import commit_page, repository_page
 
 T = TypeVar("T")
 
@@ -31,6 +32,9 @@ CONFLICTS = "nemo_airflow.param_conflicts"
 """Tag with the parameters whose resolved value could not be recorded."""
 
 PARENT = "mlflow.parentRunId"
+
+NOTE = "mlflow.note.content"
+"""Tag that MLflow shows as the description of a run."""
 
 USER = "mlflow.user"
 """Tag that MLflow shows as the creator of a run."""
@@ -70,15 +74,16 @@ def tags_of_job(job: Job) -> dict[str, str]:
     labels = job.labels
     tags = {
         KEY: job.key,
-        "mlflow.source.name": job.name,
-        "mlflow.source.type": "JOB",
+        **_source_tags(job.name, job.package),
         USER: labels.get("user", ""),
         "nemo_airflow.plan_digest": digest(job.plan),
         **{f"airflow.{name}": value for name, value in labels.items()},
     }
     tags |= tags_of_inputs(job.plan)
-    if url := labels.get("url"):
-        tags["mlflow.note.content"] = f"[Task in Airflow]({url})"
+    links = [f"[Task in Airflow]({url})"] if (url := labels.get("url")) else []
+    if job.package and (page := commit_page(job.package.origin, job.package.commit)):
+        links.append(f"[Code at {job.package.commit[:8]}]({page})")
+    tags[NOTE] = note_of(job.description, links)
     if package := job.package:
         tags |= {
             "nemo_airflow.package_digest": package.digest,
@@ -86,10 +91,29 @@ def tags_of_job(job: Job) -> dict[str, str]:
             "nemo_airflow.commit": package.commit,
             "mlflow.source.git.commit": package.commit,
             "mlflow.source.git.repoURL": package.origin,
+            "mlflow.source.git.branch": package.branch,
             "nemo_airflow.package_parts": json.dumps(package.parts) if package.parts else "",
             "nemo_airflow.excluded": json.dumps(package.excluded) if package.excluded else "",
         }
     return clean_tags(tags)
+
+
+def note_of(description: str, links: Sequence[str] = ()) -> str:
+    """Returns the description of a run: a text, which is cut where it is too long, and links behind it."""
+    below = " · ".join(links)
+    text = cut_text(redact(description), _TAG_LENGTH - len(below) - 2)
+    return "\n\n".join(filter(None, (text, below)))
+
+
+def _source_tags(name: str, package: Package | None) -> dict[str, str]:
+    """Returns where a job's code comes from.
+
+    MLflow's pages show links to the repository and to the commit only for a project, whose source is an address.
+    """
+    page = repository_page(package.origin) if package is not None and package.commit else ""
+    if not page:
+        return {"mlflow.source.name": name, "mlflow.source.type": "JOB"}
+    return {"mlflow.source.name": page, "mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": name}
 
 
 def inputs_of(plan: Mapping[str, Any]) -> list[RunInput]:

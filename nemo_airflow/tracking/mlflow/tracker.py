@@ -249,6 +249,7 @@ class MLflowTracker(Tracker):
             "mlflow.source.type": "JOB",
             "mlflow.source.name": parent,
             fields.USER: job.labels.get("user", ""),
+            fields.NOTE: fields.note_of(job.run_description),
         }
         run = runs.find_or_create_run(
             store, experiment_id, key, name=parent, tags=lambda: fields.clean_tags(tags), start_ms=began
