@@ -1,8 +1,8 @@
 """What runs inside a job, and what user code may import there. Standard library only, Python >= 3.9.
 
-User code reports with :func:`log_metric`, :func:`log_metrics`, :func:`log_artifact`, :func:`set_tag` and
-:func:`output_dir`; outside a job these do nothing, so that the same code runs anywhere. :func:`artifact` makes a file
-or folder a value that is returned and given to another job.
+User code reports with :func:`log_metric`, :func:`log_metrics`, :func:`log_artifact`, :func:`log_input`, :func:`set_tag`
+and :func:`output_dir`; outside a job these do nothing, so that the same code runs anywhere. :func:`artifact` makes a
+file or folder a value that is returned and given to another job.
 """
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "fetch_outputs",
     "in_job",
     "log_artifact",
+    "log_input",
     "log_metric",
     "log_metrics",
     "output_dir",
@@ -20,6 +21,7 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from nemo_airflow.runner.artifacts import Artifact, artifact
+    from nemo_airflow.runner.datasets import log_input
     from nemo_airflow.runner.earlier import fetch_outputs
     from nemo_airflow.runner.report import in_job, log_artifact, log_metric, log_metrics, output_dir, set_tag
 
@@ -35,6 +37,10 @@ def __getattr__(name: str) -> object:
         from nemo_airflow.runner.earlier import fetch_outputs
 
         return fetch_outputs
+    if name == "log_input":
+        from nemo_airflow.runner.datasets import log_input
+
+        return log_input
     from nemo_airflow.runner import report
 
     return getattr(report, name)

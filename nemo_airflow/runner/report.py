@@ -5,7 +5,8 @@ environment. Outside a job nothing is sent. Also a command, for jobs that are no
 
     python -m nemo_airflow.runner.report metric loss 0.25 --step 3
     python -m nemo_airflow.runner.report artifact model.bin
-    python -m nemo_airflow.runner.report tag dataset v2
+    python -m nemo_airflow.runner.report tag stage pretraining
+    python -m nemo_airflow.runner.report input s3://bucket/train --digest v2 --context training
 """
 
 import json
@@ -103,12 +104,12 @@ def log_metrics(values: Mapping[str, float], step: Optional[int] = None) -> None
         at = _steps.get(name, -1) + 1 if step is None else int(step)
         _steps[name] = at
         points.append([name, number, at, now])
-    _send("metrics", points=points)
+    send("metrics", points=points)
 
 
 def set_tag(name: str, value: object) -> None:
     """Sets a tag of the run: a text that describes the whole run."""
-    _send("tags", tags={str(name): str(value)})
+    send("tags", tags={str(name): str(value)})
 
 
 def output_dir() -> "os.PathLike[str]":
@@ -143,7 +144,7 @@ def log_artifact(path: "os.PathLike[str]", name: Optional[str] = None) -> None:
     target = os.path.join(folder, relative)
     if os.path.realpath(source) != os.path.realpath(target):
         _copy(source, target)
-    _send("artifact", path=relative, name=relative, bytes=_size(target))
+    send("artifact", path=relative, name=relative, bytes=_size(target))
 
 
 def _copy(source: str, target: str) -> None:
@@ -174,7 +175,8 @@ def _number(name: str, value: Any) -> Any:
     return number
 
 
-def _send(kind: str, **fields: Any) -> None:
+def send(kind: str, **fields: Any) -> None:
+    """Sends a report; does nothing outside a job."""
     path = os.environ.get(_EVENTS)
     if path:
         if path not in _channels:
@@ -200,11 +202,20 @@ def main() -> None:
     tag = kinds.add_parser("tag", help="set a tag of the run")
     tag.add_argument("name")
     tag.add_argument("value")
+    dataset = kinds.add_parser("input", help="record a data set that the job reads")
+    dataset.add_argument("source")
+    dataset.add_argument("--name")
+    dataset.add_argument("--digest")
+    dataset.add_argument("--context", default="")
     options = parser.parse_args()
     if options.kind == "metric":
         log_metric(options.name, options.value, options.step)
     elif options.kind == "artifact":
         log_artifact(options.path, options.name)
+    elif options.kind == "input":
+        from nemo_airflow.runner.datasets import log_input
+
+        log_input(options.source, options.name, digest=options.digest, context=options.context)
     else:
         set_tag(options.name, options.value)
 

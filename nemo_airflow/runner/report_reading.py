@@ -60,6 +60,10 @@ def _check_artifact(report: Dict[str, Any]) -> None:
     _check(_is_whole(report["bytes"]), "bytes is not a whole number")
 
 
+def _check_input(report: Dict[str, Any]) -> None:
+    _check(all(isinstance(report[name], str) for name in _FIELDS["input"]), "a field of a data set is not a text")
+
+
 def _check_warning(report: Dict[str, Any]) -> None:
     _check(isinstance(report["message"], str), "the message is not a text")
 
@@ -94,6 +98,7 @@ _CHECKS: Dict[str, Callable[[Dict[str, Any]], None]] = {
     "metrics": _check_metrics,
     "tags": _check_tags,
     "artifact": _check_artifact,
+    "input": _check_input,
     "warning": _check_warning,
     "config": _check_config,
     "outcome": _check_outcome,
@@ -103,6 +108,7 @@ _FIELDS = {
     "metrics": ("points",),
     "tags": ("tags",),
     "artifact": ("path", "name", "bytes"),
+    "input": ("name", "source", "source_type", "digest", "context"),
     "warning": ("message",),
     "config": ("plan",),
     "outcome": ("result", "error", "failure"),

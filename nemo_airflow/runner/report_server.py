@@ -164,5 +164,5 @@ def _pass_on(kind: str) -> Callable[[ReportServer, Dict[str, Any]], None]:
 _HANDLERS: Dict[str, Callable[[ReportServer, Dict[str, Any]], None]] = {
     "metrics": ReportServer._add_points,
     "outcome": ReportServer._set_outcome,
-    **{kind: _pass_on(kind) for kind in ("config", "artifact", "tags", "warning")},
+    **{kind: _pass_on(kind) for kind in ("config", "artifact", "input", "tags", "warning")},
 }

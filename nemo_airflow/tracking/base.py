@@ -24,6 +24,9 @@ ARTIFACT_DIGESTS = "nemo_airflow.artifact_digests.{}"
 INPUT = "nemo_airflow.input."
 """Beginning of the tags with the artifacts that a job was given, by name: their runs and digests."""
 
+ARTIFACT_INPUT = "nemo_airflow.artifact"
+"""Source type of an input that is an artifact of another run."""
+
 INPUT_RUN = "nemo_airflow.input_run."
 """Beginning of the tags with the runs whose artifacts a job was given, by run id: to search for them."""
 
@@ -47,19 +50,21 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class RunInput:
-    """An artifact that a run was given, which MLflow calls a dataset.
+    """A data set that a run reads: an artifact that it was given, or one that its job names.
 
     Attributes:
         name: Its name.
-        digest: The beginning of its digest: MLflow keeps 36 characters.
+        digest: What tells its versions apart.
         source: Where it is from, as JSON.
+        source_type: What this JSON is: ``s3``, ``http``, ``local`` as for MLflow, or :data:`ARTIFACT_INPUT`.
+        context: What it is for, such as ``training``; or empty.
     """
 
     name: str
     digest: str
     source: str
-
-    KIND: ClassVar[str] = "nemo_airflow.artifact"
+    source_type: str
+    context: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +185,10 @@ class Tracker(abc.ABC):
     @abc.abstractmethod
     def tag(self, ref: RunRef, tags: Mapping[str, str]) -> None:
         """Sets tags; replaces existing ones."""
+
+    def inputs(self, ref: RunRef, inputs: Sequence[RunInput]) -> None:
+        """Records data sets that the job reads; again, it changes nothing. A tracker without them does nothing."""
+        return
 
     @abc.abstractmethod
     def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_airflow.job import JobHandle, JobStatus
 from nemo_airflow.tracking import reserved
-from nemo_airflow.tracking.base import RunRef, Tracker
+from nemo_airflow.tracking.base import RunInput, RunRef, Tracker
 
 Texts = Mapping[str, str]
 
@@ -69,6 +69,22 @@ def tags(values: Mapping[str, Any]) -> Call:
     return Call("tags", {"values": values})
 
 
+def inputs(found: Sequence[RunInput]) -> Call:
+    """Returns the call that records data sets that the job reads."""
+    return Call("inputs", {"inputs": [dataclasses.asdict(each) for each in found]})
+
+
+def merge(earlier: Call, later: Call) -> Call | None:
+    """Returns one call for two of the same verb, of which a job may make thousands; None where they stay apart."""
+    if earlier.verb != later.verb:
+        return None
+    if later.verb == "tags":
+        return tags({**earlier.arguments["values"], **later.arguments["values"]})
+    if later.verb == "inputs":
+        return Call("inputs", {"inputs": [*earlier.arguments["inputs"], *later.arguments["inputs"]]})
+    return None
+
+
 def documents(texts: Texts, of: Call) -> Call:
     """Returns the call that stores the documents of another one."""
     return Call("documents", {"texts": dict(texts), "what": f"the document of {of.what.removeprefix('the ')}"})
@@ -103,6 +119,10 @@ _VERBS: Mapping[str, _Verb] = {
     ),
     "config": ("the config", lambda tracker, ref, given: tracker.config(ref, given["plan"])),
     "environment": ("the environment", lambda tracker, ref, given: tracker.environment(ref, given["values"])),
+    "inputs": (
+        "inputs",
+        lambda tracker, ref, given: tracker.inputs(ref, [RunInput(**each) for each in given["inputs"]]),
+    ),
     "tags": ("tags", lambda tracker, ref, given: tracker.tag(ref, given["values"])),
     "documents": ("documents", lambda tracker, ref, given: tracker.documents(ref, given["texts"])),
     "files": (

@@ -66,11 +66,12 @@ class Outbox:
         self._mark_known = False
 
     def put(self, call: Call) -> None:
-        """Adds a call. Tags are put together with those that wait already: a job may set thousands."""
+        """Adds a call, or puts it together with the one that waits last; see :func:`.calls.merge`."""
         with self._lock:
-            if call.verb == "tags" and self.calls and self.calls[-1].verb == "tags":
-                call = calls.tags({**self.calls.pop().arguments["values"], **call.arguments["values"]})
-            self.calls.append(call)
+            if self.calls and (merged := calls.merge(self.calls[-1], call)) is not None:
+                self.calls[-1] = merged
+            else:
+                self.calls.append(call)
 
     @property
     def records_left(self) -> list[str]:

@@ -19,7 +19,7 @@ from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import Record
 from nemo_airflow.tracking import calls, reserved
 from nemo_airflow.tracking.artifacts import tags_of_artifacts
-from nemo_airflow.tracking.base import Metric, RunRef, Tracker
+from nemo_airflow.tracking.base import Metric, RunInput, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.calls import Call
 from nemo_airflow.tracking.outbox import LIMIT, Outbox
@@ -34,6 +34,8 @@ _OPEN_AGAIN = 15.0
 """Seconds between two tries to open a run whose tracker is unreachable, and for the last tries after the job's end."""
 
 _LAST_PAUSE = 1.0
+
+_INPUT_FIELDS = [field.name for field in dataclasses.fields(RunInput)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,6 +291,8 @@ class RunSink:
             return calls.environment(
                 {name: value for name, value in record.data.items() if name not in ("v", "type", "ts")}
             )
+        if record.type == "input":
+            return calls.inputs([RunInput(**{name: record.data[name] for name in _INPUT_FIELDS})])
         if tags := self._tags_of(record):
             return calls.tags(tags)
         return None

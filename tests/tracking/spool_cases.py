@@ -59,6 +59,10 @@ class Case:
             ("config", {"plan": {"version": 1, "root": root}}),
             ("environment", {"python": "3.11.7", "host": "n1"}),
             ("tags", {"tags": {"number": str(self.number)}}),
+            (
+                "input",
+                {"name": "train", "source": '{"uri": "s3://b/t"}', "source_type": "s3", "digest": "7", "context": "x"},
+            ),
         ]
         points = [
             ("metrics", {"points": [["loss", self.number + step / 7, step, self.began + step]]})
@@ -79,6 +83,7 @@ class Case:
         assert {"lr": "0.1", "resolved": str(self.number)}.items() <= run.data.params.items()
         tags = {"number": str(self.number), "nemo_airflow.host": "n1", "nemo_airflow.state": "succeeded"}
         assert tags.items() <= run.data.tags.items()
+        assert [(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs] == [("train", "7")]
         points = [
             (point.step, point.value, point.timestamp / 1000)
             for point in client.get_metric_history(run.info.run_id, "loss")

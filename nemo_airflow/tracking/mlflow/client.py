@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
@@ -20,6 +20,7 @@ from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.address import hide_login
+from nemo_airflow.tracking.mlflow.fields import INPUT_CONTEXT
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
@@ -130,9 +131,15 @@ class ClientStore:
 
     def log_inputs(self, run_id: str, inputs: Sequence[RunInput]) -> None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
-        datasets = [Dataset(each.name, each.digest, RunInput.KIND, each.source) for each in inputs]
+        datasets = [
+            DatasetInput(
+                Dataset(each.name, each.digest, each.source_type, each.source),
+                [InputTag(INPUT_CONTEXT, each.context)] if each.context else [],
+            )
+            for each in inputs
+        ]
         with self._errors():
-            self._client.log_inputs(run_id, datasets=[DatasetInput(dataset) for dataset in datasets])
+            self._client.log_inputs(run_id, datasets=datasets)
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""

@@ -14,7 +14,7 @@ from nemo_airflow.connections import redact
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.artifacts import tags_of_inputs
-from nemo_airflow.tracking.base import RunInput
+from nemo_airflow.tracking.base import ARTIFACT_INPUT, RunInput
 from nemo_airflow.tracking.forges import commit_page, repository_page
 
 T = TypeVar("T")
@@ -36,6 +36,11 @@ PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 """Tag that MLflow shows as the description of a run."""
 
+INPUT_CONTEXT = "mlflow.data.context"
+"""Tag of an input with what it is for."""
+
+INPUTS_AT_ONCE = 1000
+
 USER = "mlflow.user"
 """Tag that MLflow shows as the creator of a run."""
 
@@ -45,6 +50,7 @@ TAGS_AT_ONCE = 100
 _NAME_LENGTH = 250
 _INPUT_NAME_LENGTH = 500
 _INPUT_DIGEST_LENGTH = 36
+_INPUT_CONTEXT_LENGTH = 500
 _PARAM_LENGTH = 6000
 _TAG_LENGTH = 5000
 _ERROR_LENGTH = 500
@@ -120,12 +126,24 @@ def inputs_of(plan: Mapping[str, Any]) -> list[RunInput]:
     """Returns the artifacts of a plan as inputs of its run, with the runs that made them."""
     return [
         RunInput(
-            cut_text(_clean_text(given.name or given.file), _INPUT_NAME_LENGTH),
-            given.digest[:_INPUT_DIGEST_LENGTH],
+            given.name or given.file,
+            given.digest,
             json.dumps({"run_id": given.run_id, "path": given.output, "job": given.job, "address": given.address}),
+            ARTIFACT_INPUT,
         )
         for given in artifacts_in(plan)
     ]
+
+
+def clean_input(given: RunInput) -> RunInput:
+    """Returns an input as MLflow allows it."""
+    return RunInput(
+        cut_text(_clean_text(redact(given.name)), _INPUT_NAME_LENGTH) or "_",
+        _clean_text(given.digest)[:_INPUT_DIGEST_LENGTH],
+        _clean_text(redact(given.source)),
+        _clean_text(given.source_type),
+        cut_text(_clean_text(redact(given.context)), _INPUT_CONTEXT_LENGTH),
+    )
 
 
 def tags_of_handle(handle: JobHandle) -> dict[str, str]:

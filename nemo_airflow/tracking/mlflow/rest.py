@@ -175,10 +175,15 @@ class RestStore:
     def log_inputs(self, run_id: str, inputs: Sequence[RunInput]) -> None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         datasets = [
-            {"name": each.name, "digest": each.digest, "source_type": RunInput.KIND, "source": each.source}
+            {
+                "dataset": {
+                    "name": each.name, "digest": each.digest, "source_type": each.source_type, "source": each.source,
+                },
+                "tags": _pairs({fields.INPUT_CONTEXT: each.context} if each.context else {}),
+            }
             for each in inputs
-        ]
-        self._post("runs/log-inputs", {"run_id": run_id, "datasets": [{"dataset": each} for each in datasets]})
+        ]  # fmt: skip
+        self._post("runs/log-inputs", {"run_id": run_id, "datasets": datasets})
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""

@@ -22,7 +22,7 @@ from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingErr
 from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package
 from nemo_airflow.runner.plan import has_recipes
 from nemo_airflow.store.address import read_patch
-from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunRef, Tracker, UploadWatch
+from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunInput, RunRef, Tracker, UploadWatch
 from nemo_airflow.tracking.mlflow import address, batches, fields, points, runs
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
 
@@ -165,6 +165,10 @@ class MLflowTracker(Tracker):
         store = self._store(ref)
         _write_tags(store, ref.run_id, fields.clean_tags({name: redact(str(value)) for name, value in tags.items()}))
 
+    def inputs(self, ref: RunRef, inputs: Sequence[RunInput]) -> None:
+        """See :meth:`Tracker.inputs`. A digest is cut: MLflow keeps 36 characters."""
+        _write_inputs(self._store(ref), ref.run_id, inputs)
+
     def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
         """See :meth:`Tracker.metrics`."""
         kept = metrics if self.log_system_metrics else [m for m in metrics if not m.name.startswith("system/")]
@@ -289,8 +293,7 @@ class MLflowTracker(Tracker):
         if job.package and job.package.stored_patch and not (job.package.patch or job.package.keeps_patch_apart):
             _write_large_patch(store, run, job.package)
         try:
-            if inputs := fields.inputs_of(job.plan):
-                store.log_inputs(run.run_id, inputs)
+            _write_inputs(store, run.run_id, fields.inputs_of(job.plan))
         except TrackingError as error:
             _log.warning("run %s does not have the artifacts that it is given as inputs: %s", run.run_id, error)
         try:
@@ -384,6 +387,15 @@ def _write_tags(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
     for part in fields.batches(tags, fields.TAGS_AT_ONCE):
         refused += batches.write_values(store, run_id, part, lambda some: store.log(run_id, tags=some))
     batches.refuse(refused, len(tags), lambda tag: f"tag {tag[0]!r}")
+
+
+def _write_inputs(store: Store, run_id: str, inputs: Sequence[RunInput]) -> None:
+    clean = [fields.clean_input(each) for each in inputs]
+    refused: list[batches.Refusal[RunInput]] = []
+    for start in range(0, len(clean), fields.INPUTS_AT_ONCE):
+        part = clean[start : start + fields.INPUTS_AT_ONCE]
+        refused += batches.write_accepted(store, run_id, part, lambda some: store.log_inputs(run_id, some))
+    batches.refuse(refused, len(clean), lambda given: f"input {given.name!r}")
 
 
 @contextlib.contextmanager
