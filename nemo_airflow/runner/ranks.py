@@ -64,7 +64,7 @@ def command(job: Dict[str, Any], folder: str) -> List[str]:
 
 def run(folder: str) -> int:
     """Runs the job's config as one process of several; returns the exit code."""
-    from nemo_airflow.runner import child, report, signals
+    from nemo_airflow.runner import child, node_samples, report, signals
     from nemo_airflow.runner.masking import Masker
 
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
@@ -72,6 +72,7 @@ def run(folder: str) -> int:
     for name, slurm_name in _FROM_SLURM.items():
         if slurm_name in os.environ:
             os.environ.setdefault(name, os.environ[slurm_name])
+    node_samples.start_beside(folder, job)
     signal.signal(signal.SIGTERM, child.end_by_signal)
     for number in signals.WARNINGS:  # a launcher ignores these signals, and its children inherit that
         signal.signal(number, signal.SIG_DFL)

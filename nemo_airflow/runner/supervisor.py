@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional
 from nemo_airflow.runner import claims, outputs, ranks, secret_env, signals, zstd_mark
 from nemo_airflow.runner.error_record import bound_error
 from nemo_airflow.runner.masking import open_writer
+from nemo_airflow.runner.node_samples import NodeSamples
 from nemo_airflow.runner.report_server import ReportServer
 from nemo_airflow.runner.resources import Sampler, oom_kills
 from nemo_airflow.runner.stream_tail import KEEP
@@ -212,6 +213,7 @@ class Supervisor:
             # After the job has started: the job neither waits for this nor finds the modules that it imports.
             zstd_mark.record_result(self._zstd_mark, self._folder)
         sampler = Sampler(self._child, self._job)
+        self._samples = NodeSamples(self._folder, self._selector, self._writer.record)
         heartbeat = _heartbeat(self._job)
         next_heartbeat = time.monotonic() + heartbeat
         interval = float(self._job.get("sample_interval") or 0)
@@ -265,7 +267,7 @@ class Supervisor:
         except OSError:  # no file descriptor or process is available now
             return
         if values:
-            self._writer.record("sample", {"values": values})
+            self._samples.put(values)
 
     def _select(self, timeout: float) -> None:
         for key, _ in self._selector.select(timeout):
@@ -339,7 +341,8 @@ class Supervisor:
             # For the whole life of the job's processes: a short job has no other sample.
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
             seconds = round(usage.ru_utime + usage.ru_stime, 3)
-            self._writer.record("sample", {"values": {"peak_rss_bytes": peak, "cpu_seconds": seconds}})
+            self._samples.put({"peak_rss_bytes": peak, "cpu_seconds": seconds})
+        self._samples.close()
 
     def _how_it_ended(self) -> Dict[str, Any]:
         outcome = (ranks.outcome(self._folder) if self._job.get("launch") else self._server.outcome) or {}

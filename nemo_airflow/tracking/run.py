@@ -308,7 +308,8 @@ class RunSink:
                 round(record.timestamp - since), 0
             )  # seconds since the job's start: the same when the stream is read again
             values = record.data["values"]
-            return [Metric(f"system/{name}", float(value), step, record.timestamp) for name, value in values.items()]
+            place = f"system/node_{record.data['node']}" if "node" in record.data else "system"
+            return [Metric(f"{place}/{name}", float(value), step, record.timestamp) for name, value in values.items()]
         if record.type == "start":
             self._started_at, self._ended_at = record.timestamp, None
         if record.type == "end":

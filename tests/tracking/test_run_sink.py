@@ -95,6 +95,18 @@ def assert_recorded(uri: str, run: TrackedRun) -> None:
     assert {"dataset": "digits", "nemo_airflow.host": "n1", "nemo_airflow.state": "succeeded"}.items() <= tags.items()
 
 
+def test_samples_of_each_node_have_mlflows_names(database: str, job: Job, tmp_path: Path) -> None:
+    values = {"cpu_utilization_percentage": 5.0}
+    samples: list[dict[str, object]] = [{"values": values}, *({"node": node, "values": values} for node in range(2))]
+    stream = [Record("sample", sample, START + 7, 1000 + n) for n, sample in enumerate(samples)]
+    run = TrackedRun(MLflowTracker(tracking_uri=database), job, "tests", shares_filesystem=False).open()
+    follow(run, outcome(tmp_path / "job", {}), [*records(), *stream])
+    names = {name for name in records_of(database, run)[2] if name.startswith("system/")}
+    # SystemMetricsMonitor of MLflow writes "system/", the node's id if it has one, and the name.
+    ours = {f"system/{node}cpu_utilization_percentage" for node in ("", "node_0/", "node_1/")}
+    assert names == ours
+
+
 REFUSING = {
     "a-plain-file": "file://{folder}/plain/below",
     "a-name-too-long": "file://{folder}/" + "n" * 300,
