@@ -69,6 +69,7 @@ class Outcome:
         traceback: The job's own traceback, or empty.
         outputs: Files and bytes that the job left to be kept, as it counted them (``{"files": 2, "bytes": 2048}``);
             empty if it did not come to count them; None if there are none.
+        sent: SHA-256 of the manifest of the outputs, where all of them went straight into the shared store; else empty.
     """
 
     status: JobStatus
@@ -76,6 +77,7 @@ class Outcome:
     message: str = ""
     traceback: str = ""
     outputs: Mapping[str, int] | None = None
+    sent: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -236,7 +238,8 @@ class Follower:
             await self._attempt(
                 "cancel what is left of the job", JobService.shared(self._executor).driver.cancel([self._handle])
             )
-        return dataclasses.replace(self._outcome(status), outputs=self._outputs)
+        sent = self._end.data.get("sent") if self._end is not None and self._outputs else None
+        return dataclasses.replace(self._outcome(status), outputs=self._outputs, sent=str(sent or ""))
 
     async def _follow(self, log: KeptLog | None) -> JobStatus:
         service = JobService.shared(self._executor)

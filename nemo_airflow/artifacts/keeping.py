@@ -28,6 +28,9 @@ from nemo_airflow.runner.artifacts import Artifact
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.store import PackageStore
 from nemo_airflow.store.address import configured_store
+from nemo_airflow.store.incoming import Manifest
+from nemo_airflow.store.shared import SharedStore, record_name
+from nemo_airflow.store.trees import get_tree, tree_digest
 
 _AS_IS = "file"
 """Format of an artifact that is a single file."""
@@ -76,6 +79,39 @@ def keep(made: Artifact, path: Path) -> Artifact:
         shared.put_package(_archive(store, made), store.path(made.digest, format))
     address = shared.place.where if shared is not None else f"file://{socket.gethostname()}{store.folder}"
     return dataclasses.replace(made, address=address)
+
+
+def keep_stored_artifacts(result: Any, key: str, store: SharedStore, manifest: Manifest) -> dict[str, str] | None:
+    """Keeps the artifacts that a job returned where the shared store has its outputs already. Blocks.
+
+    Args:
+        result: What the job returned, as plain JSON types.
+        key: The job's key.
+        store: The store, which has accepted all pieces.
+        manifest: All that the job has sent.
+
+    Returns:
+        Where each is kept, by its digest; None if one is not among the outputs as it should be, or has links: it has to
+        be fetched then.
+    """
+    files = {file.path: file for file in manifest.files}
+    addresses = {}
+    for made in find_references(result):
+        if made.job != key or not made.digest:
+            continue
+        if made.kind == artifacts.FILE:
+            file = files.get(made.output)
+            if file is None or file.sha256 != made.digest:
+                return None
+            record = {"sha256": file.sha256, "size": file.size, "pieces": manifest.parts_of(file)}
+            store.write_json(record_name(Archive(made.digest, _AS_IS, file.size, "")), record)
+        else:
+            below = manifest.below(made.output)
+            if tree_digest(below) != made.digest:
+                return None
+            store.write_json(f"trees/{made.digest}", manifest.record_of(below))
+        addresses[made.digest] = store.place.where
+    return addresses
 
 
 def archives_for(plan: Mapping[str, Any]) -> tuple[Archive, ...]:
@@ -164,6 +200,13 @@ def bring_here(given: Artifact) -> Archive:
         looked.append(f"in the store {shared.place.where}")
         if shared.has_package(Archive(given.digest, format, 0, "")):
             shared.get_package(Archive(given.digest, format, 0, ""), store)
+            return _archive(store, given)
+        if given.kind == artifacts.FOLDER and shared.read_json(f"trees/{given.digest}") is not None:
+            with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
+                tree = Path(scratch, given.file)
+                get_tree(shared, given.digest, tree)
+                _check(given, tree)
+                _store(store, given, tree)
             return _archive(store, given)
     if given.run_id and given.output:
         looked.append(f"among the artifacts of run {given.run_id}")

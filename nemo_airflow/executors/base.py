@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
-from nemo_airflow.executors import fields
+from nemo_airflow.executors import fields, outputs_route
 from nemo_airflow.executors.launchers import Launcher, Processes, gpus_in
 from nemo_airflow.executors.secret import Secret, check_secrets, show_secrets
 from nemo_airflow.executors.seen import Seen
@@ -249,6 +249,9 @@ class Executor(abc.ABC):
         ntasks_per_node: Processes on each machine. When None, one; with a launcher one for each GPU.
         gpus_per_node: GPUs of each machine: how many, or as the back-end writes it.
         launcher: What starts the processes of a job of several, or None.
+        outputs_route: How outputs get into the shared store: ``auto``, straight from the job where its host reaches
+            the store; ``worker``, through the worker; or the store as the job's host knows it: an ``https://`` address
+            of its service, or the folder where it is mounted.
     """
 
     kind: ClassVar[str]
@@ -274,6 +277,7 @@ class Executor(abc.ABC):
     ntasks_per_node: int | None = None
     gpus_per_node: int | str | None = None
     launcher: Launcher | None = None
+    outputs_route: str = outputs_route.AUTO
 
     def __post_init__(self) -> None:
         """Converts and checks the fields by their annotations; a class of one's own that has this method calls it.
@@ -286,6 +290,7 @@ class Executor(abc.ABC):
         fields.read_aliases(self, self.aliases)
         if not fields.is_deferred(self.time):
             parse_time(self.time)
+        outputs_route.check_route(type(self).__name__, self.outputs_route)
         for name, what in (("nodes", "machine"), ("ntasks_per_node", "process on each machine")):
             count = getattr(self, name)
             if isinstance(count, int) and count < 1:

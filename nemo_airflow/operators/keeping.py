@@ -26,7 +26,9 @@ from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
 from nemo_airflow.jobs.collecting import collect_outputs
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.direct import SentOutputs, is_empty
 from nemo_airflow.progress import size_text
+from nemo_airflow.store.incoming import Manifest
 from nemo_airflow.tracking.outputs import OutputKeeper
 from nemo_airflow.tracking.run import TrackedRun
 
@@ -58,6 +60,7 @@ class Keeping:
         self._outcome = outcome
         self._store = store
         self._log = log
+        self._sent = SentOutputs(outcome, handle.key, inform=log.info, warn=log.warning)
 
     def keep(self) -> Outcome:
         """Keeps the outputs, if no earlier try has.
@@ -95,11 +98,15 @@ class Keeping:
     def _keep_in(self, folder: Path) -> Mapping[str, str]:
         """Returns where the artifacts are kept that the job returned, by digest."""
         begun = time.monotonic()
-        self._collect(folder / "outputs")
-        complete = self._put(folder)
-        result = keep_artifacts(self._outcome.result, self._handle.key, folder / "outputs")
-        own = [made for made in find_references(result) if made.job == self._handle.key]
-        addresses = {made.digest: made.address for made in own}
+        manifest = self._sent.accept()
+        addresses = self._sent.keep(manifest, self._run) if manifest is not None else None
+        complete = True
+        if addresses is None:
+            self._bring(manifest, folder / "outputs")
+            complete = self._put(folder)
+            result = keep_artifacts(self._outcome.result, self._handle.key, folder / "outputs")
+            own = [made for made in find_references(result) if made.job == self._handle.key]
+            addresses = {made.digest: made.address for made in own}
         counts = self._outcome.outputs or {}
         if counts:
             self._log.info(
@@ -109,9 +116,24 @@ class Keeping:
         if complete:
             self._note(addresses)
             self._release()
+            self._sent.forget()
         else:  # what was refused is on the back-end alone
             self._log.warning("%s", self._where_they_are())
         return addresses
+
+    def _bring(self, manifest: Manifest | None, into: Path) -> None:
+        """Fetches the outputs from where they are nearest: this machine's disk, the store, the back-end."""
+        if manifest is not None and not self._executor.shares_filesystem:
+            self._sent.fetch(manifest, into)
+            return
+        try:
+            self._collect(into)
+        except (ExecutorError, OSError):
+            if not self._sent.fetch_announced(into):
+                raise
+        else:
+            if is_empty(into):
+                self._sent.fetch_announced(into)
 
     def _collect(self, into: Path) -> None:
         counts = self._outcome.outputs or {}

@@ -22,6 +22,7 @@ from nemo_airflow.job import Archive, Job, JobHandle, Package, without_patch
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.direct import give_leave
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import patterns_of
 from nemo_airflow.operators.preparation import Prepared
@@ -201,7 +202,12 @@ class Submission:
         # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
         values = read_secrets(self._executor.secrets)
         package = self._package()
-        job = self._job(number, package, self._inputs())
+        inputs = self._inputs()
+        if self._options.tracker is not None:
+            job = self._job(number, package, inputs)
+            self._executor, leave = give_leave(self._executor, job.key, job.time_limit, self._log.warning)
+            values = {**values, **leave}
+        job = self._job(number, package, inputs)
         run = self._open_run(job)
         if run is not None and run.ref is not None:
             env = {**job.env, **run.env_beside(self._options.env), **self._options.env}

@@ -23,10 +23,14 @@ class ReportServer:
     Args:
         writer: Where the records go.
         selector: The runner's selector; callbacks are the keys' data.
+        announced: Called with the path, among the outputs, of a file or folder that is announced.
     """
 
-    def __init__(self, writer: StreamWriter, selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self, writer: StreamWriter, selector: selectors.BaseSelector, announced: Callable[[str], None]
+    ) -> None:
         self._writer = writer
+        self._announced = announced
         self._selector = selector
         # A folder directly under the temporary one: a socket's path has at most 108 bytes.
         self._folder = tempfile.mkdtemp(prefix="nemo-")
@@ -139,6 +143,10 @@ class ReportServer:
         if len(self._points) >= _BATCH:
             self.flush()
 
+    def _add_artifact(self, report: Dict[str, Any]) -> None:
+        self._writer.record("artifact", report)
+        self._announced(str(report.get("path", "")))
+
     def _set_outcome(self, report: Dict[str, Any]) -> None:
         self.outcome = report
 
@@ -164,5 +172,6 @@ def _pass_on(kind: str) -> Callable[[ReportServer, Dict[str, Any]], None]:
 _HANDLERS: Dict[str, Callable[[ReportServer, Dict[str, Any]], None]] = {
     "metrics": ReportServer._add_points,
     "outcome": ReportServer._set_outcome,
-    **{kind: _pass_on(kind) for kind in ("config", "artifact", "input", "tags", "warning")},
+    "artifact": ReportServer._add_artifact,
+    **{kind: _pass_on(kind) for kind in ("config", "input", "tags", "warning")},
 }

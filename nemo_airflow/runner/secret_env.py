@@ -13,6 +13,9 @@ from nemo_airflow.runner.claims import OWNER
 FILE = "secrets.json"
 """Name of the file, with a JSON object of values by the names of their variables."""
 
+GRANT = "NEMO_AIRFLOW_OUTPUTS_GRANT"
+"""The runner's own secret, which may be missing: where outputs may go, as JSON (:mod:`~.upload_targets`)."""
+
 
 def take(folder: str, job: Dict[str, Any]) -> Tuple[Dict[str, str], str]:
     """Returns the values by the names of their variables, and why the job cannot have one; empty if it has all.
@@ -34,6 +37,8 @@ def take(folder: str, job: Dict[str, Any]) -> Tuple[Dict[str, str], str]:
     if OWNER not in os.environ and (complaint := _forget(folder)):
         return {}, complaint
     values = {name: brought.get(name, os.environ.get(name)) for name in named}
+    if values.get(GRANT, "") is None:
+        del values[GRANT]
     missing = sorted(name for name, value in values.items() if value is None)
     if missing:
         return {}, f"the secret {missing[0]} ({named[missing[0]].strip('<>')}) has not arrived: run the task again"

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from nemo_airflow.runner import claims, outputs, ranks, secret_env, signals, zstd_mark
+from nemo_airflow.runner import claims, outputs, ranks, secret_env, signals, uploading, zstd_mark
 from nemo_airflow.runner.error_record import bound_error
 from nemo_airflow.runner.masking import open_writer
 from nemo_airflow.runner.node_samples import NodeSamples
@@ -83,7 +83,9 @@ class Supervisor:
         self._job = job
         self._secrets, self._missing_secret = secret_env.take(folder, job)
         kept = folder if os.environ.get(KEEP) else None
-        self._writer = open_writer(job, self._secrets.values(), 1, folder=kept, waiting=self._keep_watch)
+        self._uploading = uploading.Uploading(folder, self._secrets)
+        masked = (*self._secrets.values(), *self._uploading.secrets)
+        self._writer = open_writer(job, masked, 1, folder=kept, waiting=self._keep_watch)
         self._selector = selectors.DefaultSelector()
         self._child = 0
         self._status = 0
@@ -129,7 +131,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended
             failure = getattr(error, "failure", "user_error")
             return self._finish(_refusal(f"the job's folder cannot be prepared: {error}", failure))
-        self._server = ReportServer(self._writer, self._selector)
+        self._server = ReportServer(self._writer, self._selector, announced=self._uploading.announce)
         output, child_output = os.pipe()
         self._child = self._fork(child_output, closing=(output, wake_read, wake_write))
         os.close(child_output)
@@ -230,6 +232,7 @@ class Supervisor:
                 self._sample(sampler)
                 next_sample = now + interval
             self._server.tick()
+            self._uploading.pass_on_warnings(self._writer)
             self._writer.tick()
             # At least five times a second, for waiting batches of reports.
             wake = min(next_heartbeat, next_sample, self._give_up_at, self._kill_at or float("inf"), now + 0.2)
@@ -388,6 +391,7 @@ class Supervisor:
             "started": self._started,
             "ended": time.time(),
             "outputs": self._gather(),
+            "sent": self._send_outputs(),
             "told_to_end": self._ending == "cancelled",
         }
         base.update(end)
@@ -405,6 +409,21 @@ class Supervisor:
         for complaint in outputs.gather(self._folder, self._job.get("outputs") or ()):
             self._writer.record("warning", {"message": f"not all outputs are kept: {complaint}"})
         return outputs.measure(self._folder)
+
+    def _send_outputs(self) -> str:
+        """Returns the digest of the manifest of all outputs, where they went straight to the store."""
+        self._signalled = False
+        next_heartbeat = time.monotonic() + _heartbeat(self._job)
+        # Whoever ends a job early, or at its time limit, may not wait: its end has to be written.
+        for line in self._uploading.finish(lambda: bool(self._ending) or self._signalled):
+            self._keep_watch()
+            if line:
+                self._say(line)
+            if time.monotonic() >= next_heartbeat:
+                self._writer.record("heartbeat")
+                next_heartbeat = time.monotonic() + _heartbeat(self._job)
+        self._uploading.pass_on_warnings(self._writer)
+        return self._uploading.manifest
 
     def _linger(self) -> None:
         """Waits until the outputs are fetched, or nobody has fetched any of them for the time that is given."""

@@ -21,9 +21,11 @@ from collections.abc import Collection, Iterator
 
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.job import BASE_DIGITS, is_patch
+from nemo_airflow.store import trees
+from nemo_airflow.store.incoming import FOLDER as INCOMING
+from nemo_airflow.store.incoming import LONGEST
 from nemo_airflow.store.place import Entry
-from nemo_airflow.store.shared import COLLECTION_LASTS, FRESH, SharedStore, blob_name
-from nemo_airflow.store.trees import blobs_of
+from nemo_airflow.store.shared import COLLECTION_LASTS, FRESH, SharedStore, blob_name, blobs_of
 
 _BATCH = 500
 
@@ -36,16 +38,18 @@ class Garbage:
         records: Packages and trees.
         blobs: Their content.
         refs: References that have expired.
+        incoming: What jobs have sent by themselves and nobody came back for.
     """
 
     records: tuple[Entry, ...]
     blobs: tuple[Entry, ...]
     refs: tuple[Entry, ...]
+    incoming: tuple[Entry, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes that it frees."""
-        return sum(entry.size for entry in (*self.records, *self.blobs, *self.refs))
+        return sum(entry.size for entry in (*self.records, *self.blobs, *self.refs, *self.incoming))
 
 
 def collect(
@@ -73,12 +77,12 @@ def collect(
             f"older_than={older_than:.0f} s is too short, since uploads may be going on: give two hours or more"
         )
     garbage = _find(store, time.time() + later, older_than, keep)
-    if dry_run or not (garbage.records or garbage.blobs or garbage.refs):
+    if dry_run or not (garbage.records or garbage.blobs or garbage.refs or garbage.incoming):
         return garbage
     with _announced(store) as (announced_at, begun):
         garbage = _find(store, announced_at + later, older_than, keep)
         # Records first: a record must never name a deleted blob.
-        names = [entry.name for entry in (*garbage.refs, *garbage.records, *garbage.blobs)]
+        names = [entry.name for entry in (*garbage.refs, *garbage.records, *garbage.blobs, *garbage.incoming)]
         for start in range(0, len(names), _BATCH):
             if time.monotonic() - begun > COLLECTION_LASTS / 3:
                 raise StoreError(
@@ -115,11 +119,21 @@ def _find(store: SharedStore, now: float, older_than: float, keep: Collection[st
     living_blobs: set[str] = set()
     for entry in records:
         if entry.name in living and (record := store.read_json(entry.name)) is not None:
-            shas = blobs_of(record) if "files" in record else [record["sha256"]]
+            shas = trees.blobs_of(record) if "files" in record else blobs_of(record)
             living_blobs.update(blob_name(sha) for sha in shas)
     blobs = [e for e in store.entries("blobs") if e.name not in living_blobs and e.wanted_at < now - older_than]
     dead = tuple(entry for entry in records if entry.name not in living)
-    return Garbage(dead, tuple(blobs), tuple(expired))
+    return Garbage(dead, tuple(blobs), tuple(expired), tuple(_find_abandoned(store, now - older_than)))
+
+
+def _find_abandoned(store: SharedStore, before: float) -> Iterator[Entry]:
+    """Yields what jobs have sent, of whom none has sent anything since then, and may not any more."""
+    by_job: dict[str, list[Entry]] = {}
+    for entry in store.entries(INCOMING):
+        by_job.setdefault(entry.name.split("/")[1], []).append(entry)
+    for entries in by_job.values():
+        if max(entry.wanted_at for entry in entries) < before - LONGEST:
+            yield from entries
 
 
 def _digest(name: str) -> str:

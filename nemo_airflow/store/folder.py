@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.store import sharing
@@ -89,6 +90,48 @@ class FolderPlace(Place):
         with self._errors():
             for name in names:
                 (self.folder / name).unlink(missing_ok=True)
+            for folder in {Path(name).parent for name in names if name.startswith("incoming/")}:
+                with contextlib.suppress(OSError):  # a job has put something there meanwhile
+                    (self.folder / folder).rmdir()
+
+    def grant(self, folder: str, seconds: float, route: str = "") -> dict[str, Any]:
+        """Returns where a job may write; see :class:`nemo_airflow.store.incoming.DirectPlace`.
+
+        Args:
+            folder: The folder in the store.
+            seconds: Not used: the permissions of the disk decide.
+            route: The store's folder as the job's host has mounted it; without one no job writes here.
+        """
+        if not route.startswith("/"):
+            return {}
+        with self._errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return {"folder": f"{route.rstrip('/')}/{folder}"}
+
+    def verify(self, name: str, sha256: str, size: int) -> str:
+        """Compares a file's size; its content is compared while it is copied, when nobody can change it any more.
+
+        Raises:
+            StoreError: It is not there, or has another size.
+        """
+        entry = self.stat(name)
+        if entry is None or entry.size != size:
+            raise StoreError(f"{name} in the store {self.where} is not what its name says")
+        return sha256
+
+    def copy(self, source: str, target: str, tag: str) -> None:
+        """Copies a file to another name of the store.
+
+        Raises:
+            StoreError: It is not there, or has not the SHA-256 that ``verify`` has returned.
+        """
+        digest = hashlib.sha256()
+        with self._errors(), (self.folder / source).open("rb") as content, self._appearing(target) as file:
+            while block := content.read(1 << 20):
+                digest.update(block)
+                file.write(block)
+            if digest.hexdigest() != tag:
+                raise StoreError(f"{source} in the store {self.where} is not what its name says")
 
     @contextlib.contextmanager
     def _appearing(self, name: str) -> Iterator[BinaryIO]:

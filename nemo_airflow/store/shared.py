@@ -1,9 +1,10 @@
 """A store that several machines share: packages by digest, each kept as a file named by its own SHA-256.
 
     blobs/ab/<sha256>          content, named by itself
-    packages/<digest>.<format> a record: which blob is this package
+    packages/<digest>.<format> a record: which blob is this package, or which parts of blobs
     trees/<digest>             a record: the files of a folder, and the blobs they are in
     refs/<name>                objects that must not be collected
+    incoming/<key>/            what a job sends by itself, until it is kept
     collecting/<id>            a collection in progress
 
 A package's digest identifies its content, not the archive's bytes, so the record names the bytes. It is
@@ -18,11 +19,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -102,14 +104,9 @@ class SharedStore:
                     f"package {package.digest[:12]} is not in the store {self.place.where}: build it again"
                 )
             with contextlib.suppress(StoreError):  # a store that this user may only read is enough
-                self._attempt(lambda: self.place.touch(name))
-            with (
-                self.fetch_blob(record["sha256"], path.parent) as blob,
-                cache.write(package.digest, package.format) as file,
-                blob.open("rb") as source,
-            ):
-                while block := source.read(1 << 20):
-                    file.write(block)
+                self.attempt(lambda: self.place.touch(name))
+            with cache.write(package.digest, package.format) as file:
+                self.write_content(file, record["sha256"], record.get("pieces"), path.parent)
         return path
 
     def has_package(self, package: Package | Archive) -> bool:
@@ -121,12 +118,39 @@ class SharedStore:
         name, size = blob_name(sha256), source.stat().st_size
         if self._keeps(name, size):
             return False
-        self._attempt(lambda: self.place.put(name, source, sha256))
-        arrived = self._attempt(lambda: self.place.stat(name))
+        self.attempt(lambda: self.place.put(name, source, sha256))
+        arrived = self.attempt(lambda: self.place.stat(name))
         if arrived is None or arrived.size != size:
             raise StoreUnavailable(f"{name} did not arrive whole in {self.place.where}: put it again")
         self.sent += size
         return True
+
+    def write_content(self, file: BinaryIO, sha256: str, pieces: Sequence[Sequence[Any]] | None, scratch: Path) -> None:
+        """Writes content that is a blob, or consists of parts of several, and compares it with its SHA-256.
+
+        Args:
+            file: Where to.
+            sha256: SHA-256 of the content.
+            pieces: The parts: SHA-256 of each blob, offset and size; None for the one blob of that name.
+            scratch: Folder for temporary files.
+
+        Raises:
+            StoreError: See :meth:`fetch_blob`.
+        """
+        if pieces is None:
+            with self.fetch_blob(sha256, scratch) as path, path.open("rb") as source:
+                shutil.copyfileobj(source, file, 1 << 20)
+            return
+        digest = hashlib.sha256()
+        for blob, offset, left in pieces:
+            with self.fetch_blob(blob, scratch) as path, path.open("rb") as source:
+                source.seek(offset)
+                while left and (block := source.read(min(left, 1 << 20))):
+                    left -= len(block)
+                    digest.update(block)
+                    file.write(block)
+        if digest.hexdigest() != sha256:
+            raise StoreError(f"{sha256[:12]} in the store {self.place.where} does not match its record: put it again")
 
     @contextlib.contextmanager
     def fetch_blob(self, sha256: str, folder: Path) -> Iterator[Path]:
@@ -142,20 +166,24 @@ class SharedStore:
         target = Path(path)
         try:
             for _ in range(2):  # twice: one failed transfer is not a reason to delete it
-                if not self._attempt(lambda: self.place.get(name, target)):
+                if not self.attempt(lambda: self.place.get(name, target)):
                     raise StoreError(f"{name} is not in the store {self.place.where}: put it again")
                 if sha256_of(target) == sha256:
                     break
             else:
-                self._attempt(lambda: self.place.delete([name]))
+                self.attempt(lambda: self.place.delete([name]))
                 raise StoreError(f"{name} in the store {self.place.where} is damaged and was deleted: put it again")
             yield target
         finally:
             target.unlink(missing_ok=True)
 
+    def read(self, name: str) -> bytes | None:
+        """Returns a small file's content, or None where there is none."""
+        return self.attempt(lambda: self.place.read(name))
+
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Returns a record, or None where it is missing or unreadable."""
-        data = self._attempt(lambda: self.place.read(name))
+        data = self.read(name)
         if data is None:
             return None
         try:
@@ -167,7 +195,7 @@ class SharedStore:
     def write_json(self, name: str, record: dict[str, Any]) -> None:
         """Writes a record whole."""
         data = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
-        self._attempt(lambda: self.place.write(name, data))
+        self.attempt(lambda: self.place.write(name, data))
 
     def hold(self, name: str, objects: list[str], *, days: float | None = None) -> None:
         """Protects objects from collection.
@@ -182,17 +210,17 @@ class SharedStore:
 
     def release(self, name: str) -> bool:
         """Deletes a reference; returns whether it existed."""
-        there = self._attempt(lambda: self.place.stat(_ref_name(name))) is not None
-        self._attempt(lambda: self.place.delete([_ref_name(name)]))
+        there = self.attempt(lambda: self.place.stat(_ref_name(name))) is not None
+        self.attempt(lambda: self.place.delete([_ref_name(name)]))
         return there
 
     def entries(self, folder: str) -> list[Entry]:
         """Returns the files below a folder, sorted by name."""
-        return self._attempt(lambda: sorted(self.place.entries(folder), key=lambda entry: entry.name))
+        return self.attempt(lambda: sorted(self.place.entries(folder), key=lambda entry: entry.name))
 
     def delete(self, names: list[str]) -> None:
         """Deletes files; see :mod:`nemo_airflow.store.collection` for when this is safe."""
-        self._attempt(lambda: self.place.delete(names))
+        self.attempt(lambda: self.place.delete(names))
 
     def find(self, digest: str) -> str:
         """Returns the name of the one package or tree whose digest begins with a prefix.
@@ -218,17 +246,18 @@ class SharedStore:
         return self._keeps(blob_name(sha256), size)
 
     def _still_there(self, name: str, record: dict[str, Any]) -> bool:
-        return self.keeps_record(name) and self._keeps(blob_name(record["sha256"]), record["size"])
+        blobs = blobs_of(record)
+        return self.keeps_record(name) and all(self.keeps_blob(sha256, size) for sha256, size in blobs.items())
 
     def _keeps(self, name: str, size: int | None) -> bool:
         """Returns whether a file exists and is safe from collection for a while; see the argument in ``collection``."""
-        entry = self._attempt(lambda: self.place.stat(name))
+        entry = self.attempt(lambda: self.place.stat(name))
         if _fits(entry, size) and entry is not None and entry.wanted_at > time.time() - FRESH:
             return True
         if entry is not None:
-            self._attempt(lambda: self.place.touch(name))
+            self.attempt(lambda: self.place.touch(name))
         self._await_collections()
-        return _fits(self._attempt(lambda: self.place.stat(name)), size)
+        return _fits(self.attempt(lambda: self.place.stat(name)), size)
 
     def _await_collections(self) -> None:
         end = time.monotonic() + COLLECTION_LASTS
@@ -237,7 +266,8 @@ class SharedStore:
                 return
             time.sleep(0.2)
 
-    def _attempt(self, call: Callable[[], T]) -> T:
+    def attempt(self, call: Callable[[], T]) -> T:
+        """Makes a call of the place, again where it may succeed later."""
         patiently = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_random_exponential(multiplier=0.2, max=10),
@@ -256,6 +286,13 @@ def blob_name(sha256: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise StoreError(f"{sha256!r} is not a SHA-256: the record that names it is damaged, put the object again")
     return f"blobs/{sha256[:2]}/{sha256}"
+
+
+def blobs_of(record: Mapping[str, Any]) -> dict[str, int | None]:
+    """Returns the blobs that the record of a package names, by SHA-256, with their sizes where the record has them."""
+    if record.get("pieces") is None:
+        return {record["sha256"]: record["size"]}
+    return dict.fromkeys(blob for blob, _, _ in record["pieces"])
 
 
 def record_name(package: Package | Archive) -> str:

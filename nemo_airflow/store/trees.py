@@ -2,7 +2,8 @@
 
 A tree's digest is the SHA-256 of its manifest: path, mode, size and SHA-256 of each file, as canonical JSON. Its
 record has the manifest and the blob of each small file: files below 256 KiB are concatenated
-into packs. A pack ends after a file whose digest matches a rule, so that a changed file changes only its own pack.
+into packs. A pack ends after a file whose digest matches a rule, so that a changed file changes only its own pack. A
+large file that a job has sent by itself may consist of several blobs, its pieces.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def put_tree(store: SharedStore, folder: Path) -> str:
         StoreError: There is a link or a special file under it; or the store refuses.
     """
     files = list(_survey(folder))
-    digest = _digest(files)
+    digest = tree_digest(files)
     name = f"trees/{digest}"
     if store.keeps_record(name) and (record := store.read_json(name)) is not None:
         blobs = blobs_of(record)
@@ -89,8 +90,12 @@ def get_tree(store: SharedStore, digest: str, into: Path) -> list[Path]:
     at = {sha: pack["sha256"] for pack in record["packs"] for sha, _ in pack["files"]}
     loose: dict[str, list[TreeFile]] = {}
     packed: dict[str, list[TreeFile]] = {}
+    joined: dict[str, list[TreeFile]] = {}
+    pieces = record.get("pieces") or {}
     for file in files:
-        if file.sha256 in at:
+        if file.sha256 in pieces:
+            joined.setdefault(file.sha256, []).append(file)
+        elif file.sha256 in at:
             packed.setdefault(at[file.sha256], []).append(file)
         else:
             loose.setdefault(file.sha256, []).append(file)
@@ -99,6 +104,7 @@ def get_tree(store: SharedStore, digest: str, into: Path) -> list[Path]:
         tasks = [threads.submit(_write, store, sha, dict.fromkeys(group, 0), into) for sha, group in loose.items()]
         for sha, group in packed.items():
             tasks.append(threads.submit(_write, store, sha, {f: offsets[sha][f.sha256] for f in group}, into))
+        tasks += [threads.submit(_join, store, pieces[sha], group, into) for sha, group in joined.items()]
         for task in tasks:
             task.result()
     return sorted(Path(file.path) for file in files)
@@ -108,6 +114,9 @@ def blobs_of(record: dict[str, Any]) -> dict[str, int | None]:
     """Returns the blobs that a tree's record names, by SHA-256, with their sizes where the record has them."""
     packed = {sha for pack in record["packs"] for sha, _ in pack["files"]}
     blobs: dict[str, int | None] = {pack["sha256"]: pack["size"] for pack in record["packs"]}
+    for sha, pieces in (record.get("pieces") or {}).items():
+        packed.add(sha)
+        blobs.update(dict(pieces))
     return blobs | {sha: size for _, _, size, sha in record["files"] if sha not in packed}
 
 
@@ -125,7 +134,8 @@ def _survey(folder: Path) -> Iterator[TreeFile]:
             yield TreeFile(path.relative_to(folder).as_posix(), mode, status.st_size, sha256_of(path))
 
 
-def _digest(files: Iterable[TreeFile]) -> str:
+def tree_digest(files: Iterable[TreeFile]) -> str:
+    """Returns the digest of a tree with these files."""
     text = json.dumps(sorted(list(file) for file in files), separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -162,7 +172,7 @@ def _put_pack(store: SharedStore, folder: Path, pack: list[TreeFile], scratch: P
 def _read_manifest(record: dict[str, Any], digest: str, store: SharedStore) -> list[TreeFile]:
     try:
         files = [TreeFile(str(path), int(mode), int(size), str(sha)) for path, mode, size, sha in record["files"]]
-        whole = _digest(files) == digest and isinstance(record["packs"], list)
+        whole = tree_digest(files) == digest and isinstance(record["packs"], list)
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:
@@ -183,14 +193,33 @@ def _check_path(path: str, into: Path) -> None:
 def _write(store: SharedStore, sha256: str, files: dict[TreeFile, int], into: Path) -> None:
     with store.fetch_blob(sha256, into) as blob, blob.open("rb") as source:
         for file, offset in files.items():
-            target = into / file.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.parent.resolve().is_relative_to(into.resolve()):
-                raise StoreError(f"{file.path!r} passes through a link out of the folder {into}: it was not written")
+            target = _place(file, into)
             source.seek(offset)
-            target.unlink(missing_ok=True)
             _copy(source, target, file, sha256)
             target.chmod(file.mode)
+
+
+def _join(store: SharedStore, pieces: list[list[Any]], files: list[TreeFile], into: Path) -> None:
+    parts = [(sha256, 0, size) for sha256, size in pieces]
+    for file in files:
+        target = _place(file, into)
+        try:
+            with target.open("xb") as out:
+                store.write_content(out, file.sha256, parts, into)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        target.chmod(file.mode)
+
+
+def _place(file: TreeFile, into: Path) -> Path:
+    """Returns the path of a file to write, at which there is nothing then."""
+    target = into / file.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.parent.resolve().is_relative_to(into.resolve()):
+        raise StoreError(f"{file.path!r} passes through a link out of the folder {into}: it was not written")
+    target.unlink(missing_ok=True)
+    return target
 
 
 def _copy(source: Any, target: Path, file: TreeFile, blob: str) -> None:

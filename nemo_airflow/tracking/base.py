@@ -218,6 +218,14 @@ class Tracker(abc.ABC):
             watch: Told of each file as soon as it is stored.
         """
 
+    def artifact_root(self, ref: RunRef) -> str:
+        """Returns the address of the run's files, if somebody else than the tracker may write there; else empty."""
+        return ""
+
+    def artifact_path(self, path: str) -> str:
+        """Returns the path that a file has below that address."""
+        return path
+
     @abc.abstractmethod
     def ended(self, ref: RunRef, status: JobStatus, *, error: str = "", at: float | None = None) -> Mapping[str, str]:
         """Records how the job ended; does not change a run that has already ended. Its document is the error.

@@ -191,6 +191,14 @@ class MLflowTracker(Tracker):
             store = self._store(ref)
             store.upload(store.run(ref.run_id), files, watch)
 
+    def artifact_root(self, ref: RunRef) -> str:
+        """See :meth:`Tracker.artifact_root`."""
+        return self._store(ref).run(ref.run_id).artifact_uri
+
+    def artifact_path(self, path: str) -> str:
+        """See :meth:`Tracker.artifact_path`."""
+        return fields.clean_path(path)
+
     def ended(self, ref: RunRef, status: JobStatus, *, error: str = "", at: float | None = None) -> Mapping[str, str]:
         """See :meth:`Tracker.ended`."""
         store = self._store(ref)

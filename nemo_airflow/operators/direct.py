@@ -1,0 +1,171 @@
+"""Outputs that a job sends straight into the shared store: the leave that it is given, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from nemo_airflow import connections
+from nemo_airflow.artifacts.keeping import keep_stored_artifacts
+from nemo_airflow.exceptions import NemoAirflowError, StoreError
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.outputs_route import AUTO, WORKER
+from nemo_airflow.executors.secret import Secret
+from nemo_airflow.follow import Outcome
+from nemo_airflow.progress import Progress, size_text
+from nemo_airflow.runner.secret_env import GRANT
+from nemo_airflow.store.address import configured_store
+from nemo_airflow.store.incoming import LONGEST, Incoming, Manifest, grant, lets_jobs_write
+from nemo_airflow.store.shared import SharedStore
+from nemo_airflow.tracking.run import TrackedRun
+from nemo_airflow.tracking.stored_outputs import keep_stored
+
+E = TypeVar("E", bound=Executor)
+
+_MARGIN = 2 * 86400.0
+"""Seconds, besides a job's time limit, for its queue and for its outputs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leave(Secret):
+    """Stands for the leave that a job is given, where its other secrets are named."""
+
+    @property
+    def source(self) -> str:
+        """See :attr:`Secret.source`."""
+        return "the shared store, for the job's outputs"
+
+
+def give_leave(
+    executor: E, key: str, time_limit: float | None, warn: Callable[[str], None]
+) -> tuple[E, dict[str, str]]:
+    """Lets a job send its outputs into the shared store, if both can.
+
+    Args:
+        executor: Where the job is to run.
+        key: Its key.
+        time_limit: Its time limit in seconds, or None.
+        warn: Called with why not, where that was asked for.
+
+    Returns:
+        The executor with one more secret, and the secret's value by its name; none where outputs go by the worker.
+    """
+    store = configured_store()
+    is_apart = executor.outputs_route == WORKER or not executor.takes_secrets or executor.nodes > 1
+    if store is None or is_apart:
+        return executor, {}
+    seconds = LONGEST if time_limit is None else time_limit + _MARGIN
+    route = "" if executor.outputs_route == AUTO else str(executor.outputs_route)
+    try:
+        given = grant(store, key, seconds, route)
+    except NemoAirflowError as error:
+        warn(f"the job cannot send its outputs to the store by itself, so the worker collects them: {error}")
+        return executor, {}
+    if not given:
+        if route:
+            warn(f"outputs_route={route!r} leads no job to the store {store.place.where}: the worker collects outputs")
+        return executor, {}
+    for name, value in (given.get("fields") or {}).items():
+        if name.lower() in ("x-amz-signature", "x-amz-security-token"):
+            connections.mask(value)
+    secrets = {**executor.secrets, GRANT: _Leave(variable=GRANT)}
+    return dataclasses.replace(executor, secrets=secrets), {GRANT: json.dumps(given)}
+
+
+class SentOutputs:
+    """What one job has sent into the shared store, if anything.
+
+    Args:
+        outcome: How the job ended.
+        key: The job's key.
+        inform: Called with how far it has come.
+        warn: Called with what is not as it was asked for, in one line.
+    """
+
+    def __init__(
+        self, outcome: Outcome, key: str, *, inform: Callable[[str], None], warn: Callable[[str], None]
+    ) -> None:
+        self._outcome = outcome
+        self._key = key
+        self._inform = inform
+        self._warn = warn
+
+    @functools.cached_property
+    def _store(self) -> SharedStore | None:
+        store = configured_store()
+        return store if store is not None and lets_jobs_write(store) else None
+
+    def accept(self) -> Manifest | None:
+        """Has the store keep what it got; returns None where not all outputs are there, or one is damaged."""
+        if self._store is None or not self._outcome.sent:
+            return None
+        try:
+            return self._accepted(self._store, self._outcome.sent)
+        except StoreError as error:
+            self._warn(f"what the job has sent to the store is of no use, so it is fetched from the back-end: {error}")
+            return None
+
+    def keep(self, manifest: Manifest, run: TrackedRun | None) -> dict[str, str] | None:
+        """Keeps all of it without fetching anything.
+
+        Returns:
+            Where the artifacts are that the job returned, by digest; None if something has to be fetched.
+        """
+        assert self._store is not None  # noqa: S101 - for the type checker: it has accepted the manifest
+        artifacts = keep_stored_artifacts(self._outcome.result, self._key, self._store, manifest)
+        if artifacts is None:
+            return None
+        if run is not None and not keep_stored(run, self._store, manifest, inform=self._inform, warn=self._warn):
+            return None
+        return artifacts
+
+    def fetch(self, manifest: Manifest, into: Path) -> None:
+        """Writes the outputs into a folder of this machine."""
+        assert self._store is not None  # noqa: S101 - for the type checker: it has accepted the manifest
+        Incoming(self._store, self._key).fetch(manifest, into)
+
+    def fetch_announced(self, into: Path) -> bool:
+        """Writes what a job has sent that did not end by itself; returns whether there was anything."""
+        if self._store is None or self._outcome.succeeded:
+            return False
+        manifest = self._accepted(self._store, "")
+        if manifest is None or not manifest.files:
+            return False
+        self.fetch(manifest, into)
+        self._warn(
+            f"of the outputs of job {self._key} only those are left that it had announced with log_artifact(): "
+            f"{len(manifest.files)} files"
+        )
+        return True
+
+    def forget(self) -> None:
+        """Deletes what the job has sent, once all of it is kept."""
+        if self._store is None:
+            return
+        try:
+            Incoming(self._store, self._key).forget()
+        except StoreError as error:
+            self._inform(f"what the job has sent stays in the store until 'nemo-airflow store gc' deletes it: {error}")
+
+    def _accepted(self, store: SharedStore, sha256: str) -> Manifest | None:
+        incoming = Incoming(store, self._key)
+        manifest = incoming.read(sha256)
+        if manifest is None:
+            return None
+        progress = Progress("outputs accepted by the store", self._inform, manifest.size)
+        incoming.accept(manifest, progress.add)
+        if manifest.left_out:
+            self._warn(f"these outputs cannot be kept, all others are: {'; '.join(manifest.left_out[:10])}")
+        self._inform(
+            f"The job has sent its outputs to the store itself: {len(manifest.files)} files, {size_text(manifest.size)}"
+        )
+        return manifest
+
+
+def is_empty(folder: Path) -> bool:
+    """Returns whether there is no file in a folder."""
+    return not any(path.is_file() for path in folder.rglob("*"))

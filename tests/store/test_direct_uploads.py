@@ -1,0 +1,197 @@
+"""A job's uploader and the store's side of it: what is sent once, what the server refuses, what is collected."""
+
+import hashlib
+import time
+
+import pytest
+from lab.signed_store import signed_store
+
+from nemo_airflow.exceptions import StoreError
+from nemo_airflow.runner.upload_targets import SendError, open_target
+from nemo_airflow.runner.uploads import PIECE, Uploader
+from nemo_airflow.store import open_store
+from nemo_airflow.store.collection import collect
+from nemo_airflow.store.incoming import Incoming, grant
+
+DAY = 86400.0
+
+
+@pytest.fixture(scope="module")
+def server():
+    with signed_store() as running:
+        yield running
+
+
+@pytest.fixture
+def store(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRFLOW_CONN_DIRECT", server.connection)
+    server.forget()
+    return open_store(f"s3://direct@bucket/{tmp_path.name}")
+
+
+@pytest.fixture
+def job(tmp_path):
+    """The folder of a job with a file of several pieces, one of one piece, and small ones of which two are the same."""
+    folder = tmp_path / "job"
+    (folder / "outputs" / "small").mkdir(parents=True)
+    write(folder / "outputs" / "large.bin", 3 * PIECE + 5)
+    write(folder / "outputs" / "medium.bin", 1 << 20)
+    for number in range(20):
+        (folder / "outputs" / "small" / f"{number}.txt").write_text(f"content {number % 19}")
+    return folder
+
+
+def write(path, size):
+    block = hashlib.sha512(path.name.encode()).digest() * 16384
+    with path.open("wb") as file:
+        for offset in range(0, size, len(block)):
+            file.write((offset.to_bytes(8, "big") + block[8:])[: size - offset])
+
+
+def send(folder, given):
+    """Sends all outputs of a job; returns the uploader, which has ended."""
+    uploader = Uploader(str(folder), given)
+    uploader.finish()
+    assert uploader.wait(300)
+    return uploader
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fetch(store, uploader, into):
+    incoming = Incoming(store, "job-1")
+    manifest = incoming.read(uploader.manifest)
+    incoming.accept(manifest, lambda size: None)
+    incoming.fetch(manifest, into)
+    return manifest
+
+
+def test_what_a_job_sends_arrives_as_it_was(store, job, tmp_path):
+    uploader = send(job, grant(store, "job-1", DAY))
+    assert fetch(store, uploader, tmp_path / "again").complete
+    assert content_of(tmp_path / "again") == content_of(job / "outputs")
+
+
+def test_upload_that_is_cut_in_the_midst_goes_on_and_no_piece_is_sent_again(store, job, server, tmp_path):
+    server.cut_at = 2 * PIECE
+    uploader = send(job, grant(store, "job-1", DAY))
+    assert server.cut_at is None  # it was cut
+    assert uploader.take_warnings() == []
+    names = [key for key, _, _ in server.posts]
+    assert len(names) == len(set(names)) == 4 + 1 + 1 + 1
+    fetch(store, uploader, tmp_path / "again")
+    assert content_of(tmp_path / "again") == content_of(job / "outputs")
+
+
+def test_job_that_is_started_again_sends_only_what_the_store_does_not_have(store, job, server):
+    first = send(job, grant(store, "job-1", DAY))
+    server.posts.clear()
+    write(job / "outputs" / "new.bin", 1 << 20)
+    second = send(job, grant(store, "job-1", DAY))
+    assert first.manifest != second.manifest != ""
+    assert sorted(size for _, size, _ in server.posts)[-1] == 1 << 20
+    assert len(server.posts) == 2
+
+
+def test_what_is_announced_is_in_the_store_while_the_job_runs(store, job, server):
+    uploader = Uploader(str(job), grant(store, "job-1", DAY))
+    uploader.announce("medium.bin")
+    uploader.announce("../../outside")
+    deadline = time.monotonic() + 60
+    while (manifest := Incoming(store, "job-1").read()) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [file.path for file in manifest.files] == ["medium.bin"]
+    assert not manifest.complete
+    uploader.finish()
+    assert uploader.wait(300)
+    names = [key for key, _, _ in server.posts if "manifest" not in key]
+    assert len(names) == len(set(names)) == 6
+
+
+def test_server_refuses_another_prefix_a_large_piece_and_a_grant_that_has_expired(store):
+    given = grant(store, "job-1", DAY)
+    data, sha256 = b"weights", hashlib.sha256(b"weights").hexdigest()
+    elsewhere = {**given, "prefix": given["prefix"].replace("job-1", "job-2")}
+    for each, name in ((elsewhere, sha256), ({**given, "prefix": ""}, "blobs/aa/x")):
+        with pytest.raises(SendError, match="AccessDenied: Invalid according to Policy: Policy Condition failed"):
+            open_target(each).put(name, sha256, len(data), lambda: iter((data,)))
+    with pytest.raises(SendError, match="Policy expired"):
+        open_target(grant(store, "job-1", -10)).put(sha256, sha256, len(data), lambda: iter((data,)))
+    with pytest.raises(SendError, match="BadDigest"):
+        open_target(given).put(sha256, "0" * 64, len(data), lambda: iter((data,)))
+    assert store.entries("incoming") == []
+
+
+def test_expired_grant_leaves_the_outputs_to_the_worker_with_one_line(store, job):
+    uploader = send(job, grant(store, "job-1", -10))
+    assert uploader.manifest == ""
+    (line,) = uploader.take_warnings()
+    assert "worker collects them" in line
+    assert "Policy expired" in line
+
+
+def test_piece_or_manifest_that_is_not_what_it_says_is_not_accepted(store, job, server):
+    uploader = send(job, grant(store, "job-1", DAY))
+    incoming = Incoming(store, "job-1")
+    manifest = incoming.read(uploader.manifest)
+    name = f"incoming/job-1/{next(iter(manifest.blobs))}"
+    store.place.write(name, b"another")
+    with pytest.raises(StoreError, match="is not what its name says"):
+        incoming.accept(manifest, lambda size: None)
+    store.place.write("incoming/job-1/manifest.json", b"{}")
+    with pytest.raises(StoreError, match="is not what the job has sent"):
+        incoming.read(uploader.manifest)
+    with pytest.raises(StoreError, match="is not a list of outputs"):
+        incoming.read()
+
+
+def test_collection_deletes_what_nobody_came_back_for_and_keeps_what_a_job_may_still_send(store, job):
+    uploader = send(job, grant(store, "job-1", DAY))
+    assert uploader.manifest
+    assert collect(store, older_than=DAY, later=7 * DAY).incoming == ()
+    assert len(collect(store, older_than=DAY, later=9 * DAY).incoming) == 7
+    assert store.entries("incoming") == []
+
+
+def test_two_thousand_small_files_travel_in_few_requests(store, server, tmp_path):
+    folder = tmp_path / "job"
+    for number in range(2000):
+        path = folder / "outputs" / str(number % 50) / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"content {number} " * 60)
+    uploader = send(folder, grant(store, "job-1", DAY))
+    assert len(server.posts) == 2
+    fetch(store, uploader, tmp_path / "again")
+    assert content_of(tmp_path / "again") == content_of(folder / "outputs")
+
+
+def test_form_whose_signature_is_changed_is_refused(store):
+    given = grant(store, "job-1", DAY)
+    given["fields"]["x-amz-signature"] = "0" * 64
+    with pytest.raises(SendError, match="SignatureDoesNotMatch") as refused:
+        open_target(given).put("a", hashlib.sha256(b"").hexdigest(), 0, lambda: iter(()))
+    assert given["fields"]["policy"] not in str(refused.value)
+
+
+def test_store_in_a_folder_that_is_mounted_on_the_jobs_host_is_written_there(job, tmp_path):
+    store = open_store(str(tmp_path / "store"))
+    uploader = send(job, grant(store, "job-1", DAY, str(tmp_path / "store")))
+    manifest = fetch(store, uploader, tmp_path / "again")
+    assert content_of(tmp_path / "again") == content_of(job / "outputs")
+    name = f"incoming/job-1/{next(iter(manifest.blobs))}"
+    (tmp_path / "store" / name).write_bytes(b"?" * store.place.stat(name).size)
+    store.delete([f"blobs/{name[15:17]}/{name[15:]}"])
+    with pytest.raises(StoreError, match="is not what its name says"):
+        Incoming(store, "job-1").accept(manifest, lambda size: None)
+    Incoming(store, "job-1").forget()
+    assert list((tmp_path / "store" / "incoming").iterdir()) == []
+
+
+def test_folder_that_is_not_mounted_leaves_the_outputs_to_the_worker_with_one_line(job, tmp_path):
+    uploader = send(job, {"folder": str(tmp_path / "nowhere" / "incoming" / "job-1")})
+    assert uploader.manifest == ""
+    (line,) = uploader.take_warnings()
+    assert "the store is not mounted there" in line
+    assert grant(open_store(str(tmp_path / "store")), "job-1", DAY) == {}
