@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nemo_airflow import __version__
+from nemo_airflow.cli import job_commands
+from nemo_airflow.cli.help import Parser, leave_closed_pipe
 from nemo_airflow.exceptions import NemoAirflowError
 
 _EXECUTOR_HELP = (
@@ -19,7 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 1 if the run failed, 2 for wrong arguments."""
     options = _options(argv)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return leave_closed_pipe()
     except NemoAirflowError as error:
         sys.stderr.write(f"nemo-airflow: {error}\n")
         return 2
@@ -40,9 +46,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nemo-airflow", description="Run machine-learning experiments from Apache Airflow."
-    )
+    parser = Parser(prog="nemo-airflow", description="Run machine-learning experiments from Apache Airflow.")
     parser.add_argument("--version", action="version", version=f"nemo-airflow {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -95,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print them as JSON")
     listing.set_defaults(run=_list)
 
+    job_commands.add(commands, _EXECUTOR_HELP, _add_config, _add_store_of_runs)
     _add_diff(commands)
     _add_store(commands)
     demo = commands.add_parser("demo", help="run the example pipeline in a separate Airflow")

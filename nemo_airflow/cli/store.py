@@ -11,6 +11,7 @@ from nemo_airflow import settings
 from nemo_airflow.artifacts.keeping import fetched_folder, find_fetched
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.exceptions import SettingsError, StoreError
+from nemo_airflow.launch.records import Records
 from nemo_airflow.packaging import notes
 from nemo_airflow.store import sharing
 from nemo_airflow.store.address import open_store
@@ -104,12 +105,13 @@ def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: s
             print(entry.name)
         print(f"{len(garbage.records)} packages and outputs, {len(garbage.blobs)} files, {garbage.size} bytes {done}")
     before = time.time() - days * _DAY
-    configs, bundles = ConfigVersions(), settings.bundles_folder()
+    configs, bundles, launched = ConfigVersions(), settings.bundles_folder(), Records()
     for what, files, top in (
         ("notes of packagers", notes.find_unused(packages, before), packages),
         ("configs", configs.find_unused(before, keep), configs.folder),
         ("archives on their way to a back-end", _old_files(bundles, before), bundles),
         ("artifacts that were fetched", find_fetched(before), fetched_folder()),
+        ("records of launched jobs", launched.find_old(before), launched.folder),
     ):
         count, size = sharing.delete_files(files, top, dry_run=dry_run)
         if count:

@@ -74,4 +74,11 @@ def _make(cls: type[T], fields: Mapping[str, Any]) -> T:
         raise ExecutorArgumentError(
             f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}"
         )
+    needed = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing := [name for name in needed if name not in fields]:
+        raise ExecutorArgumentError(f"{cls.__name__} has no default for {', '.join(missing)}: give it a value")
     return cls(**fields)

@@ -27,39 +27,54 @@ class PackagingHook(BaseHook):
         store: The package store; ``<home>/packages`` when None.
         reads_zstd: Whether the job is known to read ``tar.zst``: a new package then has this format, unless another is
             configured.
+        log: What to tell people by instead of the task's logger.
     """
 
-    def __init__(self, packager: Packager, store: PackageStore | None = None, *, reads_zstd: bool = False) -> None:
+    def __init__(
+        self,
+        packager: Packager,
+        store: PackageStore | None = None,
+        *,
+        reads_zstd: bool = False,
+        log: Any = None,
+    ) -> None:
         super().__init__()
+        self._say = log or self.log
         self.packager = packager
         self.reads_zstd = reads_zstd
         self.store = store or PackageStore(settings.packages_folder())
 
     def package(self, context: Context) -> Package:
-        """Returns the package of the task's code; see :meth:`Packager.package`.
-
-        If machines share a store (``$NEMO_AIRFLOW_STORE``), the package is put there too.
+        """Returns the package of the task's code; see :meth:`package_folder`.
 
         A packager without a path uses the repository of the DAG's bundle, at the bundle's version
         if it has one.
         """
         bundle = getattr(context["ti"], "bundle_instance", None)
-        packager = self.packager
-        if bundle is not None:
-            packager = _at_version(packager, bundle)
-        root = bundle_folder(context)
+        packager = _at_version(self.packager, bundle) if bundle is not None else self.packager
+        return self.package_folder(bundle_folder(context), packager, bundle=str(getattr(bundle, "name", None) or ""))
+
+    def package_folder(self, root: Path, packager: Packager | None = None, *, bundle: str = "") -> Package:
+        """Returns the package of the code in a folder; see :meth:`Packager.package`.
+
+        If machines share a store (``$NEMO_AIRFLOW_STORE``), the package is put there too.
+
+        Args:
+            root: The folder that a packager without a path uses.
+            packager: A packager instead of this hook's own.
+            bundle: Name of the DAG bundle to which the folder belongs.
+        """
+        packager = packager or self.packager
         if isinstance(packager, ContentPackager):
-            package = packager.package(
-                self.store, root=root, reads_zstd=self.reads_zstd, bundle=str(getattr(bundle, "name", None) or "")
-            )
+            package = packager.package(self.store, root=root, reads_zstd=self.reads_zstd, bundle=bundle)
         else:
             package = packager.package(self.store, root=root)
-        package = keep_apart(package, self.store, self.log.warning)
+        package = keep_apart(package, self.store, self._say.warning)
         publish(package)
         changes = " with uncommitted changes" if package.dirty else ""
         changes += f" and {len(package.included)} files that git does not track" if package.included else ""
         changes += f" without {', '.join(package.excluded)}" if package.excluded else ""
-        self.log.info(
+        self._say.info(
             "Package %s: %d bytes, commit %s%s",
             package.digest[:12],
             package.size,

@@ -15,9 +15,9 @@ from tenacity import (
 )
 
 from nemo_airflow import blocking
-from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorArgumentError
 from nemo_airflow.executors.base import Driver, Executor, Request
-from nemo_airflow.job import JobHandle
+from nemo_airflow.job import Job, JobHandle
 from nemo_airflow.jobs.service import JobService
 
 PATIENCE = 120.0
@@ -55,6 +55,20 @@ class BackEnd:
             BackendUnavailable: The back-end was away for too long.
         """
         return self._ask(lambda driver: driver.reads_zstd(self.executor))
+
+    def render(self, job: Job) -> Request:
+        """Returns the request for a job.
+
+        Raises:
+            ExecutorArgumentError: The executor does not send the artifacts that the job is given.
+        """
+        request = self.executor.render(job)
+        if job.inputs and request.inputs != job.inputs:
+            raise ExecutorArgumentError(
+                f"{type(self.executor).__name__} sends no artifacts to its jobs: "
+                "have its render() give the Request inputs=job.inputs"
+            )
+        return request
 
     def submit(self, request: Request) -> JobHandle:
         """Submits a job, and returns it.

@@ -97,14 +97,7 @@ def prepare(
         origin = Origin(name, tuple(allowed))
         config = change(config, changes, origin)
         allowed += origin.granted.targets()
-    config = _with_digests(config)
-    validate(config)
-    plan = plans.to_plan(config)
-    with plans.plan_errors():
-        contents = check(plan)
-        # An override may choose a member of an enumeration that was not named before.
-        allowed += sorted(contents.enums)
-        check_allowed(contents.names, allowed)
+    plan, allow_in_job = plan_of(config, allowed)
     where = json.dumps(changed_fields(executor), sort_keys=True)
     digest = hashlib.sha256(f"{plans.digest(plan)}\n{where}".encode()).hexdigest()
     labels = labels_of(context)
@@ -115,15 +108,36 @@ def prepare(
         inspect.cleandoc(getattr(context.get(each), "doc_md", None) or "") for each in ("task", "dag")
     )
     return Prepared(
-        plan, tuple(dict.fromkeys(allowed)), digest, labels, {**identity, "digest": digest},
-        task_text or _describe(config), dag_text,
-    )  # fmt: skip
+        plan, allow_in_job, digest, labels, {**identity, "digest": digest}, task_text or describe(config), dag_text
+    )
 
 
-def _describe(config: Any) -> str:
+def describe(config: Any) -> str:
     """Returns what the docstring of the config's function says; that of a script is not the author's."""
     function = config.__fn_or_cls__
     return "" if getattr(function, "__module__", "").partition(".")[0] == "nemo_airflow" else description_of(function)
+
+
+def plan_of(config: Any, allowed: Sequence[str]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Returns a config, once it was validated, as a plan, and what its job may import.
+
+    Args:
+        config: The config.
+        allowed: What its author lets the job import.
+
+    Raises:
+        ConfigError: The config is wrong, or has a target that is not allowed.
+        ArtifactError: An artifact in it cannot be read.
+    """
+    config = _with_digests(config)
+    validate(config)
+    plan = plans.to_plan(config)
+    with plans.plan_errors():
+        contents = check(plan)
+        # An override may choose a member of an enumeration that was not named before.
+        names = [*allowed, *sorted(contents.enums)]
+        check_allowed(contents.names, names)
+    return plan, tuple(dict.fromkeys(names))
 
 
 def _with_digests(config: Any) -> Any:

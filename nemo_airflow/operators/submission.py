@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
 from nemo_airflow.connections import redact
-from nemo_airflow.exceptions import ExecutorArgumentError, NemoAirflowError, NotStarted, SettingsError
+from nemo_airflow.exceptions import NemoAirflowError, NotStarted, SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets, show_secrets
@@ -235,12 +235,7 @@ class Submission:
         self._check()
         # Before it is submitted: a kill at this very moment must find what to cancel.
         self.to_cancel = JobHandle(job.key, self._executor.kind, "")
-        request = self._executor.render(job)
-        if job.inputs and request.inputs != job.inputs:
-            raise ExecutorArgumentError(
-                f"{type(self._executor).__name__} sends no artifacts to its jobs: "
-                "have its render() give the Request inputs=job.inputs"
-            )
+        request = self.back_end.render(job)
         handle = self.back_end.submit(dataclasses.replace(request, values=values, waits=self._waits))
         self.to_cancel = handle
         self._log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)

@@ -71,7 +71,8 @@ class TrackedRun:
             TrackingError: The tracker cannot be reached, or refuses.
         """
         labels = self.job.labels
-        parent = f"{labels.get('dag_id', self.job.name)} {labels.get('run_id', '')}".strip()
+        # A job that was launched by hand has no DAG run above it.
+        parent = f"{labels['dag_id']} {labels.get('run_id', '')}".strip() if "dag_id" in labels else ""
         ref = self.tracker.open(
             self.job,
             experiment=self.experiment,

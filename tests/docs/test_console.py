@@ -133,8 +133,25 @@ def two_runs(folder):
 
 
 def test_the_readmes_commands_run(folder, two_runs):
-    [printed] = run(folder, SHOWN["README.md"], two_runs)
+    code = "from nemo_airflow import Config\ndef fit(learning_rate: float): print('rate', learning_rate)\n"
+    write(folder, {"trainer.py": f"{code}TRAIN = Config(fit, learning_rate=0.1)\n"})
+    printed, launched = run(folder, SHOWN["README.md"], two_runs)
     assert "lr: 0.1 -> 0.2" in printed
+    assert launched == "rate 0.001\n"
+
+
+def test_the_commands_for_running_without_a_dag_run_and_print_what_is_shown(folder):
+    page = (ROOT / "docs/run.md").read_text()
+    write(folder, {"training.py": re.search(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]})
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *arguments], cwd=folder, check=True)
+    without_keys = [(text, [line for line in shown if "KEY" not in line]) for text, shown in SHOWN["docs/run.md"]]
+    first, changed, key, listed, *looked_at = run(folder, without_keys, {})
+    assert first == "step 0\nstep 1\nstep 2\n"
+    assert "# changed since job small-" in changed
+    assert key.strip() in listed
+    assert looked_at[2].splitlines() == looked_at[3].splitlines() == [f"step {step}" for step in range(4)]
 
 
 def test_the_commands_for_differences_run_and_print_what_is_shown(folder, two_runs):
@@ -275,6 +292,6 @@ def test_the_commands_for_tracking_run(folder):
 
 
 def test_every_page_with_commands_is_run_here():
-    pages = ("differences", "composition", "executors", "runner", "store", "tracking")
+    pages = ("differences", "composition", "executors", "run", "runner", "store", "tracking")
     with_commands = {page for page, shown in SHOWN.items() if any(looked_up(command) is None for command, _ in shown)}
     assert with_commands == {"README.md", *(f"docs/{page}.md" for page in pages)}

@@ -83,8 +83,8 @@ start() {
   if running "$name"; then kill -CONT "$(cat "$RUN/$name.pid")"; return; fi
   rm -f "$RUN/$name.pid"
   # It writes its pid itself, so that none runs unrecorded if this shell is killed right here.
-  # No core dumps: they would lie wherever the lab was started.
-  setsid sh -c 'ulimit -c 0; echo $$ >"$0.pid" && exec "$@"' "$RUN/$name" "$@" >>"$RUN/$name.log" 2>&1 </dev/null 9>&- &
+  # No core dumps; and not in a folder that may be deleted, of which each step of a job would complain.
+  setsid sh -c 'cd /; ulimit -c 0; echo $$ >"$0.pid" && exec "$@"' "$RUN/$name" "$@" >>"$RUN/$name.log" 2>&1 </dev/null 9>&- &
 }
 
 # stop NAME...: ends daemons by their pid files, at last by force.

@@ -1,0 +1,43 @@
+"""What to do about a job, by how it fares."""
+
+from __future__ import annotations
+
+from nemo_airflow.job import FailureKind, JobState
+
+_FAILED = {
+    FailureKind.USER_ERROR: "read the traceback with 'nemo-airflow logs {key}', mend the code or the config, and run "
+    "it again",
+    FailureKind.OUT_OF_MEMORY: "give the job more memory (mem=..., memory=...), or make its batches smaller",
+    FailureKind.PREEMPTED: "run it again; a partition or a priority that others do not preempt keeps it running",
+    FailureKind.NODE_FAILURE: "run it again: its machine failed, not its code; exclude that machine if it fails again",
+    FailureKind.TIMEOUT: "give it a longer time (time=...), or have it go on from a checkpoint",
+    FailureKind.IMAGE: "check the name of the image and that its host may pull it",
+    FailureKind.PACKAGE: "check the Python of the job's machine (3.9 or newer) and its disk, then run it again",
+    FailureKind.QUOTA: "ask for less, use another account or namespace, or wait until others have ended",
+    FailureKind.OUTPUTS: "'nemo-airflow attach {key}' keeps its outputs without running it again",
+    FailureKind.LOST: "look at its machine: the job ended without a word, as by a power cut; run it again",
+    FailureKind.CANCELLED: "run it again, if that was not wanted",
+    FailureKind.ARTIFACT: "run what made the artifact again, or give the job another one",
+}
+
+_STATES = {
+    JobState.PENDING: "wait, or ask for less or for another partition; 'nemo-airflow attach {key}' says when it starts",
+    JobState.RUNNING: "'nemo-airflow logs -f {key}' shows what it writes",
+    JobState.UNKNOWN: "its back-end cannot be asked now: ask again, or check the connection",
+    JobState.SUCCEEDED: "",
+}
+
+
+def advice_for(state: str, failure: str, key: str) -> str:
+    """Returns what to do next, in one line; empty where there is nothing to do.
+
+    Args:
+        state: The job's state.
+        failure: Why it failed, or empty.
+        key: The job's key.
+    """
+    text = _STATES.get(JobState(state))
+    if text is None:
+        kind = FailureKind.parse(failure) if failure else FailureKind.CANCELLED
+        text = _FAILED[kind if failure or state != JobState.LOST else FailureKind.LOST]
+    return text.format(key=key)

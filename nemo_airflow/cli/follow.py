@@ -1,0 +1,100 @@
+"""Follows launched jobs in the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from nemo_airflow.cli.terminal import keep_output_clean, print_line, say
+from nemo_airflow.exceptions import BackendUnavailable, JobFailed
+from nemo_airflow.follow import Outcome
+from nemo_airflow.job import JobState
+from nemo_airflow.launch.following import Following, read_log, record_in_background
+from nemo_airflow.launch.records import Launched, Records
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C has ended; the job goes on."""
+
+
+def attach(key: str, *, quiet: bool) -> int:
+    """Follows a launched job from its first line to its end; returns 0 if it has succeeded."""
+    records = Records()
+    return follow_to_end(records, records.find(key), quiet=quiet)
+
+
+def logs(key: str, *, follow: bool) -> int:
+    """Prints what a launched job has written so far, or all it writes until it ends; returns 0."""
+    records = Records()
+    record = records.find(key)
+    if not follow:
+        for line in read_log(record):
+            print_line(line)
+        return 0
+    return 0 if follow_to_end(records, record) != INTERRUPTED else INTERRUPTED
+
+
+def follow_to_end(records: Records, record: Launched, *, quiet: bool = False) -> int:
+    """Follows a job; at Ctrl-C asks what is to become of it.
+
+    Args:
+        records: The records.
+        record: The job's.
+        quiet: Whether to print neither its lines nor ask anything.
+
+    Returns:
+        0 if it has succeeded, 1 if not, 130 if it goes on without this command.
+    """
+    keep_output_clean()
+    following = Following(records, record, (lambda line: None) if quiet else print_line, say)
+    while True:
+        try:
+            return _say_end(record, following.run())
+        except JobFailed as error:
+            say(str(error))
+            return 1
+        except KeyboardInterrupt:
+            choice = "detach" if quiet else _ask(record.key)
+        if choice == "cancel":
+            say(f"cancelling job {record.key}")
+            try:
+                following.cancel()
+            except (BackendUnavailable, TimeoutError) as error:
+                say(f"it cannot be cancelled now: {error or 'no answer'}; run 'nemo-airflow cancel {record.key}' later")
+                choice = "detach"
+        if choice == "detach":
+            if not quiet:
+                record_in_background(records, record.key)
+            say(
+                f"job {record.key} goes on, and is recorded in the background: 'nemo-airflow attach {record.key}' "
+                f"follows it, 'nemo-airflow cancel {record.key}' ends it"
+            )
+            return INTERRUPTED
+
+
+def _ask(key: str) -> str:
+    """Returns what is to become of a job: ``detach``, ``cancel`` or ``follow``; without a terminal it is detached."""
+    if not sys.stdin.isatty():
+        return "detach"
+    choices = {"": "detach", "d": "detach", "c": "cancel", "f": "follow"}
+    sys.stderr.write(f"\nnemo-airflow: job {key} runs on. [D]etach, [c]ancel it, or [f]ollow on? ")
+    sys.stderr.flush()
+    try:
+        return choices.get(sys.stdin.readline().strip().lower()[:1], "detach")
+    except KeyboardInterrupt:
+        return "detach"
+
+
+def _say_end(record: Launched, outcome: Outcome) -> int:
+    page = f"; {record.run_page}" if record.run_page else ""
+    if outcome.succeeded:
+        returned = "" if outcome.result is None else f", and returned {_short(outcome.result)}"
+        say(f"job {record.key} has succeeded{returned}{page}")
+        return 0
+    kind = f" ({outcome.status.failure})" if outcome.status.failure else ""
+    ended = "was cancelled" if outcome.status.state is JobState.CANCELLED else f"has failed{kind}"
+    say(f"job {record.key} {ended}: {outcome.message}{page}; 'nemo-airflow why {record.key}' says what to do")
+    return 1
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,112 @@
+"""The options of the commands that run jobs and look at them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+AddOptions = Callable[[argparse.ArgumentParser], None]
+
+_KEY = "the job's key, the beginning of it, its name (the newest of it), or 'last'"
+
+
+def add(commands: Any, executor_help: str, add_config: AddOptions, add_store_of_runs: AddOptions) -> None:
+    """Adds the commands to the command line."""
+    run = commands.add_parser(
+        "run",
+        help="run a config on a back-end, follow its job, and track it as a task does",
+        epilog="example: nemo-airflow run training:small lr=0.1 --executor 'kind: docker'",
+    )
+    add_config(run)
+    run.add_argument("--executor", default="kind: local", help=f"{executor_help} (%(default)s)")
+    run.add_argument(
+        "--packager",
+        default="auto",
+        help="auto: the git repository here with all changes; none; or YAML such as 'kind: pattern' (%(default)s)",
+    )
+    run.add_argument("--name", default="", help="the job's name (that of the config)")
+    run.add_argument("--experiment", default="", help="the experiment in MLflow (the job's name)")
+    run.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable; may be repeated")
+    run.add_argument(
+        "--outputs", action="append", default=[], metavar="PATTERN", help="files to keep besides those in the output "
+        "directory, such as '*.csv'; may be repeated",
+    )  # fmt: skip
+    run.add_argument("--no-track", action="store_false", dest="track", help="record no run in MLflow")
+    run.add_argument("--detach", action="store_true", help="return once it is submitted, and print its key")
+    run.add_argument(
+        "--dry-run", action="store_true", help="only show the request, the package, and what changed since the last run"
+    )
+    add_store_of_runs(run)
+    run.set_defaults(run=_run)
+
+    attach = commands.add_parser("attach", help="follow a launched job again, from its first line")
+    attach.add_argument("key", help=_KEY)
+    attach.add_argument("--quiet", action="store_true", help="do not print its lines")
+    attach.set_defaults(run=_attach)
+
+    logs = commands.add_parser("logs", help="print what a launched job has written")
+    logs.add_argument("key", help=_KEY)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    logs.set_defaults(run=_logs)
+
+    jobs = commands.add_parser("jobs", help="list the jobs that were launched from this machine")
+    jobs.add_argument("--executor", default="", help=f"all jobs that run on its back-end instead: {executor_help}")
+    jobs.add_argument("--limit", type=int, default=20, help="list so many, the newest (%(default)s)")
+    _add_output(jobs)
+    jobs.set_defaults(run=_jobs)
+
+    for name, text in (
+        ("status", "say how a job fares"),
+        ("why", "say why a job waits or has failed, and what to do"),
+        ("cancel", "cancel a job"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("key", help=_KEY)
+        command.add_argument("--executor", default="", help=f"where it runs, if a task submitted it: {executor_help}")
+        if name != "cancel":
+            _add_output(command)
+        command.set_defaults(run=_look, command=name)
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print it (text)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import run
+
+    names = (
+        "layers", "allow", "packager", "name", "experiment", "env", "outputs", "track", "tracking_uri", "conn_id",
+        "detach", "dry_run",
+    )  # fmt: skip
+    return run.run(
+        options.config, options.overrides, options.executor, **{name: getattr(options, name) for name in names}
+    )
+
+
+def _attach(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import follow
+
+    return follow.attach(options.key, quiet=options.quiet)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import follow
+
+    return follow.logs(options.key, follow=options.follow)
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import jobs
+
+    return jobs.jobs(options.executor, limit=options.limit, output=options.output)
+
+
+def _look(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import jobs
+
+    if options.command == "cancel":
+        return jobs.cancel(options.key, options.executor)
+    show = jobs.status if options.command == "status" else jobs.why
+    return show(options.key, options.executor, output=options.output)

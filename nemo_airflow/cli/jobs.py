@@ -1,0 +1,185 @@
+"""Lists launched jobs, says how one fares and why, and cancels it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from nemo_airflow import blocking
+from nemo_airflow.cli.advice import advice_for
+from nemo_airflow.cli.reap import load_executor
+from nemo_airflow.exceptions import BackendUnavailable, NemoAirflowError, SettingsError
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.job import JobHandle, JobState, JobStatus
+from nemo_airflow.jobs.service import JobService
+from nemo_airflow.launch.following import status_of
+from nemo_airflow.launch.records import Launched, Records
+from nemo_airflow.operators.back_end import BackEnd
+
+_AT_ONCE = 8
+"""Back-ends that are asked at the same time."""
+
+
+def jobs(executor: str, *, limit: int, output: str) -> int:
+    """Lists the jobs that were launched from this machine, or all that run on a back-end."""
+    rows = _on_back_end(load_executor(executor)) if executor else _launched(limit)
+    if output == "json":
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        _print_table(rows)
+    else:
+        print("no jobs: 'nemo-airflow run CONFIG' launches one", file=sys.stderr)
+    return 0
+
+
+def status(key: str, executor: str, *, output: str) -> int:
+    """Says how a job fares; returns 0, also for one that has failed."""
+    _print_facts(_facts(key, executor), output)
+    return 0
+
+
+def why(key: str, executor: str, *, output: str) -> int:
+    """Says why a job waits or has failed, and what to do; returns 0."""
+    facts = _facts(key, executor)
+    state, failure = facts["state"], facts.get("failure", "")
+    facts["next"] = advice_for(state, failure, facts["key"])
+    _print_facts(
+        {name: facts[name] for name in ("key", "state", "failure", "reason", "next") if facts.get(name)}, output
+    )
+    return 0
+
+
+def cancel(key: str, executor: str) -> int:
+    """Cancels a job; returns 0, also for one that has ended."""
+    if not executor and (end := Records().find(key).end) is not None:
+        print(f"job {Records().find(key).key} has ended before: it is {end.status.state}")
+        return 0
+    where, handle = _job(key, executor)
+    try:
+        BackEnd(where, lambda *text: None).cancel_at_once(handle)
+    except TimeoutError:
+        raise BackendUnavailable(f"the {where.kind} back-end does not answer: cancel the job again later") from None
+    print(f"job {handle.key} is cancelled")
+    return 0
+
+
+def _job(key: str, executor: str) -> tuple[Executor, JobHandle]:
+    if not executor:
+        record = Records().find(key)
+        return record.where, record.job
+    where = load_executor(executor)
+    handle = BackEnd(where, lambda *text: None).find(key)
+    if handle is None:
+        raise SettingsError(
+            f"the {where.kind} executor's back-end has no job {key}: give the whole key, as the task's log has it; "
+            "what ended is forgotten after the executor's ttl"
+        )
+    return where, handle
+
+
+def _facts(key: str, executor: str) -> dict[str, Any]:
+    if executor:
+        where, handle = _job(key, executor)
+
+        async def ask() -> JobStatus:
+            return (await JobService.shared(where).status([handle]))[handle.key]
+
+        return _row_of(handle, where.kind, blocking.run(ask()))
+    record = Records().find(key)
+    row = _row(record)
+    run = record.tracked
+    if run is not None and run.ref is not None:
+        row["run_id"] = run.ref.run_id
+    return {**row, "config": record.digest, **({"run_page": record.run_page} if record.run_page else {})}
+
+
+def _launched(limit: int) -> list[dict[str, Any]]:
+    records = Records()
+    found = [records.load(key) for key in records.keys()[:limit]]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(_row, found))
+
+
+def _row(record: Launched) -> dict[str, Any]:
+    if (end := record.end) is not None:
+        row = _row_of(record.job, str(record.executor["kind"]), end.status)
+        return {**row, "name": record.name, "reason": end.message or end.status.reason}
+    try:
+        status = status_of(record)
+        if status.state.is_final:
+            reason = f"not recorded yet: 'nemo-airflow attach {record.key}' does that"
+            status = JobStatus(status.state, status.exit_code, status.failure, status.reason or reason)
+    except NemoAirflowError as error:
+        status = JobStatus(JobState.UNKNOWN, reason=str(error))
+    return {**_row_of(record.job, str(record.executor["kind"]), status), "name": record.name} | {
+        "submitted_at": record.job.submitted_at or record.launched_at
+    }
+
+
+def _row_of(handle: JobHandle, kind: str, status: JobStatus) -> dict[str, Any]:
+    return {
+        "key": handle.key,
+        "name": "",
+        "state": str(status.state),
+        "failure": str(status.failure or ""),
+        "exit_code": status.exit_code,
+        "reason": status.reason,
+        "executor": kind,
+        "id": handle.id,
+        "cluster": handle.cluster,
+        "submitted_at": handle.submitted_at,
+    }
+
+
+def _on_back_end(executor: Executor) -> list[dict[str, Any]]:
+    async def ask() -> list[dict[str, Any]]:
+        driver = executor.connect()
+        try:
+            found = await driver.survey()
+            labels = await driver.labels(found)
+            known = await JobService(driver).status(found) if found else {}
+        finally:
+            await driver.close()
+        rows = [_row_of(handle, executor.kind, known[handle.key]) for handle in found]
+        return [{**row, "name": _task_of(labels.get(row["key"], {}))} for row in rows]
+
+    return asyncio.run(ask())
+
+
+def _task_of(labels: Mapping[str, str]) -> str:
+    return ".".join(labels[name] for name in ("dag_id", "task_id") if labels.get(name)) or labels.get("user", "")
+
+
+def _print_table(rows: Iterable[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("KEY", overflow="fold", min_width=20)
+    for name in ("NAME", "STATE", "EXECUTOR", "SUBMITTED"):
+        table.add_column(name, overflow="fold")
+    table.add_column("REASON", overflow="fold")
+    for row in rows:
+        submitted = time.strftime("%m-%d %H:%M", time.localtime(row["submitted_at"])) if row["submitted_at"] else ""
+        state = f"{row['state']} ({row['failure']})" if row["failure"] and row["state"] == "failed" else row["state"]
+        table.add_row(row["key"], row["name"], state, row["executor"], submitted, row["reason"] or "")
+    # What is piped into another command is not folded.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 400
+    Console(width=width, markup=False, highlight=False).print(table)
+
+
+def _print_facts(facts: Mapping[str, Any], output: str) -> None:
+    if output == "json":
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        if value in ("", None):
+            continue
+        shown = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if name == "submitted_at" else value
+        print(f"{name.replace('_', ' ')}: {shown}")

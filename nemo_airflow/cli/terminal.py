@@ -1,0 +1,30 @@
+"""What the commands that run jobs print: the job's lines to the output, all else to the error output."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+
+def print_line(line: str) -> None:
+    """Prints a line of a job at once."""
+    print(line, flush=True)
+
+
+def say(text: str) -> None:
+    """Prints a line of this command itself, apart from what the job writes."""
+    print(f"nemo-airflow: {text}", file=sys.stderr, flush=True)
+
+
+def keep_output_clean() -> None:
+    """Has libraries log their warnings to the error output: Airflow has them log all to the output.
+
+    Python's own warnings are for the authors of code; ``python -W`` and ``PYTHONWARNINGS`` bring them back.
+    """
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.__stdout__):
+            handler.setStream(sys.stderr)
+            handler.setLevel(logging.WARNING)

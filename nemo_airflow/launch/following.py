@@ -1,0 +1,165 @@
+"""Follows a launched job to its end, records it, and keeps what came of it; again from anywhere on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from nemo_airflow import blocking
+from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.executors.base import Cursor
+from nemo_airflow.follow import Follower, Outcome
+from nemo_airflow.job import JobHandle, JobStatus
+from nemo_airflow.jobs.service import JobService
+from nemo_airflow.launch.records import Launched, RecordedState, Records
+from nemo_airflow.launch.said import Said
+from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.keeping import Keeping
+from nemo_airflow.stream import BEGINNING, Line, Place, StreamReader
+
+
+class Following:
+    """Follows one launched job.
+
+    Args:
+        records: The records.
+        record: The job's.
+        on_line: Called with each line that the job wrote.
+        say: Called with what people should know, in one line.
+    """
+
+    def __init__(
+        self, records: Records, record: Launched, on_line: Callable[[str], None], say: Callable[[str], None]
+    ) -> None:
+        self._records = records
+        self._record = record
+        self._on_line = on_line
+        self._say = say
+        self._executor = record.where
+        self._place = BEGINNING
+
+    def run(self) -> Outcome:
+        """Returns how the job ended. Interrupted, it goes on at the next line when it is called again.
+
+        Raises:
+            SettingsError: The job was never submitted.
+            JobFailed: It has succeeded, and what came of it cannot be kept now.
+            BackendUnavailable: The back-end is away.
+        """
+        with self._records.recording(self._record.key) as records_it:
+            if not records_it:
+                self._say("another process on this machine records this job: only its log is shown here")
+                return blocking.run(self._follower(self._find(), tracked=False).run())
+            record = self._records.load(self._record.key)
+            if (end := record.end) is not None:
+                self._show_log()
+                return end
+            handle, run = self._find(), record.tracked
+            outcome = blocking.run(self._follower(handle, tracked=True).run())
+            if outcome.has_to_be_kept(tracked=run is not None):
+                state = RecordedState(self._records, record.key)
+                outcome = Keeping(self._executor, handle, run, outcome, state, Said(self._say)).keep()
+            self._records.change(record.key, outcome=outcome.to_json())
+            return outcome
+
+    def cancel(self) -> None:
+        """Cancels the job. Done again, it changes nothing.
+
+        Raises:
+            BackendUnavailable: The back-end is away.
+            TimeoutError: It does not answer in time.
+        """
+        BackEnd(self._executor, Said(self._say).warning).cancel_at_once(self._find())
+
+    def status(self) -> JobStatus:
+        """Returns the job's status on its back-end.
+
+        Raises:
+            BackendUnavailable: The back-end is away.
+        """
+        return status_of(self._record)
+
+    def _show_log(self) -> None:
+        for line in read_log(self._record):
+            self._on_line(line)
+
+    def _find(self) -> JobHandle:
+        if self._record.handle is not None:
+            return self._record.job
+        handle = BackEnd(self._executor, Said(self._say).warning).find(self._record.key)
+        if handle is None:
+            raise SettingsError(
+                f"job {self._record.key} was not submitted: the process that launched it was ended before; run it again"
+            )
+        self._record = self._records.change(self._record.key, handle=handle.to_json())
+        return handle
+
+    def _follower(self, handle: JobHandle, *, tracked: bool) -> Follower:
+        run = self._record.tracked if tracked else None
+        return Follower(
+            self._executor,
+            handle,
+            on_line=self._take,
+            warn=self._say,
+            inform=self._say,
+            sink=run.sink(self._say) if run is not None else None,
+            logged=self._place,
+        )
+
+    def _take(self, line: Line) -> None:
+        self._place = Place(line.end, round(line.timestamp * 1e6))
+        self._on_line(line.text)
+
+
+def status_of(record: Launched) -> JobStatus:
+    """Returns a job's status on its back-end.
+
+    Raises:
+        BackendUnavailable: The back-end is away.
+    """
+    executor, handle = record.where, record.job
+
+    async def ask() -> JobStatus:
+        return (await JobService.shared(executor).status([handle]))[handle.key]
+
+    return blocking.run(ask())
+
+
+def read_log(record: Launched) -> list[str]:
+    """Returns the lines that a job has written so far.
+
+    Raises:
+        BackendUnavailable: The back-end is away.
+    """
+    executor, handle = record.where, record.job
+
+    async def read() -> list[str]:
+        driver, reader, offset = JobService.shared(executor).driver, StreamReader(), 0
+        lines: list[str] = []
+        while True:
+            chunks = await driver.read([Cursor(handle, offset)])
+            if not chunks or not (chunks[0].data or chunks[0].gone):
+                break
+            [chunk] = chunks
+            items = [*(reader.skip(chunk.gone) if chunk.gone else []), *reader.feed(chunk.data)]
+            lines += [item.text for item in items if isinstance(item, Line)]
+            offset = chunk.end
+        return [*lines, *(item.text for item in reader.finish() if isinstance(item, Line))]
+
+    return blocking.run(read())
+
+
+def record_in_background(records: Records, key: str) -> int:
+    """Starts a process that follows a job to its end, and outlives this one; returns its pid."""
+    with records.log_of(key).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nemo_airflow.cli", "attach", key, "--quiet"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "NEMO_AIRFLOW_HOME": str(records.folder.parent)},
+        )
+    return process.pid

@@ -1,0 +1,226 @@
+"""What this machine remembers of the jobs that were launched from it, so that each can be found again by its key."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_airflow import settings
+from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.registry import executor_from_json
+from nemo_airflow.follow import Outcome
+from nemo_airflow.job import JobHandle
+from nemo_airflow.runner.similar import similar
+from nemo_airflow.tracking.run import TrackedRun
+
+_LISTED = 5
+"""Keys that the message about an ambiguous one names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Launched:
+    """A job that was launched from this machine.
+
+    Attributes:
+        key: The job's key.
+        name: Its name, for people.
+        executor: JSON form of its executor, without secrets.
+        digest: Digest of its plan.
+        launched_at: Seconds since the epoch.
+        handle: The job; None until it is submitted.
+        run: Its run in the tracker, as :meth:`TrackedRun.to_json`; None if it is not tracked.
+        outcome: How it ended, as :meth:`Outcome.to_json`, once all that came of it is kept.
+        state: What those who follow it note, as a task does in its state store.
+    """
+
+    key: str
+    name: str
+    executor: Mapping[str, Any]
+    digest: str
+    launched_at: float
+    handle: Mapping[str, Any] | None = None
+    run: Mapping[str, Any] | None = None
+    outcome: Mapping[str, Any] | None = None
+    state: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def where(self) -> Executor:
+        """The executor.
+
+        Raises:
+            ExecutorError: It is not installed here any more.
+        """
+        return executor_from_json(self.executor)
+
+    @property
+    def job(self) -> JobHandle:
+        """The handle; for a job that is not known to be submitted one by which its back-end may still know it."""
+        return JobHandle.from_json(self.handle) if self.handle else JobHandle(self.key, self.executor["kind"], "")
+
+    @property
+    def tracked(self) -> TrackedRun | None:
+        """The run, or None."""
+        return TrackedRun.from_json(self.run) if self.run else None
+
+    @property
+    def end(self) -> Outcome | None:
+        """How it ended, or None."""
+        return Outcome.from_json(self.outcome) if self.outcome else None
+
+    @property
+    def run_page(self) -> str:
+        """The address of the run's page, or empty."""
+        return str(((self.run or {}).get("ref") or {}).get("url") or "")
+
+
+class Records:
+    """The records of this machine's user, one file each.
+
+    Args:
+        folder: The folder; ``launched`` in :func:`nemo_airflow.settings.home` when None.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or settings.home() / "launched"
+
+    def save(self, record: Launched) -> None:
+        """Writes a record, whole or not at all.
+
+        Raises:
+            SettingsError: The folder cannot be written.
+        """
+        path = self._path(record.key)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            new = path.with_suffix(f".{os.getpid()}.new")
+            # The plan of a run that could not be opened yet is in it.
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(dataclasses.asdict(record), file)
+            new.replace(path)
+        except OSError as error:
+            raise SettingsError(
+                f"cannot write {path}: {error.strerror}; set NEMO_AIRFLOW_HOME to a folder that can be written"
+            ) from error
+
+    def change(self, key: str, **fields: Any) -> Launched:
+        """Changes fields of a record, and returns it."""
+        record = dataclasses.replace(self.load(key), **fields)
+        self.save(record)
+        return record
+
+    def load(self, key: str) -> Launched:
+        """Returns the record of a key.
+
+        Raises:
+            SettingsError: There is none, or it cannot be read.
+        """
+        path = self._path(key)
+        try:
+            return Launched(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise SettingsError(f"no job {key!r} was launched from this machine") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise SettingsError(f"{path} cannot be read ({error}): delete it to forget that job") from error
+
+    def find(self, text: str) -> Launched:
+        """Returns the record of a key, or of the beginning of a key, or the newest of a name; ``last`` is the newest.
+
+        Raises:
+            SettingsError: None is called so, or several keys begin so.
+        """
+        keys = self.keys()
+        if text == "last" and keys:
+            return self.load(keys[0])
+        found = [text] if text in keys else [key for key in keys if self.load(key).name == text][:1]
+        found = found or [key for key in keys if text and key.startswith(text)]
+        if len(found) == 1:
+            return self.load(found[0])
+        if found:
+            more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+            raise SettingsError(
+                f"{text!r} is the beginning of {', '.join(found[:_LISTED])}{more}: give more of the key"
+            )
+        raise SettingsError(
+            f"no job {text!r} was launched from this machine{similar(text, keys)}; 'nemo-airflow jobs' lists them, and "
+            "--executor EXECUTOR finds that of a task on its back-end"
+        )
+
+    def keys(self) -> list[str]:
+        """Returns all keys, those that were launched last before the others."""
+        found = []
+        for path in self.folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # another process forgets it
+                found.append((path.stat().st_ctime, path.stem))
+        ages = {key: self._launched_at(key, changed) for changed, key in found}
+        return sorted(ages, key=lambda key: (-ages[key], key))
+
+    def find_old(self, before: float) -> Iterator[Path]:
+        """Yields the files of jobs that ended before then, in seconds since the epoch."""
+        for path in self.folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError, SettingsError):
+                if path.stat().st_mtime < before and self.load(path.stem).outcome:
+                    yield from (path, *(each for each in self._beside(path.stem) if each.exists()))
+
+    @contextlib.contextmanager
+    def recording(self, key: str, *, wait: bool = False) -> Iterator[bool]:
+        """Yields whether this process is the one that records and keeps what comes of the job.
+
+        Args:
+            key: The job's key.
+            wait: Whether to wait until no other process does.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{key}.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def log_of(self, key: str) -> Path:
+        """Returns the path of what the process prints that records a job nobody looks at."""
+        return self.folder / f"{key}.log"
+
+    def _beside(self, key: str) -> tuple[Path, ...]:
+        return self.folder / f"{key}.lock", self.log_of(key)
+
+    def _path(self, key: str) -> Path:
+        if not key or "/" in key or key.startswith("."):
+            raise SettingsError(f"{key!r} is not the key of a job: 'nemo-airflow jobs' lists them")
+        return self.folder / f"{key}.json"
+
+    def _launched_at(self, key: str, changed: float) -> float:
+        try:
+            return self.load(key).launched_at
+        except SettingsError:
+            return changed
+
+
+class RecordedState:
+    """What those who follow a job note in its record; as Airflow's task state store.
+
+    Args:
+        records: The records.
+        key: The job's key.
+    """
+
+    def __init__(self, records: Records, key: str) -> None:
+        self._records = records
+        self._key = key
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Returns the noted value."""
+        return self._records.load(self._key).state.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        """Notes a value."""
+        record = self._records.load(self._key)
+        self._records.save(dataclasses.replace(record, state={**record.state, key: value}))

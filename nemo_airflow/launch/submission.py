@@ -1,0 +1,162 @@
+"""Submits a config as a job, once, and remembers it before: a process that is killed leaves nothing unknown behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_airflow.artifacts.keeping import archives_for
+from nemo_airflow.config import plan as plans
+from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.connections import redact
+from nemo_airflow.executors.base import Executor, Request
+from nemo_airflow.executors.secret import read_secrets, show_secrets
+from nemo_airflow.hooks.packaging import PackagingHook
+from nemo_airflow.installation import installation_id
+from nemo_airflow.job import Job, Package
+from nemo_airflow.keys import job_key
+from nemo_airflow.launch.records import Launched, RecordedState, Records
+from nemo_airflow.launch.said import Said
+from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
+from nemo_airflow.operators import attempt as attempts
+from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.preparation import changed_fields, plan_of
+from nemo_airflow.packaging.base import Packager
+from nemo_airflow.tracking.base import Tracker
+from nemo_airflow.tracking.outputs import load_collector
+from nemo_airflow.tracking.run import TrackedRun, open_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a job is asked for besides its config and its executor.
+
+    Attributes:
+        name: Its name, for people, and its experiment where that is empty.
+        packager: How the code is shipped, or None.
+        tracker: What remembers the run, or None.
+        experiment: The tracker's experiment.
+        collector: Which outputs the tracker keeps, as ``"pkg.mod:Class"``; empty for all.
+        outputs: Patterns of files to keep besides those in the output directory.
+        env: Environment variables of the job.
+        folder: Where the code is.
+    """
+
+    name: str
+    packager: Packager | None = None
+    tracker: Tracker | None = None
+    experiment: str = ""
+    collector: str = ""
+    outputs: Sequence[str] = ()
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folder: Path = dataclasses.field(default_factory=Path.cwd)
+
+
+class Launch:
+    """One launch of a config, which becomes one job.
+
+    Args:
+        config: The config; checked at once.
+        executor: Where it runs.
+        options: What else is asked for.
+        warn: Called with what people should know, in one line.
+
+    Raises:
+        ConfigError: The config is wrong.
+        ArtifactError: An artifact in it cannot be read.
+    """
+
+    def __init__(self, config: Any, executor: Executor, options: Options, warn: Callable[[str], None]) -> None:
+        load_collector(options.collector)
+        self.plan, self._allow = plan_of(config, plans.targets(plans.to_plan(config, check=False)))
+        self.public_plan = masked_plan(self.plan)
+        self.digest = plans.digest(self.public_plan)
+        self._executor = executor
+        self._options = options
+        self._warn = warn
+        # Another launch of the same is another job: that is what one asks for who enters a command again.
+        identity = {"launch": uuid.uuid4().hex, "installation": installation_id(), "digest": self.digest}
+        self.key = job_key(identity, name=options.name, attempt=1)
+        self._back_end = BackEnd(executor, Said(warn).warning)
+
+    def package(self) -> Package | None:
+        """Returns the package of the code, which is in this machine's store then.
+
+        Raises:
+            PackagingError: It cannot be made.
+        """
+        if self._options.packager is None:
+            return None
+        reads_zstd = self._back_end.reads_zstd() if getattr(self._options.packager, "takes_zstd", False) else False
+        hook = PackagingHook(self._options.packager, reads_zstd=reads_zstd, log=Said(self._warn))
+        return hook.package_folder(self._options.folder)
+
+    def request(self, package: Package | None) -> Request:
+        """Returns what would be sent to the back-end, with an example of a key."""
+        return self._back_end.render(self._job(package))
+
+    def submit(self, records: Records, package: Package | None) -> Launched:
+        """Submits the job, and returns its record.
+
+        Raises:
+            SubmitError: The back-end refuses it, or a secret is not there.
+            BackendUnavailable: The back-end is away.
+            SettingsError: It cannot be remembered here, so it was not submitted.
+        """
+        values = read_secrets(self._executor.secrets)
+        ConfigVersions().save(self.public_plan)
+        job = self._job(package)
+        run = self._open_run(job)
+        if run is not None and run.ref is not None:
+            env = {**job.env, **run.env_beside(self._options.env), **self._options.env}
+            job = mark_secrets(dataclasses.replace(job, env=env, run_id=run.ref.run_id))
+        public = masked_executor(self._executor)
+        record = Launched(
+            self.key, self._options.name, public, self.digest, time.time(), run=run.to_json() if run else None
+        )
+        records.save(record)
+        where = json.dumps(changed_fields(self._executor), sort_keys=True)
+        digest = hashlib.sha256(f"{self.digest}\n{where}".encode()).hexdigest()
+        attempts.remember(
+            RecordedState(records, self.key), attempts.Attempt(1, self.key, digest, max_tries=0, executor=public)
+        )
+        handle = self._back_end.submit(dataclasses.replace(self._back_end.render(job), values=values, waits=True))
+        if run is not None:
+            run = run.submitted(handle, redact(self._executor.render(masked_job(job)).to_text()))
+        return records.change(self.key, handle=handle.to_json(), run=run.to_json() if run else None)
+
+    def _open_run(self, job: Job) -> TrackedRun | None:
+        if self._options.tracker is None:
+            return None
+        return open_run(
+            self._options.tracker,
+            masked_job(job),
+            experiment=self._options.experiment or self._options.name,
+            shares_filesystem=self._executor.shares_filesystem,
+            collector=self._options.collector,
+            warn=self._warn,
+        )
+
+    def _job(self, package: Package | None) -> Job:
+        code = {"PYTHONPATH": str(self._options.folder)} if package is None and self._executor.shares_filesystem else {}
+        job = Job(
+            key=self.key,
+            name=self._options.name,
+            plan=self.plan,
+            allow=self._allow,
+            package=package,
+            inputs=archives_for(self.plan),
+            env={**self._executor.env, **code, **self._options.env},
+            secret_env=show_secrets(self._executor.secrets),
+            time_limit=self._executor.time_limit,
+            outputs=tuple(self._options.outputs),
+            labels={"installation": installation_id(), "user": getpass.getuser()},
+        )
+        return mark_secrets(job)

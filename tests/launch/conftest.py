@@ -1,0 +1,46 @@
+import subprocess
+import uuid
+
+import pytest
+
+JOBS = """
+import time
+from pathlib import Path
+
+from nemo_airflow import Config
+from nemo_airflow.runner import log_metrics, output_dir
+
+
+def train(steps: int = 3, lr: float = 0.1, pause: float = 0.0, gate: str = "") -> dict:
+    for step in range(steps):
+        print("step", step, flush=True)
+        log_metrics({"loss": 1 / (step + 1)}, step=step)
+        time.sleep(pause)
+    while gate and not Path(gate).exists():
+        time.sleep(0.05)
+    Path(output_dir(), "model.txt").write_text("weights")
+    return {"steps": steps}
+
+
+def fail():
+    raise ValueError("no data")
+
+
+small = Config(train, steps=3)
+bad = Config(fail)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A git repository with a module of jobs, as the current folder; its name is that of the module."""
+    name = f"jobs_{uuid.uuid4().hex[:8]}"
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(JOBS)
+    git = ["git", "-C", str(folder), "-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "jobs"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    return name

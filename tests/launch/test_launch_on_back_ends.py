@@ -1,0 +1,65 @@
+"""The same command runs a config on each back-end of the lab, and none of its jobs is an orphan."""
+
+import json
+
+import pytest
+import yaml
+
+from nemo_airflow.cli import main
+from nemo_airflow.launch.records import Records
+
+
+@pytest.fixture
+def docker(lab_docker, lab_image):
+    return {"kind": "docker", "container_image": lab_image, "docker_url": lab_docker}
+
+
+@pytest.fixture
+def slurm(ssh_conn_id, lab_slurm):
+    return {"kind": "slurm", "ssh_conn_id": ssh_conn_id, "root": "~/launched"}
+
+
+@pytest.fixture
+def kubernetes(lab_kubeconfig, lab_image):
+    return {"kind": "kubernetes", "container_image": lab_image, "config_file": lab_kubeconfig, "linger": 30.0}
+
+
+def check_launch(project, where, tmp_path, capsys):
+    (tmp_path / "executor.yaml").write_text(yaml.safe_dump(where))
+    executor = str(tmp_path / "executor.yaml")
+    assert main(["run", f"{project}:small", "pause=0.5", "--executor", executor, "--detach"]) == 0
+    key = capsys.readouterr().out.strip()
+    assert main(["jobs", "--executor", executor, "-o", "json"]) == 0
+    [row] = [row for row in json.loads(capsys.readouterr().out) if row["key"] == key]
+    assert row["state"] in ("pending", "running")
+    assert main(["status", key, "--executor", executor, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == Records().load(key).job.id
+    with Records().recording(key, wait=True):  # the process in the background has come to its end
+        pass
+    assert main(["attach", key]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["step 0", "step 1", "step 2"]
+    assert "returned {'steps': 3}" in err
+    assert Records().load(key).end.succeeded
+
+
+def test_a_config_runs_in_a_container_by_one_command(project, docker, tmp_path, capsys):
+    check_launch(project, docker, tmp_path, capsys)
+
+
+def test_a_config_runs_on_slurm_by_one_command(project, slurm, tmp_path, capsys):
+    check_launch(project, slurm, tmp_path, capsys)
+
+
+def test_a_config_runs_in_a_pod_by_one_command(project, kubernetes, tmp_path, capsys):
+    check_launch(project, kubernetes, tmp_path, capsys)
+
+
+def test_a_launched_job_is_no_orphan_of_a_task(project, docker, airflow_database, tmp_path, capsys):
+    (tmp_path / "executor.yaml").write_text(yaml.safe_dump(docker))
+    executor = str(tmp_path / "executor.yaml")
+    assert main(["run", f"{project}:small", "gate=never", "--executor", executor, "--detach", "--no-track"]) == 0
+    key = capsys.readouterr().out.strip()
+    assert main(["reap", executor, "--dry-run", "--min-age", "0"]) == 0
+    assert key not in capsys.readouterr().out
+    assert main(["cancel", key]) == 0
