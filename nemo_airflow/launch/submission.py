@@ -27,7 +27,7 @@ from nemo_airflow.launch.said import Said
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
-from nemo_airflow.operators.preparation import changed_fields, plan_of
+from nemo_airflow.operators.preparation import changed_fields, describe, plan_of
 from nemo_airflow.packaging.base import Packager
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.outputs import load_collector
@@ -78,6 +78,7 @@ class Launch:
         self.plan, self._allow = plan_of(config, plans.targets(plans.to_plan(config, check=False)))
         self.public_plan = masked_plan(self.plan)
         self.digest = plans.digest(self.public_plan)
+        self._description = describe(config)
         self._executor = executor
         self._options = options
         self._warn = warn
@@ -157,6 +158,7 @@ class Launch:
             secret_env=show_secrets(self._executor.secrets),
             time_limit=self._executor.time_limit,
             outputs=tuple(self._options.outputs),
+            description=self._description,
             labels={"installation": installation_id(), "user": getpass.getuser()},
         )
         return mark_secrets(job)
