@@ -48,6 +48,7 @@ _EXPORTS = {
     "log_input": "nemo_airflow.runner",
     "log_metric": "nemo_airflow.runner",
     "log_metrics": "nemo_airflow.runner",
+    "log_model": "nemo_airflow.runner",
     "output_dir": "nemo_airflow.runner",
 }
 
@@ -95,6 +96,7 @@ __all__ = [
     "log_input",
     "log_metric",
     "log_metrics",
+    "log_model",
     "output_dir",
     "params_from",
 ]
@@ -119,7 +121,17 @@ if TYPE_CHECKING:
     )
     from nemo_airflow.operators import NemoRunOperator, params_from
     from nemo_airflow.packaging import GitArchivePackager, Packager
-    from nemo_airflow.runner import Artifact, artifact, fetch_outputs, log_artifact, log_metric, log_metrics, output_dir
+    from nemo_airflow.runner import (
+        Artifact,
+        artifact,
+        fetch_outputs,
+        log_artifact,
+        log_input,
+        log_metric,
+        log_metrics,
+        log_model,
+        output_dir,
+    )
     from nemo_airflow.tracking import MLflowTracker, Tracker
 
 

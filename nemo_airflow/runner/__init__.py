@@ -1,8 +1,8 @@
 """What runs inside a job, and what user code may import there. Standard library only, Python >= 3.9.
 
-User code reports with :func:`log_metric`, :func:`log_metrics`, :func:`log_artifact`, :func:`log_input`, :func:`set_tag`
-and :func:`output_dir`; outside a job these do nothing, so that the same code runs anywhere. :func:`artifact` makes a
-file or folder a value that is returned and given to another job.
+User code reports with :func:`log_metric`, :func:`log_metrics`, :func:`log_artifact`, :func:`log_input`,
+:func:`log_model`, :func:`set_tag` and :func:`output_dir`; outside a job these do nothing, so that the same code runs
+anywhere. :func:`artifact` makes a file or folder a value that is returned and given to another job.
 """
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "log_input",
     "log_metric",
     "log_metrics",
+    "log_model",
     "output_dir",
     "set_tag",
 ]
@@ -23,24 +24,23 @@ if TYPE_CHECKING:
     from nemo_airflow.runner.artifacts import Artifact, artifact
     from nemo_airflow.runner.datasets import log_input
     from nemo_airflow.runner.earlier import fetch_outputs
+    from nemo_airflow.runner.models import log_model
     from nemo_airflow.runner.report import in_job, log_artifact, log_metric, log_metrics, output_dir, set_tag
+
+
+_ELSEWHERE = {
+    "Artifact": "artifacts",
+    "artifact": "artifacts",
+    "fetch_outputs": "earlier",
+    "log_input": "datasets",
+    "log_model": "models",
+}
+"""Modules of the names that are not in ``report``, which most jobs need alone."""
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("Artifact", "artifact"):
-        from nemo_airflow.runner import artifacts
+    from importlib import import_module
 
-        return getattr(artifacts, name)
-    if name == "fetch_outputs":
-        from nemo_airflow.runner.earlier import fetch_outputs
-
-        return fetch_outputs
-    if name == "log_input":
-        from nemo_airflow.runner.datasets import log_input
-
-        return log_input
-    from nemo_airflow.runner import report
-
-    return getattr(report, name)
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'report')}"), name)

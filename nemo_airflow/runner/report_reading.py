@@ -64,6 +64,10 @@ def _check_input(report: Dict[str, Any]) -> None:
     _check(all(isinstance(report[name], str) for name in _FIELDS["input"]), "a field of a data set is not a text")
 
 
+def _check_model(report: Dict[str, Any]) -> None:
+    _check(isinstance(report["name"], str) and isinstance(report["path"], str), "a name or path is not a text")
+
+
 def _check_warning(report: Dict[str, Any]) -> None:
     _check(isinstance(report["message"], str), "the message is not a text")
 
@@ -99,6 +103,7 @@ _CHECKS: Dict[str, Callable[[Dict[str, Any]], None]] = {
     "tags": _check_tags,
     "artifact": _check_artifact,
     "input": _check_input,
+    "model": _check_model,
     "warning": _check_warning,
     "config": _check_config,
     "outcome": _check_outcome,
@@ -106,6 +111,7 @@ _CHECKS: Dict[str, Callable[[Dict[str, Any]], None]] = {
 
 _FIELDS = {
     "metrics": ("points",),
+    "model": ("name", "path"),
     "tags": ("tags",),
     "artifact": ("path", "name", "bytes"),
     "input": ("name", "source", "source_type", "digest", "context"),

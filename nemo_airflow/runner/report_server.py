@@ -173,5 +173,5 @@ _HANDLERS: Dict[str, Callable[[ReportServer, Dict[str, Any]], None]] = {
     "metrics": ReportServer._add_points,
     "outcome": ReportServer._set_outcome,
     "artifact": ReportServer._add_artifact,
-    **{kind: _pass_on(kind) for kind in ("config", "input", "tags", "warning")},
+    **{kind: _pass_on(kind) for kind in ("config", "input", "model", "tags", "warning")},
 }

@@ -226,6 +226,20 @@ class Tracker(abc.ABC):
         """Returns the path that a file has below that address."""
         return path
 
+    def model(self, ref: RunRef, name: str, folder: str) -> None:
+        """Records a model that the job has made; again, it changes nothing. A tracker without them does nothing.
+
+        Args:
+            ref: The run.
+            name: The model's name.
+            folder: Folder of its files in the outputs of the job, which are kept later.
+        """
+        return
+
+    def outputs_kept(self, ref: RunRef) -> None:
+        """Is called when all outputs of the job are kept, and may be called again."""
+        return
+
     @abc.abstractmethod
     def ended(self, ref: RunRef, status: JobStatus, *, error: str = "", at: float | None = None) -> Mapping[str, str]:
         """Records how the job ended; does not change a run that has already ended. Its document is the error.

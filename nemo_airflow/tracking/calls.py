@@ -74,6 +74,16 @@ def inputs(found: Sequence[RunInput]) -> Call:
     return Call("inputs", {"inputs": [dataclasses.asdict(each) for each in found]})
 
 
+def model(name: str, folder: str) -> Call:
+    """Returns the call that records a model that the job has made."""
+    return Call("model", {"name": name, "folder": folder, "what": f"model {name!r}"})
+
+
+def outputs_kept() -> Call:
+    """Returns the call for the end of the job's outputs, which are all kept."""
+    return Call("outputs_kept", {})
+
+
 def merge(earlier: Call, later: Call) -> Call | None:
     """Returns one call for two of the same verb, of which a job may make thousands; None where they stay apart."""
     if earlier.verb != later.verb:
@@ -123,6 +133,8 @@ _VERBS: Mapping[str, _Verb] = {
         "inputs",
         lambda tracker, ref, given: tracker.inputs(ref, [RunInput(**each) for each in given["inputs"]]),
     ),
+    "model": ("a model", lambda tracker, ref, given: tracker.model(ref, given["name"], given["folder"])),
+    "outputs_kept": ("the models of the run", lambda tracker, ref, _: tracker.outputs_kept(ref)),
     "tags": ("tags", lambda tracker, ref, given: tracker.tag(ref, given["values"])),
     "documents": ("documents", lambda tracker, ref, given: tracker.documents(ref, given["texts"])),
     "files": (

@@ -118,8 +118,8 @@ def _outbox(entry: Entry, data: dict[str, list[dict[str, object]]]) -> Outbox:
         (outbox.file_calls, "file_calls"),
     ):
         waiting.extend(map(Call.from_json, data[name]))
-    if entry.files is not None:
-        outbox.file_calls.append(
+    if entry.files is not None:  # before the call that says that all are there
+        outbox.file_calls.appendleft(
             calls.files({path.as_posix(): entry.files / path for path in files_under(entry.files)})
         )
     return outbox

@@ -97,6 +97,7 @@ class OutputKeeper:
             await self._patiently(progress, lambda: tracker.tag(ref, {OUTPUTS_DIGEST: digest}))
         watch = _Watch(progress, waiting)
         await self._patiently(progress, lambda: tracker.artifacts(ref, dict(waiting), watch))
+        await self._patiently(progress, lambda: tracker.outputs_kept(ref))
 
     def _spool(self, digest: str, waiting: Mapping[str, Path]) -> Path:
         """Keeps on this machine's disk what the tracker did not take; returns where.
@@ -107,7 +108,7 @@ class OutputKeeper:
         outbox = Outbox()
         if digest:
             outbox.put(calls.tags({OUTPUTS_DIGEST: digest}))
-        outbox.file_calls.append(calls.files(waiting))
+        outbox.file_calls += (calls.files(waiting), calls.outputs_kept())
         kept = Undelivered(self._run.job.key, self._run.began).keep(self._run, outbox, "")
         if kept.lost:
             raise OSError(f"the tracker is away, and the outputs cannot wait in {kept.folder}: {'; '.join(kept.lost)}")

@@ -294,6 +294,8 @@ class RunSink:
             )
         if record.type == "input":
             return calls.inputs([RunInput(**{name: record.data[name] for name in _INPUT_FIELDS})])
+        if record.type == "model":
+            return calls.model(record.data["name"], record.data["path"])
         if tags := self._tags_of(record):
             return calls.tags(tags)
         return None

@@ -64,6 +64,15 @@ class Entry:
         return float(self.folder.name.partition("-")[0])
 
     @property
+    def place(self) -> tuple[str, float]:
+        """What the entries are sorted by: their run, and when they were written."""
+        run = self.folder.name.rpartition(".")[0]
+        try:
+            return run, (self.folder / _ENTRY).stat().st_mtime
+        except FileNotFoundError:  # delivered meanwhile
+            return run, 0.0
+
+    @property
     def points(self) -> Path:
         """The file with the points, which may not exist."""
         return self.folder / _POINTS
@@ -206,12 +215,12 @@ class Spool:
         return Draft(self, f"{began or time.time():014.3f}-{key}.{secrets.token_hex(4)}")
 
     def entries(self) -> list[Entry]:
-        """Returns the entries, those of the earliest runs first."""
+        """Returns the entries, those of the earliest runs first, and of one run those that were written first."""
         try:
-            names = sorted(item.name for item in os.scandir(self.folder) if _NAME.fullmatch(item.name))
+            names = [item.name for item in os.scandir(self.folder) if _NAME.fullmatch(item.name)]
         except FileNotFoundError:
             return []
-        return [Entry(self.folder / name) for name in names]
+        return sorted((Entry(self.folder / name) for name in names), key=lambda entry: entry.place)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[bool]:

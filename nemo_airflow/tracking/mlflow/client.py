@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Param, RunTag
+from mlflow.entities import LoggedModel as MlflowModel
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
@@ -24,6 +25,7 @@ from nemo_airflow.tracking.mlflow.fields import INPUT_CONTEXT
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
+    LoggedModel,
     Run,
     ended_jobs_filter,
     is_transient_answer,
@@ -141,6 +143,36 @@ class ClientStore:
         with self._errors():
             self._client.log_inputs(run_id, datasets=datasets)
 
+    def create_model(self, run: Run, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            self._client.create_logged_model(run.experiment_id, name, run.run_id, dict(tags), dict(params))
+
+    def models(self, experiment_id: str, tag: str, value: str) -> list[LoggedModel]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            return list(map(_model, self._client.search_logged_models([experiment_id], f"tags.`{tag}` = '{value}'")))
+
+    def model(self, model_id: str) -> LoggedModel:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            return _model(self._client.get_logged_model(model_id))
+
+    def set_model_ready(self, model_id: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            self._client.finalize_logged_model(model_id, "READY")
+
+    def delete_model(self, model_id: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            self._client.delete_logged_model(model_id)
+
+    def add_output(self, run_id: str, model_id: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
@@ -197,6 +229,10 @@ def _pages(search: Callable[..., Any]) -> Iterator[Any]:
             return
 
 
+def _model(model: MlflowModel) -> LoggedModel:
+    return LoggedModel(model.model_id, model.artifact_location, str(model.status.value))
+
+
 def _run(run: MlflowRun) -> Run:
     return Run(
         run_id=run.info.run_id,
@@ -206,6 +242,7 @@ def _run(run: MlflowRun) -> Run:
         artifact_uri=run.info.artifact_uri,
         tags=dict(run.data.tags),
         params=dict(run.data.params),
+        models=frozenset(made.model_id for made in (run.outputs.model_outputs if run.outputs else ())),
         # From the protocol message, because run.data.metrics has the values without their times.
         latest={metric.key: (metric.step, metric.timestamp) for metric in run.data.to_proto().metrics},
     )

@@ -26,6 +26,7 @@ from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
     NOT_FOUND,
     Credentials,
+    LoggedModel,
     Run,
     ended_jobs_filter,
     is_transient_answer,
@@ -54,6 +55,9 @@ _NAME_BYTES = 255
 """Longest name of a file on common file systems."""
 
 _LONG_NAME = f"the name of the file is too long for the server's disk, which allows {_NAME_BYTES} bytes"
+
+_MODEL_STATUS = "LOGGED_MODEL_"
+"""Beginning of the statuses of models."""
 
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -184,6 +188,33 @@ class RestStore:
             for each in inputs
         ]  # fmt: skip
         self._post("runs/log-inputs", {"run_id": run_id, "datasets": datasets})
+
+    def create_model(self, run: Run, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        body = {"experiment_id": run.experiment_id, "name": name, "source_run_id": run.run_id}
+        self._post("logged-models", {**body, "tags": _pairs(tags), "params": _pairs(params)})
+
+    def models(self, experiment_id: str, tag: str, value: str) -> list[LoggedModel]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        body = {"experiment_ids": [experiment_id], "filter": f"tags.`{tag}` = '{value}'"}
+        return [_model(item) for item in self._post("logged-models/search", body).get("models", ())]
+
+    def model(self, model_id: str) -> LoggedModel:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        return _model(self._get(f"logged-models/{model_id}")["model"])
+
+    def set_model_ready(self, model_id: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        body = {"model_id": model_id, "status": f"{_MODEL_STATUS}READY"}
+        self._request("PATCH", f"{self.uri}{_API}/logged-models/{model_id}", json=body)
+
+    def delete_model(self, model_id: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        self._request("DELETE", f"{self.uri}{_API}/logged-models/{model_id}")
+
+    def add_output(self, run_id: str, model_id: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        self._post("runs/outputs", {"run_id": run_id, "models": [{"model_id": model_id, "step": 0}]})
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -346,6 +377,11 @@ def _number(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+def _model(data: Mapping[str, Any]) -> LoggedModel:
+    info = data["info"]
+    return LoggedModel(info["model_id"], info["artifact_uri"], info["status"].removeprefix(_MODEL_STATUS))
+
+
 def _run(data: Mapping[str, Any]) -> Run:
     info, values = data["info"], data.get("data", {})
     return Run(
@@ -356,6 +392,7 @@ def _run(data: Mapping[str, Any]) -> Run:
         artifact_uri=info.get("artifact_uri", ""),
         tags={tag["key"]: tag.get("value", "") for tag in values.get("tags", ())},
         params={param["key"]: param.get("value", "") for param in values.get("params", ())},
+        models=frozenset(made["model_id"] for made in data.get("outputs", {}).get("model_outputs", ())),
         latest={
             metric["key"]: (int(metric.get("step", 0)), int(metric["timestamp"]))
             for metric in values.get("metrics", ())

@@ -76,6 +76,7 @@ class Run:
         tags: Tags by name.
         params: Parameters by name.
         end_ms: When it ended last, in milliseconds since the epoch, or None. A run that goes on keeps it.
+        models: Ids of the models that it has made.
         latest: Step of each metric's newest point, and its time in milliseconds since the epoch. The newest has
             the highest step, and of these the latest.
     """
@@ -87,12 +88,32 @@ class Run:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     end_ms: int | None = None
+    models: frozenset[str] = frozenset()
     latest: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
         """Whether the run has a final status."""
         return self.status not in ("RUNNING", "SCHEDULED")
+
+
+PENDING = "PENDING"
+"""Status of a logged model whose files are not all there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggedModel:
+    """A model that a run has made.
+
+    Attributes:
+        model_id: Its id.
+        artifact_uri: Where its files are.
+        status: ``PENDING``, ``READY`` or another one.
+    """
+
+    model_id: str
+    artifact_uri: str
+    status: str
 
 
 class Store(Protocol):
@@ -145,6 +166,24 @@ class Store(Protocol):
 
     def log_inputs(self, run_id: str, inputs: Sequence[RunInput]) -> None:
         """Records what a run was given, as inputs of the run; done again, it changes nothing."""
+
+    def create_model(self, run: Run, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
+        """Creates a logged model whose source is the run, with at most 100 parameters."""
+
+    def models(self, experiment_id: str, tag: str, value: str) -> list[LoggedModel]:
+        """Returns the logged models with the tag, without deleted ones."""
+
+    def model(self, model_id: str) -> LoggedModel:
+        """Returns a logged model."""
+
+    def set_model_ready(self, model_id: str) -> None:
+        """Declares that all files of a logged model are there."""
+
+    def delete_model(self, model_id: str) -> None:
+        """Deletes a logged model: it is no longer shown."""
+
+    def add_output(self, run_id: str, model_id: str) -> None:
+        """Records a logged model as an output of a run; done again, it is there twice."""
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Returns every point of a metric."""

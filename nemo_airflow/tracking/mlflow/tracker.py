@@ -23,7 +23,7 @@ from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package
 from nemo_airflow.runner.plan import has_recipes
 from nemo_airflow.store.address import read_patch
 from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunInput, RunRef, Tracker, UploadWatch
-from nemo_airflow.tracking.mlflow import address, batches, fields, points, runs
+from nemo_airflow.tracking.mlflow import address, batches, fields, models, points, runs
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
 
 T = TypeVar("T")
@@ -189,11 +189,20 @@ class MLflowTracker(Tracker):
         """See :meth:`Tracker.artifacts`. A path that MLflow does not take is changed."""
         if files:
             store = self._store(ref)
-            store.upload(store.run(ref.run_id), files, watch)
+            models.upload(store, store.run(ref.run_id), files, watch)
+
+    def model(self, ref: RunRef, name: str, folder: str) -> None:
+        """See :meth:`Tracker.model`."""
+        models.add(self._store(ref), ref.run_id, redact(name), folder)
+
+    def outputs_kept(self, ref: RunRef) -> None:
+        """See :meth:`Tracker.outputs_kept`."""
+        models.finish(self._store(ref), ref.run_id)
 
     def artifact_root(self, ref: RunRef) -> str:
-        """See :meth:`Tracker.artifact_root`."""
-        return self._store(ref).run(ref.run_id).artifact_uri
+        """See :meth:`Tracker.artifact_root`. Files of models have places of their own, with which others cannot deal."""
+        run = self._store(ref).run(ref.run_id)
+        return "" if models.folders(run) else run.artifact_uri
 
     def artifact_path(self, path: str) -> str:
         """See :meth:`Tracker.artifact_path`."""
