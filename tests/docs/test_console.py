@@ -263,7 +263,8 @@ def test_the_commands_of_the_runner_report_from_a_job(folder, airflow_database):
     assert [(metric.value, metric.step) for metric in client.get_metric_history(run.info.run_id, "loss")] == [
         (0.25, 100)
     ]
-    assert run.data.tags["dataset"] == "v2"
+    assert run.data.tags["stage"] == "pretraining"
+    assert [each.dataset.digest for each in run.inputs.dataset_inputs] == ["v3"]
     assert "model.bin" in [file.path for file in client.list_artifacts(run.info.run_id)]
 
 
