@@ -32,7 +32,7 @@ test: $(READY) ## run all tests; what this machine cannot run is left out, and s
 test-lab: $(READY) ## run the tests on real back-ends: the lab's, or your own (docs/lab.md)
 	$(BIN)/pytest -m lab
 
-lab: ## bring up Docker, Slurm, Grid Engine and Kubernetes on this machine (Debian 12, root)
+lab: ## bring up Docker, Slurm, Grid Engine, PostgreSQL and Kubernetes on this machine (Debian 12, root)
 	@tests/lab/lab.sh up
 
 lab-down: ## end them; what was built stays for the next time

@@ -18,6 +18,7 @@ HOW_TO = "bring it up with `make lab`"
 PARTS = {
     "docker": ("dockerd",),
     "slurm": ("mariadbd", "slurmdbd", "slurmctld", "slurmd.n1", "slurmd.n2", "slurmd.n3", "slurmd.n4", "sshd"),
+    "postgres": ("postgres",),
     "k8s": ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"),
 }
 
@@ -105,6 +106,11 @@ class Lab:
     def ssh(self) -> Ssh:
         """The login from which Slurm is used."""
         return Ssh.at(self.env["NEMO_TEST_SSH"], self.env["NEMO_TEST_SSH_KEY"])
+
+    @property
+    def postgres(self) -> str:
+        """The address of an empty database, as SQLAlchemy has it."""
+        return self.env["NEMO_TEST_POSTGRES"]
 
     @property
     def gridengine_settings(self) -> Path:

@@ -12,14 +12,14 @@ check() {
   return 1
 }
 
-# The ports one would look for; with a base, twenty in a row from there, so that a second lab fits beside.
+# The ports one would look for; with a base, twenty-one in a row from there, so that a second lab fits beside.
 declare -A PORT=([sshd]=2222 [slurmctld]=6817 [slurmdbd]=6819 [mariadbd]=23306 [n1]=17001 [n2]=17002 [n3]=17003
   [n4]=17004 [apiserver]=16443 [etcd]=23790 [etcd-peer]=23800 [kubelet]=10250 [kubelet-health]=10248
-  [controller-manager]=10257 [scheduler]=10259 [gridengine]=6444)
+  [controller-manager]=10257 [scheduler]=10259 [postgres]=25432 [gridengine]=6444)
 if [ -n "${NEMO_LAB_PORT_BASE:-}" ]; then
   next=$NEMO_LAB_PORT_BASE
   for name in sshd slurmctld slurmdbd mariadbd n1 n2 n3 n4 apiserver etcd etcd-peer kubelet kubelet-health \
-    controller-manager scheduler gridengine; do PORT[$name]=$((next++)); done # Grid Engine takes five
+    controller-manager scheduler postgres gridengine; do PORT[$name]=$((next++)); done # Grid Engine takes five
 fi
 
 # One at a time: two tests may ask for the lab at the same moment. Daemons must not inherit the lock: see start.

@@ -1,12 +1,14 @@
 """Pytest plugin: the real back-ends, each as what a client needs to reach it.
 
 A back-end that one has already is taken from the environment instead of the lab: DOCKER_HOST (with an image that has
-Python and git in NEMO_TEST_IMAGE), KUBECONFIG, NEMO_TEST_SSH (``ssh://user@host:port`` of a Slurm login node) with
-NEMO_TEST_SSH_KEY, RAY_ADDRESS. A test without its back-end fails: what was not tried does not work.
+Python and git in NEMO_TEST_IMAGE), KUBECONFIG, NEMO_TEST_POSTGRES, NEMO_TEST_SSH (``ssh://user@host:port`` of a Slurm
+login node) with NEMO_TEST_SSH_KEY, RAY_ADDRESS. A test without its back-end fails: what was not tried does not work.
 """
 
+import contextlib
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,16 @@ from lab.backends import HOME, HOW_TO, Lab, LabError, Ssh
 from side_by_side import end_after_group
 
 # Not lab_ray, which starts its cluster itself wherever Ray is installed, and not lab_image, which is a name.
-_FIXTURES = {"lab", "lab_docker", "lab_kubeconfig", "lab_ssh", "lab_slurm", "lab_gridengine", "lab_to_break"}
+_FIXTURES = {
+    "lab",
+    "lab_docker",
+    "lab_kubeconfig",
+    "lab_ssh",
+    "lab_slurm",
+    "lab_gridengine",
+    "lab_postgres",
+    "lab_to_break",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -108,6 +119,27 @@ def lab_gridengine(lab: Lab, lab_ssh: Ssh) -> str:
         how = f"{HOW_TO}, or set NEMO_TEST_SGE_SETTINGS"
         pytest.fail(f"no Grid Engine behind {settings} on {lab_ssh.host}: {how} ({error})", pytrace=False)
     return settings
+
+
+@pytest.fixture(scope="session")
+def lab_postgres(lab: Lab) -> Iterator[str]:
+    """The address of a database of one's own, as SQLAlchemy has it; it is dropped with the tests."""
+    import psycopg2
+    from sqlalchemy import make_url
+
+    url = make_url(os.environ.get("NEMO_TEST_POSTGRES") or _bring_up(lab, "postgres").postgres)
+    name = f"mlflow_{os.getpid()}_{secrets.token_hex(4)}"
+    try:
+        with contextlib.closing(psycopg2.connect(url.render_as_string(hide_password=False))) as connection:
+            connection.autocommit = True  # a database is not made in a transaction
+            with connection.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {name}")
+                # By name: of the drivers for PostgreSQL this is the one that is there.
+                own = url.set(drivername="postgresql+psycopg2", database=name)
+                yield own.render_as_string(hide_password=False)
+                cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    except psycopg2.OperationalError as error:
+        pytest.fail(f"no PostgreSQL at {url}: {HOW_TO}, or set NEMO_TEST_POSTGRES ({error})", pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,13 @@
 #   docker   dockerd from Debian, with an image python-lab:3.11 made by debootstrap
 #   slurm    slurmctld, four slurmd (n1 to n4), slurmdbd on MariaDB, reached over an sshd of its own
 #   gridengine  a master and the hosts n1 to n4, used from the same sshd; see gridengine.sh
+#   postgres PostgreSQL, for tracking servers of MLflow
 #   k8s      kube-apiserver, controller-manager, scheduler and kubelet, built once from Debian's source package
 # shellcheck disable=SC2034 # the parts use what is set here
 set -euo pipefail
-usage="usage: $0 up|down|status [docker] [slurm] [gridengine] [k8s]  or  $0 env|check
+usage="usage: $0 up|down|status [docker] [slurm] [gridengine] [postgres] [k8s]  or  $0 env|check
   NEMO_LAB            where its state is (/tmp/nemo-lab)
-  NEMO_LAB_PORT_BASE  the first of twenty ports in a row for a second lab beside the usual one
+  NEMO_LAB_PORT_BASE  the first of twenty-one ports in a row for a second lab beside the usual one
   NEMO_LAB_BUILDS     where the image and Kubernetes are kept once built (builds/ in NEMO_LAB); labs can share it"
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,7 +18,7 @@ BUILDS=$(realpath -m "${NEMO_LAB_BUILDS:-$LAB/builds}")
 RUN=$LAB/run
 export DEBIAN_FRONTEND=noninteractive
 unset TMPDIR # the daemons outlive whoever brings them up
-for part in common docker slurm kubernetes; do
+for part in common docker slurm postgres kubernetes; do
   # shellcheck disable=SC1090,SC2034
   . "$HERE/$part.sh"
 done
@@ -30,9 +31,9 @@ down_gridengine() { gridengine down; }
 command=${1:-}
 shift || true
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(docker slurm gridengine k8s)
+[ ${#parts[@]} -gt 0 ] || parts=(docker slurm gridengine postgres k8s)
 for part in "${parts[@]}"; do
-  case $part in docker | slurm | gridengine | k8s) ;; *) echo "$usage" >&2; exit 2 ;; esac
+  case $part in docker | slurm | gridengine | postgres | k8s) ;; *) echo "$usage" >&2; exit 2 ;; esac
 done
 
 case $command in
@@ -49,7 +50,7 @@ case $command in
   down)
     [ -d "$RUN" ] || exit 0
     take_lock
-    for part in k8s gridengine slurm docker; do
+    for part in k8s postgres gridengine slurm docker; do
       case " ${parts[*]} " in *" $part "*) "down_$part"; say "$part is down" ;; esac
     done
     ;;
@@ -63,7 +64,8 @@ case $command in
     ;;
   env)
     echo "export NEMO_LAB=$LAB DOCKER_HOST=$DOCKER_HOST KUBECONFIG=$KUBECONFIG SLURM_CONF=$SLURM_CONF" \
-      "NEMO_TEST_SSH=ssh://$SSH_USER@127.0.0.1:${PORT[sshd]} NEMO_TEST_SSH_KEY=$SSH_KEY"
+      "NEMO_TEST_SSH=ssh://$SSH_USER@127.0.0.1:${PORT[sshd]} NEMO_TEST_SSH_KEY=$SSH_KEY" \
+      "NEMO_TEST_POSTGRES=$POSTGRES_URI"
     ;;
   check) check ;;
   *) echo "$usage" >&2; exit 2 ;;

@@ -1,4 +1,4 @@
-"""The two kinds of MLflow store that the tests run against: a sqlite file, and a real server on loopback."""
+"""The kinds of MLflow store that the tests run against: a sqlite file, and real servers on sqlite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.mlflow.store import Credentials, Store, open_store
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "stores(*kinds): which of sqlite, server and postgres ``uri`` is; the first two")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "uri" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("stores")
+        marks = {"postgres": pytest.mark.lab}
+        kinds = [pytest.param(kind, marks=marks.get(kind, ())) for kind in (marker.args if marker else _STORES[:2])]
+        metafunc.parametrize("uri", kinds, indirect=True)
+
+
+_STORES = ("sqlite", "server", "postgres")
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +54,23 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow-sqlite') / 'mlflow.db'}"
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(scope="session")
+def server_on_postgres(tmp_path_factory: pytest.TempPathFactory, lab_postgres: str) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("mlflow-on-postgres"), lab_postgres)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
 def uri(request: pytest.FixtureRequest) -> str:
-    """Address of a store, once of each kind."""
-    return request.getfixturevalue("server").uri if request.param == "server" else request.getfixturevalue("database")
+    """Address of a store, once of each kind; see the mark ``stores``."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("database"))
+    name = "server" if request.param == "server" else "server_on_postgres"
+    return str(request.getfixturevalue(name).uri)
 
 
 @pytest.fixture

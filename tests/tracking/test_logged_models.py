@@ -31,6 +31,8 @@ from nemo_airflow.tracking.run import RunSink, TrackedRun
 from nemo_airflow.tracking.spool import Spool
 from nemo_airflow.tracking.undelivered import Undelivered
 
+pytestmark = pytest.mark.stores("sqlite", "server", "postgres")
+
 SIGNATURE = {
     "inputs": [{"name": "width", "type": "double"}],
     "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1]}}],

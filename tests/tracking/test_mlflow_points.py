@@ -12,6 +12,8 @@ from nemo_airflow.tracking.mlflow import MLflowTracker, points
 from nemo_airflow.tracking.mlflow.fields import MARK
 from nemo_airflow.tracking.mlflow.store import Run, Store
 
+pytestmark = pytest.mark.stores("sqlite", "server", "postgres")
+
 START = 1_700_000_000.0
 
 

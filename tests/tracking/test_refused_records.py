@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from tracking_cases import Server
 
 from nemo_airflow.exceptions import TrackingError
@@ -16,6 +17,8 @@ from nemo_airflow.tracking.mlflow import MLflowTracker, artifact_errors, fields
 from nemo_airflow.tracking.mlflow.batches import write_accepted
 from nemo_airflow.tracking.mlflow.store import Store, is_transient_answer
 from nemo_airflow.tracking.queue import TrackerQueue
+
+pytestmark = pytest.mark.stores("sqlite", "server", "postgres")
 
 START = 1_700_000_000.0
 END = JobStatus(JobState.SUCCEEDED, 0)
@@ -34,23 +37,38 @@ def steps(store: Store, ref: RunRef, metric: str = "loss") -> list[int]:
 @pytest.fixture
 def refuse(uri: str, request: pytest.FixtureRequest) -> Iterator[Refuse]:
     """Lets the store's real database refuse a key in one of its tables."""
-    if uri.startswith("http"):
-        server: Server = request.getfixturevalue("server")
-        file = server.folder / "server.db"
+    if not uri.startswith("http"):
+        database = uri
     else:
-        file = Path(uri.removeprefix("sqlite:///"))
+        servers = ("server", "server_on_postgres")
+        database = next(server.database for server in map(request.getfixturevalue, servers) if server.uri == uri)
+    engine = sqlalchemy.create_engine(database, connect_args={"timeout": 60} if database.startswith("sqlite") else {})
     tables: list[str] = []
 
     def create_trigger(table: str, key: str) -> None:
-        with sqlite3.connect(file, timeout=60) as database:
-            when = f"WHEN NEW.key LIKE '{key}' BEGIN SELECT RAISE(ABORT, 'this key is refused'); END"
-            database.execute(f"CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} {when}")
+        why, name = "this key is refused", f"refuse_{table}"
+        with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":
+                when = f"WHEN NEW.key LIKE '{key}' BEGIN SELECT RAISE(ABORT, '{why}'); END"
+                run(connection, f"CREATE TRIGGER {name} BEFORE INSERT ON {table} {when}")
+            else:
+                body = f"BEGIN IF NEW.key LIKE '{key}' THEN RAISE EXCEPTION '{why}'; END IF; RETURN NEW; END"
+                run(connection, f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+                each = f"BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+                run(connection, f"CREATE TRIGGER {name} {each}")
         tables.append(table)
 
+    def run(connection: sqlalchemy.Connection, statement: str) -> None:
+        connection.exec_driver_sql(statement.replace("%", "%%") if engine.dialect.name == "postgresql" else statement)
+
     yield create_trigger
-    with sqlite3.connect(file, timeout=60) as database:
+    with engine.begin() as connection:
         for table in tables:
-            database.execute(f"DROP TRIGGER refuse_{table}")
+            on_table = "" if engine.dialect.name == "sqlite" else f" ON {table}"
+            run(connection, f"DROP TRIGGER refuse_{table}{on_table}")
+            if on_table:
+                run(connection, f"DROP FUNCTION refuse_{table}")
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

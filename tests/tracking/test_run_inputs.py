@@ -16,6 +16,8 @@ from nemo_airflow.tracking.base import PartlyRefusedError, RunInput
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.outbox import Outbox
 
+pytestmark = pytest.mark.stores("sqlite", "server", "postgres")
+
 
 def test_artifacts_that_a_job_is_given_are_inputs_of_its_run_once(tracker: MLflowTracker, uri: str) -> None:
     given = Artifact("ab" * 32, 3, file="model.bin", name="model", output="model.bin", job="maker", run_id="1" * 32)

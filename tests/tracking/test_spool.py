@@ -36,6 +36,12 @@ def local(database: str) -> MLflowTracker:
 
 
 @pytest.fixture
+def anywhere(uri: str) -> MLflowTracker:
+    open_store(uri, Credentials())
+    return MLflowTracker(tracking_uri=uri)
+
+
+@pytest.fixture
 def away() -> Iterator[MLflowTracker]:
     """A tracker whose server is away."""
     with hold_port() as nobody:
@@ -69,6 +75,7 @@ def kill_after(owner: Any, name: str, times: int, patch: pytest.MonkeyPatch) -> 
     patch.setattr(owner, name, dying)
 
 
+@pytest.mark.stores("sqlite", "postgres")
 @pytest.mark.parametrize(
     ("owner", "method", "times"),
     [
@@ -83,13 +90,13 @@ def kill_after(owner: Any, name: str, times: int, patch: pytest.MonkeyPatch) -> 
     ids=["open", "config", "points", "end", "parent", "files", "removal"],
 )
 def test_a_deliverer_that_is_killed_leaves_it_to_the_next_which_doubles_nothing(
-    owner: Any, method: str, times: int, local: MLflowTracker, database: str, tmp_path: Path,
+    owner: Any, method: str, times: int, anywhere: MLflowTracker, uri: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("nemo_airflow.tracking.outbox.BATCH", 7)
     cases = [Case(number, f"killed-after-{method.replace('_', '-')}") for number in range(2)]
     for case in cases:
-        put_into_spool(case, local, tmp_path)
+        put_into_spool(case, anywhere, tmp_path)
 
     def deliver_and_die() -> None:
         kill_after(owner, method, times, monkeypatch)
@@ -100,16 +107,17 @@ def test_a_deliverer_that_is_killed_leaves_it_to_the_next_which_doubles_nothing(
     assert main(["sync"]) == 0
     assert waiting() == []
     for case in cases:
-        case.assert_recorded(MlflowClient(database))
-    assert_parent_recorded(MlflowClient(database), cases)
+        case.assert_recorded(MlflowClient(uri))
+    assert_parent_recorded(MlflowClient(uri), cases)
 
 
+@pytest.mark.stores("sqlite", "postgres")
 def test_of_several_that_deliver_at_once_one_delivers_and_nothing_is_doubled(
-    local: MLflowTracker, database: str, tmp_path: Path
+    anywhere: MLflowTracker, uri: str, tmp_path: Path
 ) -> None:
     cases = [Case(number, "delivered-at-once") for number in range(6)]
     for case in cases:
-        put_into_spool(case, local, tmp_path)
+        put_into_spool(case, anywhere, tmp_path)
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(3)
 
@@ -127,8 +135,8 @@ def test_of_several_that_deliver_at_once_one_delivers_and_nothing_is_doubled(
     assert sorted(done) == [case.key for case in cases]
     assert waiting() == []
     for case in cases:
-        case.assert_recorded(MlflowClient(database))
-    assert_parent_recorded(MlflowClient(database), cases)
+        case.assert_recorded(MlflowClient(uri))
+    assert_parent_recorded(MlflowClient(uri), cases)
 
 
 def test_the_follower_of_the_next_job_delivers_what_waits(

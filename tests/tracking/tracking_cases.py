@@ -30,10 +30,16 @@ PLAN = {
 
 
 class Server:
-    """An MLflow server that can be killed and started again on the same port, which it keeps, and database."""
+    """An MLflow server that can be killed and started again on the same port, which it keeps, and database.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: For its files.
+        database: Address of its database; a sqlite file in the folder if empty.
+    """
+
+    def __init__(self, folder: Path, database: str = "") -> None:
         self.folder = folder
+        self.database = database or f"sqlite:///{folder / 'server.db'}"
         self._holder = hold_port()
         self.port = port_of(self._holder)
         self.uri = f"http://127.0.0.1:{self.port}"
@@ -41,7 +47,7 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        store = ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
+        store = ["--backend-store-uri", self.database]
         artifacts = ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
