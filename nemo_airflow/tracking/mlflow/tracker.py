@@ -200,7 +200,7 @@ class MLflowTracker(Tracker):
         models.finish(self._store(ref), ref.run_id)
 
     def artifact_root(self, ref: RunRef) -> str:
-        """See :meth:`Tracker.artifact_root`. Files of models have places of their own, with which others cannot deal."""
+        """See :meth:`Tracker.artifact_root`. It is empty where models have files, which go to places of their own."""
         run = self._store(ref).run(ref.run_id)
         return "" if models.folders(run) else run.artifact_uri
 
