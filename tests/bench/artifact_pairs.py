@@ -123,7 +123,7 @@ class Pairs:
             with tempfile.TemporaryDirectory(dir=self._home) as outputs:
                 await driver.collect(handle, Path(outputs))
                 result = keep_artifacts(outcome.result, key, Path(outputs))
-            await driver.release(handle)
+            await driver.release([handle])
             await driver.close()
             return result
 
