@@ -52,6 +52,11 @@ class Progress:
         with self._lock:
             self._set(self.size + size)
 
+    def touch(self) -> None:
+        """Notes that something has moved, which is not counted."""
+        with self._lock:
+            self._moved_at = self._clock()
+
     def reach(self, size: int) -> None:
         """Notes that so many bytes have moved in all."""
         with self._lock:

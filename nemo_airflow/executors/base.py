@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import fields, outputs_route
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.launchers import Launcher, Processes, gpus_in
 from nemo_airflow.executors.secret import Secret, check_secrets, show_secrets
 from nemo_airflow.executors.seen import Seen
@@ -158,7 +159,9 @@ class Driver(abc.ABC):
         """Ends the jobs. Done again, or for a job that has ended, it changes nothing."""
 
     @abc.abstractmethod
-    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    async def collect(
+        self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+    ) -> list[Path]:
         """Copies the outputs of an ended job into a folder; returns their paths relative to it.
 
         Args:
@@ -166,6 +169,8 @@ class Driver(abc.ABC):
             into: The folder.
             leave_out: Called, from any thread, with the name of each output that cannot be kept, and why: a link that
                 leads nowhere or out of the job's outputs, a pipe ... All others are kept.
+            intake: What takes each output as soon as it has come, and empties the folder;
+                :func:`.outputs.extract_outputs` calls it for an archive.
 
         Raises:
             OutputsLost: The outputs are gone with the job, or those of some machines are; others are in the folder.

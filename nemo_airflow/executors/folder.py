@@ -15,6 +15,7 @@ from typing import Any
 from nemo_airflow.clean import LONGEST_MESSAGE, clean_text, clean_value, shorten_text
 from nemo_airflow.exceptions import OutputsLost
 from nemo_airflow.executors.base import LeaveOut
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.processes import ProcessRef
 from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
 from nemo_airflow.runner import secret_env
@@ -146,26 +147,49 @@ class JobFolder:
         Raises:
             ExecutorError: The folder is gone.
         """
+        copied = []
+        for relative, source in self._outputs(leave_out):
+            target = into / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_symlink():
+                target.symlink_to(_relative_target(source))
+            else:
+                _link_or_copy(source, target)
+            copied.append(relative)
+        return sorted(copied)
+
+    def _outputs(self, leave_out: LeaveOut | None) -> list[tuple[Path, Path]]:
+        """Returns the outputs that can be kept, by their paths relative to the output folder; links come first."""
         root = self.path / "outputs"
         if not self.path.is_dir():
             raise OutputsLost(f"the outputs of job {self.path.name} are gone: its folder {self.path} was deleted")
-        copied = []
+        found = []
         for source in _files_under(root):
             relative = source.relative_to(root)
             if reason := _why_not(source, root):
                 if leave_out is not None:
                     leave_out(f"{relative} {reason}")
                 continue
-            target = into / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_symlink():
-                text = os.readlink(source)
-                is_relative = not os.path.isabs(text)
-                target.symlink_to(text if is_relative else os.path.relpath(source.resolve(), source.parent.resolve()))
-            else:
-                _link_or_copy(source, target)
-            copied.append(relative)
-        return sorted(copied)
+            found.append((relative, source))
+        return sorted(found, key=lambda each: (not each[1].is_symlink(), each[0]))
+
+    def hand_over_outputs(self, intake: Intake, leave_out: LeaveOut | None = None) -> list[Path]:
+        """Has the outputs taken from where they are, without a copy; see ``Driver.collect``.
+
+        Raises:
+            OutputsLost: The folder is gone.
+        """
+        root = self.path / "outputs"
+        intake.use_place(root)
+        found = self._outputs(leave_out)
+        for relative, source in found:
+            if not source.is_symlink():
+                intake.take_file(relative.as_posix(), source, passing=False)
+                continue
+            intake.take_link(relative.as_posix(), _relative_target(source))
+            if source.is_dir():
+                intake.take_folder(source.resolve().relative_to(root.resolve()).as_posix())
+        return [relative for relative, _ in found]
 
 
 def _files_under(root: Path) -> Iterator[Path]:
@@ -189,6 +213,11 @@ def _why_not(file: Path, root: Path) -> str:
     elif not file.is_file():
         return "is neither a file, a folder nor a link"
     return ""
+
+
+def _relative_target(link: Path) -> str:
+    text = os.readlink(link)
+    return text if not os.path.isabs(text) else os.path.relpath(link.resolve(), link.parent.resolve())
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -25,6 +25,7 @@ from nemo_airflow.exceptions import ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, processes, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import TTL, JobFolder
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.seen import GONE, RUNNING, Seen
 from nemo_airflow.job import FailureKind, Job, JobHandle
 from nemo_airflow.packaging.archive import writes_zstd
@@ -145,9 +146,14 @@ class LocalDriver(Driver):
         """See :meth:`Driver.cancel`."""
         await self._threads.call(self._cancel_all, handles)
 
-    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    async def collect(
+        self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+    ) -> list[Path]:
         """See :meth:`Driver.collect`."""
-        return await self._threads.transfer(self._folder(handle.key).copy_outputs, into, leave_out)
+        folder = self._folder(handle.key)
+        if intake is not None:
+            return await self._threads.transfer(folder.hand_over_outputs, intake, leave_out)
+        return await self._threads.transfer(folder.copy_outputs, into, leave_out)
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`."""

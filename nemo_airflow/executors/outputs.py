@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import os
 import posixpath
 import queue
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import LeaveOut
+from nemo_airflow.executors.intake import Intake
 
 _AT_ONCE = 16
 _TRANSFERS = ThreadPoolExecutor(_AT_ONCE, "nemo-transfer")
 """Unpacks archives while they come: each holds a thread as long as its transfer lasts, so not one of asyncio's own."""
 
+_BLOCK = 1 << 18
+"""Bytes that are written at once."""
+
 _AHEAD = 32
 """Pieces of an archive that may have come before they are unpacked."""
 
 
-async def extract_stream(source: AsyncIterator[bytes], into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+async def extract_stream(
+    source: AsyncIterator[bytes], into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+) -> list[Path]:
     """Unpacks an archive while it comes, as :func:`extract_outputs` does; ends where the archive says that it ends.
 
     Args:
-        source: The archive in pieces of at most some tens of kilobytes; some are held in memory.
+        source: The archive in pieces of at most some hundred kilobytes; some are held in memory.
         into: Folder to unpack into.
         leave_out: Called with the name of each member that is left out, and why.
+        intake: What takes each member as soon as it has come.
 
     Raises:
         BackendUnavailable: The archive ends too early.
+        ExecutorError: The disk here is full.
     """
     inflow = _Inflow()
     archive = cast(IO[bytes], inflow)
     loop = asyncio.get_running_loop()
-    extraction: asyncio.Future[Any] = loop.run_in_executor(_TRANSFERS, extract_outputs, archive, into, leave_out)
+    extraction: asyncio.Future[Any] = loop.run_in_executor(
+        _TRANSFERS, extract_outputs, archive, into, leave_out, intake
+    )
     filling: asyncio.Future[Any] = asyncio.create_task(inflow.fill(source))
     try:
         await asyncio.wait({extraction, filling}, return_when=asyncio.FIRST_COMPLETED)
@@ -51,7 +63,9 @@ async def extract_stream(source: AsyncIterator[bytes], into: Path, leave_out: Le
     return list(extraction.result())
 
 
-def extract_outputs(archive: IO[bytes], into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+def extract_outputs(
+    archive: IO[bytes], into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+) -> list[Path]:
     """Unpacks a tar archive whose members are relative to the job's output folder.
 
     What leads outside, links to nothing or is neither file, folder nor link is left out: the other outputs of a job
@@ -61,43 +75,219 @@ def extract_outputs(archive: IO[bytes], into: Path, leave_out: LeaveOut | None =
         archive: The archive, read once from its start to its end.
         into: Folder to unpack into; made when it is not there.
         leave_out: Called with the name of each member that is left out, and why.
+        intake: What takes each member as soon as it has come; links and folders are not made then.
 
     Returns:
         The paths of the files, relative to ``into``, sorted.
 
     Raises:
         BackendUnavailable: The archive ends too early.
+        ExecutorError: The disk here is full.
     """
     into.mkdir(parents=True, exist_ok=True)
-    names = []
+    unpacking = _Unpacking(into) if intake is None else _Passing(into, intake)
+    forward = _Forward(archive)
     left_out: dict[str, str] = {}
     try:
-        with tarfile.open(fileobj=archive, mode="r|", bufsize=1 << 20, tarinfo=_Member) as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], forward), mode="r:", tarinfo=_Member) as tar:
             for member in tar:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all
                 name = posixpath.normpath(member.name)
                 if name == ".":
                     continue
-                reason = _why_not(member, name)
-                if not reason and member.islnk() and not (into / posixpath.normpath(member.linkname)).is_file():
-                    reason = f"is a hard link to {member.linkname}, which is not among the outputs"
+                reason = _why_not(member, name) or unpacking.take(member, name, forward)
                 if reason:
                     left_out[name] = reason
-                    continue
-                member.name = name
-                try:
-                    tar.extract(member, into, filter="data")
-                except tarfile.FilterError as error:
-                    left_out[name] = f"leads out of the job's outputs: {error}"
-                    continue
-                if not member.isdir():
-                    names.append(name)
     except tarfile.ReadError as error:
         raise BackendUnavailable(f"the outputs arrived incomplete: {error}") from error
-    kept = [name for name in names if _is_there(into / name, name, left_out)]
+    left_out.update(unpacking.finish())
     for name, reason in left_out.items():
         if leave_out is not None:
             leave_out(f"{name} {reason}")
-    return sorted(map(Path, kept))
+    return sorted(map(Path, unpacking.names))
+
+
+class _Unpacking:
+    """Writes members into a folder."""
+
+    def __init__(self, into: Path) -> None:
+        self._into = into
+        self._root = os.path.realpath(into)
+        self._ready: set[str] = set()
+        self.names: list[str] = []
+
+    def take(self, member: tarfile.TarInfo, name: str, content: _Forward) -> str:
+        """Writes a member; returns why it is left out, or an empty string."""
+        path = self._into / name
+        parent = path if member.isdir() else path.parent
+        with _disk_errors(self._into):
+            if not self._is_inside(parent):
+                return "leads out of the job's outputs"
+        if member.isdir():
+            return ""
+        if member.issym() or member.islnk():
+            self._ready.clear()  # what was inside may lead elsewhere now
+            path.unlink(missing_ok=True)
+            if member.issym():
+                path.symlink_to(member.linkname)
+            else:
+                other = self._into / posixpath.normpath(member.linkname)
+                if not other.is_file() or not self._has(other):
+                    return f"is a hard link to {member.linkname}, which is not among the outputs"
+                os.link(other, path, follow_symlinks=False)
+        else:
+            _write_member(member, path, content)
+        self.names.append(name)
+        return ""
+
+    def finish(self) -> dict[str, str]:
+        """Removes the links to nothing; returns these with the reasons."""
+        left_out = {}
+        for name in self.names:
+            path = self._into / name
+            if path.exists() and self._has(path):
+                continue
+            where = "which is not there" if not path.exists() else "which is outside the job's outputs"
+            left_out[name] = f"links to {path.readlink()}, {where}"
+        for name in left_out:
+            (self._into / name).unlink()
+        self.names = [name for name in self.names if name not in left_out]
+        return left_out
+
+    def _is_inside(self, folder: Path) -> bool:
+        """Makes a folder; returns False where links that came before lead out with it."""
+        text = str(folder)
+        if text not in self._ready:
+            if not self._has(folder):
+                return False
+            folder.mkdir(parents=True, exist_ok=True)
+            self._ready.add(text)
+        return True
+
+    def _has(self, path: Path) -> bool:
+        real = os.path.realpath(path)
+        return real == self._root or real.startswith(self._root + os.sep)
+
+
+class _Passing:
+    """Hands members on as they come. Only files touch the disk, so that no link can lead anywhere."""
+
+    def __init__(self, into: Path, intake: Intake) -> None:
+        self._into = into
+        self._intake = intake
+        self._ready: set[Path] = set()
+        self.names: list[str] = []
+
+    def take(self, member: tarfile.TarInfo, name: str, content: _Forward) -> str:
+        """Hands a member on; returns an empty string."""
+        if member.isdir():
+            self._intake.take_folder(name)
+            return ""
+        self.names.append(name)
+        if member.issym():
+            self._intake.take_link(name, member.linkname)
+        elif member.islnk():
+            self._intake.take_link(name, posixpath.normpath(member.linkname), hard=True)
+        else:
+            self._pass_file(member, name, content)
+        return ""
+
+    def finish(self) -> dict[str, str]:
+        """Returns nothing: the intake knows better which links lead nowhere."""
+        return {}
+
+    def _pass_file(self, member: tarfile.TarInfo, name: str, content: _Forward) -> None:
+        path = self._into / name
+        self._intake.make_room(member.size)
+        try:
+            if path.parent not in self._ready:
+                with _disk_errors(self._into):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                self._ready.add(path.parent)
+            _write_member(member, path, content, self._intake.note_bytes)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            self._intake.give_back(member.size)
+            raise
+        self._intake.take_file(name, path, passing=True)
+
+
+def _write_member(
+    member: tarfile.TarInfo, path: Path, content: _Forward, note_bytes: Callable[[int], None] | None = None
+) -> None:
+    with _disk_errors(path.parent):
+        path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(path, flags, 0o600)
+    try:
+        content.copy_to(file, member.size, note_bytes)
+        mode = member.mode & 0o755 | 0o600
+        os.fchmod(file, mode if mode & 0o100 else mode & ~0o111)
+        os.utime(file, (member.mtime, member.mtime))
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Makes errors of the disk here others than those of a network, which may go by themselves."""
+    try:
+        yield
+    except OSError as error:
+        raise ExecutorError(f"the outputs cannot be written to {folder}: {error.strerror or error}") from error
+
+
+class _Forward:
+    """An archive that is read once, as :mod:`tarfile` reads a file: it goes to a later place, and never back.
+
+    The content of members does not pass through tarfile, which copies it several times.
+    """
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._at = 0
+        self._buffer = memoryview(bytearray(_BLOCK))
+
+    def tell(self) -> int:
+        """Returns the place of the next byte."""
+        return self._at
+
+    def seek(self, place: int) -> None:
+        """Goes forward to a place."""
+        self.copy_to(None, place - self._at)
+
+    def read(self, size: int) -> bytes:
+        """Reads so many bytes, or those that are left."""
+        data = bytearray()
+        while len(data) < size:
+            view = self._buffer[: min(size - len(data), _BLOCK)]
+            got = self._read_into(view)
+            if not got:
+                break
+            data += view[:got]
+        return bytes(data)
+
+    def copy_to(self, file: int | None, size: int, note_bytes: Callable[[int], None] | None = None) -> None:
+        """Writes what comes next to an open file, or drops it.
+
+        Raises:
+            tarfile.ReadError: The archive ends before that.
+        """
+        while size:
+            view = self._buffer[: min(size, _BLOCK)]
+            got = self._read_into(view)
+            if not got:
+                raise tarfile.ReadError("unexpected end of data")
+            size -= got
+            if file is not None:
+                _write(file, view[:got])
+            if note_bytes is not None:
+                note_bytes(got)
+
+    def _read_into(self, view: memoryview) -> int:
+        got: int = self._source.readinto(view) or 0  # type: ignore[attr-defined]
+        self._at += got
+        return got
 
 
 class _Member(tarfile.TarInfo):
@@ -115,6 +305,14 @@ class _Member(tarfile.TarInfo):
         return super().frombuf(buf, encoding, errors)
 
 
+def _write(file: int, data: memoryview) -> None:
+    try:
+        while data:
+            data = data[os.write(file, data) :]
+    except OSError as error:
+        raise ExecutorError(f"the outputs cannot be written here: {error.strerror}") from error
+
+
 def _why_not(member: tarfile.TarInfo, name: str) -> str:
     """Returns why a member of the archive cannot be kept, or an empty string."""
     if not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
@@ -127,15 +325,6 @@ def _why_not(member: tarfile.TarInfo, name: str) -> str:
         if target.startswith(("/", "../")) or target == "..":
             return f"links to {member.linkname}, which is outside the job's outputs"
     return ""
-
-
-def _is_there(path: Path, name: str, left_out: dict[str, str]) -> bool:
-    """Returns whether an unpacked file is there; a link to nothing is removed."""
-    if path.exists():
-        return True
-    left_out[name] = f"links to {path.readlink()}, which is not there"
-    path.unlink()
-    return False
 
 
 def file_of(pieces: Iterator[bytes]) -> IO[bytes]:

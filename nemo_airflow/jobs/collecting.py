@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
-from nemo_airflow.exceptions import BackendUnavailable, OutputsLost
+from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.job import JobHandle
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.progress import Progress
@@ -39,8 +40,11 @@ async def collect_outputs(
     inform: Callable[[str], None],
     warn: Callable[[str], None],
     stall: float = STALL,
+    intake: Intake | None = None,
 ) -> None:
     """Fetches a job's outputs into a folder, which is emptied first.
+
+    With an intake they only pass there, on their way to it; after a cut all come again.
 
     Args:
         executor: Where the job ran.
@@ -50,6 +54,7 @@ async def collect_outputs(
         inform: Called with how far it has come.
         warn: Called with which outputs cannot be kept.
         stall: Seconds without a byte after which it is given up.
+        intake: What takes each output as soon as it has come.
 
     Raises:
         BackendUnavailable: Nothing more has come for ``stall`` seconds.
@@ -57,7 +62,7 @@ async def collect_outputs(
         ExecutorError: The back-end refuses.
         OSError: The disk here is full.
     """
-    progress = Progress("outputs fetched", inform, counts.get("bytes"))
+    progress = intake.progress if intake is not None else Progress("outputs fetched", inform, counts.get("bytes"))
     furthest, since = 0, time.monotonic()
 
     def is_over(state: RetryCallState) -> bool:
@@ -72,6 +77,28 @@ async def collect_outputs(
 
     left_out: list[str] = []
     files: list[Path] = []
+    asked = 0
+
+    async def fetch() -> None:
+        nonlocal files, asked
+        driver = JobService.shared(executor).driver
+        left_out.clear()
+        asked += 1
+        if intake is None:
+            await asyncio.to_thread(_empty, into)
+            progress.begin_anew()
+            files = await _watched(driver.collect(handle, into, left_out.append), into, progress, stall)
+            return
+        # A folder of its own each time: what has come before may be on its way.
+        place = into / str(asked)
+        try:
+            files = await _watched(driver.collect(handle, place, left_out.append, intake), None, progress, stall)
+        except ExecutorError:
+            intake.check()  # what has kept the outputs from being taken says more
+            raise
+        if not intake.has_all(left_out.append):
+            await fetch()
+
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(BackendUnavailable),
         wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 1),
@@ -80,11 +107,7 @@ async def collect_outputs(
         reraise=True,
     ):
         with attempt:
-            await asyncio.to_thread(_empty, into)
-            left_out.clear()
-            progress.begin_anew()
-            driver = JobService.shared(executor).driver
-            files = await _watched(driver.collect(handle, into, left_out.append), into, progress, stall)
+            await fetch()
     if counts.get("files") and not files and not left_out:
         raise OutputsLost(
             f"the back-end has none of the {counts['files']} files any more that job {handle.key} has left"
@@ -94,14 +117,15 @@ async def collect_outputs(
         warn(f"these outputs cannot be kept, all others are: {'; '.join(left_out[:_NAMED])}{more}")
 
 
-async def _watched(call: Coroutine[Any, Any, T], into: Path, progress: Progress, stall: float) -> T:
-    """Awaits a transfer into a folder, as long as the folder grows."""
+async def _watched(call: Coroutine[Any, Any, T], into: Path | None, progress: Progress, stall: float) -> T:
+    """Awaits a transfer, as long as it moves: into a folder that grows, or where that is told otherwise."""
     fetching = asyncio.create_task(call)
     pause = _LOOK
     try:
         while not (await asyncio.wait({fetching}, timeout=pause))[0]:
             begun = time.monotonic()
-            progress.reach(await asyncio.to_thread(folder_size, into))
+            if into is not None:
+                progress.reach(await asyncio.to_thread(folder_size, into))
             pause = max(_LOOK, (time.monotonic() - begun) * _LOOK_SHARE)
             if progress.silence >= stall:
                 raise BackendUnavailable(f"nothing of the outputs has come for {stall:.0f} s")

@@ -27,9 +27,11 @@ from nemo_airflow.jobs.collecting import collect_outputs
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.operators.direct import SentOutputs, is_empty
-from nemo_airflow.progress import size_text
+from nemo_airflow.progress import Progress, size_text
 from nemo_airflow.store.incoming import Manifest
+from nemo_airflow.tracking.keepers import Keepers
 from nemo_airflow.tracking.outputs import OutputKeeper
+from nemo_airflow.tracking.passage import Passage, is_below
 from nemo_airflow.tracking.run import TrackedRun
 
 
@@ -57,6 +59,7 @@ class Keeping:
         self._executor = executor
         self._handle = handle
         self._run = run
+        self._keeper = OutputKeeper(run, inform=log.info, warn=log.warning) if run is not None else None
         self._outcome = outcome
         self._store = store
         self._log = log
@@ -102,11 +105,7 @@ class Keeping:
         addresses = self._sent.keep(manifest, self._run) if manifest is not None else None
         complete = True
         if addresses is None:
-            self._bring(manifest, folder / "outputs")
-            complete = self._put(folder)
-            result = keep_artifacts(self._outcome.result, self._handle.key, folder / "outputs")
-            own = [made for made in find_references(result) if made.job == self._handle.key]
-            addresses = {made.digest: made.address for made in own}
+            addresses, complete = self._fetch_and_keep(manifest, folder)
         counts = self._outcome.outputs or {}
         if counts:
             self._log.info(
@@ -121,32 +120,62 @@ class Keeping:
             self._log.warning("%s", self._where_they_are())
         return addresses
 
-    def _bring(self, manifest: Manifest | None, into: Path) -> None:
-        """Fetches the outputs from where they are nearest: this machine's disk, the store, the back-end."""
-        if manifest is not None and not self._executor.shares_filesystem:
-            self._sent.fetch(manifest, into)
-            return
-        try:
-            self._collect(into)
-        except (ExecutorError, OSError):
-            if not self._sent.fetch_announced(into):
-                raise
-        else:
-            if is_empty(into):
-                self._sent.fetch_announced(into)
+    def _fetch_and_keep(self, manifest: Manifest | None, folder: Path) -> tuple[dict[str, str], bool]:
+        """Keeps outputs that pass this machine; returns where artifacts are, by digest, and whether all is kept."""
+        with contextlib.ExitStack() as stack:
+            passing = self._bring(manifest, folder, stack)
+            complete = self._put(passing)
+            result = keep_artifacts(self._outcome.result, self._handle.key, passing.outputs)
+        own = [made for made in find_references(result) if made.job == self._handle.key]
+        return {made.digest: made.address for made in own}, complete
 
-    def _collect(self, into: Path) -> None:
+    def _bring(self, manifest: Manifest | None, folder: Path, stack: contextlib.ExitStack) -> _Passing:
+        """Fetches the outputs from where they are nearest: this machine's disk, the store, the back-end."""
+        whole = _Passing(folder, None, None)
+        if manifest is not None and not self._executor.shares_filesystem:
+            self._sent.fetch(manifest, whole.outputs)
+            return whole
+        passing = self._begin(folder, stack)
+        try:
+            self._collect(passing)
+        except (ExecutorError, OSError):
+            if not self._sent.fetch_announced(whole.outputs):
+                raise
+            return whole
+        return whole if passing.is_empty and self._sent.fetch_announced(whole.outputs) else passing
+
+    def _begin(self, folder: Path, stack: contextlib.ExitStack) -> _Passing:
+        if self._keeper is not None and self._keeper.wants_whole_folder:
+            return _Passing(folder, None, None)
+        made = [each.output for each in find_references(self._outcome.result) if each.job == self._handle.key]
         counts = self._outcome.outputs or {}
+        progress = Progress("outputs kept", self._log.info, counts.get("bytes"))
+        passage = Passage(folder, progress, is_below(made))
+        stack.callback(passage.close)
+        keepers = stack.enter_context(self._keeper.begin(passage)) if self._keeper is not None else None
+        passage.start()
+        return _Passing(folder, passage, keepers)
+
+    def _collect(self, passing: _Passing) -> None:
+        """Fetches the outputs; those that pass are handed to where they are kept, while they come."""
+        passage, counts = passing.passage, self._outcome.outputs or {}
+        into = passage.into if passage is not None else passing.outputs
         blocking.run(
             collect_outputs(
-                self._executor, self._handle, into, counts=counts, inform=self._log.info, warn=self._log.warning
+                self._executor, self._handle, into, counts=counts, inform=self._log.info, warn=self._log.warning,
+                intake=passage,
             )
-        )
+        )  # fmt: skip
 
-    def _put(self, folder: Path) -> bool:
-        if self._run is None:
+    def _put(self, passing: _Passing) -> bool:
+        """Waits until all is kept; returns whether all is, and nothing was refused for good."""
+        if self._keeper is None:
+            if passing.passage is not None:
+                passing.passage.finish()
             return True
-        return blocking.run(OutputKeeper(self._run, inform=self._log.info, warn=self._log.warning).keep(folder))
+        if passing.keepers is None:
+            return blocking.run(self._keeper.keep(passing.folder))
+        return blocking.run(self._keeper.finish(passing.keepers))
 
     def _note(self, addresses: Mapping[str, str]) -> None:
         attempts.note_kept(self._store, self._handle.key, addresses)
@@ -182,6 +211,31 @@ class Keeping:
 
     def _where_they_are(self) -> str:
         return f"they stay on the back-end for now: 'nemo-airflow collect EXECUTOR {self._handle.key}' fetches them"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Passing:
+    """The way that outputs take.
+
+    Attributes:
+        folder: Room on this machine's disk.
+        passage: What they pass through; None where a collector has to see all of them first.
+        keepers: Where they are kept then; None where only artifacts are.
+    """
+
+    folder: Path
+    passage: Passage | None
+    keepers: Keepers | None
+
+    @property
+    def outputs(self) -> Path:
+        """Folder with the files of artifacts, once all have come."""
+        return self.passage.root if self.passage is not None else self.folder / "outputs"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no file has come."""
+        return not self.passage.count if self.passage is not None else is_empty(self.outputs)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Dict, List
+from typing import IO, Any, Dict, List, Optional
 
 FOLDER = "outputs"
 COLLECTED = "collected"
@@ -102,11 +102,23 @@ def send(folder: str, to: IO[bytes]) -> int:
         _locked(sending),
         tarfile.open(fileobj=_Shown(to, sending), mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar,
     ):
-        for name in sorted(os.listdir(root)) if os.path.isdir(root) else ():
-            tar.add(os.path.join(root, name), arcname=name)
+        # Links first: whoever takes the files one by one knows then for what else each stands.
+        for chosen in (_link, _other):
+            for name in sorted(os.listdir(root)) if os.path.isdir(root) else ():
+                tar.add(os.path.join(root, name), arcname=name, filter=chosen)
     to.flush()
     Path(folder, COLLECTED).touch()
     return 0
+
+
+def _link(member: tarfile.TarInfo) -> Optional[tarfile.TarInfo]:
+    """Returns a member that is a link, or a folder, in which links may be."""
+    return member if member.issym() or member.isdir() else None
+
+
+def _other(member: tarfile.TarInfo) -> Optional[tarfile.TarInfo]:
+    """Returns a member that is no link."""
+    return None if member.issym() else member
 
 
 def is_sent(folder: str) -> bool:

@@ -113,4 +113,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        if process.stdout is not None:
+            await (
+                process.stdout.read()
+            )  # Python waits for the end of a pipe as well, and it has stopped reading a full one
         await process.wait()

@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -43,27 +44,116 @@ def put_tree(store: SharedStore, folder: Path) -> str:
     Raises:
         StoreError: There is a link or a special file under it; or the store refuses.
     """
-    files = list(_survey(folder))
-    digest = tree_digest(files)
-    name = f"trees/{digest}"
-    if store.keeps_record(name) and (record := store.read_json(name)) is not None:
-        blobs = blobs_of(record)
-        with concurrent.futures.ThreadPoolExecutor(_TRANSFERS) as threads:
-            if all(threads.map(store.keeps_blob, blobs, blobs.values())):
-                return digest
-    packs = list(_packs(files))
-    large = {file.sha256: folder / file.path for file in files if file.size >= _SMALL}
-    with (
-        tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch,
-        concurrent.futures.ThreadPoolExecutor(_TRANSFERS) as threads,
-    ):
-        sending = [threads.submit(store.put_blob, path, sha256) for sha256, path in large.items()]
-        packing = [threads.submit(_put_pack, store, folder, pack, Path(scratch)) for pack in packs]
-        for done in sending:
-            done.result()
-        placed = [done.result() for done in packing]
-    store.write_json(name, {"files": [list(file) for file in files], "packs": placed})
-    return digest
+    with TreeWriter(store) as tree:
+        for path in _list_files(folder):
+            tree.add(path, path.relative_to(folder).as_posix())
+        return tree.finish()
+
+
+class TreeWriter:
+    """Stores files one by one as they come, from one thread; small ones are packed in that order.
+
+    Args:
+        store: The store.
+        attempt: Makes a call of the store; again, where it may succeed later.
+    """
+
+    def __init__(self, store: SharedStore, attempt: Callable[[Callable[[], Any]], Any] = lambda call: call()) -> None:
+        self._store = store
+        self._attempt = attempt
+        self._files: list[TreeFile] = []
+        self._packed: set[str] = set()
+        self._pack = bytearray()
+        self._offsets: list[tuple[str, int]] = []
+        self._packs: list[Future[dict[str, Any]]] = []
+        self._sent: list[Future[str]] = []
+        self._threads = concurrent.futures.ThreadPoolExecutor(_TRANSFERS, "nemo-tree")
+        self._scratch = tempfile.TemporaryDirectory(prefix="nemo-airflow-")
+
+    def __enter__(self) -> TreeWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of threads and room; what has not been sent is not."""
+        self._threads.shutdown(cancel_futures=True)
+        self._scratch.cleanup()
+
+    def add(self, path: Path, *names: str) -> Future[str]:
+        """Stores a file under one or several paths; returns its SHA-256, which is known when the file may go.
+
+        Raises:
+            StoreError: The store has refused an earlier file.
+        """
+        for pack in self._packs:
+            if pack.done():
+                pack.result()
+        size = path.stat().st_size
+        if size >= _SMALL:
+            sent = self._threads.submit(self._send, path, names)
+            self._sent.append(sent)
+            return sent
+        data = path.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._note(path, names, len(data), sha256)
+        if sha256 not in self._packed:
+            self._packed.add(sha256)
+            self._offsets.append((sha256, len(self._pack)))
+            self._pack += data
+            if int(sha256, 16) < _CUT or len(self._pack) >= _PACK:
+                self._end_pack()
+        packed: Future[str] = Future()
+        packed.set_result(sha256)
+        return packed
+
+    def finish(self) -> str:
+        """Returns the digest of all that was added, once it is stored.
+
+        Raises:
+            StoreError: The store refuses.
+        """
+        self._end_pack()
+        for sent in self._sent:
+            sent.result()
+        placed = [pack.result() for pack in self._packs]
+        files = sorted(self._files)
+        digest = tree_digest(files)
+        record = {"files": [list(file) for file in files], "packs": placed}
+        self._attempt(lambda: self._put_record(f"trees/{digest}", record))
+        return digest
+
+    def _put_record(self, name: str, record: dict[str, Any]) -> None:
+        if self._store.keeps_record(name) and (there := self._store.read_json(name)) is not None:
+            blobs = blobs_of(there)
+            if all(self._threads.map(self._store.keeps_blob, blobs, blobs.values())):
+                return
+        self._store.write_json(name, record)
+
+    def _note(self, path: Path, names: Iterable[str], size: int, sha256: str) -> None:
+        mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+        self._files += [TreeFile(name, mode, size, sha256) for name in names]
+
+    def _send(self, path: Path, names: Iterable[str]) -> str:
+        sha256 = sha256_of(path)
+        self._attempt(lambda: self._store.put_blob(path, sha256))
+        self._note(path, names, path.stat().st_size, sha256)
+        return sha256
+
+    def _end_pack(self) -> None:
+        if self._offsets:
+            data, offsets = self._pack, self._offsets
+            self._pack, self._offsets = bytearray(), []
+            self._packs.append(self._threads.submit(self._put_pack, data, offsets))
+
+    def _put_pack(self, data: bytearray, offsets: list[tuple[str, int]]) -> dict[str, Any]:
+        sha256 = hashlib.sha256(data).hexdigest()
+        target = Path(self._scratch.name, sha256)
+        target.write_bytes(data)
+        self._attempt(lambda: self._store.put_blob(target, sha256))
+        target.unlink(missing_ok=True)
+        return {"sha256": sha256, "size": len(data), "files": [list(each) for each in offsets]}
 
 
 def get_tree(store: SharedStore, digest: str, into: Path) -> list[Path]:
@@ -120,53 +210,20 @@ def blobs_of(record: dict[str, Any]) -> dict[str, int | None]:
     return blobs | {sha: size for _, _, size, sha in record["files"] if sha not in packed}
 
 
-def _survey(folder: Path) -> Iterator[TreeFile]:
+def _list_files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in folders + names:
             path = Path(parent, name)
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 raise StoreError(f"{path} is a link or a special file: only plain files can be stored; copy its target")
-        for name in sorted(names):
-            path = Path(parent, name)
-            status = path.stat()
-            mode = 0o755 if status.st_mode & 0o100 else 0o644
-            yield TreeFile(path.relative_to(folder).as_posix(), mode, status.st_size, sha256_of(path))
+        yield from (Path(parent, name) for name in sorted(names))
 
 
 def tree_digest(files: Iterable[TreeFile]) -> str:
     """Returns the digest of a tree with these files."""
     text = json.dumps(sorted(list(file) for file in files), separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _packs(files: list[TreeFile]) -> Iterator[list[TreeFile]]:
-    small = {file.sha256: file for file in files if file.size < _SMALL}  # each content once
-    pack: list[TreeFile] = []
-    for file in small.values():
-        pack.append(file)
-        if int(file.sha256, 16) < _CUT or sum(each.size for each in pack) >= _PACK:
-            yield pack
-            pack = []
-    if pack:
-        yield pack
-
-
-def _put_pack(store: SharedStore, folder: Path, pack: list[TreeFile], scratch: Path) -> dict[str, Any]:
-    offsets, digest, offset = [], hashlib.sha256(), 0
-    target = scratch / pack[0].sha256
-    with target.open("wb") as out:
-        for file in pack:
-            data = (folder / file.path).read_bytes()
-            if hashlib.sha256(data).hexdigest() != file.sha256:
-                raise StoreError(f"{folder / file.path} changed while it was stored: put the folder again")
-            out.write(data)
-            digest.update(data)
-            offsets.append([file.sha256, offset])
-            offset += len(data)
-    store.put_blob(target, digest.hexdigest())
-    target.unlink()
-    return {"sha256": digest.hexdigest(), "size": offset, "files": offsets}
 
 
 def _read_manifest(record: dict[str, Any], digest: str, store: SharedStore) -> list[TreeFile]:

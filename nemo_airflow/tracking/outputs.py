@@ -6,22 +6,18 @@ import functools
 import importlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
-
-from nemo_airflow.exceptions import ConfigError, StoreUnavailable, TrackingError
+from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.jobs.collecting import folder_size
 from nemo_airflow.progress import Progress
 from nemo_airflow.threads import Threads
-from nemo_airflow.tracking import calls, reserved
 from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, files_under, keep
-from nemo_airflow.tracking.base import OUTPUTS_DIGEST, PartlyRefusedError, RunRef, UploadWatch
-from nemo_airflow.tracking.outbox import Outbox
+from nemo_airflow.tracking.keepers import Keepers
+from nemo_airflow.tracking.passage import Passage
 from nemo_airflow.tracking.run import TrackedRun
-from nemo_airflow.tracking.undelivered import Undelivered
 
 T = TypeVar("T")
 
@@ -30,7 +26,7 @@ _STALL = 60.0
 
 
 class OutputKeeper:
-    """Keeps the outputs of one job; blocks no event loop.
+    """Keeps the outputs of one job, in threads.
 
     Args:
         run: The job's run; opened here if it is not open.
@@ -52,6 +48,11 @@ class OutputKeeper:
         self._warn = warn
         self._stall = stall
 
+    @property
+    def wants_whole_folder(self) -> bool:
+        """Whether a collector has to see all outputs before any is kept."""
+        return bool(self._run.collector)
+
     async def keep(self, folder: Path) -> bool:
         """Keeps the files of ``folder/outputs`` that the collector chooses. May be called again with the same folder.
 
@@ -68,75 +69,23 @@ class OutputKeeper:
         """
         kept = folder / "kept"
         await self._transfer(self._gather, folder, kept)
-        files = {path.as_posix(): kept / path for path in files_under(kept)}
-        if not files:
-            return True
-        progress = Progress("outputs kept", self._inform, await self._transfer(folder_size, kept))
-        digest = await self._patiently(progress, lambda: _share(kept))
-        waiting = dict(files)
-        try:
-            await self._upload(progress, digest, waiting)
-        except PartlyRefusedError as error:
-            self._warn(f"these outputs are refused, all others are kept: {error}")
-            return False
-        except TrackingError as error:
-            if not error.transient:
-                raise
-            place = await self._transfer(self._spool, digest, waiting)
-            self._warn(
-                f"the tracker is away ({error}), so {len(waiting)} outputs wait in {place}: they are delivered when it "
-                "is back, by whoever follows a job on this machine, or by 'nemo-airflow sync'"
-            )
-        return True
+        passage = Passage(folder, Progress("outputs kept", self._inform, await self._transfer(folder_size, kept)))
+        with self.begin(passage) as keepers:
+            for path in files_under(kept):
+                passage.take_file(path.as_posix(), kept / path, passing=False)
+            passage.start()
+            return await self.finish(keepers)
 
-    async def _upload(self, progress: Progress, digest: str, waiting: dict[str, Path]) -> None:
-        """Puts into the run what waits, and takes from there what is stored."""
-        tracker = self._run.tracker
-        ref = await self._patiently(progress, self._opened)
-        if digest:
-            await self._patiently(progress, lambda: tracker.tag(ref, {OUTPUTS_DIGEST: digest}))
-        watch = _Watch(progress, waiting)
-        await self._patiently(progress, lambda: tracker.artifacts(ref, dict(waiting), watch))
-        await self._patiently(progress, lambda: tracker.outputs_kept(ref))
+    def begin(self, passage: Passage) -> Keepers:
+        """Returns the keepers of what passes there, which begin with the passage, and end with the context."""
+        return Keepers(self._run, passage, self._inform, self._warn, self._stall)
 
-    def _spool(self, digest: str, waiting: Mapping[str, Path]) -> Path:
-        """Keeps on this machine's disk what the tracker did not take; returns where.
-
-        Raises:
-            OSError: Not all of it fits.
-        """
-        outbox = Outbox()
-        if digest:
-            outbox.put(calls.tags({OUTPUTS_DIGEST: digest}))
-        outbox.file_calls += (calls.files(waiting), calls.outputs_kept())
-        kept = Undelivered(self._run.job.key, self._run.began).keep(self._run, outbox, "")
-        if kept.lost:
-            raise OSError(f"the tracker is away, and the outputs cannot wait in {kept.folder}: {'; '.join(kept.lost)}")
-        return kept.folder
-
-    def _opened(self) -> RunRef:
-        ref = self._run.ref or self._run.open().ref
-        assert ref is not None  # noqa: S101 - for the type checker: an open run has it
-        return ref
+    async def finish(self, keepers: Keepers) -> bool:
+        """Waits until all is kept; returns and raises as :meth:`keep` does."""
+        return await self._transfer(keepers.finish)
 
     async def _transfer(self, call: Callable[..., T], *arguments: object) -> T:
         return await _threads(os.getpid()).transfer(call, *arguments)
-
-    async def _patiently(self, progress: Progress, call: Callable[[], T]) -> T:
-        """Makes a call in a thread; again, where it may succeed later, as long as something moves now and then."""
-
-        def say(state: RetryCallState) -> None:
-            if state.attempt_number == 1 and state.outcome is not None:
-                self._inform(f"the outputs are not kept yet, trying again: {state.outcome.exception()}")
-
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_may_succeed_later),
-            wait=wait_exponential(multiplier=0.5, max=15) + wait_random(0, 1),
-            stop=lambda state: progress.silence >= self._stall,
-            before_sleep=say,
-            reraise=True,
-        )
-        return await retrying(self._transfer, call)
 
     def _gather(self, folder: Path, kept: Path) -> None:
         if kept.exists():
@@ -148,37 +97,6 @@ class OutputKeeper:
             reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             self._warn(f"the collector {self._run.collector!r} failed, so all outputs were kept: {reason}")
             keep(CollectEverything(), job, outputs, kept)
-        if name := reserved.move_aside(kept):
-            self._warn(
-                f"the job's output {reserved.RECORD!r} has the name of the run's record, so it is kept as {name!r}"
-            )
-
-
-class _Watch(UploadWatch):
-    """Takes what is stored from the files that wait: after a failure only the others are sent."""
-
-    def __init__(self, progress: Progress, waiting: dict[str, Path]) -> None:
-        self._progress = progress
-        self._waiting = waiting
-
-    def sent(self, size: int) -> None:
-        self._progress.add(size)
-
-    def stored(self, path: str) -> None:
-        self._waiting.pop(path, None)
-
-
-def _may_succeed_later(error: BaseException) -> bool:
-    return isinstance(error, StoreUnavailable) or (isinstance(error, TrackingError) and error.transient)
-
-
-def _share(kept: Path) -> str:
-    """Puts the files into the shared store; returns their digest, empty if there is no store."""
-    from nemo_airflow.store.address import configured_store
-    from nemo_airflow.store.trees import put_tree
-
-    store = configured_store()
-    return put_tree(store, kept) if store is not None else ""
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 RECORD = "nemo_airflow"
 """Folder of a run's artifacts with the record: plan, log, environment ..."""
@@ -30,10 +29,21 @@ def free_name(names: Iterable[str]) -> str:
     return name
 
 
-def move_aside(kept: Path) -> str:
-    """Renames a job's file at the place of the record; returns the new name, or an empty text if there is none."""
-    if not (kept / RECORD).exists():
-        return ""
-    name = free_name(path.name for path in kept.iterdir())
-    (kept / RECORD).rename(kept / name)
-    return name
+class Names:
+    """Gives a job's outputs their paths in the run, where one of them has the name of the record's folder."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+
+    def path_of(self, output: str) -> str:
+        """Returns the path in the run of an output; the same at each call."""
+        top, slash, rest = output.partition("/")
+        if top not in self._given:
+            taken = self._given.values()
+            self._given[top] = free_name(taken) if top == RECORD or top in taken else top
+        return f"{self._given[top]}{slash}{rest}"
+
+    @property
+    def of_record(self) -> str:
+        """The name of the output that has the record's; empty if there is none."""
+        return self._given.get(RECORD, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,14 @@ class Undelivered:
             OSError: It cannot be written, or the spool is full.
         """
         return self._open().points
+
+    def add_files(self, files: Mapping[str, Path]) -> None:
+        """Keeps files, by their paths in the run. Blocks.
+
+        Raises:
+            OSError: They cannot be written, or the spool is full.
+        """
+        self._open().add_files(files)
 
     def keep(self, run: TrackedRun, outbox: Outbox, refusal: str) -> Kept:
         """Keeps all that waits. Blocks.

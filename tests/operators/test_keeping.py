@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import operator_jobs as jobs
 import pytest
@@ -142,14 +141,14 @@ def test_two_processes_that_keep_the_same_outputs_do_it_one_after_the_other(task
     put, at_once, most, times = Keeping._put, [], [], []
     lock = threading.Lock()
 
-    def slowly(keeping, folder):
+    def slowly(keeping, passing):
         with lock:
             at_once.append(1)
             most.append(len(at_once))
-        assert (folder / "outputs/model.txt").exists()
+        assert (passing.outputs / "model.txt").exists()
         time.sleep(1)
-        times.append(Path(folder))
-        assert put(keeping, folder)
+        times.append(passing.folder)
+        assert put(keeping, passing)
         with lock:
             at_once.pop()
         return True

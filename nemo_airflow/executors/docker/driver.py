@@ -18,6 +18,7 @@ from nemo_airflow.executors.docker.api import Access, Docker, Refused
 from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
 from nemo_airflow.executors.docker.status import end_status, seconds, state_of
 from nemo_airflow.executors.folder import parse_end
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import extract_outputs, file_of
 from nemo_airflow.executors.pace import Pace
 from nemo_airflow.executors.seen import Fact, Seen
@@ -183,14 +184,16 @@ class DockerDriver(Driver):
         self._docker.put(container["Id"], _cancel_mark())
         self._docker.signal(container["Id"], "SIGTERM")
 
-    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    async def collect(
+        self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+    ) -> list[Path]:
         """See :meth:`Driver.collect`."""
-        return await self._threads.transfer(self._collect, handle, into, leave_out)
+        return await self._threads.transfer(self._collect, handle, into, leave_out, intake)
 
-    def _collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None) -> list[Path]:
+    def _collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None, intake: Intake | None) -> list[Path]:
         with self._docker.archive(handle.key, f"{FOLDER}/outputs/.") as pieces:
             if pieces is not None:
-                return extract_outputs(file_of(pieces), into, leave_out)
+                return extract_outputs(file_of(pieces), into, leave_out, intake)
         if self._docker.inspect(handle.key) is None:
             raise OutputsLost(f"the outputs of job {handle.key} are gone: its container was removed")
         return []

@@ -18,6 +18,7 @@ from nemo_airflow.executors import bundle, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.host import folders
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import extract_stream
 from nemo_airflow.job import Archive, FailureKind, JobHandle
 from nemo_airflow.progress import Progress
@@ -71,10 +72,12 @@ class HostDriver(Driver):
         answer = await self.shell.run(folders.read(self._root, cursors))
         return folders.parse_read(answer.out)
 
-    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    async def collect(
+        self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+    ) -> list[Path]:
         """See :meth:`Driver.collect`."""
         async with self.shell.receive(folders.send_outputs(self._root, handle.key)) as stream:
-            files = await extract_stream(stream.pieces(), into, leave_out)
+            files = await extract_stream(stream.pieces(), into, leave_out, intake)
             async for _ in stream.pieces():  # padding after the archive's end
                 continue
         if not files and (await self.shell.run(folders.ask_job(self._root, handle.key))).code:

@@ -235,9 +235,16 @@ def ask_job(root: str, key: str) -> str:
 
 
 def send_outputs(root: str, key: str) -> str:
-    """Returns a command that writes a job's outputs as a tar archive, an empty one where there are none."""
+    """Returns a command that writes a job's outputs as a tar archive, an empty one where there are none.
+
+    Links come first, and the rest in a fixed order; a tar that cannot be told the names has an order of its own.
+    """
     return _command(
-        enter(root), f"if cd jobs/{key}/outputs 2>/dev/null; then tar -cf - .; else head -c 10240 /dev/zero; fi"
+        enter(root),
+        f"cd jobs/{key}/outputs 2>/dev/null || {{ head -c 10240 /dev/zero; exit 0; }}",
+        "case $(tar --version 2>/dev/null) in *GNU*) ;; *) exec tar -cf - . ;; esac",
+        "{ find . -type l -print0 | LC_ALL=C sort -z; find . ! -type l -print0 | LC_ALL=C sort -z; } | "
+        "tar --null --no-recursion -T - -cf -",
     )
 
 

@@ -15,6 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, Troubled
@@ -294,12 +295,14 @@ class KubernetesDriver(Driver):
                 return status
         return pod_fact(pod, time.time()).status
 
-    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    async def collect(
+        self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+    ) -> list[Path]:
         """See :meth:`Driver.collect`, and :meth:`Outputs.collect`."""
         pods = (await self._pods.of([handle.key])).get(handle.key)
         if pods is None or not _is_of(handle, pods):
             raise OutputsLost(f"the outputs of job {handle.key} are gone: its pod was deleted")
-        return await Outputs(self._cluster, self._pods).collect(pods, into, leave_out)
+        return await Outputs(self._cluster, self._pods).collect(pods, into, leave_out, intake)
 
     async def release(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.release`."""

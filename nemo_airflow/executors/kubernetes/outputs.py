@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import LeaveOut
+from nemo_airflow.executors.intake import Below, Intake
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster
 from nemo_airflow.executors.kubernetes.logs import PodLog
@@ -34,7 +35,13 @@ class Outputs:
         self._cluster = cluster
         self._pods = pods
 
-    async def collect(self, pods: Iterable[JsonObject], into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    async def collect(
+        self,
+        pods: Iterable[JsonObject],
+        into: Path,
+        leave_out: LeaveOut | None = None,
+        intake: Intake | None = None,
+    ) -> list[Path]:
         """Copies the outputs of a job's pods into a folder, those of other pods than the first below ``node-<rank>``.
 
         Returns:
@@ -49,8 +56,9 @@ class Outputs:
         async def of(pod: JsonObject) -> list[Path]:
             rank = label(pod, manifest.RANK)
             below = Path(f"node-{rank}") if rank != "0" else Path()
+            taken = intake if intake is None or rank == "0" else Below(intake, below.as_posix())
             async with at_once:
-                return [below / path for path in await self._of(pod, into / below, leave_out)]
+                return [below / path for path in await self._of(pod, into / below, leave_out, taken)]
 
         # At once, since none waits for ever; and all to their end, since the folder may be emptied after an error.
         answers = await asyncio.gather(*map(of, pods), return_exceptions=True)
@@ -63,7 +71,7 @@ class Outputs:
             raise (OutputsLost if lost else ExecutorError)("; ".join(map(str, errors)))
         return sorted(path for answer in answers if isinstance(answer, list) for path in answer)
 
-    async def _of(self, pod: JsonObject, into: Path, leave_out: LeaveOut | None) -> list[Path]:
+    async def _of(self, pod: JsonObject, into: Path, leave_out: LeaveOut | None, intake: Intake | None) -> list[Path]:
         name = name_of(pod)
         pod, end, over = await self._await_end(pod)
         if (end is not None and not end.get("outputs", {}).get("files")) or (over and not has_started(pod)):
@@ -76,7 +84,7 @@ class Outputs:
             raise OutputsLost(
                 f"the outputs of pod {name} are gone: it ended before they were fetched; linger gives more time"
             )
-        return await fetch_outputs(self._cluster, name, python_of(pod), into, leave_out)
+        return await fetch_outputs(self._cluster, name, python_of(pod), into, leave_out, intake)
 
     async def _await_end(self, pod: JsonObject) -> tuple[JsonObject, JsonObject | None, bool]:
         """Returns the pod, its runner's last record, and whether nothing of it runs any more.

@@ -11,6 +11,7 @@ from typing import Any
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.bundle import runner_entry
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.cluster import Cluster
 from nemo_airflow.executors.outputs import extract_stream
@@ -45,7 +46,12 @@ async def send_file(cluster: Cluster, pod: str, python: str, source: Path, targe
 
 
 async def fetch_outputs(
-    cluster: Cluster, pod: str, python: str, into: Path, leave_out: LeaveOut | None = None
+    cluster: Cluster,
+    pod: str,
+    python: str,
+    into: Path,
+    leave_out: LeaveOut | None = None,
+    intake: Intake | None = None,
 ) -> list[Path]:
     """Fetches the outputs of a job whose runner waits for that; returns their paths relative to the folder.
 
@@ -57,7 +63,7 @@ async def fetch_outputs(
     doing = f"fetch the outputs of pod {pod}"
     async with cluster.execute(pod, manifest.CONTAINER, command, doing) as socket:
         # The archive says itself where it ends; the command waits until it is told that all has come.
-        return await extract_stream(_output(socket, doing), into, leave_out)
+        return await extract_stream(_output(socket, doing), into, leave_out, intake)
 
 
 async def release(cluster: Cluster, pod: str, python: str) -> None:

@@ -14,6 +14,7 @@ from typing import IO, Any, ClassVar
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost, SubmitError
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.ray import address, packages
 from nemo_airflow.executors.ray.api import JobExists, NoAgent, RayApi
@@ -108,7 +109,9 @@ class RayDriver(Driver):
         await asyncio.gather(*(self._with_slot(api.stop(handle.key)) for handle in handles))
         self._cancelled.update(handle.key for handle in handles)
 
-    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    async def collect(
+        self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+    ) -> list[Path]:
         """See :meth:`Driver.collect`."""
         api, _, _ = await self._connect()
         folder = f"nemo-airflow/{handle.key}"
@@ -120,7 +123,8 @@ class RayDriver(Driver):
                     f"Ray at {api.url} does not know job {handle.key} any more, so its outputs cannot be found"
                 )
             node = details.get("driver_node_id")
-            if node and (files := await self._download(node, f"{folder}/outputs.tar", into, leave_out)) is not None:
+            files = node and await self._download(node, f"{folder}/outputs.tar", into, leave_out, intake)
+            if isinstance(files, list):
                 return files
             if status_of(details).state.is_final:
                 break
@@ -237,12 +241,14 @@ class RayDriver(Driver):
         cancelled = key in self._cancelled
         return Seen(at, queue=Fact(status), unread=unread, unread_for_good=gone, cancelled_by_us=cancelled)
 
-    async def _download(self, node: str, path: str, into: Path, leave_out: LeaveOut | None) -> list[Path] | None:
+    async def _download(
+        self, node: str, path: str, into: Path, leave_out: LeaveOut | None, intake: Intake | None
+    ) -> list[Path] | None:
         """Unpacks the outputs of a job; returns None when there are none."""
         api, _, nodes = await self._connect()
         try:
             files: list[Path] | None = await self._threads.transfer(
-                api.download, node, path, lambda tar: extract_outputs(tar, into, leave_out)
+                api.download, node, path, lambda tar: extract_outputs(tar, into, leave_out, intake)
             )
         except NoAgent as error:
             if await nodes.has(node):

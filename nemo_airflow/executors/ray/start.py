@@ -118,8 +118,12 @@ def _keep_outputs(outputs: str, kept: str) -> bool:
     partial = os.path.join(kept, ".partial")
     try:
         with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
-            for name in names:
-                tar.add(os.path.join(outputs, name), arcname=name)
+            # Links first: whoever takes the files one by one knows then for what else each stands.
+            links = lambda member: member if member.issym() or member.isdir() else None  # noqa: E731
+            others = lambda member: None if member.issym() else member  # noqa: E731
+            for chosen in (links, others):
+                for name in names:
+                    tar.add(os.path.join(outputs, name), arcname=name, filter=chosen)
         os.replace(partial, os.path.join(kept, "outputs.tar"))
     except OSError as error:
         with open(os.path.join(kept, "error.txt"), "w") as file:

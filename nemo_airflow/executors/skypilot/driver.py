@@ -17,6 +17,7 @@ from nemo_airflow import settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost, SubmitError
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
 from nemo_airflow.executors.bundle import write_bundle
+from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.seen import Fact, Seen
 from nemo_airflow.executors.skypilot import api, log
@@ -207,7 +208,9 @@ class SkypilotDriver(Driver):
         # Machines that were made for the job alone may be gone by now, and it with them.
         return first if seen.queue is None or first.state is not JobState.SUCCEEDED else seen.queue.status
 
-    async def collect(self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None) -> list[Path]:
+    async def collect(
+        self, handle: JobHandle, into: Path, leave_out: LeaveOut | None = None, intake: Intake | None = None
+    ) -> list[Path]:
         """See :meth:`Driver.collect`."""
         while True:
             # Status before log: what a job has written is there when its end is known.
@@ -217,7 +220,7 @@ class SkypilotDriver(Driver):
             job = await self._runs(jobs) or jobs[0]
             archive = log.outputs(await self._threads.call(api.log, job))
             if archive is not None:
-                return await self._threads.transfer(extract_outputs, io.BytesIO(archive), into, leave_out)
+                return await self._threads.transfer(extract_outputs, io.BytesIO(archive), into, leave_out, intake)
             if _is_final(job):
                 return []
             await asyncio.sleep(_OUTPUTS_PAUSE)
