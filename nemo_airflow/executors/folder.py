@@ -173,6 +173,20 @@ class JobFolder:
             found.append((relative, source))
         return sorted(found, key=lambda each: (not each[1].is_symlink(), each[0]))
 
+    def shows_outputs(self, mark: str, text: str) -> bool:
+        """Returns whether this process sees a file with that text in the folder, and may read all outputs."""
+        try:
+            if (self.path / mark).read_text() != text:
+                return False
+            for parent, folders, names in os.walk(self.path / "outputs", onerror=_raise):
+                for name in folders + names:
+                    path = os.path.join(parent, name)
+                    if not os.path.islink(path) and not os.access(path, os.R_OK):
+                        return False
+        except (OSError, UnicodeDecodeError):
+            return False
+        return True
+
     def hand_over_outputs(self, intake: Intake, leave_out: LeaveOut | None = None) -> list[Path]:
         """Has the outputs taken from where they are, without a copy; see ``Driver.collect``.
 
@@ -190,6 +204,10 @@ class JobFolder:
             if source.is_dir():
                 intake.take_folder(source.resolve().relative_to(root.resolve()).as_posix())
         return [relative for relative, _ in found]
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _files_under(root: Path) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.intake import Intake
 
 _AT_ONCE = 16
-_TRANSFERS = ThreadPoolExecutor(_AT_ONCE, "nemo-transfer")
+TRANSFERS = ThreadPoolExecutor(_AT_ONCE, "nemo-transfer")
 """Unpacks archives while they come: each holds a thread as long as its transfer lasts, so not one of asyncio's own."""
 
 _BLOCK = 1 << 18
@@ -47,9 +47,7 @@ async def extract_stream(
     inflow = _Inflow()
     archive = cast(IO[bytes], inflow)
     loop = asyncio.get_running_loop()
-    extraction: asyncio.Future[Any] = loop.run_in_executor(
-        _TRANSFERS, extract_outputs, archive, into, leave_out, intake
-    )
+    extraction: asyncio.Future[Any] = loop.run_in_executor(TRANSFERS, extract_outputs, archive, into, leave_out, intake)
     filling: asyncio.Future[Any] = asyncio.create_task(inflow.fill(source))
     try:
         await asyncio.wait({extraction, filling}, return_when=asyncio.FIRST_COMPLETED)

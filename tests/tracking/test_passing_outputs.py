@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ from mlflow import MlflowClient
 from nemo_airflow.exceptions import BackendUnavailable, StoreError, TrackingError
 from nemo_airflow.executors.base import Driver
 from nemo_airflow.executors.host import folders
+from nemo_airflow.executors.host.driver import HostDriver
 from nemo_airflow.executors.ssh import SSHExecutor
 from nemo_airflow.executors.ssh.driver import SSHDriver
 from nemo_airflow.job import Job, JobHandle
 from nemo_airflow.jobs.collecting import collect_outputs, folder_size
 from nemo_airflow.progress import Progress
-from nemo_airflow.ssh.local import LocalPipe
+from nemo_airflow.ssh.local import LocalPipe, LocalShell
+from nemo_airflow.ssh.shell import Answer
 from nemo_airflow.store.address import open_store
 from nemo_airflow.store.trees import get_tree
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST, UNWATCHED, RunRef, UploadWatch
@@ -323,9 +326,79 @@ def test_output_with_the_name_of_the_record_is_kept_under_another(case: Case, tm
 
 
 @pytest.fixture(autouse=True)
+def disk_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host of most jobs has a disk that the worker does not see."""
+
+    async def find_nothing(driver: HostDriver, key: str) -> None:
+        return None
+
+    if "sees" not in request.node.name:
+        monkeypatch.setattr(HostDriver, "_find_here", find_nothing)
+
+
+@pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
     deadline = time.monotonic() + 20
     while any(thread.name == "nemo-keep" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Returns the commands whose output was read as a stream."""
+    receive, commands = LocalShell.receive, []
+
+    def noted(shell: LocalShell, command: str) -> AbstractAsyncContextManager[LocalPipe]:
+        commands.append(command)
+        return receive(shell, command)
+
+    monkeypatch.setattr(LocalShell, "receive", noted)
+    return commands
+
+
+def test_worker_that_sees_the_disk_of_the_host_reads_the_outputs_there(
+    case: Case, tmp_path: Path, streams: list[str]
+) -> None:
+    files = {f"part/{number}.bin": os.urandom(MB) for number in range(5)} | {"small": b"x"}
+    case.write(files)
+    (case.outputs / "latest").symlink_to("part/4.bin")
+    assert case.keep(bound=1)
+    assert (streams, case.most) == ([], 0)
+    assert_kept(case, {**files, "latest": files["part/4.bin"]}, tmp_path)
+    assert {path.relative_to(case.outputs).as_posix() for path in case.outputs.rglob("*") if path.is_file()} == {
+        *files,
+        "latest",
+    }
+    assert [path.name for path in case.outputs.parent.iterdir()] == ["outputs"]  # the mark is gone
+
+
+def test_worker_that_sees_another_disk_at_the_same_path_is_not_misled(
+    case: Case, tmp_path: Path, streams: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case.write({"model": "right"})
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "host", other)
+    (other / "jobs" / case.run.job.key / "outputs/model").write_text("wrong")
+    run = LocalShell.run
+
+    async def on_another_machine(shell: LocalShell, script: str, silence: float = 60) -> Answer:
+        answer = await run(shell, script, silence)
+        return dataclasses.replace(answer, out=answer.out.replace(bytes(tmp_path / "host"), bytes(other)))
+
+    monkeypatch.setattr(LocalShell, "run", on_another_machine)
+    assert case.keep()
+    assert len(streams) == 1
+    assert of_run(case, tmp_path / "of run") == {"model": b"right"}
+
+
+def test_worker_that_sees_outputs_but_may_not_read_one_takes_the_stream(
+    case: Case, tmp_path: Path, streams: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case.write({"model": "weights"})
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("/model") and access(path, mode))
+    assert case.keep()
+    assert len(streams) == 1
+    assert of_run(case, tmp_path / "of run") == {"model": b"weights"}

@@ -234,6 +234,16 @@ def ask_job(root: str, key: str) -> str:
     return f"{enter(root)}\n[ -d jobs/{key} ]"
 
 
+def put_mark(root: str, key: str, name: str, text: str) -> str:
+    """Returns a script that leaves a file in a job's folder, and prints where that folder is."""
+    return f"{enter(root)}\ncd jobs/{key} || exit 21\numask 077\nprintf %s {text} >{name} && pwd -P"
+
+
+def remove_mark(root: str, key: str, name: str) -> str:
+    """Returns a script that deletes that file."""
+    return f"{enter(root)}\nrm -f jobs/{key}/{name}"
+
+
 def send_outputs(root: str, key: str) -> str:
     """Returns a command that writes a job's outputs as a tar archive, an empty one where there are none.
 
