@@ -235,7 +235,7 @@ class Submission:
         self._check()
         # Before it is submitted: a kill at this very moment must find what to cancel.
         self.to_cancel = JobHandle(job.key, self._executor.kind, "")
-        request = self.back_end.render(job)
+        request = BackEnd(self._executor, self._log.warning).render(job)  # which may have leave to send its outputs
         handle = self.back_end.submit(dataclasses.replace(request, values=values, waits=self._waits))
         self.to_cancel = handle
         self._log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)

@@ -1,5 +1,6 @@
 """Outputs go from the job straight into the shared store, and from there, by the store itself, into the run."""
 
+import dataclasses
 import hashlib
 import json
 import threading
@@ -8,15 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import direct_jobs as jobs
+import docker
 import pytest
 from airflow.sdk import DAG
 from lab.signed_store import KEY, SECRET, signed_store
 from mlflow import MlflowClient
 
-from nemo_airflow import Artifact, Config, LocalExecutor, MLflowTracker, NemoRunOperator, artifact
+from nemo_airflow import Artifact, Config, LocalExecutor, MLflowTracker, NemoRunOperator, Script, artifact
 from nemo_airflow.artifacts import fetch_artifact
 from nemo_airflow.cli import main
 from nemo_airflow.exceptions import JobFailed
+from nemo_airflow.executors import DockerExecutor, SlurmExecutor, SSHExecutor
 from nemo_airflow.store import open_store
 from nemo_airflow.store.trees import get_tree
 
@@ -24,42 +27,42 @@ STORE = "s3://direct@bucket/store"
 
 
 @pytest.fixture(scope="module")
-def server():
-    with signed_store() as running:
+def bucket():
+    with signed_store("0.0.0.0") as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path, monkeypatch, server):
+def environment(tmp_path, monkeypatch, bucket):
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NEMO_AIRFLOW_STORE", STORE)
-    monkeypatch.setenv("AIRFLOW_CONN_DIRECT", server.connection)
+    monkeypatch.setenv("AIRFLOW_CONN_DIRECT", bucket.connection)
     for name, value in {
-        "MLFLOW_S3_ENDPOINT_URL": server.url,
+        "MLFLOW_S3_ENDPOINT_URL": bucket.url,
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    for key in server.list_keys():
-        server.client.delete_object(Bucket="bucket", Key=key)
-    server.forget()
+    for key in bucket.list_keys():
+        bucket.client.delete_object(Bucket="bucket", Key=key)
+    bucket.forget()
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory):
+def database(tmp_path_factory):
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
 @pytest.fixture
-def task(task_context, defaults, tmp_path, uri):
+def task(task_context, defaults, tmp_path, database):
     """Returns a function that makes the task, with the context in which it is executed."""
 
     def made(config, root="s3://bucket/mlflow", **arguments):
-        client = MlflowClient(uri)
+        client = MlflowClient(database)
         if client.get_experiment_by_name(tmp_path.name) is None:
             client.create_experiment(tmp_path.name, root or f"file://{tmp_path}/artifacts")
-        tracked = {"tracker": MLflowTracker(tracking_uri=uri), "experiment": tmp_path.name, "defer_after": 600}
+        tracked = {"tracker": MLflowTracker(tracking_uri=database), "experiment": tmp_path.name, "defer_after": 600}
         with DAG("direct", schedule=None) as dag:
             operator = NemoRunOperator(config=config, **{"task_id": "t", **defaults, **tracked, **arguments})
         return operator, task_context(dag)
@@ -68,11 +71,11 @@ def task(task_context, defaults, tmp_path, uri):
 
 
 @pytest.fixture
-def run_of(uri, tmp_path):
+def run_of(database, tmp_path):
     """Returns a function that returns MLflow's client, and the job's run."""
 
     def find():
-        client = MlflowClient(uri)
+        client = MlflowClient(database)
         runs = client.search_runs([client.get_experiment_by_name(tmp_path.name).experiment_id])
         (run,) = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
         return client, run
@@ -128,15 +131,15 @@ def kept(run_of, tmp_path):
     return find
 
 
-def test_outputs_are_in_store_and_run_by_their_digests_and_pass_no_worker(task, tmp_path, root, server, lines, kept):
+def test_outputs_are_in_store_and_run_by_their_digests_and_pass_no_worker(task, tmp_path, root, bucket, lines, kept):
     operator, context = task(Config(jobs.make))
     operator.execute(context)
-    large = [key for key, size in server.reads if size >= 1 << 20]
+    large = [key for key, size in bucket.reads if size >= 1 << 20]
     assert large == []
     made = outputs_of(root)
     assert len(made) == 35
     assert kept() == (made, made)
-    assert server.list_keys("store/incoming/") == []
+    assert bucket.list_keys("store/incoming/") == []
     assert sum("sent its outputs to the store itself" in line for line in lines) == 1
     assert [line for line in lines if "cannot be kept" in line] == [
         "these outputs cannot be kept, all others are: gone links to nothing, which is not there"
@@ -144,12 +147,12 @@ def test_outputs_are_in_store_and_run_by_their_digests_and_pass_no_worker(task, 
 
 
 @pytest.mark.parametrize("executor", [LocalExecutor, DistantExecutor])
-def test_run_whose_files_are_not_in_a_bucket_has_the_outputs_too(task, tmp_path, root, server, executor, kept):
+def test_run_whose_files_are_not_in_a_bucket_has_the_outputs_too(task, tmp_path, root, bucket, executor, kept):
     operator, context = task(Config(jobs.make), root=None, job_executor=executor(root=str(root)))
     operator.execute(context)
     made = outputs_of(root)
     assert kept() == (made, made)
-    assert server.list_keys("store/incoming/") == []
+    assert bucket.list_keys("store/incoming/") == []
 
 
 def test_store_in_a_mounted_folder_gets_the_outputs_from_the_job(task, tmp_path, root, monkeypatch, run_of, lines):
@@ -167,7 +170,7 @@ def test_store_in_a_mounted_folder_gets_the_outputs_from_the_job(task, tmp_path,
 
 
 def test_artifacts_that_went_straight_to_the_store_are_fetched_on_another_machine(
-    task, tmp_path, root, monkeypatch, capsys, run_of, uri
+    task, tmp_path, root, monkeypatch, capsys, run_of, database
 ):
     operator, context = task(Config(jobs.make))
     made = operator.execute(context)
@@ -177,7 +180,7 @@ def test_artifacts_that_went_straight_to_the_store_are_fetched_on_another_machin
     for each, path in ((model, "model.bin"), (parts, "parts"), (small, "run.sh")):
         assert artifact(fetch_artifact(each, tmp_path / "fetched")).digest == artifact(job / "outputs" / path).digest
     _, run = run_of()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     assert main(["fetch", f"{run.info.run_id}/model", "--into", str(tmp_path / "by hand")]) == 0
     assert (tmp_path / "by hand" / "model.bin").stat().st_size == 33 << 20
 
@@ -193,32 +196,32 @@ def test_artifacts_that_went_straight_to_the_store_are_given_to_the_next_job(tas
 
 
 def test_job_has_neither_the_credentials_nor_the_signature_and_no_record_shows_it(
-    task, tmp_path, root, server, lines, run_of, uri
+    task, tmp_path, root, bucket, lines, run_of, database
 ):
     operator, context = task(Config(jobs.dump_environment))
     pushed = []
     context["ti"].xcom_push = lambda **value: pushed.append(value)
     assert operator.execute(context) == {"has_grant": False}
-    assert [key for key, _, status in server.posts if status == 204]
+    assert [key for key, _, status in bucket.posts if status == 204]
     (job,) = root.glob("direct-*")
     client, run = run_of()
     client.download_artifacts(run.info.run_id, "", str(tmp_path / "of run"))
     files = [path for folder in (job, tmp_path) for path in folder.rglob("*") if path.is_file()]
-    files.append(Path(uri.removeprefix("sqlite:///")))
+    files.append(Path(database.removeprefix("sqlite:///")))
     texts = [path.read_bytes() for path in files]
     texts.append(json.dumps([pushed, lines, dict(context["task_state_store"])]).encode())
-    for hidden in (SECRET, *server.signatures):
+    for hidden in (SECRET, *bucket.signatures):
         assert not [text for text in texts if hidden.encode() in text]
     assert any(b"NEMO_AIRFLOW_OUTPUTS_GRANT=<secret of the shared store" in text for text in texts)
 
 
 def test_checkpoint_that_was_announced_is_kept_when_the_node_and_its_disk_are_lost(
-    task, tmp_path, server, lines, monkeypatch, kept
+    task, tmp_path, bucket, lines, monkeypatch, kept
 ):
     monkeypatch.setenv("NEMO_AIRFLOW_LOST_AFTER", "1")
     marker = tmp_path / "go on"
     operator, context = task(Config(jobs.lose_the_node, str(marker)))
-    has_come = lambda: any("manifest" in key for key, _, _ in server.posts)  # noqa: E731
+    has_come = lambda: any("manifest" in key for key, _, _ in bucket.posts)  # noqa: E731
     threading.Thread(target=touch_when, args=(marker, has_come)).start()
     with pytest.raises(JobFailed):
         operator.execute(context)
@@ -227,7 +230,7 @@ def test_checkpoint_that_was_announced_is_kept_when_the_node_and_its_disk_are_lo
     digest = hashlib.sha256((tmp_path / "checkpoint" / "weights.bin").read_bytes()).hexdigest()
     assert in_run == in_store == {"checkpoint/weights.bin": digest}
     assert [line for line in lines if "log_artifact()" in line]
-    assert server.list_keys("store/incoming/") == []
+    assert bucket.list_keys("store/incoming/") == []
 
 
 def touch_when(path, condition):
@@ -245,11 +248,11 @@ def touch_when(path, condition):
     ],
 )
 def test_store_that_the_job_does_not_reach_costs_one_line_and_the_worker_collects(
-    task, tmp_path, root, server, lines, route, reason, kept
+    task, tmp_path, root, bucket, lines, route, reason, kept
 ):
     operator, context = task(Config(jobs.make), job_executor=LocalExecutor(root=str(root), outputs_route=route))
     operator.execute(context)
-    assert server.posts == []
+    assert bucket.posts == []
     made = outputs_of(root)
     assert kept() == (made, made)
     assert [reason in line for line in lines if "straight to the store" in line or "leads no job" in line] == [True]
@@ -257,23 +260,71 @@ def test_store_that_the_job_does_not_reach_costs_one_line_and_the_worker_collect
 
 @pytest.mark.parametrize(("config", "route"), [(Config(jobs.make), "worker"), (Config(jobs.make, large=1000), "auto")])
 def test_outputs_go_by_the_worker_where_that_is_asked_for_or_they_are_small(
-    task, tmp_path, root, server, lines, config, route, kept
+    task, tmp_path, root, bucket, lines, config, route, kept
 ):
     operator, context = task(config, job_executor=LocalExecutor(root=str(root), outputs_route=route))
     operator.execute(context)
-    assert server.posts == []
+    assert bucket.posts == []
     made = outputs_of(root)
     assert kept() == (made, made)
     assert not [line for line in lines if "straight" in line]
 
 
 def test_piece_that_is_damaged_in_the_store_has_the_outputs_collected_from_the_back_end(
-    task, tmp_path, root, server, lines, kept
+    task, tmp_path, root, bucket, lines, kept
 ):
-    server.damage = True
+    bucket.damage = True
     operator, context = task(Config(jobs.make))
     operator.execute(context)
-    server.damage = False
+    bucket.damage = False
     made = outputs_of(root)
     assert kept() == (made, made)
     assert [line for line in lines if "is of no use" in line and "is not what its name says" in line]
+
+
+SCRIPT = """
+mkdir $NEMO_AIRFLOW_OUTPUT_DIR/a
+head -c 3000000 /dev/urandom > $NEMO_AIRFLOW_OUTPUT_DIR/a/model.bin
+echo "digest $(sha256sum < $NEMO_AIRFLOW_OUTPUT_DIR/a/model.bin)"
+"""
+
+
+@pytest.fixture
+def check(task, kept, lines, bucket, capsys):
+    """Returns a function that runs a job on a back-end, and checks that its outputs went straight to the store."""
+
+    def run(executor, address="127.0.0.1"):
+        executor = dataclasses.replace(executor, outputs_route=f"http://{address}:{bucket.port}")
+        operator, context = task(Script(inline=SCRIPT), job_executor=executor, env={}, deferrable=False)
+        operator.execute(context)
+        in_run, in_store = kept()
+        assert list(in_run) == ["a/model.bin"]
+        assert in_run == in_store
+        assert f"digest {in_run['a/model.bin']}" in capsys.readouterr().out
+        assert sum("sent its outputs to the store itself" in line for line in lines) == 1
+        assert [status for _, _, status in bucket.posts] == [204, 204]
+        assert bucket.list_keys("store/incoming/") == []
+
+    return run
+
+
+@pytest.fixture
+def gateway(lab_docker):
+    """The address of this machine in the containers of the lab's daemon."""
+    client = docker.DockerClient(base_url=lab_docker)
+    try:
+        return client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    finally:
+        client.close()
+
+
+def test_job_on_docker_sends_its_outputs_straight_to_the_store(check, lab_docker, lab_image, gateway):
+    check(DockerExecutor(container_image=lab_image, docker_url=lab_docker), gateway)
+
+
+def test_job_on_slurm_sends_its_outputs_straight_to_the_store(check, lab_slurm, ssh_conn_id):
+    check(SlurmExecutor(ssh_conn_id=ssh_conn_id))
+
+
+def test_job_on_a_host_over_ssh_sends_its_outputs_straight_to_the_store(check, ssh_conn_id):
+    check(SSHExecutor(ssh_conn_id=ssh_conn_id))
