@@ -14,8 +14,8 @@ from nemo_airflow.tracking.base import PartlyRefusedError, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.calls import Call
 
-BATCH = 1000
-"""Points in one call of the tracker."""
+BATCH = 900
+"""Points in one call of the tracker: with their mark, and whatever else is sent with them, one request of MLflow."""
 
 LIMIT = 20_000
 """Points in memory while the server is unreachable."""
