@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from nemo_airflow import log_input, log_model
 from nemo_airflow.runner.report import log_metric, output_dir
 
 
@@ -32,6 +33,13 @@ def number() -> int:
 
 def double(value: int) -> int:
     return 2 * value
+
+
+def log_model_of(data: str) -> None:
+    """Names the data that it reads and the model that it makes."""
+    log_input(data, context="training")
+    Path("net.bin").write_text("weights")
+    log_model("net.bin", signature={"inputs": [{"name": "x", "type": "double"}]}, input_example=[{"x": 1.0}])
 
 
 def fail(message: str) -> None:

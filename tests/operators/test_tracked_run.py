@@ -1,6 +1,7 @@
 """The operator with a tracker, by ``dag.test()``: what is remembered of a job, and a tracker that is down."""
 
 import datetime
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -56,6 +57,28 @@ def test_a_run_is_remembered_whole(tmp_path):
     assert Path(client.download_artifacts(child.info.run_id, "model.txt", str(tmp_path))).read_text() == "weights"
     plan = Path(client.download_artifacts(child.info.run_id, "nemo_airflow/plan.json", str(tmp_path)))
     assert json.loads(plan.read_text())["root"]["learning_rate"] == 0.5
+
+
+def test_the_data_and_the_model_that_a_job_names_are_in_mlflow(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (tmp_path / "rows.csv").write_text("1,2")
+    config = Config(jobs.log_model_of, data=str(tmp_path / "rows.csv"))
+    dag, states = run(tmp_path, MLflowTracker(tracking_uri=uri), config)
+    assert states == {"t": "success"}
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name(dag.dag_id).experiment_id])
+    child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
+    assert child.data.tags["mlflow.note.content"].startswith("Names the data that it reads and the model")
+    [given] = child.inputs.dataset_inputs
+    assert json.loads(given.dataset.source) == {"uri": str(tmp_path / "rows.csv")}
+    assert given.dataset.digest == hashlib.sha256(b"1,2").hexdigest()[:36]
+    [made] = child.outputs.model_outputs
+    model = client.get_logged_model(made.model_id)
+    assert (model.name, str(model.status)) == ("net", "READY")
+    files = {file.path: file.file_size for file in client.list_logged_model_artifacts(made.model_id)}
+    assert files["net.bin"] == len("weights")
+    assert {"MLmodel", "input_example.json"} <= files.keys()
+    assert "models" not in [file.path for file in client.list_artifacts(child.info.run_id)]
 
 
 def test_what_a_recipe_resolved_to_is_the_runs_config_and_outputs_are_in_the_shared_store(tmp_path, monkeypatch):
