@@ -24,7 +24,8 @@ _NAME = re.compile(r"\w{1,200}")
 
 def node_number() -> int:
     """Returns which node of its job this one is, from what the back-end sets."""
-    return int(os.environ.get("NODE_RANK") or os.environ.get("SLURM_NODEID") or 0)
+    # Slurm's first: its processes inherit NODE_RANK from the runner on the first node.
+    return int(os.environ.get("SLURM_NODEID") or os.environ.get("NODE_RANK") or 0)
 
 
 class NodeSamples:
@@ -91,14 +92,15 @@ def start_beside(folder: str, job: Dict[str, Any]) -> None:
     if not interval or not alone or not node_number() or os.environ.get("LOCAL_RANK", "0") != "0":
         return
     root = os.getppid()  # the launcher, or Slurm's own process for all tasks of this node
-    reading, _writing = os.pipe()  # the other end closes with this process and its forks
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)  # it closes with this process, which may become the job's program, and its forks
     middle = os.fork()
     if middle:
         os.close(reading)
         os.waitpid(middle, 0)
         return
     try:
-        os.close(_writing)
+        os.close(writing)
         if not os.fork():
             _sample_until_closed(reading, root, folder, job, interval)
     except BaseException:  # noqa: BLE001, S110 - the job goes on without samples of this node

@@ -6,6 +6,7 @@ import json
 import random
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import kubernetes
 import pytest
@@ -503,6 +504,18 @@ def test_pods_of_a_group_find_each_other(executor, api, namespace):
     assert wait_for_end(driver, handle).state is JobState.SUCCEEDED
     blocking.run(driver.remove([handle]))
     assert pods_of(api, namespace, handle.key) == []
+
+
+def test_samples_of_all_pods_of_a_group_are_on_the_jobs_stream(executor, api, namespace):
+    executor = dataclasses.replace(executor, nodes=2)
+    driver, handle = start(executor, script_job("sleep 600", sample_interval=0.5))
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(follow, executor, handle)  # who looks at it brings the second pod its address
+        for node in range(2):
+            wait_for_output(driver, handle, b'"node":%d,"values":{"' % node)
+        blocking.run(driver.cancel([handle]))
+        assert following.result().outcome.status.state is JobState.CANCELLED
+    blocking.run(driver.remove([handle]))
 
 
 def test_group_that_nobody_looks_at_when_it_starts_waits_for_that(executor, api, namespace, monkeypatch):

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from job_cases import follow, run, script_job, start, submit, wait_until
+from job_cases import follow, run, script_job, start, submit, wait_for_end, wait_for_output, wait_until
 from lab.connections import ssh_connection
 
 from nemo_airflow import blocking
@@ -200,6 +200,15 @@ def test_processes_of_several_nodes_run_together(executor):
     assert outcome.succeeded, outcome
     assert sorted(line.split(": ")[1].split(" at ")[0] for line in lines) == [f"rank {n} of 4" for n in range(4)]
     assert len({line.rpartition(" ")[2] for line in lines}) == 2
+
+
+def test_samples_of_all_nodes_are_on_the_jobs_stream(executor):
+    executor = dataclasses.replace(executor, nodes=2)
+    driver, handle = start(executor, script_job("sleep 600", sample_interval=0.5))
+    for node in range(2):
+        wait_for_output(driver, handle, b'"node":%d,"values":{"' % node)
+    blocking.run(driver.cancel([handle]))
+    assert wait_for_end(driver, handle).state is JobState.CANCELLED
 
 
 def test_failure_of_one_process_is_the_jobs_with_its_rank(executor):

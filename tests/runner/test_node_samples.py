@@ -20,6 +20,9 @@ def until(path):
     while not pathlib.Path(path).exists():
         time.sleep(0.02)
 
+def become_another_program(path):
+    os.execvp("sh", ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.02; done', path])
+
 def without_children():
     try:
         os.wait()
@@ -39,7 +42,7 @@ def node(tmp_path, runner):
     def start(folder, *arguments, function="until", **env):
         (tmp_path / folder / "work").mkdir(parents=True)
         (tmp_path / folder / "work" / "jobs.py").write_text(JOB)
-        given = {"path": str(tmp_path / "end")} if function == "until" else {}
+        given = {} if function == "without_children" else {"path": str(tmp_path / "end")}
         root = {"_target_": f"jobs:{function}", **given}
         job = Job("k", "n", {"version": 1, "root": root}, allow=("jobs.",), grace=1.0, sample_interval=0.1)
         (tmp_path / folder / "job.json").write_text(job.dumps())
@@ -73,14 +76,18 @@ def wait_for_nodes(tmp_path, nodes):
 
 OTHERS = {
     "a-supervisor-on-each-node": ((), {"NODE_RANK": "1"}),
-    "processes-that-slurm-starts": (("--rank",), {"SLURM_NODEID": "1", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}),
+    "processes-that-slurm-starts": (
+        ("--rank",),
+        {"NODE_RANK": "0", "SLURM_NODEID": "1", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"},
+    ),
 }
 
 
+@pytest.mark.parametrize("function", ["until", "become_another_program"])
 @pytest.mark.parametrize(("arguments", "env"), OTHERS.values(), ids=OTHERS)
-def test_the_first_node_has_the_samples_of_all(node, tmp_path, arguments, env):
-    first = node("first", NODE_RANK="0")
-    other = node("other", *arguments, **env)
+def test_the_first_node_has_the_samples_of_all(node, tmp_path, arguments, env, function):
+    first = node("first", function=function, NODE_RANK="0")
+    other = node("other", *arguments, function=function, **env)
     wait_for_nodes(tmp_path, {0, 1})
     (tmp_path / "end").touch()
     assert (first.wait(30), other.wait(30)) == (0, 0)
