@@ -18,6 +18,7 @@ from pathlib import Path
 
 import asyncssh
 import psutil
+import psycopg2
 import pytest
 from lab import chaos
 from lab.backends import PARTS, SCRIPT, Lab, LabError, Ssh
@@ -40,6 +41,12 @@ def docker_lab(lab_to_break):
 @pytest.fixture(scope="module")
 def k8s(lab_to_break):
     lab_to_break.up("k8s")
+    return lab_to_break
+
+
+@pytest.fixture(scope="module")
+def postgres(lab_to_break):
+    lab_to_break.up("postgres")
     return lab_to_break
 
 
@@ -343,7 +350,15 @@ class TestDelayProxy:
 
 
 class TestLabItself:
-    def test_comes_up_after_everything_was_killed_and_the_machine_booted(self, slurm, docker_lab, k8s):
+    def test_postgres_comes_up_with_its_data_after_it_was_killed(self, postgres):
+        with contextlib.closing(psycopg2.connect(postgres.postgres)) as connection, connection:
+            connection.cursor().execute("create table if not exists kept (number int)")
+        chaos.kill(postgres, "postgres")
+        postgres.up("postgres")
+        with contextlib.closing(psycopg2.connect(postgres.postgres)) as connection, connection.cursor() as cursor:
+            cursor.execute("select count(*) from kept")
+
+    def test_comes_up_after_everything_was_killed_and_the_machine_booted(self, slurm, docker_lab, postgres, k8s):
         lab = k8s
         lab.command("kubectl", "create", "configmap", "of-an-earlier-run")
         for daemon in (daemon for daemons in PARTS.values() for daemon in daemons):
@@ -354,6 +369,7 @@ class TestLabItself:
         lab.up()
         assert "idle" in lab.command("sinfo", "-h", "-p", "debug", "-o", "%T")
         assert "python-lab" in lab.command("docker", "images")
+        psycopg2.connect(lab.postgres).close()
         assert " Ready" in lab.command("kubectl", "get", "nodes")
         # A day of runs would leave a thousand ended pods, and a cluster that answers late.
         assert "of-an-earlier-run" not in lab.command("kubectl", "get", "configmap")
