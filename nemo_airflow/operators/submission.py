@@ -200,6 +200,7 @@ class Submission:
     def _submit(self, number: int) -> Submitted:
         self._keep_version()
         # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
+        self._executor = self.back_end.executor  # without an earlier leave, which is no secret of Airflow's
         values = read_secrets(self._executor.secrets)
         package = self._package()
         inputs = self._inputs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import os
 import random
@@ -117,9 +118,9 @@ class BucketTarget(Target):
         self._prefix = str(grant["prefix"])
         self._fields = {str(name): str(value) for name, value in grant["fields"].items()}
         self._idle: List[http.client.HTTPConnection] = []
-        self._open: List[http.client.HTTPConnection] = []
+        self._busy: List[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._succeeded_at = 0.0
 
     def put(self, name: str, sha256: str, size: int, blocks: Blocks) -> None:
@@ -130,7 +131,7 @@ class BucketTarget(Target):
             if 200 <= status < 300:
                 self._succeeded_at = time.monotonic()
                 return
-            if self._stopped:
+            if self._stopped.is_set():
                 raise SendError("it was given up")
             if status == 400 and re.search("Digest|Checksum|BadRequest", reason):
                 damaged += 1
@@ -138,12 +139,17 @@ class BucketTarget(Target):
             waited = time.monotonic() - max(begun, self._succeeded_at)
             if not may_succeed or waited >= (PATIENCE if self._succeeded_at else CONNECT_WITHIN):
                 raise SendError(f"{self._where} {reason}")
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads the tries of several jobs
+            self._stopped.wait(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads the tries of several jobs
             pause = min(pause * 2, 8.0)
 
     def stop(self) -> None:
         """See :meth:`Target.stop`."""
-        self._stopped = True
+        self._stopped.set()
+        with self._lock:
+            for connection in self._busy:
+                if connection.sock is not None:
+                    with contextlib.suppress(OSError):  # the other side has closed it
+                        connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """See :meth:`Target.close`."""
@@ -160,6 +166,7 @@ class BucketTarget(Target):
         """Returns the answer's status, and why it is no success; status 0 where there is no answer."""
         with self._lock:
             connection = self._idle.pop() if self._idle else self._connect()
+            self._busy.append(connection)
         is_reusable = False
         try:
             if connection.sock is None:
@@ -179,10 +186,11 @@ class BucketTarget(Target):
         except OSError as error:
             return 0, f"cannot be reached from the job: {_text_of(error)}"
         finally:
-            if is_reusable:
-                with self._lock:
+            with self._lock:
+                self._busy.remove(connection)
+                if is_reusable:
                     self._idle.append(connection)
-            else:
+            if not is_reusable:
                 connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -212,7 +220,7 @@ class BucketTarget(Target):
         try:
             connection.endheaders(start)
             for block in blocks():
-                if self._stopped:
+                if self._stopped.is_set():
                     raise SendError("it was given up")
                 connection.send(block)
             connection.send(end)

@@ -155,9 +155,11 @@ class Uploader:
             with ThreadPoolExecutor(_SENDERS, "nemo-upload") as senders:
                 while not self._reason:
                     with self._wake:
-                        while not (self._waiting or self._ends):
+                        while not (self._waiting or self._ends or self._reason):
                             self._wake.wait()
-                        path = "" if self._ends else self._waiting.popleft()
+                        path = "" if self._ends or self._reason else self._waiting.popleft()
+                    if self._reason:
+                        break
                     if not path:
                         self._manifest = self._send([""], senders, complete=True)
                         break
@@ -181,6 +183,8 @@ class Uploader:
                 self._messages.append(
                     f"the outputs do not go straight to the store, so the worker collects them: {reason}"
                 )
+        with self._wake:
+            self._wake.notify_all()
 
     def _read_record(self) -> None:
         try:

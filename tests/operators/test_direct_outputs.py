@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import direct_jobs as jobs
 import docker
+import kubernetes
 import pytest
 from airflow.sdk import DAG
 from lab.signed_store import KEY, SECRET, signed_store
@@ -19,7 +20,7 @@ from nemo_airflow import Artifact, Config, LocalExecutor, MLflowTracker, NemoRun
 from nemo_airflow.artifacts import fetch_artifact
 from nemo_airflow.cli import main
 from nemo_airflow.exceptions import JobFailed
-from nemo_airflow.executors import DockerExecutor, SlurmExecutor, SSHExecutor
+from nemo_airflow.executors import DockerExecutor, KubernetesExecutor, SlurmExecutor, SSHExecutor
 from nemo_airflow.store import open_store
 from nemo_airflow.store.trees import get_tree
 
@@ -320,6 +321,13 @@ def gateway(lab_docker):
 
 def test_job_on_docker_sends_its_outputs_straight_to_the_store(check, lab_docker, lab_image, gateway):
     check(DockerExecutor(container_image=lab_image, docker_url=lab_docker), gateway)
+
+
+def test_job_on_kubernetes_sends_its_outputs_straight_to_the_store(check, lab_kubeconfig, lab_image):
+    client = kubernetes.config.new_client_from_config(lab_kubeconfig)
+    (node,) = kubernetes.client.CoreV1Api(client).list_node().items
+    (address,) = [each.address for each in node.status.addresses if each.type == "InternalIP"]
+    check(KubernetesExecutor(container_image=lab_image, config_file=lab_kubeconfig, linger=30.0), address)
 
 
 def test_job_on_slurm_sends_its_outputs_straight_to_the_store(check, lab_slurm, ssh_conn_id):

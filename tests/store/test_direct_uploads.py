@@ -1,6 +1,7 @@
 """A job's uploader and the store's side of it: what is sent once, what the server refuses, what is collected."""
 
 import hashlib
+import socket
 import time
 
 import pytest
@@ -190,6 +191,33 @@ def test_collection_deletes_what_nobody_came_back_for_and_keeps_what_a_job_may_s
     assert collect(store, older_than=DAY, later=7 * DAY).incoming == ()
     assert len(collect(store, older_than=DAY, later=9 * DAY).incoming) == 6
     assert store.entries("incoming") == []
+
+
+def test_job_that_is_told_to_end_does_not_wait_for_a_store_that_does_not_answer(job):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/bucket"
+        uploader = Uploader(str(job), {"url": url, "prefix": "p/", "fields": {}})
+        uploader.finish()
+        silent.accept()
+        uploader.stop()
+        assert uploader.wait(30)
+    (line,) = uploader.take_warnings()
+    assert "the job was told to end" in line
+    assert uploader.manifest == ""
+
+
+def test_job_that_is_told_to_end_does_not_wait_for_more_to_be_announced(job, tmp_path):
+    folder = tmp_path / "store" / "incoming" / "job-1"
+    folder.parent.parent.mkdir()
+    uploader = Uploader(str(job), {"folder": str(folder)})
+    uploader.announce("medium.bin")
+    deadline = time.monotonic() + 60
+    while not (folder / "manifest.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not uploader.wait(0.5)
+    uploader.stop()
+    assert uploader.wait(30)
+    assert uploader.manifest == ""
 
 
 def test_two_thousand_small_files_travel_in_few_requests(store, bucket, tmp_path):
