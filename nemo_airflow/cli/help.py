@@ -14,7 +14,7 @@ GROUPS = {
     "Compare": ("diff", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),
     "Tidy": ("reap",),
-    "Try": ("demo", "ui"),
+    "Set up": ("doctor", "demo", "ui"),
 }
 """Every command is in one of them; a test looks."""
 

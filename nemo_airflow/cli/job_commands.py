@@ -68,6 +68,16 @@ def add(commands: Any, executor_help: str, add_config: AddOptions, add_store_of_
             _add_output(command)
         command.set_defaults(run=_look, command=name)
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what of this machine and of back-ends is not as jobs need it, and how to mend it",
+        epilog="example: nemo-airflow doctor cluster.yaml; exit code 1 if something keeps jobs from running",
+    )
+    doctor.add_argument("targets", nargs="*", metavar="EXECUTOR", help=f"{executor_help}; or the id of a connection")
+    _add_output(doctor)
+    doctor.add_argument("--bundle", default="", metavar="FILE", help="also write a report without secrets, as JSON")
+    doctor.set_defaults(run=_doctor)
+
 
 def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print it (text)")
@@ -101,6 +111,12 @@ def _jobs(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import jobs
 
     return jobs.jobs(options.executor, limit=options.limit, output=options.output)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import doctor
+
+    return doctor.run(options.targets, output=options.output, bundle=options.bundle)
 
 
 def _look(options: argparse.Namespace) -> int:

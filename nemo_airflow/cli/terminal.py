@@ -25,6 +25,6 @@ def keep_output_clean() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     for handler in logging.root.handlers:
-        if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.__stdout__):
-            handler.setStream(sys.stderr)
+        if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.__stdout__, sys.__stderr__):
+            handler.setStream(sys.__stderr__)
             handler.setLevel(logging.WARNING)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import fields, outputs_route
+from nemo_airflow.executors.finding import Finding, good
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.launchers import Launcher, Processes, gpus_in
 from nemo_airflow.executors.secret import Secret, check_secrets, show_secrets
@@ -226,6 +227,15 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """Returns by key where jobs come from: the labels with which they were submitted."""
+
+    async def examine(self, executor: Executor) -> list[Finding]:
+        """Returns how the back-end fares for jobs of an executor of this driver; submits nothing.
+
+        Raises:
+            BackendUnavailable: It cannot be reached.
+        """
+        found = await self.survey()
+        return [good("reached", f"{len(found)} jobs of nemo-airflow are there")]
 
     async def reads_zstd(self, executor: Executor) -> bool:
         """Returns whether jobs of an executor of this driver are known to unpack ``tar.zst``; False where it is not.

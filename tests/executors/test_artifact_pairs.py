@@ -13,12 +13,15 @@ from nemo_airflow import (
     DockerExecutor,
     KubernetesExecutor,
     LocalExecutor,
+    RayExecutor,
     SlurmExecutor,
     SSHExecutor,
     blocking,
     settings,
 )
 from nemo_airflow.artifacts import archives_for, keep_artifacts
+from nemo_airflow.executors.ray import packages
+from nemo_airflow.executors.ray.api import RayApi
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job
 from nemo_airflow.packaging.archive import write_archive
@@ -93,3 +96,18 @@ def test_a_file_that_a_job_of_the_same_host_made_is_not_sent_there_again(run, ss
     run(executor, "digest_artifacts", large=made["large"], others={"data": [made["data"]]})
     assert sent[2:] == [f"input.{large['digest']}.file"]
     lab_ssh.run(f"rm -rf {executor.root}")
+
+
+def test_to_ray_in_pieces_of_what_its_dashboard_takes(run, lab_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "PIECE", 300_000)
+    brought = []
+    real = RayApi.put_package
+
+    async def note(self, name, archive, size):
+        brought.append(size)
+        await real(self, name, archive, size)
+
+    monkeypatch.setattr(RayApi, "put_package", note)
+    hand_on(run, LocalExecutor(root=str(tmp_path / "jobs")), RayExecutor(address=lab_ray))
+    assert len([size for size in brought if size > 200_000]) == 7
+    assert max(brought) < 301_000

@@ -10,14 +10,17 @@ import asyncio
 import shlex
 import time
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from nemo_airflow.exceptions import BackendUnavailable, SubmitError
-from nemo_airflow.executors.base import Request
+from nemo_airflow.executors.base import Executor, Request
+from nemo_airflow.executors.batch.examination import try_probe
 from nemo_airflow.executors.batch.scheduler import Entry, Scheduler
+from nemo_airflow.executors.finding import Finding
 from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.host.driver import HostDriver, parse_marks
 from nemo_airflow.executors.seen import Accounting, Seen
-from nemo_airflow.job import JobHandle, JobStatus
+from nemo_airflow.job import Job, JobHandle, JobStatus
 
 _QUEUE_EVERY = 5.0
 """Seconds for which what the queue said is good enough."""
@@ -122,6 +125,13 @@ class BatchDriver(HostDriver):
         alive = {_key_of(entry.name, keys) for entry in self._queue.values() if not entry.has_ended}
         found = sorted(key for key in alive if key)
         return list((await self.find(found)).values()) if found else []
+
+    async def examine(self, executor: Executor) -> list[Finding]:
+        """See :meth:`Driver.examine`: the host, and each thing that a job needs of the scheduler."""
+        given: Any = executor  # each of this driver has a script
+        script = given.script(Job("examined", "examined", {"version": 1, "root": None}))
+        probes = self._scheduler.probes()
+        return [*await super().examine(executor), *[await try_probe(self.shell, each, script) for each in probes]]
 
     @property
     def _title(self) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
+from nemo_airflow.executors.batch.probe import Probe
 from nemo_airflow.executors.seen import Fact
 from nemo_airflow.job import FailureKind, JobState
 
@@ -107,6 +108,10 @@ class Scheduler(abc.ABC):
     @abc.abstractmethod
     def kill(self, entry: Entry) -> str:
         """Returns a command that ends a running job for good, unless its id is another's by then."""
+
+    def probes(self) -> Sequence[Probe]:
+        """Returns what to try where one wants to know whether jobs can run; each submits nothing."""
+        return ()
 
     def is_transient(self, complaint: str) -> bool:
         """Returns whether a command failed for a reason that passes: the scheduler away, or overloaded."""

@@ -24,6 +24,8 @@ _FRAME = struct.Struct(">BxxxL")
 _DAEMON = 3
 """The stream in which the daemon itself says that it cannot read the log."""
 
+_NOT_FOUND = 404
+
 _CONNECTIONS = 12
 """Connections to one daemon that are kept open: one for each thread."""
 
@@ -189,6 +191,22 @@ class Docker:
                         raise Refused(500, _line(error), f"pull {image}")
         except Refused as error:
             raise SubmitError(f"image {image} cannot be pulled: {error.reason}", kind=FailureKind.IMAGE) from error
+
+    def info(self) -> JsonObject:
+        """Returns what the daemon says of itself."""
+        with self._asking("say how it fares") as client:
+            return dict(client.info())
+
+    def has_image(self, image: str) -> bool:
+        """Returns whether the daemon has an image."""
+        try:
+            with self._asking(f"look for image {image}") as client:
+                client.inspect_image(image)
+        except Refused as error:
+            if error.code == _NOT_FOUND:
+                return False
+            raise
+        return True
 
     def close(self) -> None:
         """Closes the connections."""

@@ -9,14 +9,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
-from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
+from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.docker import submission
 from nemo_airflow.executors.docker.api import Access, Docker, Refused
+from nemo_airflow.executors.docker.examination import examine_daemon
 from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
 from nemo_airflow.executors.docker.status import end_status, seconds, state_of
+from nemo_airflow.executors.finding import Finding
 from nemo_airflow.executors.folder import parse_end
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import extract_outputs, file_of
@@ -53,6 +55,13 @@ class DockerDriver(Driver):
         self._logs: OrderedDict[str, TimedLog] = OrderedDict()
         self._read_at: dict[str, float] = {}
         self._pace = Pace(_READS_A_SECOND, _READS_AT_ONCE)
+
+    async def examine(self, executor: Executor) -> list[Finding]:
+        """See :meth:`Driver.examine`."""
+        given: Any = executor
+        return await self._threads.call(
+            lambda: examine_daemon(self._docker, given.container_image, pull=given.pull, gpus=given.gpu_count)
+        )
 
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Driver.submit`."""

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from xml.etree import ElementTree
 
+from nemo_airflow.executors.batch.probe import Probe
 from nemo_airflow.executors.batch.scheduler import Entry, Scheduler
 from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.seen import RUNNING, WAITING, Fact
@@ -46,6 +47,19 @@ class GridEngine(Scheduler):
     def submit(self, name: str) -> str:
         """See :meth:`Scheduler.submit`; the name stands in the script."""
         return self._command(f"qsub -terse {folders.START}")
+
+    def probes(self) -> Sequence[Probe]:
+        """See :meth:`Scheduler.probes`."""
+        return (
+            Probe("qstat", self._command("qstat -help | head -n 1"), "give settings=... the cell's settings.sh"),
+            Probe("queue", self._command("qstat -f >/dev/null && echo answers"), "ask why qmaster does not answer"),
+            Probe(
+                "queue and resources",
+                self._command("qsub -w v $script 2>&1"),
+                "'qconf -sql' lists queues, 'qconf -spl' parallel environments; change the executor's fields",
+                gets_script=True,
+            ),
+        )
 
     def list_named(self, name: str) -> str:
         """See :meth:`Scheduler.list_named`: those in the queue, and those that ended meanwhile."""

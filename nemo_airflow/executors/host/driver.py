@@ -17,8 +17,10 @@ from typing import Any
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost, SubmitError
 from nemo_airflow.executors import bundle, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
+from nemo_airflow.executors.finding import Finding
 from nemo_airflow.executors.folder import JobFolder, parse_end
 from nemo_airflow.executors.host import folders
+from nemo_airflow.executors.host.examination import examine_host
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import TRANSFERS, extract_stream
 from nemo_airflow.job import Archive, FailureKind, JobHandle
@@ -52,6 +54,11 @@ class HostDriver(Driver):
         self._cluster = LOCAL if conn_id is None else conn_id
         self._root = root
         self._unknown: dict[str, int] = {}
+
+    async def examine(self, executor: Executor) -> list[Finding]:
+        """See :meth:`Driver.examine`."""
+        given: Any = executor  # each of this driver has these fields
+        return await examine_host(self.shell, self._root, given.python, given.setup_lines)
 
     @abc.abstractmethod
     async def _launch(self, request: Request) -> JobHandle:

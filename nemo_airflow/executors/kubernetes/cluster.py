@@ -77,7 +77,7 @@ class Cluster:
 
         Args:
             method: HTTP method. A PATCH is a JSON merge patch.
-            path: Path below the namespace, for example ``pods/name``.
+            path: Path below the namespace, for example ``pods/name``; with a slash before it, one below the server.
             doing: What is asked for, for an error message: ``create pod x``.
             query: Parameters.
             body: The object to send.
@@ -184,7 +184,7 @@ class Cluster:
         import aiohttp
 
         response: aiohttp.ClientResponse = await client.call_api(
-            f"/api/v1/namespaces/{self.namespace}/{path}",
+            path if path.startswith("/") else f"/api/v1/namespaces/{self.namespace}/{path}",
             method,
             query_params=list(query.items()),
             header_params={

@@ -13,13 +13,15 @@ from typing import TypeVar
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
-from nemo_airflow.executors.base import Chunk, Cursor, Driver, LeaveOut, Request
+from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
+from nemo_airflow.executors.finding import Finding
 from nemo_airflow.executors.folder import status_of_end
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, Troubled
 from nemo_airflow.executors.kubernetes.ending import Ending
+from nemo_airflow.executors.kubernetes.examination import examine_cluster
 from nemo_airflow.executors.kubernetes.logs import PodLog, Reading
 from nemo_airflow.executors.kubernetes.outputs import Outputs
 from nemo_airflow.executors.kubernetes.pod import (
@@ -90,6 +92,10 @@ class KubernetesDriver(Driver):
         self._reading = Reading()
         self._pace = Pace(_READS_A_SECOND, _READS_AT_ONCE)
         self._requests = asyncio.Semaphore(_AT_ONCE)
+
+    async def examine(self, executor: Executor) -> list[Finding]:
+        """See :meth:`Driver.examine`."""
+        return await examine_cluster(self._cluster)
 
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Driver.submit`."""

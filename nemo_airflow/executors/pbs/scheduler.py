@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from nemo_airflow.executors.batch.probe import Probe
 from nemo_airflow.executors.batch.scheduler import Entry, Scheduler
 from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.seen import RUNNING, Fact
@@ -46,6 +47,15 @@ class PBS(Scheduler):
     def submit(self, name: str) -> str:
         """See :meth:`Scheduler.submit`; the name stands in the script."""
         return f"qsub {folders.START}"
+
+    def probes(self) -> Sequence[Probe]:
+        """See :meth:`Scheduler.probes`; PBS cannot check a script without a job."""
+        return (
+            Probe("qsub", "qsub --version 2>&1", "have ~/.bashrc there load PBS, or name a login node that has it"),
+            Probe(
+                "queue", "qstat -B >/dev/null && echo answers", "ask the administrators why the server does not answer"
+            ),
+        )
 
     def list_named(self, name: str) -> str:
         """See :meth:`Scheduler.list_named`: those that have ended too, where the server remembers them."""

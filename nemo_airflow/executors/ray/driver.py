@@ -67,7 +67,8 @@ class RayDriver(Driver):
             await self._bring(api, archives["code"], lambda file: packages.write_code(request.package, file))
             await self._bring(api, archives["job"], lambda file: packages.write_files(request, file))
             for each in request.inputs:
-                await self._bring(api, packages.input_name(each), functools.partial(packages.write_input, each))
+                for piece, name in enumerate(packages.input_names(each)):
+                    await self._bring(api, name, functools.partial(packages.write_input, each, piece))
             with contextlib.suppress(JobExists):  # submitted by another process since we looked
                 await api.submit(call)
             details = await api.job(request.key)
@@ -188,8 +189,8 @@ class RayDriver(Driver):
             if size >= packages.LARGEST:
                 raise SubmitError(
                     f"what is to be shipped is {size / 2**20:.0f} MiB, and Ray takes less than "
-                    f"{packages.LARGEST / 2**20:.0f} MiB: leave data out of the package, and give a large artifact as "
-                    "an address that the job reads itself",
+                    f"{packages.LARGEST / 2**20:.0f} MiB: leave data out of the package, and give it "
+                    "to the job as an artifact",
                     kind=FailureKind.QUOTA,
                 )
             await api.put_package(name, file, size)

@@ -18,13 +18,16 @@ from typing import IO
 from nemo_airflow.executors import shipping
 from nemo_airflow.executors.base import Request
 from nemo_airflow.executors.bundle import archive_files, archive_path
-from nemo_airflow.executors.ray.start import HIDDEN
+from nemo_airflow.executors.ray.start import HIDDEN, PIECE_OF
 from nemo_airflow.job import Archive, Package
 from nemo_airflow.runner import secret_env
 from nemo_airflow.runner.unpack import unpack_package
 
-LARGEST = 512 << 20
-"""Bytes from which on Ray's package store refuses an archive (``GRPC_CPP_MAX_MESSAGE_SIZE``)."""
+LARGEST = 100 << 20
+"""Bytes from which on Ray's dashboard refuses an archive (``DASHBOARD_CLIENT_MAX_SIZE`` of ``ray_constants.py``)."""
+
+PIECE = 64 << 20
+"""Bytes of an artifact that one archive carries."""
 
 ENTRY = f"{HIDDEN}/start.py"
 """The program to start, relative to Ray's working directory."""
@@ -50,19 +53,22 @@ def files_name(key: str, files: dict[str, str]) -> str:
     return f"nemo_airflow_job_{_digest(parts)}.zip"
 
 
-def input_name(archive: Archive) -> str:
-    """Returns the name of the archive that carries an artifact: the same for all jobs that are given it."""
-    return f"nemo_airflow_input_{_digest([_LAYOUT, archive.digest, archive.format])}.zip"
+def input_names(archive: Archive) -> list[str]:
+    """Returns the names of the archives that carry an artifact in pieces: the same for all jobs that are given it."""
+    pieces = max(-(-archive.size // PIECE), 1)
+    parts = [_LAYOUT, archive.digest, archive.format]
+    return [f"nemo_airflow_input_{_digest([*parts, str(piece)])}.zip" for piece in range(pieces)]
 
 
-def write_input(archive: Archive, file: IO[bytes]) -> None:
-    """Writes the archive that carries an artifact, as it is.
+def write_input(archive: Archive, piece: int, file: IO[bytes]) -> None:
+    """Writes the archive that carries a piece of an artifact, as it is.
 
     Raises:
         ExecutorError: It is not in this machine's store.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as whole:
-        _add_file(whole, f"{HIDDEN}/inputs/{archive.name}", archive_path(archive))
+        path = archive_path(archive)
+        _add_file(whole, f"{HIDDEN}/inputs/{archive.name}{PIECE_OF}{piece:06}", path, piece * PIECE, PIECE)
 
 
 def write_code(package: Package | None, file: IO[bytes]) -> None:
@@ -105,12 +111,15 @@ def _add_tree(archive: zipfile.ZipFile, package: Package) -> None:
                 _add(archive, name, path.read_bytes(), mode=path.stat().st_mode & 0o777)
 
 
-def _add_file(archive: zipfile.ZipFile, name: str, path: Path) -> None:
+def _add_file(archive: zipfile.ZipFile, name: str, path: Path, begin: int = 0, size: int | None = None) -> None:
     stored = zipfile.ZipInfo(name, _EPOCH)
     stored.external_attr = 0o100644 << 16
+    left = size if size is not None else path.stat().st_size
     with path.open("rb") as source, archive.open(stored, "w", force_zip64=True) as target:
-        while data := source.read(1 << 20):
+        source.seek(begin)
+        while left > 0 and (data := source.read(min(left, 1 << 20))):
             target.write(data)
+            left -= len(data)
 
 
 def _is_text(name: str) -> bool:

@@ -18,6 +18,9 @@ HIDDEN = ".nemo_airflow"
 SECRETS = "secrets.json"
 """The file with the values of the job's secrets."""
 
+PIECE_OF = ".piece-"
+"""Between the name of an artifact's file and the number of a piece of it."""
+
 _LATE = 30.0
 """Most seconds to wait for Ray to have closed the log."""
 
@@ -80,6 +83,7 @@ def _has_open(process: int, path: str) -> bool:
 
 def _lay_out(key: str, folder: str, here: str) -> None:
     """Brings what has packages of its own, the job's files and its artifacts, and its code into its folder."""
+    pieces = {}  # type: dict[str, str]
     for path in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         source = os.path.join(path, HIDDEN, "jobs", key)
         if os.path.isdir(source):
@@ -88,10 +92,27 @@ def _lay_out(key: str, folder: str, here: str) -> None:
                 os.unlink(os.path.join(source, SECRETS))  # Ray keeps what it has unpacked; the runner deletes its own
         inputs = os.path.join(path, HIDDEN, "inputs")
         for name in os.listdir(inputs) if os.path.isdir(inputs) else ():
-            _link_or_copy(os.path.join(inputs, name), os.path.join(folder, name))
+            pieces[name] = os.path.join(inputs, name)
+    _join(pieces, folder)
     for name in os.listdir(here):
         if name.startswith("package."):
             _link_or_copy(os.path.join(here, name), os.path.join(folder, name))
+
+
+def _join(pieces: "dict[str, str]", folder: str) -> None:
+    """Makes files of their pieces; one that is whole in one piece is linked."""
+    files = {}  # type: dict[str, list[str]]
+    for piece in sorted(pieces):
+        files.setdefault(piece.rpartition(PIECE_OF)[0], []).append(pieces[piece])
+    for name, paths in files.items():
+        target = os.path.join(folder, name)
+        if len(paths) == 1:
+            _link_or_copy(paths[0], target)
+            continue
+        with open(target, "wb") as file:
+            for path in paths:
+                with open(path, "rb") as source:
+                    shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _link_or_copy(source: str, target: str) -> None:

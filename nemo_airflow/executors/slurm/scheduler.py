@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
+from nemo_airflow.executors.batch.probe import Probe
 from nemo_airflow.executors.batch.scheduler import Entry, Scheduler
 from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.seen import Fact
@@ -136,6 +137,29 @@ class Slurm(Scheduler):
     def kill(self, entry: Entry) -> str:
         """See :meth:`Scheduler.kill`."""
         return f"scancel --name={shlex.quote(entry.name)} {entry.id}"
+
+    def probes(self) -> Sequence[Probe]:
+        """See :meth:`Scheduler.probes`."""
+        return (
+            Probe("sbatch", "sbatch --version", "have ~/.bashrc there load Slurm, or name a login node that has it"),
+            Probe(
+                "queue",
+                'echo "$(squeue -h -u "$(id -un)" | wc -l) jobs of this user"; squeue -h -u "$(id -un)" >/dev/null',
+                "ask the administrators why slurmctld does not answer",
+            ),
+            Probe(
+                "accounting",
+                "sacct -n -X -S now-1hours -o JobIDRaw >/dev/null && echo here",
+                "none is needed, but how a job ended that left no mark is then not known",
+                needed=False,
+            ),
+            Probe(
+                "partition, account and resources",
+                "sbatch --test-only $script 2>&1",
+                "'sinfo -s' lists partitions, 'sacctmgr show assoc user=$USER' accounts: change the executor's fields",
+                gets_script=True,
+            ),
+        )
 
     def explain_refusal(self, complaint: str) -> tuple[FailureKind, str]:
         """See :meth:`Scheduler.explain_refusal`."""
