@@ -116,25 +116,29 @@ class _Unpacking:
 
     def take(self, member: tarfile.TarInfo, name: str, content: _Forward) -> str:
         """Writes a member; returns why it is left out, or an empty string."""
-        path = self._into / name
-        parent = path if member.isdir() else path.parent
-        with _disk_errors(self._into):
-            if not self._is_inside(parent):
-                return "leads out of the job's outputs"
+        folder = name if member.isdir() else posixpath.dirname(name)
+        if folder not in self._ready:
+            with _disk_errors(self._into):
+                if not self._has(self._into / folder):
+                    return "leads out of the job's outputs"
+                (self._into / folder).mkdir(parents=True, exist_ok=True)
+            self._ready.add(folder)
         if member.isdir():
             return ""
-        if member.issym() or member.islnk():
-            self._ready.clear()  # what was inside may lead elsewhere now
-            path.unlink(missing_ok=True)
-            if member.issym():
-                path.symlink_to(member.linkname)
-            else:
-                other = self._into / posixpath.normpath(member.linkname)
-                if not other.is_file() or not self._has(other):
-                    return f"is a hard link to {member.linkname}, which is not among the outputs"
-                os.link(other, path, follow_symlinks=False)
+        if not (member.issym() or member.islnk()):
+            _write_member(member, f"{self._into}/{name}", content)
+            self.names.append(name)
+            return ""
+        path = self._into / name
+        self._ready.clear()  # what was inside may lead elsewhere now
+        path.unlink(missing_ok=True)
+        if member.issym():
+            path.symlink_to(member.linkname)
         else:
-            _write_member(member, path, content)
+            other = self._into / posixpath.normpath(member.linkname)
+            if not other.is_file() or not self._has(other):
+                return f"is a hard link to {member.linkname}, which is not among the outputs"
+            os.link(other, path, follow_symlinks=False)
         self.names.append(name)
         return ""
 
@@ -142,6 +146,8 @@ class _Unpacking:
         """Removes the links to nothing; returns these with the reasons."""
         left_out = {}
         for name in self.names:
+            if not os.path.islink(f"{self._into}/{name}"):
+                continue
             path = self._into / name
             if path.exists() and self._has(path):
                 continue
@@ -151,16 +157,6 @@ class _Unpacking:
             (self._into / name).unlink()
         self.names = [name for name in self.names if name not in left_out]
         return left_out
-
-    def _is_inside(self, folder: Path) -> bool:
-        """Makes a folder; returns False where links that came before lead out with it."""
-        text = str(folder)
-        if text not in self._ready:
-            if not self._has(folder):
-                return False
-            folder.mkdir(parents=True, exist_ok=True)
-            self._ready.add(text)
-        return True
 
     def _has(self, path: Path) -> bool:
         real = os.path.realpath(path)
@@ -202,7 +198,7 @@ class _Passing:
                 with _disk_errors(self._into):
                     path.parent.mkdir(parents=True, exist_ok=True)
                 self._ready.add(path.parent)
-            _write_member(member, path, content, self._intake.note_bytes)
+            _write_member(member, str(path), content, self._intake.note_bytes)
         except BaseException:
             path.unlink(missing_ok=True)
             self._intake.give_back(member.size)
@@ -211,12 +207,15 @@ class _Passing:
 
 
 def _write_member(
-    member: tarfile.TarInfo, path: Path, content: _Forward, note_bytes: Callable[[int], None] | None = None
+    member: tarfile.TarInfo, path: str, content: _Forward, note_bytes: Callable[[int], None] | None = None
 ) -> None:
-    with _disk_errors(path.parent):
-        path.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(path, flags, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _disk_errors(path):
+        try:
+            file = os.open(path, flags, 0o600)
+        except FileExistsError:
+            os.unlink(path)
+            file = os.open(path, flags, 0o600)
     try:
         content.copy_to(file, member.size, note_bytes)
         mode = member.mode & 0o755 | 0o600
@@ -227,7 +226,7 @@ def _write_member(
 
 
 @contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def _disk_errors(folder: Path | str) -> Iterator[None]:
     """Makes errors of the disk here others than those of a network, which may go by themselves."""
     try:
         yield

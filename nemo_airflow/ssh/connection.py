@@ -21,6 +21,9 @@ DEFAULT_PORT = 22
 _CONNECT_TIMEOUT = 30.0
 _KEEPALIVE = 30
 
+_FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+"""Ciphers that come before asyncssh's own choice, ChaCha20: they take half the time where the processor knows AES."""
+
 
 async def connect(conn_id: str) -> asyncssh.SSHClientConnection | SystemSSH:
     """Opens a connection.
@@ -87,8 +90,7 @@ def _options(asyncssh: Any, info: ConnectionInfo) -> dict[str, Any]:
         options["client_keys"] = keys
     elif str(extra.get("look_for_keys", "true")).lower() == "false":
         options.update(client_keys=None, agent_path=None)
-    if ciphers := extra.get("ciphers"):
-        options["encryption_algs"] = ciphers
+    options["encryption_algs"] = extra.get("ciphers") or _FAST_CIPHERS
     if proxy := extra.get("host_proxy_cmd"):
         options["proxy_command"] = proxy
     return options

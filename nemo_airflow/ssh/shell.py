@@ -28,7 +28,7 @@ SILENCE = 120.0
 
 _TRANSFERS = 4
 _BLOCK = 1 << 18
-PIECE = 1 << 15
+PIECE = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Pipe:
         return found
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yields what comes next, in pieces of 32 KiB at most, up to the end."""
+        """Yields what comes next, in pieces of 256 KiB at most, up to the end."""
         while piece := await self.read(PIECE):
             yield piece
 
