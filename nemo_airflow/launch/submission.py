@@ -27,6 +27,7 @@ from nemo_airflow.launch.said import Said
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.direct import give_leave
 from nemo_airflow.operators.preparation import changed_fields, describe, plan_of
 from nemo_airflow.packaging.base import Packager
 from nemo_airflow.tracking.base import Tracker
@@ -113,7 +114,11 @@ class Launch:
         """
         values = read_secrets(self._executor.secrets)
         ConfigVersions().save(self.public_plan)
-        job = self._job(package)
+        executor, job = self._executor, self._job(package)
+        if self._options.tracker is not None:
+            executor, leave = give_leave(executor, job.key, job.time_limit, self._warn)
+            values = {**values, **leave}
+            job = dataclasses.replace(job, secret_env=show_secrets(executor.secrets))
         run = self._open_run(job)
         if run is not None and run.ref is not None:
             env = {**job.env, **run.env_beside(self._options.env), **self._options.env}
@@ -128,9 +133,10 @@ class Launch:
         attempts.remember(
             RecordedState(records, self.key), attempts.Attempt(1, self.key, digest, max_tries=0, executor=public)
         )
-        handle = self._back_end.submit(dataclasses.replace(self._back_end.render(job), values=values, waits=True))
+        request = BackEnd(executor, Said(self._warn).warning).render(job)  # which may have leave to send its outputs
+        handle = self._back_end.submit(dataclasses.replace(request, values=values, waits=True))
         if run is not None:
-            run = run.submitted(handle, redact(self._executor.render(masked_job(job)).to_text()))
+            run = run.submitted(handle, redact(executor.render(masked_job(job)).to_text()))
         return records.change(self.key, handle=handle.to_json(), run=run.to_json() if run else None)
 
     def _open_run(self, job: Job) -> TrackedRun | None:

@@ -11,14 +11,14 @@ from nemo_airflow import Config
 from nemo_airflow.runner import log_metrics, output_dir
 
 
-def train(steps: int = 3, lr: float = 0.1, pause: float = 0.0, gate: str = "") -> dict:
+def train(steps: int = 3, lr: float = 0.1, pause: float = 0.0, gate: str = "", weights: int = 1) -> dict:
     for step in range(steps):
         print("step", step, flush=True)
         log_metrics({"loss": 1 / (step + 1)}, step=step)
         time.sleep(pause)
     while gate and not Path(gate).exists():
         time.sleep(0.05)
-    Path(output_dir(), "model.txt").write_text("weights")
+    Path(output_dir(), "model.txt").write_text("weights" * weights)
     return {"steps": steps}
 
 

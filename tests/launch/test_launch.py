@@ -182,6 +182,15 @@ def test_of_two_who_follow_a_job_one_records_it(project, tmp_path, capsys):
     check_recorded(newest())
 
 
+def test_outputs_go_straight_into_a_store_that_the_job_sees(project, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "store"))
+    where = f"kind: local\noutputs_route: {tmp_path}/store"
+    assert main(["run", f"{project}:small", "weights=3000000", "--executor", where]) == 0
+    assert "sent its outputs to the store itself" in capsys.readouterr().err
+    run = check_recorded(newest())
+    assert run.data.tags["nemo_airflow.outputs_digest"]
+
+
 def test_a_job_is_cancelled_by_its_key_and_says_so(project, capsys):
     assert main(["run", f"{project}:small", "gate=never", "--detach"]) == 0
     until(lambda: listed(capsys)[0]["state"] == "running", "start")
