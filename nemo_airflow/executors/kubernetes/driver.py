@@ -60,8 +60,8 @@ from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonOb
 T = TypeVar("T")
 R = TypeVar("R")
 
-_ENDS_WITHIN = 20.0
-"""Seconds within which the API server knows that a container has ended."""
+_ENDS_WITHIN = 90.0
+"""Seconds within which the API server knows that a container has ended, also from a node that is very busy."""
 
 _AT_ONCE = 16
 """Requests about single pods that are under way at one time."""
