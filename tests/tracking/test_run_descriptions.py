@@ -22,7 +22,7 @@ def tags_of(uri: str, run_id: str) -> dict[str, str]:
 
 def test_a_run_is_described_by_its_task_and_the_parent_by_the_dag(tracker: MLflowTracker, uri: str) -> None:
     package = make_package(origin="git@github.com:team/code.git", branch="main")
-    job = make_job("described", description="Trains a **net**.", run_description="Weekly.", package=package)
+    job = make_job("described-by-its-task", description="Trains a **net**.", run_description="Weekly.", package=package)
     ref = open_run(tracker, job)
     assert tags_of(uri, ref.run_id)["mlflow.note.content"] == (
         "Trains a **net**.\n\n[Task in Airflow](http://airflow/task) · "
