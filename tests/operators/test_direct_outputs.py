@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import boto3
 import direct_jobs as jobs
 import docker
 import kubernetes
@@ -15,6 +16,7 @@ import pytest
 from airflow.sdk import DAG
 from lab.signed_store import KEY, SECRET, signed_store
 from mlflow import MlflowClient
+from mlflow.store.artifact import s3_artifact_repo
 
 from nemo_airflow import Artifact, Config, LocalExecutor, MLflowTracker, NemoRunOperator, Script, artifact
 from nemo_airflow.artifacts import fetch_artifact
@@ -48,6 +50,10 @@ def environment(tmp_path, monkeypatch, bucket):
     for key in bucket.list_keys():
         bucket.client.delete_object(Bucket="bucket", Key=key)
     bucket.forget()
+    yield
+    # Both outlive the variables that they were made from: later tests of this process would have our login.
+    boto3.DEFAULT_SESSION = None
+    s3_artifact_repo._cached_get_s3_client.cache_clear()
 
 
 @pytest.fixture(scope="module")

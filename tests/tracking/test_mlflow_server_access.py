@@ -161,7 +161,7 @@ def connection(**fields: Any) -> ConnectionInfo:
 
 
 @pytest.mark.parametrize(
-    ("given", "uri"),
+    ("given", "address"),
     [
         (connection(), "http://mlflow.example"),
         (connection(port=5000), "http://mlflow.example:5000"),
@@ -173,8 +173,8 @@ def connection(**fields: Any) -> ConnectionInfo:
         (connection(host="sqlite:////data/m.db"), "sqlite:////data/m.db"),
     ],
 )
-def test_a_connection_gives_the_address(given: ConnectionInfo, uri: str) -> None:
-    assert from_connection(given)[0] == uri
+def test_a_connection_gives_the_address(given: ConnectionInfo, address: str) -> None:
+    assert from_connection(given)[0] == address
 
 
 def test_a_connection_gives_the_login() -> None:
