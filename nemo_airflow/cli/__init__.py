@@ -9,7 +9,7 @@ from typing import Any
 
 from nemo_airflow import __version__
 from nemo_airflow.cli import job_commands
-from nemo_airflow.cli.help import Parser, leave_closed_pipe
+from nemo_airflow.cli.help import Parser, is_output_closed, leave_closed_pipe
 from nemo_airflow.exceptions import NemoAirflowError
 
 _EXECUTOR_HELP = (
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
+        if not is_output_closed():
+            raise
         return leave_closed_pipe()
     except NemoAirflowError as error:
         sys.stderr.write(f"nemo-airflow: {error}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import NoReturn
 
@@ -55,10 +56,17 @@ class Parser(argparse.ArgumentParser):
         return next((action for action in actions if isinstance(action, argparse._SubParsersAction)), None)
 
 
+def is_output_closed() -> bool:
+    """Returns whether whoever read the output has gone: other pipes break, too, as those of connections."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
 def leave_closed_pipe() -> int:
     """Ends quietly where whoever read the output has gone, as ``head`` does; returns the exit code of that."""
-    import os
-
     # Python would flush into the pipe once more at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + 13

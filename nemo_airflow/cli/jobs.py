@@ -14,6 +14,7 @@ from typing import Any
 from nemo_airflow import blocking
 from nemo_airflow.cli.advice import advice_for
 from nemo_airflow.cli.reap import load_executor
+from nemo_airflow.cli.terminal import keep_output_clean
 from nemo_airflow.exceptions import BackendUnavailable, NemoAirflowError, SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.job import JobHandle, JobState, JobStatus
@@ -28,6 +29,7 @@ _AT_ONCE = 8
 
 def jobs(executor: str, *, limit: int, output: str) -> int:
     """Lists the jobs that were launched from this machine, or all that run on a back-end."""
+    keep_output_clean()
     rows = _on_back_end(load_executor(executor)) if executor else _launched(limit)
     if output == "json":
         print(json.dumps(rows, indent=2))
@@ -40,12 +42,14 @@ def jobs(executor: str, *, limit: int, output: str) -> int:
 
 def status(key: str, executor: str, *, output: str) -> int:
     """Says how a job fares; returns 0, also for one that has failed."""
+    keep_output_clean()
     _print_facts(_facts(key, executor), output)
     return 0
 
 
 def why(key: str, executor: str, *, output: str) -> int:
     """Says why a job waits or has failed, and what to do; returns 0."""
+    keep_output_clean()
     facts = _facts(key, executor)
     state, failure = facts["state"], facts.get("failure", "")
     facts["next"] = advice_for(state, failure, facts["key"])
@@ -57,6 +61,7 @@ def why(key: str, executor: str, *, output: str) -> int:
 
 def cancel(key: str, executor: str) -> int:
     """Cancels a job; returns 0, also for one that has ended."""
+    keep_output_clean()
     if not executor and (end := Records().find(key).end) is not None:
         print(f"job {Records().find(key).key} has ended before: it is {end.status.state}")
         return 0

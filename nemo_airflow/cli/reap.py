@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nemo_airflow.cli.terminal import keep_output_clean
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.installation import run_labels
@@ -28,6 +29,7 @@ def run(executor: str, *, dry_run: bool, min_age: float, folders: bool, older_th
     where = load_executor(executor)
     from airflow.utils.session import create_session
 
+    keep_output_clean()
     jobs = asyncio.run(survey_folders(where, older_than * _DAY) if folders else survey(where, min_age))
     with create_session() as database:
         orphans = orphans_among(jobs, lambda labels: _state(database, labels))

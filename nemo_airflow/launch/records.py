@@ -169,17 +169,12 @@ class Records:
                     yield from (path, *(each for each in self._beside(path.stem) if each.exists()))
 
     @contextlib.contextmanager
-    def recording(self, key: str, *, wait: bool = False) -> Iterator[bool]:
-        """Yields whether this process is the one that records and keeps what comes of the job.
-
-        Args:
-            key: The job's key.
-            wait: Whether to wait until no other process does.
-        """
+    def recording(self, key: str) -> Iterator[bool]:
+        """Yields whether this process is the one that records and keeps what comes of the job."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{key}.lock").open("a") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:

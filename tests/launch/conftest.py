@@ -1,6 +1,7 @@
 import subprocess
 import uuid
 
+import airflow.settings  # noqa: F401 - its logging holds on to the output that is there when it is imported first
 import pytest
 
 JOBS = """
