@@ -27,6 +27,9 @@ _STATES = {
     JobState.SUCCEEDED: "",
 }
 
+_UNSAID = {JobState.LOST: FailureKind.LOST, JobState.CANCELLED: FailureKind.CANCELLED}
+"""What is meant where a back-end tells no kind of failure."""
+
 
 def advice_for(state: str, failure: str, key: str) -> str:
     """Returns what to do next, in one line; empty where there is nothing to do.
@@ -36,8 +39,7 @@ def advice_for(state: str, failure: str, key: str) -> str:
         failure: Why it failed, or empty.
         key: The job's key.
     """
-    text = _STATES.get(JobState(state))
-    if text is None:
-        kind = FailureKind.parse(failure) if failure else FailureKind.CANCELLED
-        text = _FAILED[kind if failure or state != JobState.LOST else FailureKind.LOST]
-    return text.format(key=key)
+    known = _STATES.get(JobState(state))
+    if known is None:
+        known = _FAILED[FailureKind.parse(failure) if failure else _UNSAID.get(JobState(state), FailureKind.USER_ERROR)]
+    return known.format(key=key)

@@ -62,10 +62,11 @@ def why(key: str, executor: str, *, output: str) -> int:
 def cancel(key: str, executor: str) -> int:
     """Cancels a job; returns 0, also for one that has ended."""
     keep_output_clean()
-    if not executor and (end := Records().find(key).end) is not None:
-        print(f"job {Records().find(key).key} has ended before: it is {end.status.state}")
+    record = None if executor else Records().find(key)
+    if record is not None and (end := record.end) is not None:
+        print(f"job {record.key} has ended before: it is {end.status.state}")
         return 0
-    where, handle = _job(key, executor)
+    where, handle = (record.where, record.job) if record is not None else _find(key, executor)
     try:
         BackEnd(where, lambda *text: None).cancel_at_once(handle)
     except TimeoutError:
@@ -74,10 +75,8 @@ def cancel(key: str, executor: str) -> int:
     return 0
 
 
-def _job(key: str, executor: str) -> tuple[Executor, JobHandle]:
-    if not executor:
-        record = Records().find(key)
-        return record.where, record.job
+def _find(key: str, executor: str) -> tuple[Executor, JobHandle]:
+    """Returns the job of a key on the back-end of an executor."""
     where = load_executor(executor)
     handle = BackEnd(where, lambda *text: None).find(key)
     if handle is None:
@@ -90,7 +89,7 @@ def _job(key: str, executor: str) -> tuple[Executor, JobHandle]:
 
 def _facts(key: str, executor: str) -> dict[str, Any]:
     if executor:
-        where, handle = _job(key, executor)
+        where, handle = _find(key, executor)
 
         async def ask() -> JobStatus:
             return (await JobService.shared(where).status([handle]))[handle.key]
@@ -105,10 +104,8 @@ def _facts(key: str, executor: str) -> dict[str, Any]:
 
 
 def _launched(limit: int) -> list[dict[str, Any]]:
-    records = Records()
-    found = [records.load(key) for key in records.keys()[:limit]]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(_row, found))
+        return list(pool.map(_row, Records().list()[:limit]))
 
 
 def _row(record: Launched) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def run(
     try:
         record = launch.submit(records, package)
     except KeyboardInterrupt:
-        if launch.key in records.keys():  # noqa: SIM118 - no mapping
+        if any(record.key == launch.key for record in records.list()):
             say(
                 f"interrupted while job {launch.key} was submitted: if it was, 'nemo-airflow attach {launch.key}' "
                 f"follows it, and 'nemo-airflow cancel {launch.key}' ends it"
@@ -129,7 +129,7 @@ def _package_lines(package: Package | None) -> list[str]:
 
 def _changes(records: Records, name: str, launch: Launch) -> list[str]:
     """Returns what is changed in the config since the last launch of that name."""
-    earlier = next((found for key in records.keys() if (found := records.load(key)).name == name), None)  # noqa: SIM118
+    earlier = next((record for record in records.list() if record.name == name), None)
     if earlier is None:
         return [f"# the first launch of {name!r}"]
     if earlier.digest == launch.digest:

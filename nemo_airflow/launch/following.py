@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from nemo_airflow import blocking
-from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.exceptions import BackendUnavailable, SettingsError
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import JobHandle, JobStatus
@@ -131,7 +131,7 @@ def read_log(record: Launched) -> list[str]:
     """Returns the lines that a job has written so far.
 
     Raises:
-        BackendUnavailable: The back-end is away.
+        BackendUnavailable: The back-end is away, or the log cannot be read.
     """
     executor, handle = record.where, record.job
 
@@ -139,10 +139,11 @@ def read_log(record: Launched) -> list[str]:
         driver, reader, offset = JobService.shared(executor).driver, StreamReader(), 0
         lines: list[str] = []
         while True:
-            chunks = await driver.read([Cursor(handle, offset)])
-            if not chunks or not (chunks[0].data or chunks[0].gone):
+            chunk = next(iter(await driver.read([Cursor(handle, offset)])), None)
+            if chunk is not None and chunk.trouble:
+                raise BackendUnavailable(f"the log of job {record.key} cannot be read: {chunk.trouble}")
+            if chunk is None or not (chunk.data or chunk.gone):
                 break
-            [chunk] = chunks
             items = [*(reader.skip(chunk.gone) if chunk.gone else []), *reader.feed(chunk.data)]
             lines += [item.text for item in items if isinstance(item, Line)]
             offset = chunk.end

@@ -135,44 +135,46 @@ class Records:
         Raises:
             SettingsError: None is called so, or several keys begin so.
         """
-        keys = self.keys()
-        if text == "last" and keys:
-            return self.load(keys[0])
-        found = [text] if text in keys else [key for key in keys if self.load(key).name == text][:1]
-        found = found or [key for key in keys if text and key.startswith(text)]
-        if len(found) == 1:
-            return self.load(found[0])
-        if found:
-            more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-            raise SettingsError(
-                f"{text!r} is the beginning of {', '.join(found[:_LISTED])}{more}: give more of the key"
-            )
+        records = self.list()
+        for found in (
+            records[:1] if text == "last" else [],
+            [record for record in records if record.key == text],
+            [record for record in records if record.name == text][:1],
+            [record for record in records if text and record.key.startswith(text)],
+        ):
+            if len(found) == 1:
+                return found[0]
+            if found:
+                named = ", ".join(record.key for record in found[:_LISTED])
+                more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+                raise SettingsError(f"{text!r} is the beginning of {named}{more}: give more of the key")
         raise SettingsError(
-            f"no job {text!r} was launched from this machine{similar(text, keys)}; 'nemo-airflow jobs' lists them, and "
-            "--executor EXECUTOR finds that of a task on its back-end"
+            f"no job {text!r} was launched from this machine{similar(text, [record.key for record in records])}; "
+            "'nemo-airflow jobs' lists them, and --executor EXECUTOR finds that of a task on its back-end"
         )
 
-    def keys(self) -> list[str]:
-        """Returns all keys, those that were launched last before the others."""
-        found = []
-        for path in self.folder.glob("*.json"):
-            with contextlib.suppress(FileNotFoundError):  # another process forgets it
-                found.append((path.stat().st_ctime, path.stem))
-        ages = {key: self._launched_at(key, changed) for changed, key in found}
-        return sorted(ages, key=lambda key: (-ages[key], key))
+    def list(self) -> list[Launched]:
+        """Returns all records, those that were launched last before the others.
+
+        Raises:
+            SettingsError: One cannot be read.
+        """
+        found = [self.load(path.stem) for path in self.folder.glob("*.json")]
+        return sorted(found, key=lambda record: (-record.launched_at, record.key))
 
     def find_old(self, before: float) -> Iterator[Path]:
         """Yields the files of jobs that ended before then, in seconds since the epoch."""
         for path in self.folder.glob("*.json"):
             with contextlib.suppress(FileNotFoundError, SettingsError):
                 if path.stat().st_mtime < before and self.load(path.stem).outcome:
-                    yield from (path, *(each for each in self._beside(path.stem) if each.exists()))
+                    beside = (self._lock_of(path.stem), self.log_of(path.stem))
+                    yield from (path, *(each for each in beside if each.exists()))
 
     @contextlib.contextmanager
     def recording(self, key: str) -> Iterator[bool]:
         """Yields whether this process is the one that records and keeps what comes of the job."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{key}.lock").open("a") as lock:
+        with self._lock_of(key).open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -184,19 +186,13 @@ class Records:
         """Returns the path of what the process prints that records a job nobody looks at."""
         return self.folder / f"{key}.log"
 
-    def _beside(self, key: str) -> tuple[Path, ...]:
-        return self.folder / f"{key}.lock", self.log_of(key)
+    def _lock_of(self, key: str) -> Path:
+        return self.folder / f"{key}.lock"
 
     def _path(self, key: str) -> Path:
         if not key or "/" in key or key.startswith("."):
             raise SettingsError(f"{key!r} is not the key of a job: 'nemo-airflow jobs' lists them")
         return self.folder / f"{key}.json"
-
-    def _launched_at(self, key: str, changed: float) -> float:
-        try:
-            return self.load(key).launched_at
-        except SettingsError:
-            return changed
 
 
 class RecordedState:

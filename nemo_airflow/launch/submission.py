@@ -14,8 +14,11 @@ from typing import Any
 
 from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
+from nemo_airflow.config.graph import is_deferred
+from nemo_airflow.config.leaves import iter_leaves
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.connections import redact
+from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor, Request
 from nemo_airflow.executors.secret import read_secrets, show_secrets
 from nemo_airflow.hooks.packaging import PackagingHook
@@ -76,6 +79,7 @@ class Launch:
 
     def __init__(self, config: Any, executor: Executor, options: Options, warn: Callable[[str], None]) -> None:
         load_collector(options.collector)
+        _refuse_templates(config)
         self.plan, self._allow = plan_of(config, plans.targets(plans.to_plan(config, check=False)))
         self.public_plan = masked_plan(self.plan)
         self.digest = plans.digest(self.public_plan)
@@ -168,3 +172,10 @@ class Launch:
             labels={"installation": installation_id(), "user": getpass.getuser()},
         )
         return mark_secrets(job)
+
+
+def _refuse_templates(config: Any) -> None:
+    for path, leaf in iter_leaves(config):
+        if is_deferred(leaf):
+            what = f"the template {leaf!r}" if isinstance(leaf, str) else "the output of another task"
+            raise ConfigError(f"is {what}, which only the run of a DAG has: give a value, such as {path}=...", path)

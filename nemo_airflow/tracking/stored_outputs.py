@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-import posixpath
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from nemo_airflow.store.shared import SharedStore, blob_name
 from nemo_airflow.store.trees import TreeFile
 from nemo_airflow.tracking import reserved
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST
+from nemo_airflow.tracking.links import Links
 from nemo_airflow.tracking.run import TrackedRun
 
 _COPIES = 16
@@ -65,12 +65,10 @@ def keep_stored(
 
 def kept_files(manifest: Manifest, warn: Callable[[str], None]) -> list[TreeFile]:
     """Returns the files that a run keeps: a link to one is kept as that file; the record's place stays free."""
-    by_path = {file.path: file for file in manifest.files}
-    files = [*manifest.files]
-    for path in manifest.links:
-        found = by_path.get(_follow(path, manifest.links))
-        if found is not None:
-            files.append(found._replace(path=path))
+    links = Links()
+    for path, target in manifest.links.items():
+        links.add(path, target, hard=False)
+    files = [file._replace(path=path) for file in manifest.files for path in (file.path, *links.names_of(file.path))]
     tops = {file.path.partition("/")[0] for file in files}
     if reserved.RECORD in tops:
         name = reserved.free_name(tops)
@@ -82,14 +80,6 @@ def kept_files(manifest: Manifest, warn: Callable[[str], None]) -> list[TreeFile
 def _moved(file: TreeFile, name: str) -> TreeFile:
     top, slash, rest = file.path.partition("/")
     return file._replace(path=f"{name}{slash}{rest}") if top == reserved.RECORD else file
-
-
-def _follow(path: str, links: Mapping[str, str]) -> str:
-    for _ in range(40):  # as many as Linux follows
-        if path not in links:
-            break
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), links[path]))
-    return path
 
 
 def _is_same_service(place: S3Place, root: str) -> bool:

@@ -133,8 +133,13 @@ def two_runs(folder):
 
 
 def test_the_readmes_commands_run(folder, two_runs):
-    code = "from nemo_airflow import Config\ndef fit(learning_rate: float): print('rate', learning_rate)\n"
-    write(folder, {"trainer.py": f"{code}TRAIN = Config(fit, learning_rate=0.1)\n"})
+    code = (
+        "import dataclasses\nfrom nemo_airflow import Config\n"
+        "@dataclasses.dataclass\nclass Model:\n    hidden: int = 1\n"
+        "def train(model: Model, learning_rate: float, until: str): print('rate', learning_rate)\n"
+    )
+    [config] = re.findall(r"^`(SMALL = .*)` in `trainer.py`:$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    write(folder, {"trainer.py": f"{code}{config}\n"})
     printed, launched = run(folder, SHOWN["README.md"], two_runs)
     assert "lr: 0.1 -> 0.2" in printed
     assert launched == "rate 0.001\n"

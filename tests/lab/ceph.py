@@ -108,7 +108,7 @@ def ceph(folder: Path) -> Iterator[CephStore]:
         call("ceph-mon", "--mkfs", "-i", "a", "--monmap", monitors)
         start("ceph-mon", "-i", "a")
         osd = str(uuid.uuid4())
-        call("ceph", "--connect-timeout", "50", "osd", "new", osd)
+        _await("the monitor", lambda: call("ceph", "--connect-timeout", "50", "osd", "new", osd) is not None)
         call("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
         running = start("ceph-osd", "-i", "0")
 
@@ -136,10 +136,17 @@ def _make_bucket(store: CephStore) -> bool:
 
 
 def _await(what, is_there) -> None:
+    """Waits until something is there; a command that fails is asked again: a young monitor refuses some of them."""
     end = time.monotonic() + _PATIENCE
-    while not is_there():
+    while True:
+        said = ""
+        try:
+            if is_there():
+                return
+        except LabError as error:
+            said = f": {error}"
         if time.monotonic() > end:
-            raise LabError(f"{what} of Ceph did not come up within {_PATIENCE} s")
+            raise LabError(f"{what} of Ceph did not come up within {_PATIENCE} s{said}")
         time.sleep(0.2)
 
 

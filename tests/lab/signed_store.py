@@ -36,14 +36,20 @@ class SignedStore:
         cut_at: Bytes of forms after which the connection is closed once, in the midst; None for never.
     """
 
-    def __init__(self, host="127.0.0.1"):
+    def __init__(self):
         self.forget()
         self._lock = threading.Lock()
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server(host, 0, self._answer, threaded=True, request_handler=_Quiet)
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._servers = {}
+        self.url = self.listen("127.0.0.1")
+
+    def listen(self, host):
+        """Serves at another address of this machine, too, such as that of a network of containers; returns the URL."""
+        if host not in self._servers:
+            server = make_server(host, 0, self._answer, threaded=True, request_handler=_Quiet)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            self._servers[host] = server
+        return f"http://{host}:{self._servers[host].server_port}"
 
     def forget(self):
         """Begins anew."""
@@ -71,8 +77,9 @@ class SignedStore:
         return [found["Key"] for page in pages for found in page.get("Contents", ())]
 
     def stop(self):
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self._servers.values():
+            server.shutdown()
+            server.server_close()
 
     def _answer(self, environ, start_response):
         if not environ.get("CONTENT_TYPE", "").startswith("multipart/form-data"):
@@ -154,9 +161,9 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def signed_store(host="127.0.0.1"):
+def signed_store():
     """Runs the server with an empty bucket, ``bucket``."""
-    store = SignedStore(host)
+    store = SignedStore()
     store.client.create_bucket(Bucket="bucket")
     try:
         yield store

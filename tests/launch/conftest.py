@@ -29,6 +29,7 @@ def fail():
 
 small = Config(train, steps=3)
 bad = Config(fail)
+dated = Config(train, gate="{{ ds }}")
 """
 
 

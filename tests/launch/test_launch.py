@@ -16,6 +16,7 @@ import pytest
 
 from nemo_airflow import settings
 from nemo_airflow.cli import main
+from nemo_airflow.cli.advice import advice_for
 from nemo_airflow.launch.records import Records
 
 
@@ -94,7 +95,7 @@ def test_uncommitted_changes_are_shipped_and_recorded(project, capsys):
 def test_a_dry_run_shows_what_would_be_sent_and_what_changed_and_submits_nothing(project, capsys):
     assert main(["run", f"{project}:small", "--dry-run"]) == 0
     assert "# the first launch of 'small'" in capsys.readouterr().out
-    assert not Records().keys()
+    assert not Records().list()
     assert not list(settings.jobs_folder().glob("*"))
     assert main(["run", f"{project}:small"]) == 0
     capsys.readouterr()
@@ -103,7 +104,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_what_changed_and_submits_nothing
     assert f"# changed since job {newest().key}:" in shown
     assert "~ steps: 3 -> 4" in shown
     assert f"files: 1, the largest {project}.py: " in shown
-    assert len(Records().keys()) == 1
+    assert len(Records().list()) == 1
 
 
 def test_a_detached_job_is_recorded_by_a_process_of_its_own(project, capsys):
@@ -216,12 +217,12 @@ def test_records_of_jobs_that_ended_long_ago_are_collected_and_no_others(project
     records = Records()
     records.save(dataclasses.replace(ended, key="runs-still", outcome=None))
     assert main(["store", "gc", "--older-than", "1", "--no-keep-runs"]) == 0
-    assert len(records.keys()) == 2
+    assert len(records.list()) == 2
     for path in records.folder.iterdir():
         os.utime(path, (0, 0))
     assert main(["store", "gc", "--older-than", "1", "--no-keep-runs"]) == 0
     assert "2 files of records of launched jobs" in capsys.readouterr().out
-    assert records.keys() == ["runs-still"]
+    assert [record.key for record in records.list()] == ["runs-still"]
 
 
 @pytest.mark.parametrize(
@@ -230,6 +231,7 @@ def test_records_of_jobs_that_ended_long_ago_are_collected_and_no_others(project
         (["run", "{project}:smal"], "has no 'smal'"),
         (["run", "{project}:small", "step=1"], "did you mean 'steps'"),
         (["run", "{project}:small", "lr=fast"], "lr: expected float, got 'fast'"),
+        (["run", "{project}:dated"], "gate: is the template '{{ ds }}', which only the run of a DAG has"),
         (["run", "{project}:small", "--executor", "kind: dokcer"], "no executor of kind 'dokcer'"),
         (["run", "{project}:small", "--executor", "kind: docker"], "has no default for container_image"),
         (["run", "{project}:small", "--packager", "kind: gti"], "did you mean 'git'"),
@@ -245,7 +247,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_submitted(project, cap
     assert says in err
     assert err.startswith("nemo-airflow: ")
     assert "Traceback" not in err
-    assert not Records().keys()
+    assert not Records().list()
     assert not list(settings.jobs_folder().glob("*"))
 
 
@@ -264,6 +266,27 @@ def test_a_home_that_cannot_be_written_keeps_the_job_from_being_submitted(projec
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "file"))
     assert main(["run", f"{project}:small", "--no-track", "--packager", "none"]) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("state", "failure", "next_"),
+    [
+        ("failed", "", "read the traceback"),
+        ("failed", "out_of_memory", "give the job more memory"),
+        ("lost", "", "look at its machine"),
+        ("cancelled", "", "if that was not wanted"),
+        ("running", "", "nemo-airflow logs -f k"),
+    ],
+)
+def test_what_to_do_next_is_said_of_each_end(state, failure, next_):
+    assert next_ in advice_for(state, failure, "k")
+
+
+def test_a_record_that_is_damaged_is_named_with_what_to_do(project, capsys):
+    Records().folder.mkdir(parents=True)
+    (Records().folder / "broken-1.json").write_text("{")
+    assert main(["jobs"]) == 2
+    assert "broken-1.json cannot be read" in capsys.readouterr().err
 
 
 def test_no_process_is_left_of_jobs_that_have_ended(project):

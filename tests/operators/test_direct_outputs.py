@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import boto3
 import direct_jobs as jobs
 import docker
-import kubernetes
 import pytest
 from airflow.sdk import DAG
 from lab.signed_store import KEY, SECRET, signed_store
@@ -31,7 +30,7 @@ STORE = "s3://direct@bucket/store"
 
 @pytest.fixture(scope="module")
 def bucket():
-    with signed_store("0.0.0.0") as running:
+    with signed_store() as running:
         yield running
 
 
@@ -301,7 +300,7 @@ def check(task, kept, lines, bucket, capsys):
     """Returns a function that runs a job on a back-end, and checks that its outputs went straight to the store."""
 
     def run(executor, address="127.0.0.1"):
-        executor = dataclasses.replace(executor, outputs_route=f"http://{address}:{bucket.port}")
+        executor = dataclasses.replace(executor, outputs_route=bucket.listen(address))
         operator, context = task(Script(inline=SCRIPT), job_executor=executor, env={}, deferrable=False)
         operator.execute(context)
         in_run, in_store = kept()
@@ -329,11 +328,8 @@ def test_job_on_docker_sends_its_outputs_straight_to_the_store(check, lab_docker
     check(DockerExecutor(container_image=lab_image, docker_url=lab_docker), gateway)
 
 
-def test_job_on_kubernetes_sends_its_outputs_straight_to_the_store(check, lab_kubeconfig, lab_image):
-    client = kubernetes.config.new_client_from_config(lab_kubeconfig)
-    (node,) = kubernetes.client.CoreV1Api(client).list_node().items
-    (address,) = [each.address for each in node.status.addresses if each.type == "InternalIP"]
-    check(KubernetesExecutor(container_image=lab_image, config_file=lab_kubeconfig, linger=30.0), address)
+def test_job_on_kubernetes_sends_its_outputs_straight_to_the_store(check, lab_kubeconfig, lab_image, gateway):
+    check(KubernetesExecutor(container_image=lab_image, config_file=lab_kubeconfig, linger=30.0), gateway)
 
 
 def test_job_on_slurm_sends_its_outputs_straight_to_the_store(check, lab_slurm, ssh_conn_id):
