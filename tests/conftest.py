@@ -39,7 +39,9 @@ hypothesis.settings.register_profile("gate", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("gate")
 
 pytest_plugins = ["side_by_side", "time_table", "lab.fixtures", "shared_airflow"]
-pytest.register_assert_rewrite("nemo_airflow.testing.conformance", "kill_matrix")  # they tell what they found
+# They tell what they found.
+_HELPERS = {path.stem for path in Path(__file__).parent.rglob("*_*.py") if not path.stem.startswith("test_")}
+pytest.register_assert_rewrite("nemo_airflow.testing.conformance", *_HELPERS)
 
 
 @pytest.fixture(scope="session")

@@ -171,8 +171,9 @@ def fetched_folder() -> Path:
 def find_fetched(before: float) -> Iterator[Path]:
     """Yields the files of those that nobody asked for since then, in seconds since the epoch."""
     for folder in fetched_folder().glob("*"):
-        if folder.stat().st_mtime < before:
-            yield from (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+        with contextlib.suppress(FileNotFoundError):  # another process deletes it
+            if folder.stat().st_mtime < before:
+                yield from [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
 
 
 def settle(given: Artifact) -> Artifact:

@@ -87,8 +87,12 @@ class ConfigVersions:
 
     def list(self) -> list[str]:
         """Returns the digests of all stored configs, the newest first."""
-        files = [file for file in self.folder.glob("??/*.json") if _DIGEST.fullmatch(file.stem)]
-        return [file.stem for file in sorted(files, key=lambda file: (-file.stat().st_mtime_ns, file.name))]
+        found = []
+        for file in self.folder.glob("??/*.json"):
+            with contextlib.suppress(FileNotFoundError):  # another process deletes it
+                if _DIGEST.fullmatch(file.stem):
+                    found.append((-file.stat().st_mtime_ns, file.stem))
+        return [digest for _, digest in sorted(found)]
 
     def find_unused(self, before: float, keep: Collection[str]) -> Iterator[Path]:
         """Yields the files of plans that were not run since a time, and of those that were never written whole.

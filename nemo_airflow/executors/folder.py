@@ -17,6 +17,7 @@ from nemo_airflow.exceptions import OutputsLost
 from nemo_airflow.executors.base import LeaveOut
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.processes import ProcessRef
+from nemo_airflow.folders import written_at
 from nemo_airflow.job import Archive, FailureKind, JobState, JobStatus
 from nemo_airflow.runner import secret_env
 
@@ -122,7 +123,7 @@ class JobFolder:
         """Returns when a file at the top of the folder was last written; infinity for a folder without a job."""
         if not (self.path / "job.json").is_file():
             return float("inf")
-        return max(path.lstat().st_mtime for path in (self.path, *self.path.iterdir()))
+        return written_at(self.path)
 
     def mark_cancelled(self) -> None:
         """Says that the job is to be cancelled, also to a runner that has yet to start, and deletes its secrets."""

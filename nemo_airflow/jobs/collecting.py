@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.intake import Intake
+from nemo_airflow.folders import folder_size
 from nemo_airflow.job import JobHandle
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.progress import Progress
@@ -134,18 +134,6 @@ async def _watched(call: Coroutine[Any, Any, T], into: Path | None, progress: Pr
         if not fetching.done():
             fetching.cancel()
             await asyncio.wait({fetching})
-
-
-def folder_size(folder: Path) -> int:
-    """Returns the bytes of the files under a folder, which may change meanwhile."""
-    size = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                size += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:
-                continue
-    return size
 
 
 def _empty(folder: Path) -> None:

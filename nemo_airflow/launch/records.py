@@ -121,11 +121,16 @@ class Records:
         Raises:
             SettingsError: There is none, or it cannot be read.
         """
-        path = self._path(key)
+        try:
+            return self._read(self._path(key))
+        except FileNotFoundError:
+            raise SettingsError(f"no job {key!r} was launched from this machine") from None
+
+    def _read(self, path: Path) -> Launched:
         try:
             return Launched(**json.loads(path.read_text()))
         except FileNotFoundError:
-            raise SettingsError(f"no job {key!r} was launched from this machine") from None
+            raise
         except (OSError, ValueError, TypeError) as error:
             raise SettingsError(f"{path} cannot be read ({error}): delete it to forget that job") from error
 
@@ -159,7 +164,10 @@ class Records:
         Raises:
             SettingsError: One cannot be read.
         """
-        found = [self.load(path.stem) for path in self.folder.glob("*.json")]
+        found = []
+        for path in self.folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # another process deletes it
+                found.append(self._read(path))
         return sorted(found, key=lambda record: (-record.launched_at, record.key))
 
     def find_old(self, before: float) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nemo_airflow.exceptions import ConfigError
-from nemo_airflow.jobs.collecting import folder_size
+from nemo_airflow.folders import folder_size
 from nemo_airflow.progress import Progress
 from nemo_airflow.threads import Threads
 from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything, files_under, keep

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow import settings
+from nemo_airflow.folders import folder_size, written_at
 from nemo_airflow.store import sharing
 
 VERSION = 1
@@ -243,7 +244,7 @@ class Spool:
             OSError: It has not.
         """
         limit = settings.spool_limit()
-        size = sum(Path(folder, name).stat().st_size for folder, _, names in os.walk(self.folder) for name in names)
+        size = folder_size(self.folder)
         if size + more > limit:
             raise OSError(
                 f"{self.folder} has {size} bytes, and NEMO_AIRFLOW_SPOOL_LIMIT allows {limit}: deliver them with "
@@ -254,7 +255,7 @@ class Spool:
         """Deletes what processes that died have left half written or half deleted. Only for who holds the spool."""
         for item in os.scandir(self.folder) if self.folder.is_dir() else ():
             folder = Path(item.path)
-            if not (item.is_dir() and item.name.startswith(".")) or time.time() - _newest(folder) < _ABANDONED_AFTER:
+            if not (item.is_dir() and item.name.startswith(".")) or time.time() - written_at(folder) < _ABANDONED_AFTER:
                 continue
             with contextlib.suppress(OSError):  # another user's, or another process deletes it
                 lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
@@ -263,10 +264,6 @@ class Spool:
                         shutil.rmtree(folder)
                 finally:
                     os.close(lock)
-
-
-def _newest(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in (folder, *folder.iterdir())), default=0.0)
 
 
 def _take(lock: int) -> bool:

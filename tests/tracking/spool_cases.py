@@ -90,7 +90,8 @@ class Case:
         ]
         assert sorted(points) == [(step, self.number + step / 7, self.began + step) for step in range(POINTS)]
         files = {file.path for file in client.list_artifacts(run.info.run_id, "nemo_airflow")}
-        assert {f"nemo_airflow/{name}" for name in ("plan.json", "environment.json", "log.txt")} <= files
+        kept = {f"nemo_airflow/{name}" for name in ("plan.json", "environment.json", "log.txt")}
+        assert kept <= files, f"not in run {run.info.run_id}: {sorted(kept - files)}"
         log = client.download_artifacts(run.info.run_id, "nemo_airflow/log.txt")
         assert Path(log).read_text() == f"the log of {self.number}\n"
 

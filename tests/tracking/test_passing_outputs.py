@@ -21,8 +21,9 @@ from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.host.driver import HostDriver
 from nemo_airflow.executors.ssh import SSHExecutor
 from nemo_airflow.executors.ssh.driver import SSHDriver
+from nemo_airflow.folders import folder_size
 from nemo_airflow.job import Job, JobHandle
-from nemo_airflow.jobs.collecting import collect_outputs, folder_size
+from nemo_airflow.jobs.collecting import collect_outputs
 from nemo_airflow.progress import Progress
 from nemo_airflow.ssh.local import LocalPipe, LocalShell
 from nemo_airflow.ssh.shell import Answer

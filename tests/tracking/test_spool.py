@@ -11,6 +11,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,22 @@ def test_a_damaged_entry_is_named_and_holds_up_no_other(
     assert main(["sync"]) == 1
     assert f"{cases[0].key}: not delivered: it cannot be read" in capsys.readouterr().err
     cases[1].assert_recorded(MlflowClient(database))
+
+
+def test_jobs_that_end_at_once_keep_all_their_files_while_others_are_delivered(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("a line\n")
+
+    def keep_and_remove(number: int) -> None:
+        for again in range(40):
+            draft = Spool().draft(f"at-once-{number}-{again}")
+            draft.add_files({"nemo_airflow/log.txt": log})
+            draft.complete({}).remove()
+            Spool().clean()
+
+    with ThreadPoolExecutor(8) as several:
+        list(several.map(keep_and_remove, range(8)))
+    assert waiting() == []
 
 
 def test_a_full_spool_costs_the_records_with_one_warning_and_not_the_job(

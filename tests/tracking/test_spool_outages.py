@@ -67,6 +67,7 @@ def test_a_server_that_is_away_over_the_life_of_20_jobs_costs_nothing(
     assert waiting() == [case.key for case in cases]
     assert len(warnings) == len(cases)
     assert all("'nemo-airflow sync', delivers it" in line for line in warnings)
+    assert not any("kept except" in line for line in warnings)
 
     assert main(["sync"]) == 1
     assert waiting() == [case.key for case in cases]

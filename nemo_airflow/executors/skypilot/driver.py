@@ -299,8 +299,9 @@ def _launch(request: Request) -> str:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
-            if time.time() - old.stat().st_mtime > _BUNDLES_KEPT:
-                old.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another launch deletes it
+                if time.time() - old.stat().st_mtime > _BUNDLES_KEPT:
+                    old.unlink()
         descriptor, new = tempfile.mkstemp(dir=folder, suffix=".new")
         with os.fdopen(descriptor, "wb") as file:
             write_bundle(request, file)
