@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
-AddOptions = Callable[[argparse.ArgumentParser], None]
+from nemo_airflow.cli.options import EXECUTOR, add_config, add_output, add_store_of_runs
 
 _KEY = "the job's key, the beginning of it, its name (the newest of it), or 'last'"
 
 
-def add(commands: Any, executor_help: str, add_config: AddOptions, add_store_of_runs: AddOptions) -> None:
+def add(commands: Any) -> None:
     """Adds the commands to the command line."""
     run = commands.add_parser(
         "run",
@@ -19,7 +18,7 @@ def add(commands: Any, executor_help: str, add_config: AddOptions, add_store_of_
         epilog="example: nemo-airflow run training:small lr=0.1 --executor 'kind: docker'",
     )
     add_config(run)
-    run.add_argument("--executor", default="kind: local", help=f"{executor_help} (%(default)s)")
+    run.add_argument("--executor", default="kind: local", help=f"{EXECUTOR} (%(default)s)")
     run.add_argument(
         "--packager",
         default="auto",
@@ -51,9 +50,9 @@ def add(commands: Any, executor_help: str, add_config: AddOptions, add_store_of_
     logs.set_defaults(run=_logs)
 
     jobs = commands.add_parser("jobs", help="list the jobs that were launched from this machine")
-    jobs.add_argument("--executor", default="", help=f"all jobs that run on its back-end instead: {executor_help}")
+    jobs.add_argument("--executor", default="", help=f"all jobs that run on its back-end instead: {EXECUTOR}")
     jobs.add_argument("--limit", type=int, default=20, help="list so many, the newest (%(default)s)")
-    _add_output(jobs)
+    add_output(jobs)
     jobs.set_defaults(run=_jobs)
 
     for name, text in (
@@ -63,24 +62,10 @@ def add(commands: Any, executor_help: str, add_config: AddOptions, add_store_of_
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("key", help=_KEY)
-        command.add_argument("--executor", default="", help=f"where it runs, if a task submitted it: {executor_help}")
+        command.add_argument("--executor", default="", help=f"where it runs, if a task submitted it: {EXECUTOR}")
         if name != "cancel":
-            _add_output(command)
+            add_output(command)
         command.set_defaults(run=_look, command=name)
-
-    doctor = commands.add_parser(
-        "doctor",
-        help="say what of this machine and of back-ends is not as jobs need it, and how to mend it",
-        epilog="example: nemo-airflow doctor cluster.yaml; exit code 1 if something keeps jobs from running",
-    )
-    doctor.add_argument("targets", nargs="*", metavar="EXECUTOR", help=f"{executor_help}; or the id of a connection")
-    _add_output(doctor)
-    doctor.add_argument("--bundle", default="", metavar="FILE", help="also write a report without secrets, as JSON")
-    doctor.set_defaults(run=_doctor)
-
-
-def _add_output(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print it (text)")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -111,12 +96,6 @@ def _jobs(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import jobs
 
     return jobs.jobs(options.executor, limit=options.limit, output=options.output)
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from nemo_airflow.cli import doctor
-
-    return doctor.run(options.targets, output=options.output, bundle=options.bundle)
 
 
 def _look(options: argparse.Namespace) -> int:

@@ -1,0 +1,117 @@
+"""The options of the commands that show configs and compare them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from nemo_airflow.cli.options import EXECUTOR, add_allow, add_config, add_store_of_runs
+
+
+def add(commands: Any) -> None:
+    """Adds the commands to the command line."""
+    plan = commands.add_parser("plan", help="print a config as YAML, or as the plan that a job gets")
+    add_config(plan)
+    plan.add_argument("--json", action="store_true", help="print the plan, canonical JSON")
+    plan.set_defaults(run=_plan)
+
+    render = commands.add_parser("render", help="print the request that would be sent to a back-end for a config")
+    add_config(render)
+    render.add_argument("--executor", default="kind: local", help=EXECUTOR)
+    render.set_defaults(run=_render)
+
+    listing = commands.add_parser("list", help="list recipes, executors, packagers and trackers by their names")
+    listing.add_argument(
+        "what", nargs="?", default="", help="list only this kind: recipes, executors, packagers or trackers"
+    )
+    listing.add_argument("--json", action="store_true", help="print them as JSON")
+    listing.set_defaults(run=_list)
+    _add_comparisons(commands)
+
+
+def _add_comparisons(commands: Any) -> None:
+    what = "pkg.mod:name, a YAML file, a plan as JSON, the digest of a config that was run, or run:ID of MLflow"
+    overrides: Any = {"nargs": "*", "metavar": "path=value", "help": "overrides, such as model.hidden=64"}
+    diff = commands.add_parser("diff", help="show the differences of two configs or runs; exit code 1 if there are any")
+    diff.add_argument("old", help=f"{what}; or a folder, to compare its code")
+    diff.add_argument("new", help="the same for the other side")
+    diff.add_argument("--svg", default="", metavar="FILE", help="also draw the differences into this file")
+    diff.add_argument("--json", action="store_true", help="print the differences as JSON")
+    diff.add_argument(
+        "--repository",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        dest="repositories",
+        help="a repository with the code of runs, besides the current folder; may be repeated",
+    )
+    diff.set_defaults(run=_diff)
+    graph = commands.add_parser("graph", help="draw a config")
+    graph.add_argument("config", help=what)
+    graph.add_argument("overrides", **overrides)
+    graph.add_argument("--svg", required=True, metavar="FILE", help="the file to write")
+    graph.set_defaults(run=_graph)
+    code = commands.add_parser("code", help="print a config as the Python code that makes it")
+    code.add_argument("config", help=what)
+    code.add_argument("overrides", **overrides)
+    code.add_argument("--by-name", action="store_true", help="write targets as texts, so that the code imports none")
+    code.set_defaults(run=_code)
+    for command in (diff, graph, code):
+        add_allow(command)
+        add_store_of_runs(command)
+    history = commands.add_parser("history", help="show who set each value of a config, and where")
+    add_config(history)
+    history.add_argument("--path", metavar="PATH", help="only this value and values below it")
+    history.set_defaults(run=_history)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import plan
+
+    return plan.run(options.config, options.overrides, layers=options.layers, allow=options.allow, as_json=options.json)
+
+
+def _render(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import render
+
+    return render.run(options.config, options.overrides, options.executor, layers=options.layers, allow=options.allow)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import listing
+
+    return listing.run(options.what, as_json=options.json)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import diff
+
+    where = _where(options, options.repositories)
+    return diff.run(options.old, options.new, svg=options.svg, as_json=options.json, where=where)
+
+
+def _graph(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import diff
+
+    return diff.draw(options.config, options.overrides, options.svg, _where(options))
+
+
+def _code(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import diff
+
+    return diff.write_code(options.config, options.overrides, _where(options), by_name=options.by_name)
+
+
+def _history(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import diff
+
+    return diff.show_history(
+        options.config, options.overrides, options.path, layers=options.layers, allow=options.allow
+    )
+
+
+def _where(options: argparse.Namespace, repositories: Sequence[str] = ()) -> Any:
+    from nemo_airflow.cli.diff import Where
+
+    return Where(options.allow, options.tracking_uri, options.conn_id, repositories)

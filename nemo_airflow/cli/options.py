@@ -1,0 +1,51 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+
+EXECUTOR = "an executor by its registered name, as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that YAML"
+
+
+def add_config(command: argparse.ArgumentParser) -> None:
+    """Adds the config, its overrides and layers."""
+    command.add_argument(
+        "config", help="pkg.mod:name of a config or of a function that returns one, a YAML file, or a recipe's name"
+    )
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="path=value",
+        help="overrides, such as model.hidden=64 or optimizer=adam(lr=0.1)",
+    )
+    command.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="layers",
+        help="a file or recipe to lay over the config; may be repeated",
+    )
+    add_allow(command)
+
+
+def add_allow(command: argparse.ArgumentParser) -> None:
+    """Adds what files and overrides may import."""
+    command.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="what files and overrides may import, such as zoo.",
+    )
+
+
+def add_store_of_runs(command: argparse.ArgumentParser) -> None:
+    """Adds where MLflow is."""
+    command.add_argument("--tracking-uri", metavar="URI", help="MLflow's address, instead of a tracker's default")
+    command.add_argument("--conn-id", metavar="ID", help="an Airflow connection with MLflow's address and login")
+
+
+def add_output(command: argparse.ArgumentParser) -> None:
+    """Adds how to print what is found."""
+    command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print it (text)")
