@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # What a machine happens to set must not be what makes the commands below work.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED $(filter AIRFLOW_% MLFLOW_% NEMO_AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help env demo ui test test-lab lab lab-down lint format lowest bench chaos clean
+.PHONY: help env demo ui test test-lab lab lab-down lint docs format lowest bench chaos clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ lint: $(READY) ## check style, imports, types, spelling and the links of the doc
 	$(BIN)/pytest -q tests/docs/test_links.py
 	$(BIN)/mypy
 
+docs: $(READY) ## build the site of the documentation in build/site; a warning is an error
+	$(BIN)/sphinx-build -q -E -W --keep-going -d build/doctrees docs build/site
+	@echo "open build/site/index.html"
+
 format: $(READY) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -72,4 +76,4 @@ chaos: $(READY) lab ## kill workers, triggerers and back-ends at random, over ma
 	$(BIN)/pytest -s tests/chaos/random_kills.py
 
 clean: ## remove the environment and all that was made
-	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .bench build docs/reference-pages .mypy_cache .ruff_cache .pytest_cache .hypothesis
