@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nemo_airflow.options import config_section
+
 
 def get_provider_info() -> dict[str, Any]:
     """Returns the provider's metadata in the form of Airflow's ``provider_info.schema.json``."""
@@ -18,6 +20,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             {"integration-name": name, "python-modules": ["nemo_airflow.hooks.packaging", "nemo_airflow.hooks.mlflow"]}
         ],
+        "config": config_section(),
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
         "extra-links": ["nemo_airflow.operators.links.MLflowRunLink"],
         "connection-types": [

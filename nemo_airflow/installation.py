@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nemo_airflow import settings
+
 _LENGTH = 12
 
 _LOCAL = (None, "localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - nothing listens there for us
@@ -15,10 +17,10 @@ _LOCAL = (None, "localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - noth
 def installation_id() -> str:
     """Returns the name of this installation, the same on each of its machines and for as long as it lives.
 
-    ``$NEMO_AIRFLOW_INSTALLATION``; else a digest of ``[api] base_url``, or of ``AIRFLOW_HOME`` where that is an address
+    The setting ``installation``; else a digest of ``[api] base_url``, or of ``AIRFLOW_HOME`` where that is an address
     of the machine itself, as it is unless set.
     """
-    if name := os.environ.get("NEMO_AIRFLOW_INSTALLATION"):
+    if name := settings.installation():
         return name
     from airflow.sdk.configuration import conf
 

@@ -1,4 +1,4 @@
-"""Where this project keeps its files, and the few settings that are not arguments."""
+"""Where this project keeps its files, and the few settings that are not arguments: see :mod:`nemo_airflow.options`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import os
 from pathlib import Path
 
 from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.options import read_option
+
+_WORDS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+"""Airflow's words for a boolean."""
 
 
 def home() -> Path:
     """Returns the folder for packages, local jobs and the default tracking store.
 
-    ``$NEMO_AIRFLOW_HOME``; else ``nemo_airflow`` in ``$AIRFLOW_HOME``, which is ``~/airflow``
+    The setting ``home``; else ``nemo_airflow`` in ``$AIRFLOW_HOME``, which is ``~/airflow``
     unless set, as for Airflow itself.
     """
-    if folder := os.environ.get("NEMO_AIRFLOW_HOME"):
+    if folder := read_option("home").text:
         return Path(folder).expanduser().absolute()
     return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser().absolute() / "nemo_airflow"
 
 
 def mlflow_page() -> str:
     """Returns the address of an MLflow page that shows the default store, or an empty string."""
-    return os.environ.get("NEMO_AIRFLOW_MLFLOW_PAGE", "")
+    return read_option("mlflow_page").text
 
 
 def packages_folder() -> Path:
@@ -30,54 +34,64 @@ def packages_folder() -> Path:
 
 
 def package_format() -> str:
-    """Returns the default format of packages, ``$NEMO_AIRFLOW_PACKAGE_FORMAT``; empty if not set."""
-    return os.environ.get("NEMO_AIRFLOW_PACKAGE_FORMAT", "")
+    """Returns the default format of packages; empty if not set."""
+    return read_option("package_format").text
 
 
 def store_url() -> str:
-    """Returns the address of the shared store, ``$NEMO_AIRFLOW_STORE``; empty if not set.
+    """Returns the address of the shared store; empty if not set.
 
     For example ``/mnt/shared/nemo`` or ``s3://conn_id@bucket/prefix``; see :mod:`nemo_airflow.store.address`.
     """
-    return os.environ.get("NEMO_AIRFLOW_STORE", "")
+    return read_option("store").text
 
 
 def allow() -> str:
-    """Returns the additional allow-list, ``$NEMO_AIRFLOW_ALLOW``; empty if not set.
+    """Returns the additional allow-list; empty if not set.
 
     Names and prefixes with commas between them; see :mod:`nemo_airflow.config.allow`.
     """
-    return os.environ.get("NEMO_AIRFLOW_ALLOW", "")
+    return read_option("allow").text
+
+
+def installation() -> str:
+    """Returns the name that this installation was given; empty if not set."""
+    return read_option("installation").text
+
+
+def preloads() -> bool:
+    """Returns whether a process that forks tasks imports what they need.
+
+    Raises:
+        SettingsError: The setting is no boolean.
+    """
+    read = read_option("preload")
+    if read.text.lower() not in _WORDS:
+        raise SettingsError(f"{read.source}={read.text!r} is neither True nor False: set it to one")
+    return _WORDS[read.text.lower()]
 
 
 def defer_after() -> float:
-    """Returns for how many seconds a worker follows a job before its task is deferred, ``$NEMO_AIRFLOW_DEFER_AFTER``.
+    """Returns for how many seconds a worker follows a job before its task is deferred.
 
     Raises:
-        SettingsError: It is not a number of at least 0.
+        SettingsError: It is not a finite number of at least 0.
     """
-    text = os.environ.get("NEMO_AIRFLOW_DEFER_AFTER", "10")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise SettingsError(f"NEMO_AIRFLOW_DEFER_AFTER={text!r} is not a number of seconds: set one of at least 0")
-    return seconds
+    return _seconds("defer_after", finite=True) or 0.0
 
 
 def refuses_patch_with_secret() -> bool:
-    """Returns whether a task fails whose uncommitted changes hold a secret, ``$NEMO_AIRFLOW_PATCH_WITH_SECRET``.
+    """Returns whether a task fails whose uncommitted changes hold a secret.
 
-    It is ``apart`` unless set: the patch then stays on this machine. With ``refuse`` the task fails.
+    The setting is ``apart`` unless set: the patch then stays on this machine. With ``refuse`` the task fails.
 
     Raises:
         SettingsError: It is neither.
     """
-    text = os.environ.get("NEMO_AIRFLOW_PATCH_WITH_SECRET") or "apart"
-    if text not in ("apart", "refuse"):
-        raise SettingsError(f"NEMO_AIRFLOW_PATCH_WITH_SECRET={text!r} is neither 'apart' nor 'refuse': set it to one")
-    return text == "refuse"
+    read = read_option("patch_with_secret")
+    if read.text not in ("apart", "refuse"):
+        raise SettingsError(f"{read.source}={read.text!r} is neither 'apart' nor 'refuse': set it to one")
+    return read.text == "refuse"
 
 
 def spool_folder() -> Path:
@@ -86,15 +100,15 @@ def spool_folder() -> Path:
 
 
 def spool_limit() -> int:
-    """Returns how many bytes that folder may have, ``$NEMO_AIRFLOW_SPOOL_LIMIT``, 10 GiB unless set.
+    """Returns how many bytes that folder may have, 10 GiB unless set.
 
     Raises:
         SettingsError: It is not a number.
     """
-    text = os.environ.get("NEMO_AIRFLOW_SPOOL_LIMIT", str(10 << 30))
-    if not text.isdecimal():
-        raise SettingsError(f"NEMO_AIRFLOW_SPOOL_LIMIT={text!r} is not a number of bytes: set it to one, or unset it")
-    return int(text)
+    read = read_option("spool_limit")
+    if not read.text.isdecimal():
+        raise SettingsError(f"{read.source}={read.text!r} is not a number of bytes: set it to one, or unset it")
+    return int(read.text)
 
 
 def jobs_folder() -> Path:
@@ -110,27 +124,27 @@ def bundles_folder() -> Path:
 def lost_after() -> float:
     """Returns the seconds after which a job that its back-end does not know counts as lost.
 
-    ``$NEMO_AIRFLOW_LOST_AFTER``, 60 unless set. Several answers of the back-end are needed besides.
+    60 unless set. Several answers of the back-end are needed besides.
     """
-    return _seconds("NEMO_AIRFLOW_LOST_AFTER", 60.0) or 0.0
+    return _seconds("lost_after") or 0.0
 
 
 def give_up_after() -> float | None:
     """Returns the seconds of an outage after which a job is followed no more, and its task fails; None for never.
 
-    ``$NEMO_AIRFLOW_GIVE_UP_AFTER``, never unless set. The job itself may go on.
+    Never unless set. The job itself may go on.
     """
-    return _seconds("NEMO_AIRFLOW_GIVE_UP_AFTER", None)
+    return _seconds("give_up_after")
 
 
-def _seconds(name: str, default: float | None) -> float | None:
-    text = os.environ.get(name, "")
-    if not text:
-        return default
+def _seconds(name: str, *, finite: bool = False) -> float | None:
+    read = read_option(name)
+    if not read.text:
+        return None
     try:
-        seconds = float(text)
+        seconds = float(read.text)
     except ValueError:
         seconds = -1.0
-    if not seconds >= 0:
-        raise SettingsError(f"{name}={text!r} is not a number of seconds: set it to one, or unset it")
+    if not seconds >= 0 or (finite and seconds == float("inf")):
+        raise SettingsError(f"{read.source}={read.text!r} is not a number of seconds: set it to one, or unset it")
     return seconds

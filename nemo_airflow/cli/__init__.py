@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from nemo_airflow import __version__
-from nemo_airflow.cli import config_commands, job_commands, keep_commands, setup_commands
+from nemo_airflow.cli import config_commands, job_commands, keep_commands, settings_command, setup_commands
 from nemo_airflow.cli.help import Parser, is_output_closed, leave_closed_pipe
 from nemo_airflow.exceptions import NemoAirflowError
 
-_COMMANDS = (job_commands, config_commands, keep_commands, setup_commands)
+_COMMANDS = (job_commands, config_commands, keep_commands, settings_command, setup_commands)
 """Modules that add commands; each imports what runs a command only when it is run."""
 
 

@@ -23,7 +23,14 @@ from nemo_airflow.executors.finding import Finding, Verdict, bad
 from nemo_airflow.tracking.mlflow.address import hide_login
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
-_SHOWN = ("NEMO_AIRFLOW_", "MLFLOW_TRACKING_URI", "AIRFLOW_HOME", "DOCKER_HOST", "KUBECONFIG")
+_SHOWN = (
+    "NEMO_AIRFLOW_",
+    "AIRFLOW__NEMO_AIRFLOW__",
+    "MLFLOW_TRACKING_URI",
+    "AIRFLOW_HOME",
+    "DOCKER_HOST",
+    "KUBECONFIG",
+)
 """Beginnings of the variables that a report has."""
 
 

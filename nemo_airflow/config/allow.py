@@ -15,11 +15,12 @@ from typing import Any
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import PlanError, SettingsError, TargetNotAllowedError
+from nemo_airflow.options import OPTIONS
 from nemo_airflow.runner import grammar
 from nemo_airflow.runner import plan as runner
 from nemo_airflow.runner.node_checks import check_name
 
-VARIABLE = "NEMO_AIRFLOW_ALLOW"
+VARIABLE = OPTIONS["allow"].variable
 
 _OWN = "nemo_airflow"
 

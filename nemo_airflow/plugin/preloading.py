@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from nemo_airflow import settings
+
 _TASKS = (
     "nemo_airflow.operators",
     "nemo_airflow.decorators.nemo",
@@ -31,8 +33,8 @@ _DATABASE_STORE = (
 
 
 def preload() -> None:
-    """Imports it in a process that forks tasks, and nothing in another. ``NEMO_AIRFLOW_PRELOAD=0`` switches it off."""
-    if not forks_tasks(sys.argv) or os.environ.get("NEMO_AIRFLOW_PRELOAD", "1") == "0":
+    """Imports it in a process that forks tasks, and nothing in another. The setting ``preload`` switches it off."""
+    if not forks_tasks(sys.argv) or not settings.preloads():
         return
     for module in _TASKS:
         importlib.import_module(module)
