@@ -100,7 +100,8 @@ def send(folder: str, to: IO[bytes]) -> int:
     sending = os.path.join(os.path.dirname(os.path.realpath(root)), SENDING)
     with (
         _locked(sending),
-        tarfile.open(fileobj=_Shown(to, sending), mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar,
+        io.BufferedWriter(_Shown(to, sending), _SHOWN_EACH) as shown,
+        tarfile.open(fileobj=shown, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_SHOWN_EACH) as tar,
     ):
         # Links first: whoever takes the files one by one knows then for what else each stands.
         for chosen in (_link, _other):
@@ -118,6 +119,7 @@ def _link(member: tarfile.TarInfo) -> Optional[tarfile.TarInfo]:
 
 def _other(member: tarfile.TarInfo) -> Optional[tarfile.TarInfo]:
     """Returns a member that is no link."""
+    member.mtime = int(member.mtime)  # a fraction would take a header of its own
     return None if member.issym() else member
 
 
@@ -152,13 +154,22 @@ class _Shown(io.RawIOBase):
         super().__init__()
         self._to = to
         self._path = Path(path)
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
 
     def write(self, data: Any) -> int:
-        for begin in range(0, len(data), _SHOWN_EACH):
+        size = len(data)
+        for begin in range(0, size, _SHOWN_EACH):
             self._to.write(data[begin : begin + _SHOWN_EACH])
             with contextlib.suppress(OSError):  # a full disk: who waits then waits no longer than for nobody
                 self._path.touch()
-        return len(data)
+        self._at += size
+        return size
 
 
 def _link_or_copy(source: str, target: str) -> None:
