@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nemo_airflow.connection_forms import connection_types
 from nemo_airflow.options import config_section
 
 
@@ -18,26 +19,13 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": name, "python-modules": ["nemo_airflow.operators.run"]}],
         "triggers": [{"integration-name": name, "python-modules": ["nemo_airflow.triggers.run"]}],
         "hooks": [
-            {"integration-name": name, "python-modules": ["nemo_airflow.hooks.packaging", "nemo_airflow.hooks.mlflow"]}
+            {
+                "integration-name": name,
+                "python-modules": [f"nemo_airflow.hooks.{each}" for each in ("back_ends", "mlflow", "packaging")],
+            }
         ],
         "config": config_section(),
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
         "extra-links": ["nemo_airflow.operators.links.MLflowRunLink"],
-        "connection-types": [
-            {
-                "connection-type": "mlflow",
-                "hook-name": "MLflow",
-                "hook-class-name": "nemo_airflow.hooks.mlflow.MLflowHook",
-                "ui-field-behaviour": {
-                    "hidden-fields": ["extra"],
-                    "relabeling": {"schema": "Protocol (http or https)", "password": "Password or token"},
-                    "placeholders": {"host": "mlflow.example, or https://mlflow.example/base"},
-                },
-                "conn-fields": {
-                    "token": {"label": "Token", "schema": {"type": ["string", "null"], "format": "password"}},
-                    "path": {"label": "Path", "schema": {"type": ["string", "null"]}},
-                    "verify": {"label": "Check the certificate, or CA file", "schema": {"type": ["string", "null"]}},
-                },
-            }
-        ],
+        "connection-types": connection_types(),
     }

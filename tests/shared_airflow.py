@@ -90,6 +90,7 @@ def airflow_server(request, tmp_path_factory, readme_repository):
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
         # Only the runs that a test asks for: a DAG on a schedule would begin with one of its own.
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__CORE__AUTH_MANAGER": "one_dag_refused.OneDagRefused",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
         "PYTHONPATH": os.pathsep.join([str(HERE / "plugin" / "auth"), os.environ.get("PYTHONPATH", "")]),

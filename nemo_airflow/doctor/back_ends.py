@@ -18,6 +18,9 @@ _KINDS = {
     "ssh": ("ssh", "ssh_conn_id"),
     "kubernetes": ("kubernetes", "kubernetes_conn_id"),
     "ray": ("ray", "ray_conn_id"),
+    "nemo_slurm": ("slurm", "ssh_conn_id"),
+    "nemo_ray": ("ray", "ray_conn_id"),
+    "nemo_skypilot": ("skypilot", "skypilot_conn_id"),
 }
 """Of each type of connection the executor that uses it, and its field."""
 
@@ -27,8 +30,10 @@ def executor_of(connection: ConnectionInfo) -> Executor | None:
     if connection.conn_type not in _KINDS:
         return None
     kind, field = _KINDS[connection.conn_type]
-    needed: dict[str, Any] = {"container_image": "python:3.11"} if kind == "kubernetes" else {}
-    return executor_from_json({"kind": kind, field: connection.conn_id, **needed})
+    others: dict[str, Any] = {"container_image": "python:3.11"} if kind == "kubernetes" else {}
+    if kind == "slurm":
+        others = {name: connection.extra[name] for name in ("partition", "account") if connection.extra.get(name)}
+    return executor_from_json({"kind": kind, field: connection.conn_id, **others})
 
 
 def examine_executor(executor: Executor) -> list[Finding]:

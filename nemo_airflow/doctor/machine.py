@@ -17,7 +17,7 @@ from nemo_airflow.executors.finding import Finding, bad, doubtful, good
 from nemo_airflow.store.address import configured_store
 from nemo_airflow.tracking.mlflow import address
 from nemo_airflow.tracking.mlflow.runs import find_or_create_experiment
-from nemo_airflow.tracking.mlflow.store import open_store
+from nemo_airflow.tracking.mlflow.store import Credentials, open_store
 from nemo_airflow.tracking.spool import Spool
 
 _OLDEST_AIRFLOW = (3, 3)
@@ -29,6 +29,7 @@ _HEARTBEAT = 60.0
 """Seconds without a heartbeat after which a triggerer is dead."""
 
 _EXPERIMENT = "nemo_airflow doctor"
+_TRACKER_FIX = "set MLFLOW_TRACKING_URI to a server that answers, or give MLflowTracker(conn_id=...): docs/tracking.md"
 
 
 def examine_machine() -> list[Finding]:
@@ -116,9 +117,21 @@ def _store() -> list[Finding]:
 
 
 def _tracker() -> list[Finding]:
-    fix = "set MLFLOW_TRACKING_URI to a server that answers, or give MLflowTracker(conn_id=...): docs/tracking.md"
     try:
         uri, credentials = address.resolve(None, None)
+    except NemoAirflowError as error:
+        return [bad("MLflow", str(error), _TRACKER_FIX)]
+    return examine_tracker(uri, credentials)
+
+
+def examine_tracker(uri: str, credentials: Credentials) -> list[Finding]:
+    """Returns how a store of MLflow fares: writes a run, and deletes it. Blocks.
+
+    Args:
+        uri: Its address, without credentials.
+        credentials: The login.
+    """
+    try:
         if not uri.startswith("http") and importlib.util.find_spec("mlflow") is None:
             return [bad("MLflow", f"{uri} needs the library", "pip install 'nemo-airflow[mlflow]'")]
         store = open_store(uri, credentials)
@@ -127,7 +140,7 @@ def _tracker() -> list[Finding]:
         store.log(run.run_id, tags={"checked": "yes"})
         store.delete_run(run.run_id)
     except NemoAirflowError as error:
-        return [bad("MLflow", str(error), fix)]
+        return [bad("MLflow", str(error), _TRACKER_FIX)]
     return [good("MLflow", f"{uri}: a run was written, and deleted")]
 
 

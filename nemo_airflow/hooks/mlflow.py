@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
+from nemo_airflow.doctor.machine import examine_tracker
+from nemo_airflow.doctor.summary import summarize
 from nemo_airflow.exceptions import MissingExtraError, NemoAirflowError, SettingsError
 from nemo_airflow.tracking.mlflow.address import resolve
-from nemo_airflow.tracking.mlflow.store import Credentials, open_store
+from nemo_airflow.tracking.mlflow.store import Credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,13 +58,12 @@ class MLflowHook(BaseHook):
         return MlflowClient(tracking_uri=uri)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Asks the server for an experiment; returns whether it answered, and a message."""
+        """Writes a run into the store, and deletes it; returns whether that went well, and what was found."""
         try:
             uri, credentials = resolve(self.tracking_uri, self.conn_id)
-            open_store(uri, credentials).experiment("Default")
         except NemoAirflowError as error:
             return False, str(error)
-        return True, f"The MLflow store {uri} answers"
+        return summarize(examine_tracker(uri, credentials))
 
 
 def _login(credentials: Credentials) -> dict[str, str]:

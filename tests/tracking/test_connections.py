@@ -121,7 +121,7 @@ def test_inside_airflow_connections_and_the_hook_are_airflows(tmp_path: Path) ->
     assert answers["extra"] == FULL.extra
     assert answers["redacted"] == "the password is ***!"
     assert answers["missing"].startswith("connection 'nope' is not defined: add it with")
-    assert answers["test"] == [True, f"The MLflow store {environment['TEST_URI']} answers"]
+    assert answers["test"] == [True, f"ok MLflow: {environment['TEST_URI']}: a run was written, and deleted"]
     assert answers["experiment"] == "Default"
     assert answers["down"][0] is False
     assert "the MLflow server https://127.0.0.1:9 cannot be reached" in answers["down"][1]

@@ -9,9 +9,9 @@ import os
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost, SubmitError
@@ -20,10 +20,13 @@ from nemo_airflow.executors.bundle import write_bundle
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import extract_outputs
 from nemo_airflow.executors.seen import Fact, Seen
-from nemo_airflow.executors.skypilot import api, log
+from nemo_airflow.executors.skypilot import api, log, server
 from nemo_airflow.executors.skypilot.executor import SkypilotExecutor, own_name
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
 from nemo_airflow.threads import Threads
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _MANAGED = "managed"
 """Id of the handle of a managed job; of another it is the cluster's name.
@@ -59,24 +62,39 @@ _REMEMBERED = 10_000
 
 
 class SkypilotDriver(Driver):
-    """SkyPilot's API server, which its client finds by itself."""
+    """SkyPilot's API server.
+
+    Args:
+        conn_id: Id of an Airflow connection with its address; None for the one that SkyPilot's client finds by itself.
+    """
 
     poll_interval: ClassVar[tuple[float, float]] = (2.0, 60.0)
 
-    def __init__(self) -> None:
+    def __init__(self, conn_id: str | None = None) -> None:
+        self._conn_id = conn_id
         self._threads = Threads("skypilot", transfers=8)
         self._has_begun: set[tuple[str, int]] = set()
         """Of the keys with several jobs those that have claimed the work: cluster and number."""
         self._anchors: OrderedDict[tuple[str, int], log.Anchor] = OrderedDict()
         """The last record that was read of each job's log."""
 
+    async def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function of the SDK in a thread."""
+        await server.choose(self._conn_id)
+        return await self._threads.call(function, *args, **kwargs)
+
+    async def _transfer(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls one that moves much in a thread."""
+        await server.choose(self._conn_id)
+        return await self._threads.transfer(function, *args, **kwargs)
+
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Driver.submit`. The machines may be made later: then the handle has the request's id."""
         cluster = request.payload["cluster_name"] or ""
         if known := await self._job(request.key, cluster):
             return _handle(known)
-        begun = (await self._threads.call(api.launches)).get(own_name(request.key))
-        launch = begun.request if begun is not None else await self._threads.transfer(_launch, request)
+        begun = (await self._call(api.launches)).get(own_name(request.key))
+        launch = begun.request if begun is not None else await self._transfer(_launch, request)
         if not await self._has_launched(launch):
             return JobHandle(request.key, SkypilotExecutor.kind, cluster or _MANAGED, launch, time.time())
         if known := await self._job(request.key, cluster):
@@ -90,23 +108,23 @@ class SkypilotDriver(Driver):
             SubmitError: It was refused.
         """
         give_up = time.monotonic() + _REFUSED_WITHIN
-        while await self._threads.call(api.launch_state, launch) in _LAUNCHING:
+        while await self._call(api.launch_state, launch) in _LAUNCHING:
             if time.monotonic() > give_up:
                 return False
             await asyncio.sleep(_LAUNCH_PAUSE)
-        await self._threads.call(api.end_launch, launch)
+        await self._call(api.end_launch, launch)
         return True
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
         """See :meth:`Driver.find`. A job on a cluster that others share is found by its handle only."""
         names = {own_name(key): key for key in keys}
-        managed = await self._threads.call(api.managed_jobs)
+        managed = await self._call(api.managed_jobs)
         found = {names[job["name"]]: _handle(job) for job in managed if job["name"] in names}
         for key in keys:
             if key not in found and (job := await self._job(key, own_name(key))):
                 found[key] = _handle(job)
         if missing := [key for key in keys if key not in found]:
-            launches = await self._threads.call(api.launches)
+            launches = await self._call(api.launches)
             for key in missing:
                 if launch := launches.get(own_name(key)):
                     found[key] = JobHandle(key, SkypilotExecutor.kind, launch.cluster or _MANAGED, launch.request)
@@ -125,7 +143,7 @@ class SkypilotDriver(Driver):
 
     async def _see_launch(self, handle: JobHandle, at: float) -> Seen:
         """Returns what the request for a launch tells of a job that is not listed."""
-        state = await self._threads.call(api.launch_state, handle.cluster)
+        state = await self._call(api.launch_state, handle.cluster)
         if state in _LAUNCHING:
             return Seen(at, queue=Fact(JobStatus(JobState.PENDING, reason="SkyPilot makes the machines")))
         if state == "CANCELLED":
@@ -133,7 +151,7 @@ class SkypilotDriver(Driver):
         if state == "FAILED":
             kind, reason = FailureKind.NODE_FAILURE, "the launch failed"
             try:
-                await self._threads.call(api.end_launch, handle.cluster)
+                await self._call(api.end_launch, handle.cluster)
             except SubmitError as error:
                 kind, reason = FailureKind(error.kind), str(error)
             except BackendUnavailable as error:  # what the server needs for the launch could not be reached
@@ -162,7 +180,7 @@ class SkypilotDriver(Driver):
         known = anchor if anchor is not None and anchor.offset <= offset else None
         begin, excerpt = None, b""
         for lines in log.LINES if known is not None else log.LINES[-1:]:
-            excerpt = log.stream(await self._threads.call(api.log, job, lines))
+            excerpt = log.stream(await self._call(api.log, job, lines))
             begin = log.place(excerpt, known) if lines and known is not None else 0
             if begin is not None:
                 break
@@ -180,7 +198,7 @@ class SkypilotDriver(Driver):
             number = (job["cluster"], job["id"])
             if number not in self._has_begun and _STATES.get(job["status"]) is not JobState.PENDING:
                 with contextlib.suppress(api.NotThere):
-                    if log.has_begun(await self._threads.call(api.log, job)):
+                    if log.has_begun(await self._call(api.log, job)):
                         self._has_begun.add(number)
             if number in self._has_begun:
                 return job
@@ -193,12 +211,12 @@ class SkypilotDriver(Driver):
             mine = jobs.get(handle.key, [])
             for job in mine:
                 if not _is_final(job):
-                    await self._threads.call(api.cancel, job)
+                    await self._call(api.cancel, job)
             if not mine and handle.cluster:
-                await self._threads.call(api.cancel_launch, handle.cluster)
+                await self._call(api.cancel_launch, handle.cluster)
             if not mine and handle.id != _MANAGED and (own := own_name(handle.key)) in await self._clusters([own]):
                 # Still being made, for this job alone.
-                await self._threads.call(api.down, own)
+                await self._call(api.down, own)
 
     async def rest(self, handle: JobHandle, first: JobStatus) -> JobStatus | None:
         """See :meth:`Driver.rest`: where one machine fails, SkyPilot ends the others."""
@@ -218,9 +236,9 @@ class SkypilotDriver(Driver):
             if not jobs:
                 raise OutputsLost(f"SkyPilot does not know job {handle.key} any more, so its outputs are lost")
             job = await self._runs(jobs) or jobs[0]
-            archive = log.outputs(await self._threads.call(api.log, job))
+            archive = log.outputs(await self._call(api.log, job))
             if archive is not None:
-                return await self._threads.transfer(extract_outputs, io.BytesIO(archive), into, leave_out, intake)
+                return await self._transfer(extract_outputs, io.BytesIO(archive), into, leave_out, intake)
             if _is_final(job):
                 return []
             await asyncio.sleep(_OUTPUTS_PAUSE)
@@ -232,11 +250,11 @@ class SkypilotDriver(Driver):
             if any(not _is_final(job) for job in jobs.get(handle.key, [])):
                 raise ExecutorError(f"job {handle.key} is still running: cancel it before it is removed")
             if handle.id == own_name(handle.key):
-                await self._threads.call(api.down, handle.id)
+                await self._call(api.down, handle.id)
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`. Of clusters that others share nothing is known."""
-        every = await self._threads.call(api.managed_jobs, unended=True)
+        every = await self._call(api.managed_jobs, unended=True)
         managed = [job for job in every if job["name"].startswith(own_name(""))]
         own = [name for name in await self._clusters(None) if name.startswith(own_name(""))]
         found = await asyncio.gather(*(self._job(name.removeprefix(own_name("")), name) for name in own))
@@ -251,7 +269,7 @@ class SkypilotDriver(Driver):
     async def _labels(self, jobs: Sequence[JsonObject]) -> dict[str, str]:
         for job in jobs:
             with contextlib.suppress(api.NotThere):
-                if found := log.labels(await self._threads.call(api.log, job)):
+                if found := log.labels(await self._call(api.log, job)):
                     return found
         return {}
 
@@ -260,7 +278,7 @@ class SkypilotDriver(Driver):
         self._threads.close()
 
     async def _clusters(self, names: Sequence[str] | None) -> dict[str, str]:
-        return await self._threads.call(api.clusters, names)
+        return await self._call(api.clusters, names)
 
     async def _job(self, key: str, cluster: str) -> JsonObject | None:
         handle = JobHandle(key, SkypilotExecutor.kind, cluster or _MANAGED)
@@ -281,9 +299,9 @@ class SkypilotDriver(Driver):
 
     async def _queue(self, queue: str) -> list[JsonObject]:
         if queue == _MANAGED:
-            return await self._threads.call(api.managed_jobs)
+            return await self._call(api.managed_jobs)
         try:
-            return await self._threads.call(api.cluster_jobs, queue)
+            return await self._call(api.cluster_jobs, queue)
         except api.NotThere:
             return []
 

@@ -37,10 +37,12 @@ class SkypilotExecutor(Executor):
     """Runs a job on a cluster that SkyPilot makes for it on AWS, GCP, Azure or another of its clouds.
 
     The code goes along as one of the task's file mounts. All that comes back comes on the log, outputs
-    too: large ones belong into a bucket, by ``file_mounts``. SkyPilot's API server is the one of its own
-    configuration, ``$SKYPILOT_API_SERVER_ENDPOINT`` or ``~/.sky/config.yaml``; it holds the clouds' credentials.
+    too: large ones belong into a bucket, by ``file_mounts``. Without a connection the API server is that of SkyPilot's
+    own configuration, ``$SKYPILOT_API_SERVER_ENDPOINT`` or ``~/.sky/config.yaml``; it holds the clouds' credentials.
 
     Attributes:
+        skypilot_conn_id: An Airflow connection: its host is the API server's address, a password the token of a
+            service account. One process talks to one server.
         managed: Whether SkyPilot's controller looks after the job, and brings it back after a preemption.
         infra: Where, as ``cloud/region/zone``; anywhere that is cheap when None.
         cloud: The cloud, in place of ``infra``.
@@ -78,6 +80,7 @@ class SkypilotExecutor(Executor):
     takes_secrets: ClassVar[bool] = True
     aliases: ClassVar[Mapping[str, str]] = {"num_nodes": "nodes"}
 
+    skypilot_conn_id: str | None = None
     managed: bool = False
     infra: str | None = None
     cloud: str | None = None
@@ -226,14 +229,14 @@ class SkypilotExecutor(Executor):
         return self.nodes > 1
 
     def connection_key(self) -> Hashable:
-        """One driver for all jobs: SkyPilot's client knows one API server."""
-        return (self.kind,)
+        """One driver for all jobs of an API server."""
+        return (self.kind, self.skypilot_conn_id)
 
     def connect(self) -> Driver:
         """Returns a driver with SkyPilot's API server."""
         from nemo_airflow.executors.skypilot.driver import SkypilotDriver
 
-        return SkypilotDriver()
+        return SkypilotDriver(self.skypilot_conn_id)
 
 
 _ALREADY_CLAIMED = 75
