@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # What a machine happens to set must not be what makes the commands below work.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED $(filter AIRFLOW_% MLFLOW_% NEMO_AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help env demo ui test test-lab lab lab-down lint docs format lowest bench chaos clean
+.PHONY: help env demo ui test test-lab lab lab-down lint docs format lowest wheel bench chaos clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ format: $(READY) ## mend what ruff can mend
 
 lowest: $(READY) ## run a job with the lowest versions that pyproject.toml allows
 	@tests/package/lowest.sh $(abspath $(BIN)/python) "$$(command -v uv || echo $(abspath $(VENV))/uv/bin/uv)"
+
+wheel: $(READY) ## install the built wheel into a clean environment, and run the demo and a new project from it
+	@tests/package/wheel.sh $(abspath $(BIN)/python) "$$(command -v uv || echo $(abspath $(VENV))/uv/bin/uv)"
 
 bench: $(READY) lab ## measure what a job costs, beside the raw tools and their peers (an hour)
 	$(BIN)/python tests/bench/plans.py

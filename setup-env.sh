@@ -28,4 +28,4 @@ say "2/3 making $venv with $("$python" --version)"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --allow-existing --python "$python" "$venv"
 say "3/3 installing nemo-airflow with all its extras (about 240 packages)"
 # Compiled once, and not by each of the many processes that start at once, or that may write no bytecode.
-"$uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --constraints constraints.txt --editable '.[all]' --group dev
+"$uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --constraints constraints.txt --editable '.[all,demo]' --group dev

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from rich.status import Status
 from rich.table import Table
 
 from nemo_airflow.cli.airflow_server import AirflowServer
-from nemo_airflow.exceptions import NemoAirflowError, SettingsError
+from nemo_airflow.cli.examples import check_libraries, find_example_dags, is_in_clone
+from nemo_airflow.cli.ports import check_port
+from nemo_airflow.exceptions import NemoAirflowError
 
 OVERRIDES = {"train.optimizer.learning_rate": 0.01, "train.optimizer.epochs": 15}
 """The demo's changes of the pipeline's config, as a person would make them in the trigger form."""
@@ -25,18 +28,20 @@ _ENV = {
     "NEMO_AIRFLOW_MLFLOW_PAGE": "http://127.0.0.1:5000",
 }
 
+DEFAULT_HOME = ".demo"
+
 _LIMIT = 600.0
 _ENDED = ("success", "failed")
 
 
-def run(home: str, dags: str, port: int | None) -> int:
+def run(home: str, dags: str | None, port: int | None) -> int:
     """Runs the pipeline and the sweep, shows their results, and leaves no process behind."""
-    if not Path(dags, "retrain_digits.py").exists():
-        raise SettingsError(
-            f"{Path(dags).absolute()} has no retrain_digits.py: run this command in the repository, or give --dags"
-        )
+    check_libraries()
+    if port is not None:
+        check_port(port, "--port")
+    folder = find_example_dags(dags, Path(home))
     console = Console(width=min(120, Console().width) if os.isatty(1) else 120)
-    server = AirflowServer(Path(home), Path(dags), port=port, env=_ENV)
+    server = AirflowServer(Path(home), folder, port=port, env=_ENV)
     try:
         with console.status("") as status:
             _say(status, console, f"starting Airflow in {server.home}")
@@ -47,7 +52,7 @@ def run(home: str, dags: str, port: int | None) -> int:
             _show_best(server, swept, console)
         if retrained:
             _show_champion(server, retrained, console)
-        _show_where(server, console)
+        _show_where(server, "make ui" if is_in_clone(folder) else _ui_command(home), console)
     finally:
         server.stop()
     return 0 if retrained and swept else 1
@@ -150,13 +155,17 @@ def _show_champion(server: AirflowServer, run_id: str, console: Console) -> None
     console.print(table)
 
 
-def _show_where(server: AirflowServer, console: Console) -> None:
+def _ui_command(home: str) -> str:
+    return f"nemo-airflow ui{'' if home == DEFAULT_HOME else f' --home {shlex.quote(home)}'}"
+
+
+def _show_where(server: AirflowServer, command: str, console: Console) -> None:
     try:
         user, password = server.login
     except (OSError, ValueError) as error:
         raise NemoAirflowError(f"Airflow wrote no password: {error}") from error
     console.print(
-        "Look at it all with [bold]make ui[/]: Airflow at http://127.0.0.1:8080 "
+        f"Look at it all with [bold]{command}[/]: Airflow at http://127.0.0.1:8080 "
         f"(user [bold]{user}[/], password [bold]{password}[/]), MLflow at http://127.0.0.1:5000.",
         highlight=False,
     )

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
         command.add_argument(
             "--home", default=".demo", help="folder for its database, logs, jobs and runs (%(default)s)"
         )
-        command.add_argument("--dags", default="dags", help="folder of the DAGs (%(default)s)")
+        command.add_argument("--dags", help="folder of the DAGs (dags here, or else a copy of the example)")
         command.add_argument("--port", type=int, default=port, help=f"port of Airflow's page ({port or 'a free one'})")
 
 

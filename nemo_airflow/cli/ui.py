@@ -11,19 +11,20 @@ import httpx
 from rich.console import Console
 
 from nemo_airflow.cli.airflow_server import AirflowServer, until_interrupted
+from nemo_airflow.cli.examples import find_dags
 from nemo_airflow.cli.ports import check_port
-from nemo_airflow.exceptions import NemoAirflowError, SettingsError
+from nemo_airflow.exceptions import NemoAirflowError
 
 
-def run(home: str, dags: str, port: int, mlflow_port: int) -> int:
+def run(home: str, dags: str | None, port: int, mlflow_port: int) -> int:
     """Starts both, prints their addresses, and waits for Ctrl-C."""
-    if not Path(dags).is_dir():
-        raise SettingsError(f"{Path(dags).absolute()} is not a folder: give --dags")
-    check_port(mlflow_port, "--mlflow-port")
+    for each, option in ((port, "--port"), (mlflow_port, "--mlflow-port")):
+        check_port(each, option)
+    folder = find_dags(dags, Path(home))
     console = Console(highlight=False)
     mlflow_url = f"http://127.0.0.1:{mlflow_port}"
     # The links on Airflow's page lead to this MLflow page.
-    server = AirflowServer(Path(home), Path(dags), port=port, env={"NEMO_AIRFLOW_MLFLOW_PAGE": mlflow_url})
+    server = AirflowServer(Path(home), folder, port=port, env={"NEMO_AIRFLOW_MLFLOW_PAGE": mlflow_url})
     mlflow: subprocess.Popen[bytes] | None = None
     try:
         with console.status("starting Airflow and MLflow"):

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import retrain_digits  # noqa: F401 - imports Airflow, which writes into the stderr that it finds then
 
-from nemo_airflow.cli import main
+from nemo_airflow import GitArchivePackager
+from nemo_airflow.cli import examples, main
+from nemo_airflow.cli.examples import find_dags, find_example_dags
+from nemo_airflow.store import PackageStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +110,31 @@ def test_what_is_wrong_is_said_in_one_line(cli, arguments, message):
     assert done.stderr.startswith("nemo-airflow: ")
     _, *place = done.stderr.splitlines()
     assert not place or (len(place) == 2 and place[1].strip() == "^")  # an override, and where in it
+
+
+def test_without_a_dags_folder_the_demo_runs_a_committed_copy_of_the_example_in_which_changes_stay(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / ".demo"
+    dags = find_example_dags(None, home)
+    assert find_dags(None, home) == dags
+    names = {path.relative_to(ROOT / "dags") for path in (ROOT / "dags").rglob("*.py")}
+    assert {path.relative_to(dags) for path in dags.rglob("*.py")} == names
+    package = GitArchivePackager(subpath="dags").package(PackageStore(tmp_path / "store"), root=dags)
+    assert package.commit
+    assert not package.dirty
+    (dags / "sweep_digits.py").write_text("# mine\n")
+    assert find_example_dags(None, home) == dags
+    assert (dags / "sweep_digits.py").read_text() == "# mine\n"
+
+
+def test_library_that_the_demo_lacks_is_named_with_the_command_and_nothing_is_started(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(examples, "LIBRARIES", {"sklearn_not_here": "scikit-learn", "mlflow.not_here": "mlflow"})
+    done = cli("demo", "--home", str(tmp_path / "home"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("nemo-airflow: the example needs scikit-learn and mlflow: run 'pip install")
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize(("command", "option"), [("ui", "--port"), ("demo", "--port"), ("ui", "--mlflow-port")])

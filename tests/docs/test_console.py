@@ -23,7 +23,11 @@ TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), r
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 LOOKED_UP = {
     # beginning of the command: (what its arguments have to be among, why it is not run)
-    "make ": (TARGETS, "minutes to an hour each: .ci/run runs make test, lint, lab, lowest and demo"),
+    "make ": (
+        TARGETS,
+        "minutes to an hour each: .ci/run runs test, lint, lab, lowest and wheel, with the demo",
+    ),
+    "uvx --from 'nemo-airflow[": (EXTRAS, "it would install from an index: make wheel runs the demo from the wheel"),
     "pip install 'nemo-airflow[": (EXTRAS, "it would install from an index what is tried here"),
 }
 
