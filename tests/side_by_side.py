@@ -23,7 +23,7 @@ GROUPS = {
     "airflow": ("airflow_server",),
     "crash": ("airflow",),
     "mlflow": ("server", "uri"),
-    "dag": ("airflow_database",),
+    "dag": ("airflow_database", "nemo_airflow_home"),
     "skypilot": ("sky_server",),
     "ssh": ("lab_ssh",),
     "docker": ("lab_docker",),

@@ -28,6 +28,7 @@ def modules_after(code, cwd=None):
         ("from nemo_airflow import LocalExecutor, GitArchivePackager", ()),
         ("from nemo_airflow import log_metric", ()),
         ("import nemo_airflow.config.plan", ()),
+        ("import nemo_airflow.testing.plugin", ()),
         ("from nemo_airflow import MLflowTracker", ("httpx",)),
         ("from nemo_airflow import NemoRunOperator", ("airflow", *OURS)),
     ],
