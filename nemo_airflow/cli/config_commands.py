@@ -6,26 +6,27 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from nemo_airflow.cli.options import EXECUTOR, add_allow, add_config, add_store_of_runs
+from nemo_airflow.cli.options import EXECUTOR, add_allow, add_config, add_output, add_store_of_runs
 
 
 def add(commands: Any) -> None:
     """Adds the commands to the command line."""
     plan = commands.add_parser("plan", help="print a config as YAML, or as the plan that a job gets")
     add_config(plan)
-    plan.add_argument("--json", action="store_true", help="print the plan, canonical JSON")
+    add_output(plan)
     plan.set_defaults(run=_plan)
 
     render = commands.add_parser("render", help="print the request that would be sent to a back-end for a config")
     add_config(render)
     render.add_argument("--executor", default="kind: local", help=EXECUTOR)
+    add_output(render)
     render.set_defaults(run=_render)
 
     listing = commands.add_parser("list", help="list recipes, executors, packagers and trackers by their names")
     listing.add_argument(
         "what", nargs="?", default="", help="list only this kind: recipes, executors, packagers or trackers"
     )
-    listing.add_argument("--json", action="store_true", help="print them as JSON")
+    add_output(listing)
     listing.set_defaults(run=_list)
     _add_comparisons(commands)
 
@@ -37,7 +38,7 @@ def _add_comparisons(commands: Any) -> None:
     diff.add_argument("old", help=f"{what}; or a folder, to compare its code")
     diff.add_argument("new", help="the same for the other side")
     diff.add_argument("--svg", default="", metavar="FILE", help="also draw the differences into this file")
-    diff.add_argument("--json", action="store_true", help="print the differences as JSON")
+    add_output(diff)
     diff.add_argument(
         "--repository",
         action="append",
@@ -63,32 +64,35 @@ def _add_comparisons(commands: Any) -> None:
     history = commands.add_parser("history", help="show who set each value of a config, and where")
     add_config(history)
     history.add_argument("--path", metavar="PATH", help="only this value and values below it")
+    add_output(history)
     history.set_defaults(run=_history)
 
 
 def _plan(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import plan
 
-    return plan.run(options.config, options.overrides, layers=options.layers, allow=options.allow, as_json=options.json)
+    how = {"layers": options.layers, "allow": options.allow, "output": options.output}
+    return plan.run(options.config, options.overrides, **how)
 
 
 def _render(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import render
 
-    return render.run(options.config, options.overrides, options.executor, layers=options.layers, allow=options.allow)
+    how = {"layers": options.layers, "allow": options.allow, "output": options.output}
+    return render.run(options.config, options.overrides, options.executor, **how)
 
 
 def _list(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import listing
 
-    return listing.run(options.what, as_json=options.json)
+    return listing.run(options.what, output=options.output)
 
 
 def _diff(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import diff
 
     where = _where(options, options.repositories)
-    return diff.run(options.old, options.new, svg=options.svg, as_json=options.json, where=where)
+    return diff.run(options.old, options.new, svg=options.svg, output=options.output, where=where)
 
 
 def _graph(options: argparse.Namespace) -> int:
@@ -106,9 +110,8 @@ def _code(options: argparse.Namespace) -> int:
 def _history(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import diff
 
-    return diff.show_history(
-        options.config, options.overrides, options.path, layers=options.layers, allow=options.allow
-    )
+    how = {"layers": options.layers, "allow": options.allow, "output": options.output}
+    return diff.show_history(options.config, options.overrides, options.path, **how)
 
 
 def _where(options: argparse.Namespace, repositories: Sequence[str] = ()) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.plan import compose_config
 from nemo_airflow.comparison.code_parts import CodePart, part_changes, recorded_parts
 from nemo_airflow.config import plan as plans
@@ -63,7 +64,7 @@ class Where:
     repositories: Sequence[str] = ()
 
 
-def run(old: str, new: str, *, svg: str, as_json: bool, where: Where) -> int:
+def run(old: str, new: str, *, svg: str, output: str, where: Where) -> int:
     """Prints the differences; returns 0 if there are none, else 1, like ``diff``."""
     before, after = (_side(name, where) for name in (old, new))
     found = diff(before.plan, after.plan) if before.plan is not None and after.plan is not None else None
@@ -75,8 +76,8 @@ def run(old: str, new: str, *, svg: str, as_json: bool, where: Where) -> int:
     if before.is_run or after.is_run:
         sections["code"] = _code(before, after, where)
         sections["environment"] = _environment(before.environment, after.environment)
-    if as_json:
-        print(json.dumps({**sections, "config": found.to_json() if found is not None else None}, indent=2))
+    if output == JSON:
+        print_json({**sections, "config": found.to_json() if found is not None else None})
     elif len(sections) > 1:
         print("".join(_listed(sections)), end="")
     else:
@@ -99,12 +100,16 @@ def write_code(config: str, overrides: Sequence[str], where: Where, *, by_name: 
 
 
 def show_history(
-    name: str, overrides: Sequence[str], path: str | None, *, layers: Sequence[str] = (), allow: Sequence[str] = ()
+    name: str, overrides: Sequence[str], path: str | None, *, layers: Sequence[str], allow: Sequence[str], output: str
 ) -> int:
-    """Prints who set each value of a config, and where; see :func:`nemo_airflow.cli.plan.composed`."""
-    from nemo_airflow.config.provenance import history_text
+    """Prints who set each value of a config, and where; see :func:`nemo_airflow.cli.plan.compose_config`."""
+    from nemo_airflow.config.provenance import history, history_text
 
-    print(history_text(compose_config(name, overrides, layers, allow), path), end="")
+    config = compose_config(name, overrides, layers, allow)
+    if output == JSON:
+        print_json([dataclasses.asdict(setting) for setting in history(config, path)])
+    else:
+        print(history_text(config, path), end="")
     return 0
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.reap import load_executor
 from nemo_airflow.cli.terminal import keep_output_clean
 from nemo_airflow.connections import get_connection, redact
@@ -45,8 +46,8 @@ def run(targets: Sequence[str], *, output: str, bundle: str) -> int:
     keep_output_clean()
     found = {"this machine": examine_machine(), **{_title(each): _examine(each) for each in targets}}
     as_json = {title: [dataclasses.asdict(each) for each in findings] for title, findings in found.items()}
-    if output == "json":
-        print(json.dumps(as_json, indent=2))
+    if output == JSON:
+        print_json(as_json)
     else:
         _print(found)
     if bundle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from typing import NoReturn
 
@@ -11,7 +12,7 @@ from nemo_airflow.runner.similar import similar
 
 GROUPS = {
     "Run": ("run", "attach", "cancel", "render", "plan"),
-    "Look": ("jobs", "status", "why", "logs", "list"),
+    "Look": ("jobs", "status", "why", "logs", "metrics", "list"),
     "Compare": ("diff", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),
     "Tidy": ("reap",),
@@ -58,11 +59,9 @@ class Parser(argparse.ArgumentParser):
 
 def is_output_closed() -> bool:
     """Returns whether whoever read the output has gone: other pipes break, too, as those of connections."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    poller = select.poll()  # a flush tells nothing where nothing is left to write, as with PYTHONUNBUFFERED
+    poller.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
 
 
 def leave_closed_pipe() -> int:

@@ -49,10 +49,24 @@ def add(commands: Any) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
     logs.set_defaults(run=_logs)
 
-    jobs = commands.add_parser("jobs", help="list the jobs that were launched from this machine")
+    metrics = commands.add_parser(
+        "metrics",
+        help="show the course of a job's metrics, with those of its machines and GPUs",
+        epilog="example: nemo-airflow metrics last loss system/gpu",
+    )
+    metrics.add_argument("key", help=f"{_KEY}; or the id of a run in MLflow")
+    metrics.add_argument("names", nargs="*", metavar="METRIC", help="only metrics whose names begin so")
+    metrics.add_argument("--watch", action="store_true", help="show them again until the run ends")
+    add_output(metrics)
+    add_store_of_runs(metrics)
+    metrics.set_defaults(run=_metrics)
+
+    jobs = commands.add_parser("jobs", help="list jobs: those launched from this machine, and those that MLflow has")
     jobs.add_argument("--executor", default="", help=f"all jobs that run on its back-end instead: {EXECUTOR}")
     jobs.add_argument("--limit", type=int, default=20, help="list so many, the newest (%(default)s)")
+    jobs.add_argument("--here", action="store_true", help="only those launched from this machine, not those in MLflow")
     add_output(jobs)
+    add_store_of_runs(jobs)
     jobs.set_defaults(run=_jobs)
 
     for name, text in (
@@ -92,10 +106,18 @@ def _logs(options: argparse.Namespace) -> int:
     return follow.logs(options.key, follow=options.follow)
 
 
+def _metrics(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import metrics
+
+    where = {"tracking_uri": options.tracking_uri, "conn_id": options.conn_id}
+    return metrics.run(options.key, options.names, watch=options.watch, output=options.output, **where)
+
+
 def _jobs(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import jobs
 
-    return jobs.jobs(options.executor, limit=options.limit, output=options.output)
+    where = {"tracking_uri": options.tracking_uri, "conn_id": options.conn_id}
+    return jobs.jobs(options.executor, limit=options.limit, output=options.output, here=options.here, **where)
 
 
 def _look(options: argparse.Namespace) -> int:

@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from nemo_airflow import blocking
 from nemo_airflow.cli.advice import advice_for
+from nemo_airflow.cli.output import JSON, print_json, print_table, time_text
 from nemo_airflow.cli.reap import load_executor
-from nemo_airflow.cli.terminal import keep_output_clean
-from nemo_airflow.exceptions import BackendUnavailable, NemoAirflowError, SettingsError
+from nemo_airflow.cli.terminal import keep_output_clean, say
+from nemo_airflow.exceptions import (
+    BackendUnavailable,
+    MissingExtraError,
+    NemoAirflowError,
+    SettingsError,
+    TrackingError,
+)
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.job import JobHandle, JobState, JobStatus
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.launch.following import status_of
 from nemo_airflow.launch.records import Launched, Records
 from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.tracking.mlflow.jobs import JobRun, JobRuns
 
 _AT_ONCE = 8
 """Back-ends that are asked at the same time."""
 
 
-def jobs(executor: str, *, limit: int, output: str) -> int:
-    """Lists the jobs that were launched from this machine, or all that run on a back-end."""
+def jobs(executor: str, *, limit: int, output: str, here: bool, tracking_uri: str | None, conn_id: str | None) -> int:
+    """Lists jobs, the newest first.
+
+    Args:
+        executor: An executor on whose back-end all that run are listed; when empty, the jobs that were launched from
+            this machine, and those of tasks and other machines that MLflow has.
+        limit: How many at most.
+        output: ``text`` or ``json``.
+        here: Whether MLflow is not asked.
+        tracking_uri: MLflow's address, or None.
+        conn_id: An Airflow connection with MLflow's address and login, or None.
+    """
     keep_output_clean()
-    rows = _on_back_end(load_executor(executor)) if executor else _launched(limit)
-    if output == "json":
-        print(json.dumps(rows, indent=2))
+    if executor:
+        rows = _on_back_end(load_executor(executor))
+    else:
+        recorded = [] if here else _recorded(limit, tracking_uri, conn_id)
+        rows = _launched(limit, recorded)
+    if output == JSON:
+        print_json(rows)
     elif rows:
         _print_table(rows)
     else:
@@ -95,7 +114,12 @@ def _facts(key: str, executor: str) -> dict[str, Any]:
             return (await JobService.shared(where).status([handle]))[handle.key]
 
         return _row_of(handle, where.kind, blocking.run(ask()))
-    record = Records().find(key)
+    records = Records()
+    record = records.look_up(key)
+    if record is None:
+        if (found := _find_run(key)) is not None:
+            return _row_of_run(found)
+        record = records.find(key)  # which says what is wrong
     row = _row(record)
     run = record.tracked
     if run is not None and run.ref is not None:
@@ -103,15 +127,56 @@ def _facts(key: str, executor: str) -> dict[str, Any]:
     return {**row, "config": record.digest, **({"run_page": record.run_page} if record.run_page else {})}
 
 
-def _launched(limit: int) -> list[dict[str, Any]]:
+def _launched(limit: int, recorded: Iterable[JobRun]) -> list[dict[str, Any]]:
+    """Returns the newest of the jobs that were launched here, and of those that only MLflow has."""
+    records = Records().list()
+    here = {record.key for record in records}
+    found: list[Launched | JobRun] = [*records[:limit], *(run for run in recorded if run.key not in here)]
+    found.sort(key=lambda each: each.launched_at if isinstance(each, Launched) else each.began, reverse=True)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(_row, Records().list()[:limit]))
+        return list(
+            pool.map(lambda each: _row(each) if isinstance(each, Launched) else _row_of_run(each), found[:limit])
+        )
+
+
+def _recorded(limit: int, tracking_uri: str | None, conn_id: str | None) -> list[JobRun]:
+    try:
+        return JobRuns(tracking_uri, conn_id).newest(limit)
+    except (TrackingError, SettingsError, MissingExtraError) as error:
+        say(f"only jobs that were launched from this machine are listed: {error}")
+        return []
+
+
+def _find_run(key: str) -> JobRun | None:
+    """Returns the run in MLflow of a job that was not launched from this machine, or None."""
+    try:
+        return JobRuns().find(key)
+    except (TrackingError, SettingsError, MissingExtraError):  # the job is asked for, which need not be in MLflow
+        return None
+
+
+def _row_of_run(run: JobRun) -> dict[str, Any]:
+    """Returns what MLflow tells of a job; whether it really runs on, only its back-end knows."""
+    return {
+        "key": run.key,
+        "name": run.name,
+        "state": run.state,
+        "failure": run.failure,
+        "exit_code": run.exit_code,
+        "reason": run.reason,
+        "executor": run.kind,
+        "id": run.job_id,
+        "cluster": run.cluster,
+        "submitted_at": run.began,
+        "source": "mlflow",
+        "run_id": run.run_id,
+    }
 
 
 def _row(record: Launched) -> dict[str, Any]:
     if (end := record.end) is not None:
         row = _row_of(record.job, str(record.executor["kind"]), end.status)
-        return {**row, "name": record.name, "reason": end.message or end.status.reason}
+        return {**row, "name": record.name, "reason": end.message or end.status.reason, "source": "here"}
     try:
         status = status_of(record)
         if status.state.is_final:
@@ -120,7 +185,8 @@ def _row(record: Launched) -> dict[str, Any]:
     except NemoAirflowError as error:
         status = JobStatus(JobState.UNKNOWN, reason=str(error))
     return {**_row_of(record.job, str(record.executor["kind"]), status), "name": record.name} | {
-        "submitted_at": record.job.submitted_at or record.launched_at
+        "submitted_at": record.job.submitted_at or record.launched_at,
+        "source": "here",
     }
 
 
@@ -159,29 +225,19 @@ def _task_of(labels: Mapping[str, str]) -> str:
 
 
 def _print_table(rows: Iterable[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("KEY", overflow="fold", min_width=20)
-    for name in ("NAME", "STATE", "EXECUTOR", "SUBMITTED"):
-        table.add_column(name, overflow="fold")
-    table.add_column("REASON", overflow="fold")
-    for row in rows:
-        submitted = time.strftime("%m-%d %H:%M", time.localtime(row["submitted_at"])) if row["submitted_at"] else ""
+    def cells(row: Mapping[str, Any]) -> list[str]:
         state = f"{row['state']} ({row['failure']})" if row["failure"] and row["state"] == "failed" else row["state"]
-        table.add_row(row["key"], row["name"], state, row["executor"], submitted, row["reason"] or "")
-    # What is piped into another command is not folded.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 400
-    Console(width=width, markup=False, highlight=False).print(table)
+        source = {"here": "here", "mlflow": "MLflow"}.get(row.get("source", ""), "back-end")
+        submitted, reason = time_text(row["submitted_at"]), row["reason"] or ""
+        return [row["key"], row["name"], state, row["executor"], submitted, source, reason]
+
+    print_table(("KEY", "NAME", "STATE", "EXECUTOR", "SUBMITTED", "FROM", "REASON"), map(cells, rows))
 
 
 def _print_facts(facts: Mapping[str, Any], output: str) -> None:
-    if output == "json":
-        print(json.dumps(facts, indent=2))
+    if output == JSON:
+        print_json(facts)
         return
     for name, value in facts.items():
-        if value in ("", None):
-            continue
-        shown = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if name == "submitted_at" else value
-        print(f"{name.replace('_', ' ')}: {shown}")
+        if value not in ("", None):
+            print(f"{name.replace('_', ' ')}: {time_text(value) if name == 'submitted_at' else value}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nemo_airflow.cli.options import EXECUTOR, add_store_of_runs
+from nemo_airflow.cli.options import EXECUTOR, add_output, add_store_of_runs
 
 
 def add(commands: Any) -> None:
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
     sync = commands.add_parser("sync", help="deliver what this machine keeps for tracking servers that did not take it")
     sync.add_argument("--all", action="store_true", dest="with_refused", help="also what a server refused for good")
     sync.add_argument("--dry-run", action="store_true", help="only list it")
+    add_output(sync)
     sync.set_defaults(run=_sync)
 
     reap = commands.add_parser("reap", help="cancel the jobs of a back-end that no task of this Airflow waits for")
@@ -40,6 +41,7 @@ def add(commands: Any) -> None:
         metavar="DAYS",
         help="only folders that were not written to for this long (%(default)s)",
     )
+    add_output(reap)
     reap.set_defaults(run=_reap)
     _add_store(commands)
 
@@ -49,7 +51,7 @@ def _add_store(commands: Any) -> None:
     store.add_argument("--store", default="", metavar="URL", help="the store's address; default $NEMO_AIRFLOW_STORE")
     store.set_defaults(run=_store)
     verbs = store.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("ls", help="list packages, outputs and references")
+    add_output(verbs.add_parser("ls", help="list packages, outputs and references"))
     verbs.add_parser("put", help="store the files of a folder, and print their digest").add_argument("folder")
     get = verbs.add_parser("get", help="fetch outputs")
     get.add_argument("digest", help="the beginning of their digest")
@@ -92,7 +94,7 @@ def _fetch(options: argparse.Namespace) -> int:
 def _sync(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import sync
 
-    return sync.run(with_refused=options.with_refused, dry_run=options.dry_run)
+    return sync.run(with_refused=options.with_refused, dry_run=options.dry_run, output=options.output)
 
 
 def _reap(options: argparse.Namespace) -> int:
@@ -104,6 +106,7 @@ def _reap(options: argparse.Namespace) -> int:
         min_age=options.min_age,
         folders=options.folders,
         older_than=options.older_than,
+        output=options.output,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 
 from nemo_airflow import __version__, packaging
+from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.registry import GROUP as EXECUTOR_KINDS
 from nemo_airflow.registered import EXECUTORS, RECIPES, Registered, describe_entry, registered
@@ -45,7 +45,7 @@ class Listed:
     problem: str
 
 
-def run(what: str, *, as_json: bool) -> int:
+def run(what: str, *, output: str) -> int:
     """Prints registered names.
 
     Raises:
@@ -54,8 +54,8 @@ def run(what: str, *, as_json: bool) -> int:
     if what and what not in _GROUPS:
         raise SettingsError(f"cannot list {what!r}: give one of {', '.join(_GROUPS)}")
     found = [listed for group in _GROUPS if what in ("", group) for listed in listing(group)]
-    if as_json:
-        print(json.dumps([dataclasses.asdict(listed) for listed in found], indent=2))
+    if output == JSON:
+        print_json([dataclasses.asdict(listed) for listed in found])
         return 0
     for group in _GROUPS:
         if what in ("", group):

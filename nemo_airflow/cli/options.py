@@ -47,5 +47,6 @@ def add_store_of_runs(command: argparse.ArgumentParser) -> None:
 
 
 def add_output(command: argparse.ArgumentParser) -> None:
-    """Adds how to print what is found."""
+    """Adds how to print what is found; ``--json`` is short for JSON."""
     command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print it (text)")
+    command.add_argument("--json", action="store_const", const="json", dest="output", help=argparse.SUPPRESS)

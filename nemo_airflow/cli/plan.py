@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_airflow.cli.output import JSON
 from nemo_airflow.config import Config, Partial, to_yaml, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import extend_allow as allow_here
@@ -24,11 +25,11 @@ from nemo_airflow.registered import RECIPES, registered
 
 
 def run(
-    name: str, overrides: Sequence[str], *, layers: Sequence[str] = (), allow: Sequence[str] = (), as_json: bool = False
+    name: str, overrides: Sequence[str], *, layers: Sequence[str] = (), allow: Sequence[str] = (), output: str
 ) -> int:
-    """Prints a config with layers and overrides; see :func:`composed`."""
+    """Prints a config with layers and overrides; see :func:`compose_config`."""
     config = compose_config(name, overrides, layers, allow)
-    if as_json:
+    if output == JSON:
         print(plans.dumps(plans.to_plan(config)))
     else:
         validate(config)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.terminal import keep_output_clean
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.base import Executor
@@ -24,7 +26,7 @@ _DAY = 86400.0
 _NAME = re.compile(r"[\w.-]+")
 
 
-def run(executor: str, *, dry_run: bool, min_age: float, folders: bool, older_than: float) -> int:
+def run(executor: str, *, dry_run: bool, min_age: float, folders: bool, older_than: float, output: str) -> int:
     """Reads an executor and ends its orphans, or deletes the folders of ended jobs; or only shows them."""
     where = load_executor(executor)
     from airflow.utils.session import create_session
@@ -33,10 +35,14 @@ def run(executor: str, *, dry_run: bool, min_age: float, folders: bool, older_th
     jobs = asyncio.run(survey_folders(where, older_than * _DAY) if folders else survey(where, min_age))
     with create_session() as database:
         orphans = orphans_among(jobs, lambda labels: _state(database, labels))
-    for orphan in orphans:
-        print(orphan)
+    if output != JSON:
+        for orphan in orphans:
+            print(orphan)
     if orphans and not dry_run:
         asyncio.run(remove_folders(where, orphans) if folders else end_orphans(where, orphans))
+    if output == JSON:
+        print_json([dataclasses.asdict(orphan) for orphan in orphans])
+        return 0
     what = ("folder", "deleted") if folders else ("orphan", "cancelled")
     print(f"{len(orphans)} {what[0] if len(orphans) == 1 else f'{what[0]}s'} {'found' if dry_run else what[1]}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.plan import compose_config
 from nemo_airflow.cli.reap import load_executor
 from nemo_airflow.config import plan as plans
@@ -13,14 +14,18 @@ from nemo_airflow.keys import job_key
 
 
 def run(
-    name: str, overrides: Sequence[str], executor: str, *, layers: Sequence[str] = (), allow: Sequence[str] = ()
+    name: str, overrides: Sequence[str], executor: str, *, layers: Sequence[str], allow: Sequence[str], output: str
 ) -> int:
-    """Prints the request for a config, as a task would send it; see :func:`nemo_airflow.cli.plan.composed`."""
+    """Prints the request for a config, as a task would send it; see :func:`nemo_airflow.cli.plan.compose_config`."""
     where = load_executor(executor)
     config = compose_config(name, overrides, layers, allow)
     validate(config)
     plan = plans.to_plan(config)
     key = job_key({"digest": plans.digest(plan)}, name=name, attempt=1)
     job = Job(key=key, name=name, plan=plan, allow=tuple(plans.targets(plan)))
-    print(where.render(job).to_text(), end="")
+    request = where.render(job)
+    if output == JSON:
+        print_json({name: getattr(request, name) for name in ("key", "kind", "payload", "files", "secrets")})
+    else:
+        print(request.to_text(), end="")
     return 0

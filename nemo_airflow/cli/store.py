@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_airflow import settings
 from nemo_airflow.artifacts.keeping import fetched_folder, find_fetched
+from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.launch.records import Records
@@ -37,15 +39,20 @@ def store_at(url: str) -> SharedStore:
     return open_store(address)
 
 
-def ls(url: str) -> int:
+def ls(url: str, output: str) -> int:
     """Prints packages, outputs and references."""
     store = store_at(url)
-    for folder in ("packages", "trees"):
-        for entry in store.entries(folder):
-            print(entry.name)
-    for name, ref in sorted(references(store).items()):
-        print(f"refs/{name}", ref.get("expires") or "for ever")
+    objects = [entry for folder in ("packages", "trees") for entry in store.entries(folder)]
+    refs = dict(sorted(references(store).items()))
     size = sum(entry.size for entry in store.entries("blobs"))
+    if output == JSON:
+        named = [dataclasses.asdict(entry) for entry in objects]
+        print_json({"store": store.place.where, "objects": named, "references": refs, "size": size})
+        return 0
+    for entry in objects:
+        print(entry.name)
+    for name, ref in refs.items():
+        print(f"refs/{name}", ref.get("expires") or "for ever")
     print(f"{size} bytes of content in {store.place.where}")
     return 0
 

@@ -140,6 +140,20 @@ class Records:
         Raises:
             SettingsError: None is called so, or several keys begin so.
         """
+        found = self.look_up(text)
+        if found is None:
+            raise SettingsError(
+                f"no job {text!r} was launched from this machine{similar(text, [each.key for each in self.list()])}; "
+                "'nemo-airflow jobs' lists them, and --executor EXECUTOR finds that of a task on its back-end"
+            )
+        return found
+
+    def look_up(self, text: str) -> Launched | None:
+        """Returns what :meth:`find` does, or None where none is called so.
+
+        Raises:
+            SettingsError: Several keys begin so.
+        """
         records = self.list()
         for found in (
             records[:1] if text == "last" else [],
@@ -153,10 +167,7 @@ class Records:
                 named = ", ".join(record.key for record in found[:_LISTED])
                 more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
                 raise SettingsError(f"{text!r} is the beginning of {named}{more}: give more of the key")
-        raise SettingsError(
-            f"no job {text!r} was launched from this machine{similar(text, [record.key for record in records])}; "
-            "'nemo-airflow jobs' lists them, and --executor EXECUTOR finds that of a task on its back-end"
-        )
+        return None
 
     def list(self) -> list[Launched]:
         """Returns all records, those that were launched last before the others.

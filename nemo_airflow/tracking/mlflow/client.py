@@ -21,14 +21,16 @@ from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.address import hide_login
-from nemo_airflow.tracking.mlflow.fields import INPUT_CONTEXT
+from nemo_airflow.tracking.mlflow.fields import INPUT_CONTEXT, KEY
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
+    NEWEST_FIRST,
     LoggedModel,
     Run,
     ended_jobs_filter,
     is_transient_answer,
+    jobs_filter,
     read_from_repository,
     search_filter,
     upload_to_repository,
@@ -79,6 +81,15 @@ class ClientStore:
                 [experiment_id], ended_jobs_filter(parent_id), max_results=1, order_by=[NEWEST_END_FIRST]
             )
             return _run(found[0]).end_ms if found else None
+
+    def newest_jobs(self, beginning: str, limit: int) -> list[Run]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            experiments = [experiment.experiment_id for experiment in _pages(self._client.search_experiments)]
+            found = self._client.search_runs(
+                experiments, jobs_filter(beginning), max_results=limit, order_by=[NEWEST_FIRST]
+            )
+        return [run for run in map(_run, found) if run.tags[KEY].startswith(beginning)]
 
     def tag_values(self, tag: str) -> set[str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -238,6 +249,8 @@ def _run(run: MlflowRun) -> Run:
         run_id=run.info.run_id,
         experiment_id=str(run.info.experiment_id),
         status=run.info.status,
+        name=run.info.run_name or "",
+        start_ms=run.info.start_time or 0,
         end_ms=run.info.end_time,
         artifact_uri=run.info.artifact_uri,
         tags=dict(run.data.tags),

@@ -22,6 +22,9 @@ T = TypeVar("T")
 KEY = "nemo_airflow.key"
 """Tag with the key of a run's job."""
 
+PLAN_DIGEST = "nemo_airflow.plan_digest"
+"""Tag with the digest of a job's config, which every run of a job has."""
+
 MARK = "nemo_airflow.mark"
 """Tag with the number of recorded bytes of the job's stream."""
 
@@ -82,7 +85,7 @@ def tags_of_job(job: Job) -> dict[str, str]:
         KEY: job.key,
         **_source_tags(job.name, job.package),
         USER: labels.get("user", ""),
-        "nemo_airflow.plan_digest": digest(job.plan),
+        PLAN_DIGEST: digest(job.plan),
         **{f"airflow.{name}": value for name, value in labels.items()},
     }
     tags |= tags_of_inputs(job.plan)

@@ -24,12 +24,14 @@ from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import fields
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
+    NEWEST_FIRST,
     NOT_FOUND,
     Credentials,
     LoggedModel,
     Run,
     ended_jobs_filter,
     is_transient_answer,
+    jobs_filter,
     raise_refused,
     read_from_repository,
     search_filter,
@@ -127,6 +129,19 @@ class RestStore:
         }
         found = self._post("runs/search", body).get("runs", ())
         return _run(found[0]).end_ms if found else None
+
+    def newest_jobs(self, beginning: str, limit: int) -> list[Run]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        experiments = self._pages("experiments/search", {"view_type": "ACTIVE_ONLY"}, "experiments")
+        body = {
+            "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
+            "filter": jobs_filter(beginning),
+            "run_view_type": "ACTIVE_ONLY",
+            "max_results": limit,
+            "order_by": [NEWEST_FIRST],
+        }
+        found = self._post("runs/search", body).get("runs", ()) if body["experiment_ids"] else ()
+        return [run for run in map(_run, found) if run.tags[fields.KEY].startswith(beginning)]
 
     def tag_values(self, tag: str) -> set[str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -388,6 +403,8 @@ def _run(data: Mapping[str, Any]) -> Run:
         run_id=info["run_id"],
         experiment_id=str(info["experiment_id"]),
         status=info["status"],
+        name=info.get("run_name", ""),
+        start_ms=int(info.get("start_time") or 0),
         end_ms=int(info["end_time"]) if info.get("end_time") else None,
         artifact_uri=info.get("artifact_uri", ""),
         tags={tag["key"]: tag.get("value", "") for tag in values.get("tags", ())},

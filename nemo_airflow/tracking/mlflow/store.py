@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from nemo_airflow.exceptions import MissingExtraError, TrackingError
 from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
-from nemo_airflow.tracking.mlflow.fields import KEY, PARENT, clean_path
+from nemo_airflow.tracking.mlflow.fields import KEY, PARENT, PLAN_DIGEST, clean_path
 
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -75,6 +75,8 @@ class Run:
         artifact_uri: Where its artifacts are.
         tags: Tags by name.
         params: Parameters by name.
+        name: Its name, for people.
+        start_ms: When it began, in milliseconds since the epoch; 0 where that is not known.
         end_ms: When it ended last, in milliseconds since the epoch, or None. A run that goes on keeps it.
         models: Ids of the models that it has made.
         latest: Step of each metric's newest point, and its time in milliseconds since the epoch. The newest has
@@ -87,6 +89,8 @@ class Run:
     artifact_uri: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    name: str = ""
+    start_ms: int = 0
     end_ms: int | None = None
     models: frozenset[str] = frozenset()
     latest: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
@@ -138,6 +142,9 @@ class Store(Protocol):
 
     def latest_end(self, experiment_id: str, parent_id: str) -> int | None:
         """Returns when the last of the jobs below a parent run ended, in milliseconds since the epoch."""
+
+    def newest_jobs(self, beginning: str, limit: int) -> list[Run]:
+        """Returns the runs of jobs whose keys begin so, of all experiments, those that began last first."""
 
     def tag_values(self, tag: str) -> set[str]:
         """Returns the values of a tag in all runs, without deleted runs and experiments."""
@@ -240,6 +247,13 @@ def ended_jobs_filter(parent_id: str) -> str:
 
 
 NEWEST_END_FIRST = "attributes.end_time DESC"
+NEWEST_FIRST = "attributes.start_time DESC"
+
+
+def jobs_filter(beginning: str) -> str:
+    """Returns MLflow's filter for the runs of jobs whose keys begin so; it has no way to write a quote."""
+    unquoted = beginning.replace("'", "_")
+    return f"tags.`{KEY}` LIKE '{unquoted}%' AND tags.`{PLAN_DIGEST}` LIKE '%'"  # a parent has no plan
 
 
 def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str, watch: UploadWatch) -> None:

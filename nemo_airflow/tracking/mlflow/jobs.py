@@ -1,0 +1,133 @@
+"""Finds the runs of jobs in MLflow, whoever submitted them, and reads the points of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from nemo_airflow.exceptions import TrackingError
+from nemo_airflow.job import JobState
+from nemo_airflow.runner.similar import similar
+from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.mlflow import address, fields
+from nemo_airflow.tracking.mlflow.store import NOT_FOUND, Run, Store, open_store
+
+_AT_ONCE = 8
+"""Metrics that are read from a server at the same time."""
+
+_SEARCHED = 50
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclasses.dataclass(frozen=True)
+class JobRun:
+    """The run of a job.
+
+    Attributes:
+        run_id: Its id.
+        key: The job's key.
+        name: Its name, for people.
+        state: How the job ended, or ``running`` for one whose end is not recorded.
+        failure: Why it failed, or empty.
+        exit_code: That of its process, or None.
+        reason: The same in words, or empty.
+        kind: The executor's kind, or empty.
+        job_id: The job's id on its back-end, or empty.
+        cluster: The back-end's name, or empty.
+        began: When it began, in seconds since the epoch.
+        ended: Whether the run has a final status.
+    """
+
+    run_id: str
+    key: str
+    name: str
+    state: str
+    failure: str
+    exit_code: int | None
+    reason: str
+    kind: str
+    job_id: str
+    cluster: str
+    began: float
+    ended: bool
+
+
+class JobRuns:
+    """The runs of jobs in one MLflow. Methods block, and raise :class:`~nemo_airflow.exceptions.TrackingError`.
+
+    Args:
+        tracking_uri: Address of the store; found as for a tracker when None.
+        conn_id: An Airflow connection with the address and the login.
+
+    Raises:
+        TrackingError: The store cannot be opened.
+    """
+
+    def __init__(self, tracking_uri: str | None = None, conn_id: str | None = None) -> None:
+        uri, credentials = address.resolve(tracking_uri, conn_id)
+        self.uri = address.hide_login(uri)
+        self._store: Store | None = None if address.is_missing_database(uri) else open_store(uri, credentials)
+
+    def newest(self, limit: int) -> list[JobRun]:
+        """Returns the runs that began last, at most so many."""
+        return [_job_run(run) for run in self._store.newest_jobs("", limit)] if self._store else []
+
+    def find(self, text: str) -> JobRun:
+        """Returns the run of an id, or of a job's key or the beginning of one.
+
+        Raises:
+            TrackingError: There is none, or several keys begin so.
+        """
+        if self._store is not None:
+            if _RUN_ID.fullmatch(text):
+                try:
+                    return _job_run(self._store.run(text))
+                except TrackingError as error:
+                    if error.code != NOT_FOUND:
+                        raise
+            runs = {run.tags[fields.KEY]: run for run in reversed(self._store.newest_jobs(text, _SEARCHED))}
+            if text in runs or len(runs) == 1:
+                return _job_run(runs.get(text) or next(iter(runs.values())))
+            if runs:
+                named = ", ".join(sorted(runs)[:5])
+                raise TrackingError(f"{text!r} is the beginning of {len(runs)} keys, {named} ...: give more of the key")
+        known = [run.key for run in self.newest(_SEARCHED)]
+        raise TrackingError(
+            f"no job or run {text!r} is in the MLflow store {self.uri}{similar(text, known)}; give the job's key, the "
+            "id of its run, or with --tracking-uri another store"
+        )
+
+    def points(self, run_id: str) -> Mapping[str, list[Metric]]:
+        """Returns the points of all metrics of a run by name, in the order of their steps."""
+        if self._store is None:
+            return {}
+        store = self._store
+        names = sorted(store.run(run_id).latest)
+
+        def read(name: str) -> list[Metric]:
+            return sorted(store.history(run_id, name), key=lambda point: (point.step, point.timestamp))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return dict(zip(names, pool.map(read, names), strict=True))
+
+
+def _job_run(run: Run) -> JobRun:
+    def tag(name: str) -> str:
+        return run.tags.get(f"nemo_airflow.{name}", "")
+
+    return JobRun(
+        run_id=run.run_id,
+        key=run.tags.get(fields.KEY, ""),
+        name=run.name,
+        state=run.tags.get(fields.STATE, "") or str(JobState.RUNNING),
+        failure=tag("failure"),
+        exit_code=int(code) if (code := tag("exit_code")) else None,
+        reason=tag("error"),
+        kind=tag("backend"),
+        job_id=tag("job_id"),
+        cluster=tag("cluster"),
+        began=run.start_ms / 1000,
+        ended=run.ended,
+    )

@@ -1,0 +1,60 @@
+"""Whatever is listed or shown is JSON for programs as well, and fits a small terminal."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nemo_airflow.cli import main
+
+
+@pytest.fixture
+def launched(project, capsys):
+    assert main(["run", f"{project}:small", "--no-track"]) == 0
+    capsys.readouterr()
+    return project
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list", "packagers"],
+        ["plan", "{config}"],
+        ["render", "{config}"],
+        ["history", "{config}"],
+        ["diff", "{config}", "{config}"],
+        ["jobs", "--here"],
+        ["status", "last"],
+        ["why", "last"],
+        ["sync", "--dry-run"],
+        ["store", "--store", "{store}", "ls"],
+        ["reap", "kind: local", "--dry-run"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_is_listed_or_shown_is_json_too(launched, airflow_database, tmp_path, capsys, command):
+    arguments = [each.format(config=f"{launched}:small", store=tmp_path / "store") for each in command]
+    assert main([*arguments, "--output", "json"]) == 0
+    json.loads(capsys.readouterr().out)
+
+
+def test_a_list_on_a_terminal_of_few_columns_has_a_line_for_each_value(launched, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["jobs", "--here"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:4] == ["  name: small", "  state: succeeded", "  executor: local"]
+    assert all(len(line) <= 40 for line in lines)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_leaves_early_is_no_error_with_and_without_a_buffer(unbuffered):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nemo_airflow.cli", "list", "-o", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": unbuffered},
+    )
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert process.stderr.read() == b""
