@@ -5,14 +5,15 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+UV = "$$(command -v uv || echo $(abspath $(VENV))/uv/bin/uv)"
 
 # What a machine happens to set must not be what makes the commands below work.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED $(filter AIRFLOW_% MLFLOW_% NEMO_AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help env demo ui test test-lab lab lab-down lint docs format lowest wheel bench chaos clean
+.PHONY: help env demo ui test test-lab lab lab-down lint docs format lowest newest release-check wheel bench chaos clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(READY) ## make the environment in .venv
 
@@ -41,7 +42,7 @@ lab-down: ## end them; what was built stays for the next time
 lint: $(READY) ## check style, imports, types, spelling and the links of the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell README.md Makefile pyproject.toml setup-env.sh .ci dags docs nemo_airflow
+	$(BIN)/codespell *.md Makefile pyproject.toml setup-env.sh .ci dags docs nemo_airflow
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/docs/test_links.py
 	$(BIN)/mypy
@@ -54,11 +55,17 @@ format: $(READY) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lowest: $(READY) ## run a job with the lowest versions that pyproject.toml allows
-	@tests/package/lowest.sh $(abspath $(BIN)/python) "$$(command -v uv || echo $(abspath $(VENV))/uv/bin/uv)"
+lowest: $(READY) ## run a job on Python 3.11 with the lowest versions that pyproject.toml allows
+	@tests/package/versions.sh lowest 3.11 $(UV)
+
+newest: $(READY) ## run a job on Python 3.13 with the versions of constraints.txt
+	@tests/package/versions.sh newest 3.13 $(UV)
+
+release-check: $(READY) ## build what would be released twice, and check it, its description and its extras
+	@tests/package/release.sh $(abspath $(BIN)/python) $(UV)
 
 wheel: $(READY) ## install the built wheel into a clean environment, and run the demo and a new project from it
-	@tests/package/wheel.sh $(abspath $(BIN)/python) "$$(command -v uv || echo $(abspath $(VENV))/uv/bin/uv)"
+	@tests/package/wheel.sh $(abspath $(BIN)/python) $(UV)
 
 bench: $(READY) lab ## measure what a job costs, beside the raw tools and their peers (an hour)
 	$(BIN)/python tests/bench/plans.py

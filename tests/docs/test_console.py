@@ -17,7 +17,7 @@ from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job, Package
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(bash|console|sh|shell)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
@@ -25,7 +25,7 @@ LOOKED_UP = {
     # beginning of the command: (what its arguments have to be among, why it is not run)
     "make ": (
         TARGETS,
-        "minutes to an hour each: .ci/run runs test, lint, lab, lowest and wheel, with the demo",
+        "minutes to an hour each: .ci/run runs test, lint, lab, lowest, newest and wheel, with the demo",
     ),
     "uvx --from 'nemo-airflow[": (EXTRAS, "it would install from an index: make wheel runs the demo from the wheel"),
     "pip install 'nemo-airflow[": (EXTRAS, "it would install from an index what is tried here"),

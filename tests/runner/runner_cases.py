@@ -115,15 +115,17 @@ def busy(seconds):
 
 
 def interpreters():
-    """Returns the Pythons from 3.9 on that this machine has, by version: those on the PATH, and those that uv finds."""
+    """Returns the Pythons from 3.9 on that this machine has, by version: on the PATH, or found by uv or pyenv."""
     found = {}
+    root = subprocess.run(["pyenv", "root"], capture_output=True, text=True).stdout if shutil.which("pyenv") else ""
     for minor in range(9, 15):
         uv = (
             subprocess.run(["uv", "python", "find", "--no-project", f"3.{minor}"], capture_output=True, text=True)
             if shutil.which("uv")
             else None
         )
-        for path in (shutil.which(f"python3.{minor}"), uv and uv.stdout.strip()):
+        kept = Path(root.strip()).glob(f"versions/3.{minor}.*/bin/python3.{minor}") if root else ()
+        for path in (shutil.which(f"python3.{minor}"), uv and uv.stdout.strip(), *kept):
             # A version manager's stand-in for a version that is not there fails.
             if path and subprocess.run([path, "-c", "import json"], capture_output=True).returncode == 0:
                 found[f"3.{minor}"] = path

@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     import trainer
 
     config = Config(trainer.train, model=Config(trainer.Model), until="{{ ds }}")
-    with DAG("lowest", start_date=datetime.datetime(2026, 1, 1), params=params_from(config, "train")) as dag:
+    with DAG("versions", start_date=datetime.datetime(2026, 1, 1), params=params_from(config, "train")) as dag:
         NemoRunOperator(
             task_id="train", config=config, params_prefix="train", packager=PatternPackager(path=str(folder))
         )
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     )
     [task] = run.get_task_instances()
     with create_session() as session:
-        rows = session.scalars(XComModel.get_many(run_id=run.run_id, dag_ids="lowest", key="return_value")).all()
+        rows = session.scalars(XComModel.get_many(run_id=run.run_id, dag_ids="versions", key="return_value")).all()
         results = [XComModel.deserialize_value(row) for row in rows]
     assert task.state == "success", task.state
     assert results == [{"hidden": 8, "learning_rate": 0.5, "until": "2026-02-03"}], results
