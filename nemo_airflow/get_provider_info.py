@@ -26,6 +26,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": config_section(),
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
+        "notifications": ["nemo_airflow.notifications.NemoRunNotifier"],
         "extra-links": ["nemo_airflow.operators.links.MLflowRunLink"],
         "connection-types": connection_types(),
     }

@@ -25,6 +25,7 @@ PYTHON = {
     "runner": ("In a job", ["nemo_airflow.runner"]),
     "artifacts": ("Artifacts", ["nemo_airflow.artifacts"]),
     "job": ("Jobs and how they end", ["nemo_airflow.job"]),
+    "notifications": ("Notifications", ["nemo_airflow.notifications", "nemo_airflow.notifications.report"]),
     "hooks": ("Hooks", ["nemo_airflow.hooks.back_ends", "nemo_airflow.hooks.mlflow", "nemo_airflow.hooks.packaging"]),
     "testing": ("Tests of executors", ["nemo_airflow.testing.conformance"]),
     "exceptions": ("Exceptions", ["nemo_airflow.exceptions"]),

@@ -21,9 +21,10 @@ from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 
+from nemo_airflow.comparison.records import changes
 from nemo_airflow.config.picture import STYLE
 from nemo_airflow.job import without_patch
-from nemo_airflow.plugin import comparison
+from nemo_airflow.plugin import pictures
 from nemo_airflow.web_address import web_address
 
 JOB_KEY = "nemo_job"
@@ -77,8 +78,8 @@ def _page(
             others=others,
             against=against,
             other=other,
-            changes=comparison.changes(other, record) if other is not None and record is not None else [],
-            picture=comparison.picture(other, record) if record is not None else "",
+            changes=changes(other, record) if other is not None and record is not None else [],
+            picture=pictures.picture(other, record) if record is not None else "",
         ),
         headers={"Content-Security-Policy": _policy(), "X-Content-Type-Options": "nosniff"},
     )

@@ -1,6 +1,6 @@
 """What a job's page says of two runs."""
 
-from nemo_airflow.plugin.comparison import changes
+from nemo_airflow.comparison.records import changes
 
 
 def record(config, digest, commit="c"):

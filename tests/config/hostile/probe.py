@@ -158,7 +158,7 @@ def as_page():
     import hashlib
 
     from nemo_airflow.config.versions import ConfigVersions
-    from nemo_airflow.plugin import comparison
+    from nemo_airflow.plugin import pictures
 
     def read(text):
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -166,7 +166,7 @@ def as_page():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
         record = {"plan_digest": digest, "config": {}}
-        shown = comparison.picture(record, record)
+        shown = pictures.picture(record, record)
         raise PermissionError(f"a picture of {len(shown)} characters" if shown else "no picture")
 
     return read

@@ -1,18 +1,10 @@
-"""Compares a job with another run's for its page: values, code, and a picture of the config."""
+"""Compares two jobs by the records that their tasks have left in Airflow: values, code and back-end."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Any
-
-from nemo_airflow.config.differences import diff
-from nemo_airflow.config.picture import to_svg
-from nemo_airflow.config.versions import ConfigVersions
-from nemo_airflow.exceptions import NemoAirflowError
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,25 +33,6 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     names = dict.fromkeys((*before, *after))
     found = [Change(name[1], before.get(name, ""), after.get(name, "")) for name in names]
     return [change for change in found if change.old != change.new]
-
-
-def picture(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
-    """Returns the config as SVG, with differences from the other one marked; empty where it is not stored here.
-
-    Configs are in the worker's home folder, which the API server may not share.
-    """
-    versions = ConfigVersions()
-    try:
-        plan = versions.load(new["plan_digest"])
-    except NemoAirflowError as error:
-        _log.info("no picture of the config: %s", error)
-        return ""
-    if old is not None:
-        try:
-            return diff(versions.load(old["plan_digest"]), plan).to_svg()
-        except NemoAirflowError as error:
-            _log.info("the other config is not in the picture: %s", error)
-    return to_svg(plan)
 
 
 def _facts(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:

@@ -1,0 +1,130 @@
+"""What people are told of a task: sent to a real webhook by the callbacks of a DAG that runs."""
+
+import datetime
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+from dag_database import register
+from provider_jobs import check
+
+from nemo_airflow import Config, LocalExecutor, NemoRunOperator
+from nemo_airflow.exceptions import BackendUnavailable, ConfigError, SettingsError
+from nemo_airflow.notifications import NemoRunNotifier
+from nemo_airflow.notifications.report import EVENTS, Report
+
+
+@pytest.fixture
+def webhook():
+    """A webhook: its address, and what was sent to it."""
+    taken = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(503 if "refused" in self.path else 200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            """Says nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", taken
+    server.shutdown()
+    server.server_close()
+
+
+RUNS = ({"width": 8, "bad": False}, {"width": 16, "bad": True}, {"width": 8, "bad": False})
+
+
+def test_a_run_is_told_with_its_reason_what_changed_and_links(airflow_database, webhook, tmp_path, monkeypatch):
+    from airflow.sdk.log import mask_secret
+
+    mask_secret("sesame-4711")
+    url, taken = webhook
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM", json.dumps({"conn_type": "apprise", "password": f"{url}/services/T/B/X"}))
+    tell = NemoRunNotifier(conn_id="team", message="owner of {{ dag.dag_id }}: ml")
+    callbacks = {f"on_{name}_callback": tell for name in ("execute", "success", "failure", "retry")}
+    with DAG("told", schedule=None, start_date=datetime.datetime(2026, 1, 1)) as dag:
+        NemoRunOperator(
+            task_id="train",
+            config=Config(check, width="{{ params.width }}", bad="{{ params.bad }}"),
+            job_executor=LocalExecutor(root=str(tmp_path / "jobs")),
+            env={"PYTHONPATH": str(Path(__file__).parent)},
+            tracker=None,
+            deferrable=False,
+            **callbacks,
+        )
+    dag.params = RUNS[0]
+    register(dag)
+    for day, conf in enumerate(RUNS, start=1):
+        dag.test(logical_date=datetime.datetime(2026, 1, day, tzinfo=datetime.UTC), run_conf=conf)
+    texts = [sent["text"] for sent in taken]
+    assert all(set(sent) == {"text"} for sent in taken)  # as Slack's webhooks have it
+    assert [text.splitlines()[0] for text in texts] == [
+        "told.train has started",
+        "told.train went well",
+        "told.train has started",
+        "told.train has failed",
+        "told.train has started",
+        "told.train went well again",
+    ]
+    failed = texts[3]
+    assert "owner of told: ml\n" in failed
+    assert "no data for width 16, token ***" in failed
+    assert "Traceback" not in failed
+    assert "  width: 8 -> 16\n" in failed
+    assert "\njob: http" in failed
+    assert "/plugin/nemo_job" in failed
+
+
+def test_only_the_events_that_are_asked_for_are_sent(webhook):
+    url, taken = webhook
+    tell = NemoRunNotifier(f"{url}/services/x", only=["failed"])
+    tell({"dag": None, "reason": "success"})
+    tell({"dag": None, "reason": "timed_out", "run_id": "r1"})
+    assert [sent["text"] for sent in taken] == ["a task has failed\nrun: r1\nreason: timed_out"]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_can_be_named(webhook, event):
+    url, taken = webhook
+    NemoRunNotifier(f"{url}/services/x", event=event)({"dag_run": {"dag_id": "d", "run_id": "r1"}})
+    assert taken[0]["text"].startswith(f"{Report(event, 'd').title}\nrun: r1")
+
+
+async def test_a_deadline_is_told_from_the_triggerer(webhook):
+    url, taken = webhook
+    await NemoRunNotifier(f"{url}/services/x", event="waiting", context={"dag_run": {"dag_id": "d", "run_id": "r"}})
+    assert taken == [{"text": "d still waits to start\nrun: r"}]
+
+
+def test_apprise_s_own_addresses_have_a_title_and_the_connection_of_airflows_provider_counts(webhook, monkeypatch):
+    url, taken = webhook
+    config = {"config": {"path": url.replace("http", "json") + "/x"}}
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM", json.dumps({"conn_type": "apprise", "extra": config}))
+    NemoRunNotifier(conn_id="team", event="promoted", message="digits v3")({"dag_run": {"dag_id": "d", "run_id": "r"}})
+    assert (taken[0]["title"], taken[0]["message"]) == ("d has promoted a model", "digits v3\nrun: r")
+
+
+def test_what_is_not_taken_or_not_known_is_said_without_the_address_of_a_secret(webhook, monkeypatch):
+    url, _ = webhook
+    with pytest.raises(BackendUnavailable, match="the notification was not taken by all of json://127") as refused:
+        NemoRunNotifier(f"{url}/refused?token=sesame", event="slow")({})
+    assert "sesame" not in str(refused.value)
+    with pytest.raises(SettingsError, match="begins with 'smoke' is none that Apprise knows") as unknown:
+        NemoRunNotifier("smoke://sesame", event="slow")({})
+    assert "sesame" not in str(unknown.value)
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM", "apprise://")
+    with pytest.raises(SettingsError, match="connection 'team' has no address to notify: set its password"):
+        NemoRunNotifier(conn_id="team", event="slow")({})
+
+
+@pytest.mark.parametrize(("arguments", "said"), [({"event": "done"}, "no event 'done'"), ({}, "give addresses=")])
+def test_a_wrong_notifier_is_an_error_of_the_dag(arguments, said):
+    with pytest.raises(ConfigError, match=said):
+        NemoRunNotifier(**arguments)
