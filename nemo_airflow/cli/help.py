@@ -12,7 +12,7 @@ from nemo_airflow.runner.similar import similar
 
 GROUPS = {
     "Run": ("run", "attach", "cancel", "render", "plan"),
-    "Look": ("jobs", "status", "why", "logs", "metrics", "list"),
+    "Look": ("jobs", "status", "why", "logs", "metrics", "shell", "list"),
     "Compare": ("diff", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),
     "Tidy": ("reap",),

@@ -69,6 +69,16 @@ def add(commands: Any) -> None:
     add_store_of_runs(jobs)
     jobs.set_defaults(run=_jobs)
 
+    shell = commands.add_parser(
+        "shell",
+        help="run a shell, or a command, in the environment of a running job",
+        epilog="example: nemo-airflow shell last -- nvidia-smi; the exit code is that of the command",
+    )
+    shell.add_argument("key", help=_KEY)
+    shell.add_argument("command", nargs="*", metavar="-- COMMAND", help="the command with its arguments (a shell)")
+    shell.add_argument("--executor", default="", help=f"where it runs, if a task submitted it: {EXECUTOR}")
+    shell.set_defaults(run=_shell)
+
     for name, text in (
         ("status", "say how a job fares"),
         ("why", "say why a job waits or has failed, and what to do"),
@@ -118,6 +128,12 @@ def _jobs(options: argparse.Namespace) -> int:
 
     where = {"tracking_uri": options.tracking_uri, "conn_id": options.conn_id}
     return jobs.jobs(options.executor, limit=options.limit, output=options.output, here=options.here, **where)
+
+
+def _shell(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import shell
+
+    return shell.run(options.key, options.command, options.executor)
 
 
 def _look(options: argparse.Namespace) -> int:

@@ -85,7 +85,7 @@ def cancel(key: str, executor: str) -> int:
     if record is not None and (end := record.end) is not None:
         print(f"job {record.key} has ended before: it is {end.status.state}")
         return 0
-    where, handle = (record.where, record.job) if record is not None else _find(key, executor)
+    where, handle = find_job(key, executor)
     try:
         BackEnd(where, lambda *text: None).cancel_at_once(handle)
     except TimeoutError:
@@ -94,8 +94,15 @@ def cancel(key: str, executor: str) -> int:
     return 0
 
 
-def _find(key: str, executor: str) -> tuple[Executor, JobHandle]:
-    """Returns the job of a key on the back-end of an executor."""
+def find_job(key: str, executor: str) -> tuple[Executor, JobHandle]:
+    """Returns the job of a key: on the back-end of an executor, or one that was launched from this machine.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    if not executor:
+        record = Records().find(key)
+        return record.where, record.job
     where = load_executor(executor)
     handle = BackEnd(where, lambda *text: None).find(key)
     if handle is None:
@@ -108,7 +115,7 @@ def _find(key: str, executor: str) -> tuple[Executor, JobHandle]:
 
 def _facts(key: str, executor: str) -> dict[str, Any]:
     if executor:
-        where, handle = _find(key, executor)
+        where, handle = find_job(key, executor)
 
         async def ask() -> JobStatus:
             return (await JobService.shared(where).status([handle]))[handle.key]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -55,8 +54,7 @@ def console() -> Any:
 
 def width() -> int:
     """Returns the columns that a line may have."""
-    limited = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return shutil.get_terminal_size().columns if limited else _PIPED
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED
 
 
 def time_text(seconds: float | None) -> str:

@@ -18,11 +18,13 @@ from typing import Any, ClassVar, TypeAlias
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors import fields, outputs_route
 from nemo_airflow.executors.finding import Finding, good
+from nemo_airflow.executors.inside import no_way_in
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.launchers import Launcher, Processes, gpus_in
 from nemo_airflow.executors.secret import Secret, check_secrets, show_secrets
 from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import Archive, Job, JobHandle, JobStatus, Package, shipped
+from nemo_airflow.terminal import Terminal
 
 LeaveOut: TypeAlias = Callable[[str], None]
 """Takes the name of an output that cannot be kept, and why."""
@@ -236,6 +238,21 @@ class Driver(abc.ABC):
         """
         found = await self.survey()
         return [good("reached", f"{len(found)} jobs of nemo-airflow are there")]
+
+    async def enter(self, handle: JobHandle, command: Sequence[str], executor: Executor, terminal: Terminal) -> int:
+        """Runs a command in the environment of a job that runs, with a terminal; returns its exit code.
+
+        Args:
+            handle: The job.
+            command: The command with its arguments; a shell when empty.
+            executor: The job's executor, of this driver.
+            terminal: What the command reads and writes.
+
+        Raises:
+            ExecutorError: The back-end has no way into a job, or the job has ended.
+            BackendUnavailable: It cannot be reached, or the connection broke off.
+        """
+        raise no_way_in(executor.kind)
 
     async def reads_zstd(self, executor: Executor) -> bool:
         """Returns whether jobs of an executor of this driver are known to unpack ``tar.zst``; False where it is not.

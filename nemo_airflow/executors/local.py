@@ -25,10 +25,12 @@ from nemo_airflow.exceptions import ExecutorError, SubmitError
 from nemo_airflow.executors import bundle, processes, shipping
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.folder import TTL, JobFolder
+from nemo_airflow.executors.inside import command_inside
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.seen import GONE, RUNNING, Seen
 from nemo_airflow.job import FailureKind, Job, JobHandle
 from nemo_airflow.packaging.archive import writes_zstd
+from nemo_airflow.terminal import Terminal
 from nemo_airflow.threads import Threads
 
 INHERITED = (
@@ -154,6 +156,12 @@ class LocalDriver(Driver):
         if intake is not None:
             return await self._threads.transfer(folder.hand_over_outputs, intake, leave_out)
         return await self._threads.transfer(folder.copy_outputs, into, leave_out)
+
+    async def enter(self, handle: JobHandle, command: Sequence[str], executor: Executor, terminal: Terminal) -> int:
+        """See :meth:`Driver.enter`."""
+        given: Any = executor
+        folder = self._folder(handle.key).path
+        return terminal.call(command_inside(given.python or sys.executable, str(folder), command), folder)
 
     async def survey(self) -> list[JobHandle]:
         """See :meth:`Driver.survey`."""

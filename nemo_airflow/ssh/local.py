@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.ssh.shell import PIECE, SILENCE, Answer
+from nemo_airflow.terminal import Terminal
 
 
 class LocalShell:
@@ -72,6 +73,10 @@ class LocalShell:
         if process.returncode:
             reason = Answer(_code(process), b"", err.decode(errors="replace")).reason
             raise BackendUnavailable(f"a transfer on this machine broke off: {reason}")
+
+    async def enter(self, script: str, terminal: Terminal) -> int:
+        """Runs a script with this process's terminal; returns its exit code."""
+        return terminal.call(["sh", "-c", script], Path.home())
 
     async def close(self) -> None:
         """Does nothing."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import BackendUnavailable
 from nemo_airflow.ssh import connection
+from nemo_airflow.terminal import Terminal
 
 if TYPE_CHECKING:
     import asyncssh
@@ -145,6 +146,23 @@ class Shell:
                 answer = Answer(done.returncode, b"", _text(done.stderr))
                 raise BackendUnavailable(f"a transfer over connection {self._conn_id!r} broke off: {answer.reason}")
 
+    async def enter(self, script: str, terminal: Terminal) -> int:
+        """Runs a script with this process's terminal on a channel of its own; returns its exit code.
+
+        Raises:
+            BackendUnavailable: The host cannot be reached, or was cut off.
+        """
+        wanted: dict[str, Any] = (
+            {"term_type": terminal.kind, "term_size": terminal.size} if terminal.is_terminal else {}
+        )
+        with _transport_errors(self._conn_id):
+            link = await self._connected()
+            process = await link.create_process(f"exec sh -c {shlex.quote(script)}", encoding=None, **wanted)
+            try:
+                return await _lend(process, terminal)
+            finally:
+                process.close()
+
     async def close(self) -> None:
         """Closes the connection."""
         self._drop_process()
@@ -261,6 +279,28 @@ async def _feed(
         process.stdin.write_eof()
     except (BrokenPipeError, ConnectionError):
         return  # the command has ended early: its exit code and complaint tell why
+
+
+async def _lend(process: asyncssh.SSHClientProcess[bytes] | SystemProcess, terminal: Terminal) -> int:
+    async def send(data: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionError):  # it has ended
+            if data:
+                process.stdin.write(data)
+                await process.stdin.drain()
+            else:
+                process.stdin.write_eof()
+
+    async def resize(columns: int, lines: int) -> None:
+        process.change_terminal_size(columns, lines)
+
+    async def pass_on(stream: Any, *, error: bool) -> None:
+        while data := await stream.read(PIECE):
+            terminal.write(data, error=error)
+
+    output = asyncio.gather(pass_on(process.stdout, error=False), pass_on(process.stderr, error=True))
+    await terminal.connect(send, output, resize)
+    code = (await process.wait()).returncode
+    return 255 if code is None else code if code >= 0 else 128 - code
 
 
 def _bytes(value: Any) -> bytes:

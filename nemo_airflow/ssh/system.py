@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import getpass
 import os
+import shlex
 import signal
 from typing import Any
 
@@ -74,12 +75,32 @@ class SystemSSH:
         self._command = ["ssh", *options, "--", str(info.host)]
         self._closed = False
 
-    async def create_process(self, command: str, encoding: None = None) -> SystemProcess:
-        """Begins to run a command."""
+    async def create_process(
+        self,
+        command: str,
+        encoding: None = None,
+        *,
+        term_type: str = "",
+        term_size: tuple[int, int] = (80, 24),
+    ) -> SystemProcess:
+        """Begins to run a command; with a type of terminal in one of its own, of this many columns and lines."""
         pipe = asyncio.subprocess.PIPE
+        options = []
+        if term_type:
+            options = ["-tt"]  # the last word on it, although the input is a pipe
+            columns, lines = term_size
+            command = f"stty columns {columns} rows {lines}; TERM={shlex.quote(term_type)} {command}"
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command, command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LIMIT, start_new_session=True
+                *self._command[:-2],
+                *options,
+                *self._command[-2:],
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                limit=_LIMIT,
+                start_new_session=True,
             )
         except FileNotFoundError as error:
             raise SettingsError(
@@ -112,6 +133,9 @@ class SystemProcess:
     def exit_status(self) -> int | None:
         """The exit code; None while it runs."""
         return self._process.returncode
+
+    def change_terminal_size(self, columns: int, lines: int) -> None:
+        """Does nothing: a terminal of ``ssh`` keeps the size with which it began."""
 
     def is_closing(self) -> bool:
         """Whether it has ended."""

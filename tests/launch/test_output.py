@@ -41,6 +41,8 @@ def test_what_is_listed_or_shown_is_json_too(launched, airflow_database, tmp_pat
 
 def test_a_list_on_a_terminal_of_few_columns_has_a_line_for_each_value(launched, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(["jobs", "--here"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:4] == ["  name: small", "  state: succeeded", "  executor: local"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import uuid
 
 import pytest
@@ -44,7 +45,9 @@ def test_metrics_are_shown_of_a_key_of_its_beginning_and_of_a_run(tracker, uri, 
 @pytest.mark.stores("sqlite")
 def test_metrics_are_lines_with_their_course_newest_value_and_limits(tracker, uri, capsys, monkeypatch):
     key, _ = recorded(tracker)
+    monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(["metrics", key, "--tracking-uri", uri]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [

@@ -21,6 +21,7 @@ from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.host.driver import HostDriver, parse_marks
 from nemo_airflow.executors.seen import Accounting, Seen
 from nemo_airflow.job import Job, JobHandle, JobStatus
+from nemo_airflow.terminal import Terminal
 
 _QUEUE_EVERY = 5.0
 """Seconds for which what the queue said is good enough."""
@@ -49,6 +50,9 @@ class BatchDriver(HostDriver):
         self._queue_at = float("-inf")
         self._asked_at = 0.0  # by the host's clock, which need not be ours
         self._accounting = True
+
+    def _way_in(self, handle: JobHandle, script: str, terminal: Terminal) -> str:
+        return self._scheduler.enter(handle.id, script, has_terminal=terminal.is_terminal)
 
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
         """See :meth:`Driver.find`."""

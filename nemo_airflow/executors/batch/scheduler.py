@@ -61,6 +61,16 @@ class Scheduler(abc.ABC):
     def submit(self, name: str) -> str:
         """Returns the command that submits ``start.sh`` of the current folder under a name, and prints the job's id."""
 
+    def enter(self, job_id: str, script: str, *, has_terminal: bool) -> str:
+        """Returns the command that runs a script beside a running job, on the first of its nodes; empty if none does.
+
+        Args:
+            job_id: The job.
+            script: The script, POSIX shell.
+            has_terminal: Whether a terminal is there that the script is to have.
+        """
+        return ""
+
     @abc.abstractmethod
     def list_named(self, name: str) -> str:
         """Returns a command that prints the ids of this user's jobs of a name, one a line, the first submitted first.

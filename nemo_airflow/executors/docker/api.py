@@ -91,23 +91,23 @@ class Docker:
 
     def create(self, name: str, container: Mapping[str, Any], platform: str | None) -> str:
         """Creates a container and returns its id."""
-        with self._asking("create a container") as client:
+        with self.asking("create a container") as client:
             return str(client.create_container_from_config(dict(container), name, platform)["Id"])
 
     def put(self, container: str, archive: IO[bytes]) -> None:
         """Unpacks a tar archive into the root of a container."""
-        with self._asking(f"write into container {container}") as client:
+        with self.asking(f"write into container {container}") as client:
             client.put_archive(container, "/", archive)
 
     def start(self, container: str) -> None:
         """Starts a container; one that has been started already stays as it is."""
-        with self._asking(f"start container {container}") as client:
+        with self.asking(f"start container {container}") as client:
             client.start(container)
 
     def signal(self, container: str, signal: str) -> None:
         """Sends a signal to a container, if it runs."""
         try:
-            with self._asking(f"end container {container}") as client:
+            with self.asking(f"end container {container}") as client:
                 client.kill(container, signal)
         except Refused as error:
             if error.code not in (404, 409):
@@ -116,7 +116,7 @@ class Docker:
     def inspect(self, container: str) -> JsonObject | None:
         """Returns all there is to know of a container, or None when it is not there."""
         try:
-            with self._asking(f"look at container {container}") as client:
+            with self.asking(f"look at container {container}") as client:
                 found: JsonObject = client.inspect_container(container)
                 return found
         except Refused as error:
@@ -126,7 +126,7 @@ class Docker:
 
     def list(self, labels: Sequence[str], states: Sequence[str]) -> list[JsonObject]:
         """Returns what the daemon lists of containers with all these labels in one of these states."""
-        with self._asking("list containers") as client:
+        with self.asking("list containers") as client:
             found: list[JsonObject] = client.containers(
                 all=True, filters={"label": list(labels), "status": list(states)}
             )
@@ -135,7 +135,7 @@ class Docker:
     def remove(self, container: str) -> bool:
         """Removes a container that does not run, and its volumes; returns whether it is gone."""
         try:
-            with self._asking(f"remove container {container}") as client:
+            with self.asking(f"remove container {container}") as client:
                 client.remove_container(container, v=True)
         except Refused as error:
             if error.code == 409:
@@ -146,7 +146,7 @@ class Docker:
 
     def log(self, container: str, ask: Ask) -> bytes:
         """Returns what a container wrote, from a time on, or from its start; little more than the limit."""
-        with self._asking(f"read the log of container {container}") as client:
+        with self.asking(f"read the log of container {container}") as client:
             url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"
             query = {"stdout": "1", "stderr": "1", "since": f"{ask.since or 0:.0f}"}
             # The client's own method would look at the container each time, for whether it has a terminal.
@@ -163,7 +163,7 @@ class Docker:
     @contextlib.contextmanager
     def archive(self, container: str, path: str) -> Iterator[Iterator[bytes] | None]:
         """Yields a file or folder of a container as pieces of a tar archive; None when it is not there."""
-        with self._asking(f"read {path} of container {container}") as client:
+        with self.asking(f"read {path} of container {container}") as client:
             try:
                 pieces, _ = client.get_archive(container, path)
             except _errors().NotFound:
@@ -183,7 +183,7 @@ class Docker:
         repository, tag = parse_repository_tag(image)
         login = self._login()
         try:
-            with self._asking(f"pull {image}", pulling=True) as client:
+            with self.asking(f"pull {image}", pulling=True) as client:
                 for said in client.pull(
                     repository, tag=tag or "latest", stream=True, decode=True, auth_config=login, platform=platform
                 ):
@@ -194,13 +194,13 @@ class Docker:
 
     def info(self) -> JsonObject:
         """Returns what the daemon says of itself."""
-        with self._asking("say how it fares") as client:
+        with self.asking("say how it fares") as client:
             return dict(client.info())
 
     def has_image(self, image: str) -> bool:
         """Returns whether the daemon has an image."""
         try:
-            with self._asking(f"look for image {image}") as client:
+            with self.asking(f"look for image {image}") as client:
                 client.inspect_image(image)
         except Refused as error:
             if error.code == _NOT_FOUND:
@@ -228,7 +228,8 @@ class Docker:
         }
 
     @contextlib.contextmanager
-    def _asking(self, doing: str, *, pulling: bool = False) -> Iterator[APIClient]:
+    def asking(self, doing: str, *, pulling: bool = False) -> Iterator[APIClient]:
+        """Gives the client; its errors become those of this class."""
         errors = _errors()
         from requests import RequestException
         from urllib3.exceptions import HTTPError

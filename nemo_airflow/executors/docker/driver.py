@@ -15,11 +15,13 @@ from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLo
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.docker import submission
 from nemo_airflow.executors.docker.api import Access, Docker, Refused
+from nemo_airflow.executors.docker.entry import enter_container
 from nemo_airflow.executors.docker.examination import examine_daemon
 from nemo_airflow.executors.docker.executor import FOLDER, KEY, NAME, PREFIX, TTL, DockerExecutor
 from nemo_airflow.executors.docker.status import end_status, seconds, state_of
 from nemo_airflow.executors.finding import Finding
 from nemo_airflow.executors.folder import parse_end
+from nemo_airflow.executors.inside import command_inside
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import extract_outputs, file_of
 from nemo_airflow.executors.pace import Pace
@@ -27,6 +29,7 @@ from nemo_airflow.executors.seen import Fact, Seen
 from nemo_airflow.executors.timed_log import Ask, TimedLog
 from nemo_airflow.job import JobHandle, JobState, JobStatus, JsonObject
 from nemo_airflow.runner import stream_tail
+from nemo_airflow.terminal import Terminal
 from nemo_airflow.threads import Threads
 
 _ALIVE = ("created", "running", "paused", "restarting", "removing")
@@ -62,6 +65,13 @@ class DockerDriver(Driver):
         return await self._threads.call(
             lambda: examine_daemon(self._docker, given.container_image, pull=given.pull, gpus=given.gpu_count)
         )
+
+    async def enter(self, handle: JobHandle, command: Sequence[str], executor: Executor, terminal: Terminal) -> int:
+        """See :meth:`Driver.enter`."""
+        given: Any = executor
+        inside = command_inside(given.python, FOLDER, command)
+        with self._docker.asking(f"run a command in container {handle.key}") as client:
+            return await enter_container(client, handle.key, inside, terminal)
 
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Driver.submit`."""

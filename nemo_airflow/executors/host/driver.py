@@ -21,12 +21,14 @@ from nemo_airflow.executors.finding import Finding
 from nemo_airflow.executors.folder import JobFolder, parse_end
 from nemo_airflow.executors.host import folders
 from nemo_airflow.executors.host.examination import examine_host
+from nemo_airflow.executors.inside import no_way_in, script_inside
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.outputs import TRANSFERS, extract_stream
 from nemo_airflow.job import Archive, FailureKind, JobHandle
 from nemo_airflow.progress import Progress
 from nemo_airflow.ssh.local import LocalShell
 from nemo_airflow.ssh.shell import Answer, Shell
+from nemo_airflow.terminal import Terminal
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +61,17 @@ class HostDriver(Driver):
         """See :meth:`Driver.examine`."""
         given: Any = executor  # each of this driver has these fields
         return await examine_host(self.shell, self._root, given.python, given.setup_lines)
+
+    async def enter(self, handle: JobHandle, command: Sequence[str], executor: Executor, terminal: Terminal) -> int:
+        """See :meth:`Driver.enter`."""
+        script = self._way_in(handle, script_inside(folders.enter_job(self._root, handle.key), command), terminal)
+        if not script:
+            raise no_way_in(executor.kind)
+        return await self.shell.enter(script, terminal)
+
+    def _way_in(self, handle: JobHandle, script: str, terminal: Terminal) -> str:
+        """Returns the script that has another run where a job does; empty where there is no way there."""
+        return script
 
     @abc.abstractmethod
     async def _launch(self, request: Request) -> JobHandle:

@@ -136,6 +136,11 @@ def enter(root: str) -> str:
     return f"cd {shlex.quote(home)} 2>/dev/null || exit 21"
 
 
+def enter_job(root: str, key: str) -> str:
+    """Returns the lines that go to a job's folder."""
+    return f"{enter(root)}\ncd jobs/{key} || exit 21"
+
+
 def lay_out(root: str, key: str, files: Mapping[str, str], archives: Sequence[Archive]) -> str:
     """Returns a script that makes a job's folder and prints what else has to be sent for it.
 

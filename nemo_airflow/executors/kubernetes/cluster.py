@@ -139,12 +139,22 @@ class Cluster:
             return self._client
 
     @contextlib.asynccontextmanager
-    async def execute(self, pod: str, container: str, command: Sequence[str], doing: str) -> AsyncIterator[Any]:
+    async def execute(
+        self,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        doing: str,
+        *,
+        stdin: bool = True,
+        terminal: bool = False,
+    ) -> AsyncIterator[Any]:
         """Gives the WebSocket of a command in a pod: each message's first byte is the number of its stream."""
         client = await self.open()
         from kubernetes_asyncio.stream import WsApiClient
 
-        flags = {"stdin": "true", "stdout": "true", "stderr": "true"}
+        wanted = {"stdin": stdin, "stdout": True, "stderr": not terminal, "tty": terminal}
+        flags = {name: "true" for name, is_wanted in wanted.items() if is_wanted}
         query = [("container", container), *flags.items(), *(("command", word) for word in command)]
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/exec"
         async with WsApiClient(client.configuration) as sockets:

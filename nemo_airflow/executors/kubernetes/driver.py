@@ -16,11 +16,13 @@ from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLo
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.finding import Finding
 from nemo_airflow.executors.folder import status_of_end
+from nemo_airflow.executors.inside import command_inside
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
 from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, Troubled
 from nemo_airflow.executors.kubernetes.ending import Ending
+from nemo_airflow.executors.kubernetes.entry import enter_pod
 from nemo_airflow.executors.kubernetes.examination import examine_cluster
 from nemo_airflow.executors.kubernetes.logs import PodLog, Reading
 from nemo_airflow.executors.kubernetes.outputs import Outputs
@@ -56,6 +58,7 @@ from nemo_airflow.executors.kubernetes.transfer import release
 from nemo_airflow.executors.pace import Pace
 from nemo_airflow.executors.seen import Fact, Seen
 from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus, JsonObject
+from nemo_airflow.terminal import Terminal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -96,6 +99,14 @@ class KubernetesDriver(Driver):
     async def examine(self, executor: Executor) -> list[Finding]:
         """See :meth:`Driver.examine`."""
         return await examine_cluster(self._cluster)
+
+    async def enter(self, handle: JobHandle, command: Sequence[str], executor: Executor, terminal: Terminal) -> int:
+        """See :meth:`Driver.enter`: into the first of its pods."""
+        pods = (await self._pods.of([handle.key])).get(handle.key)
+        if pods is None or not _is_of(handle, pods) or not is_running(pods[0]):
+            raise ExecutorError(f"job {handle.key} has no pod that runs")
+        inside = command_inside(python_of(pods[0]), f"{manifest.BASE}/job", command)
+        return await enter_pod(self._cluster, name_of(pods[0]), inside, terminal)
 
     async def submit(self, request: Request) -> JobHandle:
         """See :meth:`Driver.submit`."""

@@ -81,6 +81,11 @@ class Slurm(Scheduler):
         """See :meth:`Scheduler.submit`; the name stands in the script."""
         return f"sbatch --parsable {folders.START}"
 
+    def enter(self, job_id: str, script: str, *, has_terminal: bool) -> str:
+        """See :meth:`Scheduler.enter`: a step that shares what the job has."""
+        step = ["srun", "--overlap", f"--jobid={job_id}", "--nodes=1", "--ntasks=1", "--quiet"]
+        return shlex.join([*step, *(["--pty"] if has_terminal else []), "sh", "-c", script])
+
     def list_named(self, name: str) -> str:
         """See :meth:`Scheduler.list_named`. What sbatch refuses for its resources is in the queue too."""
         return (
