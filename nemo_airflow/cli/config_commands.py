@@ -28,6 +28,26 @@ def add(commands: Any) -> None:
     )
     add_output(listing)
     listing.set_defaults(run=_list)
+
+    validate = commands.add_parser(
+        "validate",
+        help="find every fault of DAG files, configs and executors, each with its place, before anything runs",
+        epilog="example: nemo-airflow validate dags --since origin/main -o markdown; exit code 1 if there is a fault",
+    )
+    validate.add_argument(
+        "targets",
+        nargs="+",
+        metavar="PATH",
+        help="a DAG file or a folder of them, pkg.mod:name of a config, a file of a config or executor, a recipe",
+    )
+    validate.add_argument(
+        "--since", default="", metavar="REV", help="say which configs, packages and DAG versions changed since then"
+    )
+    validate.add_argument(
+        "-o", "--output", choices=("text", "json", "markdown"), default="text", help="how to print it (%(default)s)"
+    )
+    add_allow(validate)
+    validate.set_defaults(run=_validate)
     _add_comparisons(commands)
 
 
@@ -80,6 +100,12 @@ def _render(options: argparse.Namespace) -> int:
 
     how = {"layers": options.layers, "allow": options.allow, "output": options.output}
     return render.run(options.config, options.overrides, options.executor, **how)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import validate
+
+    return validate.run(options.targets, allow=options.allow, since=options.since, output=options.output)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -49,7 +49,7 @@ def compose_config(name: str, overrides: Sequence[str], layers: Sequence[str] = 
     Raises:
         ConfigError: One of them is wrong.
     """
-    _see_current_folder()
+    see_current_folder()
     recipes = registered(RECIPES)
     origin = Origin("the command line", allow_here(allow), Path.cwd())
     is_file = as_file(name) is not None
@@ -88,7 +88,7 @@ def load_config(name: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(f"{name!r} is not the name of a config: write it as pkg.mod:name")
-    _see_current_folder()
+    see_current_folder()
     try:
         found = load_code(name)
     except (ImportError, AttributeError) as error:
@@ -105,6 +105,7 @@ def load_config(name: str) -> Any:
     return found
 
 
-def _see_current_folder() -> None:
+def see_current_folder() -> None:
+    """Lets code in the current folder be imported, as ``python -m`` does."""
     if (folder := os.getcwd()) not in sys.path:
         sys.path.insert(0, folder)

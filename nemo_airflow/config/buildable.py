@@ -15,6 +15,7 @@ import fiddle as fdl
 from fiddle import history as fiddle_history
 
 from nemo_airflow.config import checks
+from nemo_airflow.config.faults import are_noted, noting
 from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.representation import config_text
@@ -44,10 +45,21 @@ class _Checked:
             fn_or_cls = target_from_source(fn_or_cls)
         target_name(fn_or_cls)
         kwargs = by_parameter(fn_or_cls, kwargs, "")
+        if are_noted():
+            kwargs = {name: value for name, value in kwargs.items() if self._takes(fn_or_cls, name)}
         _check_names(fn_or_cls, args, kwargs)
         super().__init__(fn_or_cls, *args, **kwargs)  # type: ignore[call-arg]  # Fiddle's, beside us in the bases
 
+    def _takes(self, target: Any, name: str) -> bool:
+        """Returns whether a target takes an argument; notes a fault if not."""
+        with noting(self):
+            check_name(target, name, name)
+            return True
+        return False
+
     def __setattr__(self, name: str, value: Any) -> None:
+        if are_noted() and not self._takes(self.__fn_or_cls__, name):
+            return
         check_name(self.__fn_or_cls__, name, "")
         super().__setattr__(parameters_of(self.__fn_or_cls__).name_of(name), value)
 
@@ -60,7 +72,8 @@ class _Checked:
         super().__delattr__(parameters_of(self.__fn_or_cls__).name_of(name))
 
     def _arguments_set_value(self, key: int | str, value: Any) -> None:
-        check_argument(self.__fn_or_cls__, key, value, short_name(self.__fn_or_cls__))
+        with noting(self):
+            check_argument(self.__fn_or_cls__, key, value, "" if are_noted() else short_name(self.__fn_or_cls__))
         super()._arguments_set_value(key, value)  # type: ignore[misc]  # Fiddle's one way to set an argument
 
     def __build__(self, /, *args: Any, **kwargs: Any) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import fiddle as fdl
@@ -44,6 +46,59 @@ def validate(config: Any) -> None:
         ConfigError: The config is not valid; the path of the first wrong value is in the error.
     """
     _validate(config, called=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedFault:
+    """A fault in a config.
+
+    Attributes:
+        error: What is wrong, with its path.
+        holder: The config that has the wrong argument.
+        key: The argument; None for the config itself.
+    """
+
+    error: ConfigError
+    holder: Any = None
+    key: int | str | None = None
+
+
+def find_faults(config: Any, *, deferred: bool = False) -> list[PlacedFault]:
+    """Returns all that is wrong with a config, where :func:`validate` raises the first of it.
+
+    Args:
+        config: The config of a job.
+        deferred: Whether templates and outputs of other tasks may stand for values, as in a DAG file.
+    """
+    found: list[PlacedFault] = []
+
+    def add(path: Path, check: Callable[[], object], holder: Any, key: Any = None) -> None:
+        try:
+            check()
+        except ConfigError as error:
+            found.append(PlacedFault(_placed(error, path), holder, key))
+
+    hooks: list[tuple[Path, Callable[[], object], Any]] = []
+    instances = Instances()
+    add((), functools.partial(check_root, config), config)
+    for path, value, below in iter_nodes(config):
+        if isinstance(value, fdl.Buildable):
+            target = value.__fn_or_cls__
+            for key, argument in value.__arguments__.items():
+                add(path, functools.partial(check_argument, target, key, argument, ""), value, key)
+            for missing in missing_parameters(value) if isinstance(value, fdl.Config) or value is config else ():
+                found.append(PlacedFault(_placed(missing, path), value))
+        elif not (deferred and is_deferred(value)) and (below is not None or is_deferred(value)):
+            add(path, functools.partial(_check_value, value, below or (), complete=False), None)
+        if not deferred and (hook := hook_of(value, instances)) is not None:
+            hooks.append((path, hook, value))
+    wrong = [fault.error.path for fault in found]
+    for path, hook, value in reversed(hooks):
+        here = path_text(path)
+        # What has a wrong value in it fails its own check too, with an error that says nothing new.
+        if not any(not here or below == here or below.startswith((f"{here}.", f"{here}[")) for below in wrong):
+            add((), functools.partial(_call, hook, path), value)
+    return found
 
 
 def check_complete(config: Any) -> None:
@@ -172,11 +227,17 @@ def _check_config(config: Any, *, complete: bool) -> None:
 
 
 def _check_required(config: Any) -> None:
+    for error in missing_parameters(config):
+        raise error
+
+
+def missing_parameters(config: Any) -> Iterator[MissingParameterError]:
+    """Yields an error for each required parameter of a config's target that is not set."""
     target = config.__fn_or_cls__
     for position, parameter in enumerate(parameters_of(target).by_name.values()):
         if parameter.is_required and not _is_given(config, parameter, position):
             message = f"{short_name(target)} requires this parameter, and it is not set"
-            raise MissingParameterError(message, parameter.name)
+            yield MissingParameterError(message, parameter.name)
 
 
 def _is_given(config: Any, parameter: Parameter, position: int) -> bool:

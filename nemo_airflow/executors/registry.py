@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.launchers import Launcher
+from nemo_airflow.runner.similar import similar
 
 GROUP = "nemo_airflow.executors"
 LAUNCHERS = "nemo_airflow.launchers"
@@ -73,6 +74,7 @@ def _make(cls: type[T], fields: Mapping[str, Any]) -> T:
     if unknown := sorted(fields.keys() - known):
         raise ExecutorArgumentError(
             f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}"
+            f"{similar(unknown[0], sorted(known))}"
         )
     needed = [
         field.name

@@ -11,6 +11,7 @@ from typing import Any
 from airflow.sdk.definitions._internal.types import ArgNotSet
 
 from nemo_airflow.config import Config, Partial, build
+from nemo_airflow.config.faults import are_noted, noting
 from nemo_airflow.config.graph import is_deferred, literal_of
 from nemo_airflow.config.leaves import convert_leaves, copy_config, iter_leaves
 from nemo_airflow.config.origins import Origin
@@ -107,10 +108,19 @@ def check_config(config: Any, overrides: Any, allow: Sequence[str], *, takes_par
     if not isinstance(config, (Config, Partial)):
         raise ConfigError(not_a_config(config))
     known, is_whole = _known_overrides(overrides)
-    if known:
-        config = _changed(config, known, allow)
-    if is_whole and not takes_params and config is not None:
+    for each in _one_by_one(known) if are_noted() else [known] if known else []:
+        with noting(config):
+            config = _changed(config, each, allow)
+        if config is None:
+            return
+    if is_whole and not takes_params:
         check_complete(config)
+
+
+def _one_by_one(overrides: Overrides) -> list[Overrides]:
+    if isinstance(overrides, Mapping):
+        return [{path: value} for path, value in overrides.items()]
+    return [[text] for text in overrides]
 
 
 def _known_overrides(overrides: Any) -> tuple[Overrides, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
 from typing import Any, ClassVar, NoReturn
@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.config import Config, build
+from nemo_airflow.config.faults import noting
 from nemo_airflow.config.graph import is_template, templates_rendered
 from nemo_airflow.config.validation import check_root
 from nemo_airflow.exceptions import (
@@ -149,14 +150,19 @@ class NemoRunOperator(BaseOperator):
         executor = by_name(job_executor, find_executor) if job_executor is not None else LocalExecutor()
         # A task of a mapped operator is made when it runs, where an error of the author must not be retried.
         if not getattr(self, "_BaseOperator__from_mapped", False):
-            check_kind("packager", packager, Packager, "GitArchivePackager()")
-            check_kind("tracker", tracker, Tracker, "MLflowTracker()")
-            check_executor(executor)
-            check_config(config, overrides, allow, takes_params=params_prefix is not None)
-            check_root(config)
-            check_outputs(outputs)
-            check_given_secrets(executor, secrets, env)
-            check_defer_after(defer_after)
+            checks: tuple[Callable[[], None], ...] = (
+                lambda: check_kind("packager", packager, Packager, "GitArchivePackager()"),
+                lambda: check_kind("tracker", tracker, Tracker, "MLflowTracker()"),
+                lambda: check_executor(executor),
+                lambda: check_config(config, overrides, allow, takes_params=params_prefix is not None),
+                lambda: check_root(config),
+                lambda: check_outputs(outputs),
+                lambda: check_given_secrets(executor, secrets, env),
+                lambda: check_defer_after(defer_after),
+            )
+            for check in checks:
+                with noting(config):
+                    check()
         super().__init__(**kwargs)
         self.config = wrap(config)
         self.job_executor = wrap(executor)

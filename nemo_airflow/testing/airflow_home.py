@@ -34,18 +34,17 @@ class AirflowHome:
         Args:
             dags: The folder that is the DAG bundle.
         """
-        with self.folders_active(self._settings(dags)):
-            _connect()
-            try:
+        try:
+            with self.folders_active(self._settings(dags)):
+                _connect()
                 if not self._has_database:
                     from airflow.utils.db import initdb
 
                     initdb()
                     self._has_database = True
                 yield
-            finally:
-                _disconnect()
-        _connect()
+        finally:
+            _connect()
 
     @contextlib.contextmanager
     def folders_active(self, settings: Mapping[str, str] | None = None) -> Iterator[None]:
@@ -82,9 +81,3 @@ def _connect() -> None:
     settings.dispose_orm(do_log=False)
     settings.configure_vars()  # type: ignore[no-untyped-call]  # Airflow's
     settings.configure_orm()  # type: ignore[no-untyped-call]  # Airflow's
-
-
-def _disconnect() -> None:
-    from airflow import settings
-
-    settings.dispose_orm(do_log=False)

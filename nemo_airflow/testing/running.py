@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import datetime
 import importlib
 import os
@@ -17,6 +16,8 @@ from typing import Any
 from nemo_airflow.exceptions import JobFailed, SettingsError
 from nemo_airflow.executors.local import LocalExecutor
 from nemo_airflow.job import FailureKind
+from nemo_airflow.packaging.base import Packager
+from nemo_airflow.packaging.working_tree import with_changes
 from nemo_airflow.runner.similar import nearest
 from nemo_airflow.testing.airflow_home import AirflowHome
 from nemo_airflow.testing.job_run import JobRun, find_jobs, raise_failure, read_job
@@ -121,11 +122,15 @@ def _run_here(dag: Any, names: Collection[str], executor: LocalExecutor) -> Iter
         if task.is_mapped:
             fields = task.partial_kwargs
             if issubclass(task.operator_class, NemoRunOperator):
-                given |= {"tracker": None, "job_executor": executor, "packager": _with_changes(fields.get("packager"))}
+                given |= {
+                    "tracker": None,
+                    "job_executor": executor,
+                    "packager": _changes_included(fields.get("packager")),
+                }
         else:
             fields = vars(task)
             if isinstance(task, NemoRunOperator):
-                packager = wrap(_with_changes(unwrap(task.packager)))
+                packager = wrap(_changes_included(unwrap(task.packager)))
                 given |= {"tracker": wrap(None), "job_executor": wrap(executor), "packager": packager}
                 given["operator_extra_links"] = ()
         if "params" in fields:
@@ -141,12 +146,8 @@ def _run_here(dag: Any, names: Collection[str], executor: LocalExecutor) -> Iter
         dag.params = params
 
 
-def _with_changes(packager: Any) -> Any:
-    from nemo_airflow.packaging import GitArchivePackager
-
-    if not isinstance(packager, GitArchivePackager):
-        return packager
-    return dataclasses.replace(packager, uncommitted="include", untracked="include")
+def _changes_included(packager: Any) -> Any:
+    return with_changes(packager) if isinstance(packager, Packager) else packager
 
 
 def _register(dag: Any) -> None:

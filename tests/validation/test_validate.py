@@ -1,0 +1,144 @@
+"""All that is wrong is told at once, with its place, before anything runs."""
+
+import json
+
+TEN_FAULTS = """\
+_target_: TRAINER.train
+model:
+  _target_: TRAINER.Model
+  kind: rnn
+  layers: [4, x, 8, y]
+  hiden: 3
+data: 5
+epochs: many
+lr: [1]
+rate: 0.1
+until: {a: 1}
+"""
+
+DAGS = """\
+import datetime
+from airflow.sdk import DAG, task
+from nemo_airflow import Config, GitArchivePackager, LocalExecutor, NemoRunOperator
+from TRAINER import Model, train
+
+MODEL = Config(
+    Model,
+    hidden="wide",
+    kindd="mlp",
+)
+UNUSED = Config(Model, hidden=[])
+
+with DAG("bad", start_date=datetime.datetime(2026, 1, 1)):
+    NemoRunOperator(
+        task_id="train",
+        config=Config(train, model=MODEL, epochs="x", until="{{ ds"),
+        overrides=["lr=high", "epoch=3"],
+        outputs="*.csv",
+        defer_after=-1,
+    )
+
+with DAG("good", start_date=datetime.datetime(2026, 1, 1)):
+    first = NemoRunOperator(task_id="first", config=Config(train, model=Config(Model, hidden=8), data="{{ ds }}"))
+    NemoRunOperator(task_id="next", config=Config(train, model=Config(Model, hidden=8), data=first.output))
+"""
+
+
+def test_config_with_ten_faults_is_told_all_of_them_with_their_lines(write, validate):
+    module = write(config_yaml=TEN_FAULTS)
+    code, out, _ = validate("config.yaml", "--allow", f"{module}.")
+    *faults, summary = out.splitlines()
+    assert code == 1
+    places = [tuple(fault.split(": ")[:2]) for fault in faults]
+    assert sorted(places) == sorted(
+        [
+            ("config.yaml:4", "model.kind"),
+            ("config.yaml:5", "model.layers.1"),
+            ("config.yaml:5", "model.layers.3"),
+            ("config.yaml:6", "model.hiden"),
+            ("config.yaml:2", "model.hidden"),
+            ("config.yaml:7", "data"),
+            ("config.yaml:8", "epochs"),
+            ("config.yaml:9", "lr"),
+            ("config.yaml:10", "rate"),
+            ("config.yaml:11", "until"),
+        ]
+    )
+    assert summary == "10 faults, no valid configs"
+
+
+def test_dag_files_are_told_all_their_faults_and_the_digests_of_what_is_right(write, validate):
+    write(dags__bad_py=DAGS, dags__broken_py="from airflow.sdk import DAG\n\nDAG(int('x'))\n")
+    code, out, _ = validate("dags", "-o", "json")
+    found = json.loads(out)
+    assert code == 1
+    faults = {(fault["place"], fault["path"]) for fault in found["faults"]}
+    assert faults == {
+        ("dags/broken.py:3", ""),
+        ("dags/bad.py:6", "model.hidden"),
+        ("dags/bad.py:6", "model.kindd"),
+        ("dags/bad.py:11", "hidden"),
+        ("dags/bad.py:16", "epochs"),
+        ("dags/bad.py:14", "lr"),
+        ("dags/bad.py:14", "epoch"),
+        ("dags/bad.py:14", "data"),
+        ("dags/bad.py:14", ""),
+        ("dags/bad.py", "until"),
+    }
+    messages = " ".join(fault["message"] for fault in found["faults"])
+    for text in ("invalid literal", "did you mean 'kind'", "did you mean 'epochs'", "defer_after=-1", "outputs"):
+        assert text in messages
+    assert [each["name"] for each in found["configs"]] == ["good.first", "good.next"]
+    assert set(found["dags"]) == {"bad", "good"}
+
+
+def test_config_of_a_module_is_told_what_is_missing_and_what_its_own_check_refuses(write, validate, folder):
+    module = write()
+    (folder / f"{module}_configs.py").write_text(
+        f"from nemo_airflow import Config\nimport {module} as t\n"
+        "big = Config(t.train, model=Config(t.Model, hidden=5000))\nfine = Config(t.train, Config(t.Model, 8), 'd')\n"
+    )
+    names = [f"{module}_configs:{name}" for name in ("big", "fine", "fin")]
+    code, out, _ = validate(*names, "no_such_recipe")
+    assert code == 1
+    recipe, first, second, unknown, digest, _ = out.splitlines()
+    assert first.startswith(f"{module}_configs.py:3: data: train requires this parameter")
+    assert second == f"{module}_configs.py:3: model: hidden has to be at most 4096"
+    assert unknown.startswith(f"{module}_configs:fin: ")
+    assert "no recipe 'no_such_recipe'" in recipe
+    assert digest.endswith(f"  {module}_configs:fine")
+
+
+def test_executors_file_is_told_each_wrong_field(write, validate):
+    write(
+        bad_yaml="kind: slurm\nssh_conn_id: cluster\npartitionn: gpu\nnodes: many\ntime: soon\n",
+        good_yaml="kind: slurm\nssh_conn_id: cluster\npartition: gpu\n",
+    )
+    code, out, _ = validate("bad.yaml", "good.yaml")
+    assert code == 1
+    assert [line.split(": ")[0] for line in out.splitlines() if "yaml:" in line] == [
+        "bad.yaml:3",
+        "bad.yaml:4",
+        "bad.yaml:5",
+    ]
+    assert "did you mean 'partition'" in out
+    assert out.splitlines()[-2:] == ["slurm         good.yaml", "3 faults, no valid configs, 1 executor"]
+
+
+def test_commit_is_told_which_configs_packages_and_dag_versions_it_changes(write, validate, commit, folder):
+    dag = DAGS.partition('with DAG("good"')[2].replace("data=first", "lr=0.5, data=first")
+    head = DAGS.partition("MODEL =")[0]
+    body = f'{head}with DAG("good"{dag}'.replace('"first", c', '"first", packager=GitArchivePackager(), c')
+    module = write(dags__good_py=body)
+    (folder / f"{module}.py").rename(folder / "dags" / f"{module}.py")
+    commit()
+    code, out, err = validate("dags", "--since", "HEAD")
+    assert (code, out) == (0, "no faults, 2 valid configs, 1 DAG, no changes since HEAD\n"), err
+    write(dags__good_py=body.replace("lr=0.5", "lr=0.25"))
+    code, out, _ = validate("dags", "--since", "HEAD", "-o", "markdown")
+    assert code == 0
+    assert "| changed | config | `good.next` |" in out
+    assert "| changed | package | `good.first` |" in out
+    assert "| changed | DAG version | `good` |" in out
+    assert "~ lr: 0.5 -> 0.25" in out
+    assert "nemo-airflow: --since: revision 'nowhere' is not in" in validate("dags", "--since", "nowhere")[2]
