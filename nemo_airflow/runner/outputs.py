@@ -101,7 +101,7 @@ def send(folder: str, to: IO[bytes]) -> int:
     with (
         _locked(sending),
         io.BufferedWriter(_Shown(to, sending), _SHOWN_EACH) as shown,
-        tarfile.open(fileobj=shown, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_SHOWN_EACH) as tar,
+        tarfile.TarFile(fileobj=shown, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_SHOWN_EACH) as tar,
     ):
         # Links first: whoever takes the files one by one knows then for what else each stands.
         for chosen in (_link, _other):
