@@ -17,7 +17,6 @@ from nemo_airflow.config import plan as plans
 from nemo_airflow.config.graph import is_deferred
 from nemo_airflow.config.leaves import iter_leaves
 from nemo_airflow.config.versions import ConfigVersions
-from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor, Request
 from nemo_airflow.executors.secret import read_secrets, show_secrets
@@ -27,15 +26,14 @@ from nemo_airflow.job import Job, Package
 from nemo_airflow.keys import job_key
 from nemo_airflow.launch.records import Launched, RecordedState, Records
 from nemo_airflow.launch.said import Said
-from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
+from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
-from nemo_airflow.operators.direct import give_leave
+from nemo_airflow.operators.equipping import Tracking, equip
 from nemo_airflow.operators.preparation import changed_fields, describe, plan_of
 from nemo_airflow.packaging.base import Packager
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.outputs import load_collector
-from nemo_airflow.tracking.run import TrackedRun, open_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,44 +114,28 @@ class Launch:
             BackendUnavailable: The back-end is away.
             SettingsError: It cannot be remembered here, so it was not submitted.
         """
+        options, public = self._options, masked_executor(self._executor)
         values = read_secrets(self._executor.secrets)
         ConfigVersions().save(self.public_plan)
-        executor, job = self._executor, self._job(package)
-        if self._options.tracker is not None:
-            executor, leave = give_leave(executor, job.key, job.time_limit, self._warn)
-            values = {**values, **leave}
-            job = dataclasses.replace(job, secret_env=show_secrets(executor.secrets))
-        run = self._open_run(job)
-        if run is not None and run.ref is not None:
-            env = {**job.env, **run.env_beside(self._options.env), **self._options.env}
-            job = mark_secrets(dataclasses.replace(job, env=env, run_id=run.ref.run_id))
-        public = masked_executor(self._executor)
-        record = Launched(
-            self.key, self._options.name, public, self.digest, time.time(), run=run.to_json() if run else None
-        )
+        equipped = equip(self._job(package), self._executor, values, self._tracking, env=options.env, warn=self._warn)
+        run = equipped.run.to_json() if equipped.run else None
+        record = Launched(self.key, options.name, public, self.digest, time.time(), run=run)
         records.save(record)
         where = json.dumps(changed_fields(self._executor), sort_keys=True)
         digest = hashlib.sha256(f"{self.digest}\n{where}".encode()).hexdigest()
         attempts.remember(
             RecordedState(records, self.key), attempts.Attempt(1, self.key, digest, max_tries=0, executor=public)
         )
-        request = BackEnd(executor, Said(self._warn).warning).render(job)  # which may have leave to send its outputs
-        handle = self._back_end.submit(dataclasses.replace(request, values=values, waits=True))
-        if run is not None:
-            run = run.submitted(handle, redact(executor.render(masked_job(job)).to_text()))
-        return records.change(self.key, handle=handle.to_json(), run=run.to_json() if run else None)
+        handle = self._back_end.submit(equipped.request(Said(self._warn).warning, waits=True))
+        submitted = equipped.submitted_run(handle)
+        return records.change(self.key, handle=handle.to_json(), run=submitted.to_json() if submitted else None)
 
-    def _open_run(self, job: Job) -> TrackedRun | None:
-        if self._options.tracker is None:
+    @property
+    def _tracking(self) -> Tracking | None:
+        options = self._options
+        if options.tracker is None:
             return None
-        return open_run(
-            self._options.tracker,
-            masked_job(job),
-            experiment=self._options.experiment or self._options.name,
-            shares_filesystem=self._executor.shares_filesystem,
-            collector=self._options.collector,
-            warn=self._warn,
-        )
+        return Tracking(options.tracker, options.experiment or options.name, options.collector)
 
     def _job(self, package: Package | None) -> Job:
         code = {"PYTHONPATH": str(self._options.folder)} if package is None and self._executor.shares_filesystem else {}

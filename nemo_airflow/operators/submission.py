@@ -12,25 +12,23 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
-from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import NemoAirflowError, NotStarted, SettingsError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets, show_secrets
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
 from nemo_airflow.job import Archive, Job, JobHandle, Package, without_patch
-from nemo_airflow.masking import mark_secrets, masked_executor, masked_job, masked_plan
+from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
-from nemo_airflow.operators.direct import give_leave
+from nemo_airflow.operators.equipping import Equipped, Tracking, equip
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import patterns_of
 from nemo_airflow.operators.preparation import Prepared
 from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.base import Tracker
-from nemo_airflow.tracking.outputs import load_collector
-from nemo_airflow.tracking.run import TrackedRun, open_run
+from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.web_address import web_address
 
 _SHOWN_PARAMETERS = 500
@@ -194,32 +192,25 @@ class Submission:
             return None
         self.to_cancel = handle
         self._log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
-        run = self._open_run(self._prepared.job(attempt.number))
+        tracking = self._tracking
+        job = self._prepared.job(attempt.number)
+        run = tracking.open_run(job, self._executor, self._log.warning) if tracking else None
         return Submitted(handle, run.submitted(handle, "") if run else None, attached=True)
 
     def _submit(self, number: int) -> Submitted:
         self._keep_version()
         # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
-        self._executor = self.back_end.executor  # without an earlier leave, which is no secret of Airflow's
         values = read_secrets(self._executor.secrets)
         package = self._package()
-        inputs = self._inputs()
-        if self._options.tracker is not None:
-            job = self._job(number, package, inputs)
-            self._executor, leave = give_leave(self._executor, job.key, job.time_limit, self._log.warning)
-            values = {**values, **leave}
-        job = self._job(number, package, inputs)
-        run = self._open_run(job)
-        if run is not None and run.ref is not None:
-            env = {**job.env, **run.env_beside(self._options.env), **self._options.env}
-            job = mark_secrets(dataclasses.replace(job, env=env, run_id=run.ref.run_id))
+        job = self._job(number, package, self._inputs())
+        env, warn = self._options.env, self._log.warning
+        equipped = equip(job, self._executor, values, self._tracking, env=env, warn=warn)
         complete = True
         try:
-            handle = self._send(job, values)
+            handle = self._send(equipped)
         except NotStarted as queued:
             handle, complete = queued.handle, False
-        if run is not None:
-            run = run.submitted(handle, redact(self._executor.render(masked_job(job)).to_text()))
+        run = equipped.submitted_run(handle)
         self._announce(handle, run, package)
         return Submitted(handle, run, attached=False, complete=complete)
 
@@ -232,12 +223,11 @@ class Submission:
         except SettingsError as error:
             self._log.warning("%s", error)
 
-    def _send(self, job: Job, values: Mapping[str, str]) -> JobHandle:
+    def _send(self, equipped: Equipped) -> JobHandle:
         self._check()
         # Before it is submitted: a kill at this very moment must find what to cancel.
-        self.to_cancel = JobHandle(job.key, self._executor.kind, "")
-        request = BackEnd(self._executor, self._log.warning).render(job)  # which may have leave to send its outputs
-        handle = self.back_end.submit(dataclasses.replace(request, values=values, waits=self._waits))
+        self.to_cancel = JobHandle(equipped.job.key, self._executor.kind, "")
+        handle = self.back_end.submit(equipped.request(self._log.warning, waits=self._waits))
         self.to_cancel = handle
         self._log.info("Submitted job %s (%s %s)", handle.key, handle.kind, handle.id)
         try:
@@ -247,18 +237,12 @@ class Submission:
             raise
         return handle
 
-    def _open_run(self, job: Job) -> TrackedRun | None:
+    @property
+    def _tracking(self) -> Tracking | None:
         if self._options.tracker is None:
             return None
-        load_collector(self._options.collector)
-        return open_run(
-            self._options.tracker,
-            masked_job(job),
-            experiment=self._options.experiment or self._prepared.labels["dag_id"],
-            shares_filesystem=self._executor.shares_filesystem,
-            collector=self._options.collector,
-            warn=self._log.warning,
-        )
+        experiment = self._options.experiment or self._prepared.labels["dag_id"]
+        return Tracking(self._options.tracker, experiment, self._options.collector)
 
     def _package(self) -> Package | None:
         if self._options.packager is None:
