@@ -11,7 +11,7 @@ from typing import NoReturn
 from nemo_airflow.runner.similar import similar
 
 GROUPS = {
-    "Run": ("run", "attach", "cancel", "render", "plan", "validate"),
+    "Run": ("run", "attach", "cancel", "package", "render", "plan", "validate"),
     "Look": ("jobs", "status", "why", "logs", "metrics", "shell", "list"),
     "Compare": ("diff", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),

@@ -19,11 +19,7 @@ def add(commands: Any) -> None:
     )
     add_config(run)
     run.add_argument("--executor", default="kind: local", help=f"{EXECUTOR} (%(default)s)")
-    run.add_argument(
-        "--packager",
-        default="auto",
-        help="auto: the git repository here with all changes; none; or YAML such as 'kind: pattern' (%(default)s)",
-    )
+    _add_packager(run)
     run.add_argument("--name", default="", help="the job's name (that of the config)")
     run.add_argument("--experiment", default="", help="the experiment in MLflow (the job's name)")
     run.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable; may be repeated")
@@ -38,6 +34,20 @@ def add(commands: Any) -> None:
     )
     add_store_of_runs(run)
     run.set_defaults(run=_run)
+
+    package = commands.add_parser(
+        "package",
+        help="show what code would be shipped with a job, and why",
+        epilog="example: nemo-airflow package training:small --packager 'kind: pattern'",
+    )
+    add_config(package, needed=False)
+    package.add_argument("--executor", default="kind: local", help=f"{EXECUTOR} (%(default)s)")
+    _add_packager(package)
+    package.add_argument(
+        "--limit", type=int, default=20, help="show so many files, the largest; 0 for all (%(default)s)"
+    )
+    add_output(package)
+    package.set_defaults(run=_package)
 
     attach = commands.add_parser("attach", help="follow a launched job again, from its first line")
     attach.add_argument("key", help=_KEY)
@@ -92,6 +102,14 @@ def add(commands: Any) -> None:
         command.set_defaults(run=_look, command=name)
 
 
+def _add_packager(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--packager",
+        default="auto",
+        help="auto: the git repository here with all changes; none; or YAML such as 'kind: pattern' (%(default)s)",
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import run
 
@@ -102,6 +120,13 @@ def _run(options: argparse.Namespace) -> int:
     return run.run(
         options.config, options.overrides, options.executor, **{name: getattr(options, name) for name in names}
     )
+
+
+def _package(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import package
+
+    how = {name: getattr(options, name) for name in ("layers", "allow", "limit", "output")}
+    return package.run(options.config, options.overrides, options.packager, options.executor, **how)
 
 
 def _attach(options: argparse.Namespace) -> int:

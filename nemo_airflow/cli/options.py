@@ -7,10 +7,13 @@ import argparse
 EXECUTOR = "an executor by its registered name, as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that YAML"
 
 
-def add_config(command: argparse.ArgumentParser) -> None:
+def add_config(command: argparse.ArgumentParser, *, needed: bool = True) -> None:
     """Adds the config, its overrides and layers."""
     command.add_argument(
-        "config", help="pkg.mod:name of a config or of a function that returns one, a YAML file, or a recipe's name"
+        "config",
+        nargs=None if needed else "?",
+        default="",
+        help="pkg.mod:name of a config or of a function that returns one, a YAML file, or a recipe's name",
     )
     command.add_argument(
         "overrides",

@@ -36,12 +36,14 @@ class Changes(NamedTuple):
         removed: Paths of removed files.
         growth: Bytes by which the whole has grown.
         links: Whether a link is new, changed or removed.
+        known: The paths of the earlier package, where both were compared file by file.
     """
 
     files: Sequence[File]
     removed: Sequence[str]
     growth: int
     links: bool
+    known: frozenset[str] = frozenset()
 
 
 class Part(NamedTuple):
@@ -188,7 +190,7 @@ def _write(
     for base in bases.to_compare():
         if base.size < _SMALL or base.format not in formats or not store.has(base.digest, base.format):
             continue
-        changes = content.changes(base.tree) or _compared(content, store, base.digest)
+        changes = content.changes(base.tree) or compare_with(content, store, base.digest)
         if changes is not None and _is_worth_it(changes, base):
             if changes.links:
                 contents.check_links(content.files())
@@ -219,8 +221,8 @@ def _keep_list(store: PackageStore, digest: str, files: Sequence[File]) -> None:
         file.write(zlib.compress(text, 1))
 
 
-def _compared(content: Content, store: PackageStore, base: str) -> Changes | None:
-    """Compares all files with those of a package in the store."""
+def compare_with(content: Content, store: PackageStore, base: str) -> Changes | None:
+    """Compares all files with those of a package that is whole in the store; None where its list is not kept."""
     if not store.has(base, FILES):
         return None
     before: dict[str, tuple[str, str, int]] = {}
@@ -228,7 +230,7 @@ def _compared(content: Content, store: PackageStore, base: str) -> Changes | Non
         if line:
             *about, name = line.split(b" ", 3)
             before[os.fsdecode(name)] = (about[0].decode(), about[1].decode(), int(about[2]))
-    files, growth, links = [], 0, False
+    files, growth, links, known = [], 0, False, frozenset(before)
     for file in content.files():
         mode, blob, size = before.pop(file.path, ("", "", 0))
         if (mode, blob) != (file.mode, file.blob):
@@ -237,4 +239,4 @@ def _compared(content: Content, store: PackageStore, base: str) -> Changes | Non
             links = links or LINK in (mode, file.mode)
     growth -= sum(size for _, _, size in before.values())
     links = links or any(mode == LINK for mode, _, _ in before.values())
-    return Changes(files, list(before), growth, links)
+    return Changes(files, list(before), growth, links, known)

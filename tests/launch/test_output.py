@@ -24,6 +24,7 @@ def launched(project, capsys):
         ["render", "{config}"],
         ["history", "{config}"],
         ["diff", "{config}", "{config}"],
+        ["package", "{config}"],
         ["jobs", "--here"],
         ["status", "last"],
         ["why", "last"],
