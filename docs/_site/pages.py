@@ -36,7 +36,7 @@ def read_sections(text: str) -> dict[str, list[Entry]]:
 def add_contents(_app: Sphinx, name: str, source: list[str]) -> None:
     """Adds the site's table of contents to the first page and to that of the reference; on GitHub the tables do."""
     if name == "reference":
-        names = "\n".join(f"{reference.FOLDER}/{page}" for page in ("commands", *reference.PYTHON))
+        names = "\n".join(f"{reference.FOLDER}/{page}" for page in ("commands", *reference.PYTHON, "rooms"))
         source[0] += f"\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
     if name != "index":
         return

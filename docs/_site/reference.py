@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nemo_airflow
+from _site import rooms
 from nemo_airflow import cli
 from nemo_airflow.cli.help import GROUPS
 
@@ -36,13 +37,15 @@ WIDTH = 80
 
 def write_pages(folder: Path) -> None:
     """Writes all pages of the reference, and leaves those alone that would not change."""
-    texts = {"commands": _commands(), **{page: _python(*PYTHON[page]) for page in PYTHON}}
+    layers = rooms.read_layers()
+    texts = {f"{page}.rst": _python(*PYTHON[page]) for page in PYTHON}
+    texts |= {"commands.rst": _commands(), "rooms.rst": rooms.write_page(layers), "rooms.svg": rooms.draw_rooms(layers)}
     shown = {name for _, modules in PYTHON.values() for module in modules for name in _public(module)}
     if missing := set(nemo_airflow.__all__) - shown - {"__version__"}:
         raise ValueError(f"docs/_site/reference.py has no page for {', '.join(sorted(missing))}")
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
-        path = folder / f"{name}.rst"
+        path = folder / name
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
 

@@ -4,6 +4,7 @@ import html
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def test_every_command_has_its_own_help_in_the_reference(site):
     text = text_of(site / "reference-pages/commands.html")
     assert [name for names in GROUPS.values() for name in names if f"usage: nemo-airflow {name} " not in text] == []
     assert "usage: nemo-airflow store ls " in text
+
+
+def test_the_drawing_of_the_rooms_has_those_of_the_contract(site):
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    rooms = re.findall(r"\w+", " ".join(contracts[0]["layers"]))
+    assert re.findall(r">(\w+)</text>", (site / "_images/rooms.svg").read_text()) == rooms
 
 
 def test_every_page_is_in_the_table_of_contents_and_in_the_list_for_language_models(site):
