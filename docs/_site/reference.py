@@ -28,7 +28,7 @@ PYTHON = {
     "job": ("Jobs and how they end", ["nemo_airflow.job"]),
     "notifications": ("Notifications", ["nemo_airflow.notifications", "nemo_airflow.notifications.report"]),
     "hooks": ("Hooks", ["nemo_airflow.hooks.back_ends", "nemo_airflow.hooks.mlflow", "nemo_airflow.hooks.packaging"]),
-    "testing": ("Tests of executors", ["nemo_airflow.testing.conformance"]),
+    "testing": ("Tests of projects and of executors", ["nemo_airflow.testing", "nemo_airflow.testing.conformance"]),
     "exceptions": ("Exceptions", ["nemo_airflow.exceptions"]),
 }
 WIDTH = 80

@@ -16,7 +16,7 @@ GROUPS = {
     "Compare": ("diff", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),
     "Tidy": ("reap",),
-    "Set up": ("doctor", "settings", "demo", "ui"),
+    "Set up": ("init", "doctor", "settings", "demo", "ui"),
 }
 """Every command is in one of them; a test looks."""
 

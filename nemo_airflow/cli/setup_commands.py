@@ -20,6 +20,15 @@ def add(commands: Any) -> None:
     doctor.add_argument("--bundle", default="", metavar="FILE", help="also write a report without secrets, as JSON")
     doctor.set_defaults(run=_doctor)
 
+    init = commands.add_parser(
+        "init",
+        help="write a new project that runs: a DAG, its code, a test, and a check for each commit",
+        epilog="example: nemo-airflow init digits --template retrain",
+    )
+    init.add_argument("name", nargs="?", help="its name, and that of a new folder (the current folder, if it is empty)")
+    init.add_argument("--template", default="train", help="train, sweep or retrain (%(default)s)")
+    init.set_defaults(run=_init)
+
     demo = commands.add_parser("demo", help="run the example pipeline in a separate Airflow")
     demo.set_defaults(run=_demo)
     ui = commands.add_parser("ui", help="start the demo's Airflow and an MLflow page, until Ctrl-C")
@@ -37,6 +46,12 @@ def _doctor(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import doctor
 
     return doctor.run(options.targets, output=options.output, bundle=options.bundle)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import init
+
+    return init.run(options.name, options.template)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.config.value_files import ENDINGS
-from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.validation.configs import examine_file, examine_named, load_recipe
 from nemo_airflow.validation.dag_files import examine_dags
-from nemo_airflow.validation.report import Report
+from nemo_airflow.validation.report import Report, existing_path
 
 
 def examine(targets: Sequence[str], allow: Sequence[str], load: Callable[[str], Any]) -> Report:
@@ -28,23 +27,15 @@ def examine(targets: Sequence[str], allow: Sequence[str], load: Callable[[str], 
     for target in targets:
         path = Path(target)
         if path.is_dir() or path.suffix == ".py":
-            examine_dags(report, _existing(path))
+            examine_dags(report, existing_path(path))
         elif path.suffix in ENDINGS:
-            examine_file(report, _existing(path), allow)
+            examine_file(report, existing_path(path), allow)
         elif ":" in target:
             examine_named(report, target, load)
         else:
             examine_named(report, target, lambda name: load_recipe(name, allow))
     report.faults.sort(key=_in_order)
     return report
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise SettingsError(
-            f"{path} does not exist: give a DAG file or folder, pkg.mod:name, a file of values or a recipe"
-        )
-    return path
 
 
 def _in_order(fault: Any) -> tuple[str, int, str]:

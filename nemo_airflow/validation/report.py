@@ -12,7 +12,7 @@ from nemo_airflow.config import Config
 from nemo_airflow.config.faults import NotedFault
 from nemo_airflow.config.graph import iter_nodes
 from nemo_airflow.config.validation import PlacedFault, find_faults
-from nemo_airflow.exceptions import ConfigError
+from nemo_airflow.exceptions import ConfigError, SettingsError
 from nemo_airflow.runner.grammar import join, path_text
 
 
@@ -112,6 +112,19 @@ def add_config_faults(
     for fault in find_faults(config, deferred=deferred):
         add(_place_of_argument(fault) or place, fault.error, fault.error.path)
     return others
+
+
+def existing_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a path.
+
+    Raises:
+        SettingsError: There is nothing.
+    """
+    if not Path(path).exists():
+        raise SettingsError(
+            f"{os.fspath(path)} does not exist: give a DAG file or folder, pkg.mod:name, a file of values or a recipe"
+        )
+    return Path(path)
 
 
 def add_noted(report: Report, noted: Sequence[NotedFault]) -> None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it into a clean environment, and does there what a newcomer does: the demo in an empty folder.
+# Builds the wheel, installs it into a clean environment, and does there what a newcomer does: the demo in an empty
+# folder, then a new project and the commands that are printed for it.
 # wheel.sh PYTHON UV
 set -euo pipefail
 python=$1 uv=$2
@@ -17,3 +18,7 @@ mkdir "$folder/home" "$folder/empty"
 bare() { env -i PATH="$folder/venv/bin:/usr/bin:/bin" HOME="$folder/home" "$@"; }
 cd "$folder/empty"
 bare nemo-airflow demo
+
+bare nemo-airflow init lines | tee "$folder/printed"
+{ echo "set -ex"; sed -n 's/^  //p' "$folder/printed"; } >"$folder/commands"
+bare GIT_{AUTHOR,COMMITTER}_NAME=new GIT_{AUTHOR,COMMITTER}_EMAIL=new@localhost bash "$folder/commands"

@@ -1,6 +1,9 @@
 """All that is wrong is told at once, with its place, before anything runs."""
 
 import json
+import re
+import sys
+from pathlib import Path
 
 TEN_FAULTS = """\
 _target_: TRAINER.train
@@ -90,6 +93,17 @@ def test_dag_files_are_told_all_their_faults_and_the_digests_of_what_is_right(wr
         assert text in messages
     assert [each["name"] for each in found["configs"]] == ["good.first", "good.next"]
     assert set(found["dags"]) == {"bad", "good"}
+
+
+def test_the_page_shows_what_is_printed(folder, validate):
+    page = (Path(__file__).parents[2] / "docs/testing.md").read_text()
+    (folder / "dags").mkdir()
+    for name, text in re.findall(r"^```python\n# (dags/\w+\.py)\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        (folder / name).write_text(f"# {name}\n{text}")
+    [shown] = re.findall(r"^```text\n\$ nemo-airflow validate dags\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    sys.modules.pop("trainer", None)
+    assert validate("dags")[:2] == (1, shown)
+    sys.modules.pop("trainer", None)
 
 
 def test_config_of_a_module_is_told_what_is_missing_and_what_its_own_check_refuses(write, validate, folder):
