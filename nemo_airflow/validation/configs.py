@@ -75,8 +75,9 @@ def examine_file(report: Report, path: Path, allow: Sequence[str]) -> None:
         report.add_fault(place_of(path), error)
         return
     lines = _lines_of(path)
-    if isinstance(values, Mapping) and "kind" in values and "_target_" not in values:
-        _examine_executor(report, path, dict(values), lines)
+    if executors := _executors_in(values):
+        for at, fields in executors.items():
+            _examine_executor(report, path, at, dict(fields), lines)
     elif isinstance(values, Mapping):
         _examine_values(report, path, values, lines, allow)
     else:
@@ -110,23 +111,43 @@ def _has_deferred(config: Any) -> bool:
     return any(is_deferred(leaf) for _, leaf in iter_leaves(config))
 
 
-def _examine_executor(report: Report, path: Path, fields: dict[Any, Any], lines: Mapping[str, int]) -> None:
+def _executors_in(values: Any) -> dict[str, Mapping[Any, Any]]:
+    """Returns the executors of a file by their paths: one, several by name, or a list; nothing for a config."""
+    if isinstance(values, Mapping) and "_target_" not in values and "kind" in values:
+        return {"": values}
+    items = dict(enumerate(values)) if isinstance(values, list) else values
+    if not isinstance(items, Mapping) or not items or "_target_" in items:
+        return {}
+    if not all(isinstance(item, Mapping) and "kind" in item for item in items.values()):
+        return {}
+    return {str(key): item for key, item in items.items()}
+
+
+def _examine_executor(report: Report, path: Path, at: str, fields: dict[Any, Any], lines: Mapping[str, int]) -> None:
     """Reads an executor again without each field that is wrong, until no more are."""
-    before = len(report.faults)
+    before, removed = len(report.faults), list[str]()
     for _ in range(_MOST_FAULTS):
         try:
             executor = executor_from_json(fields)
             executor.launch()
             render_example(executor, _example(), path.stem)
             if len(report.faults) == before:
-                report.executors[place_of(path)] = executor.kind
+                report.executors[": ".join(filter(None, (place_of(path), at)))] = executor.kind
             return
         except (NemoAirflowError, TypeError, ValueError) as error:
-            at = _field_of(error, fields)
-            report.add_fault(place_of(path, lines.get(at, lines.get("kind", 0))), error, at)
-            if not at or at == "kind":
+            field = _field_of(error, fields)
+            if missing := re.search(r"has no default for (\w+)", str(error)):
+                field = missing[1]
+                fields[field] = "example"  # to see what else is wrong
+                if field in removed:
+                    continue
+            here, kind = (".".join(filter(None, (at, each))) for each in (field, "kind"))
+            report.add_fault(place_of(path, _line_at(lines, here if field else kind)), error, here)
+            if not field or field == "kind":
                 return
-            del fields[at]
+            if missing is None:
+                removed.append(field)
+                del fields[field]
 
 
 def _field_of(error: Exception, fields: Mapping[Any, Any]) -> str:

@@ -139,6 +139,24 @@ def test_executors_file_is_told_each_wrong_field(write, validate):
     assert out.splitlines()[-2:] == ["slurm         good.yaml", "3 faults, no valid configs, 1 executor"]
 
 
+def test_file_with_several_executors_is_told_the_faults_of_each(write, validate):
+    write(
+        all_yaml="a:\n  kind: slurm\n  ssh_conn_id: c\nbox:\n  kind: ssh\n  ssh_con_id: b\nmoon: {kind: rocket}\n",
+        list_yaml="- kind: local\n- {kind: docker, num_gpus: -1}\n",
+    )
+    code, out, _ = validate("all.yaml", "list.yaml")
+    assert code == 1
+    *faults, slurm, local, _ = out.splitlines()
+    places = [tuple(fault.split(": ")[:2]) for fault in faults]
+    assert places == [
+        ("all.yaml:6", "box.ssh_con_id"),
+        ("all.yaml:7", "moon"),
+        ("list.yaml:2", "1.container_image"),
+        ("list.yaml:2", "1.num_gpus"),
+    ]
+    assert (slurm, local) == ("slurm         all.yaml: a", "local         list.yaml: 0")
+
+
 def test_commit_is_told_which_configs_packages_and_dag_versions_it_changes(write, validate, commit, folder):
     dag = DAGS.partition('with DAG("good"')[2].replace("data=first", "lr=0.5, data=first")
     head = DAGS.partition("MODEL =")[0]
