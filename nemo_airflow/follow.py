@@ -69,6 +69,8 @@ class Outcome:
         traceback: The job's own traceback, or empty.
         outputs: Files and bytes that the job left to be kept, as it counted them (``{"files": 2, "bytes": 2048}``);
             empty if it did not come to count them; None if there are none.
+        started_at: When the job's runner started, seconds since the epoch; 0 if that was not seen.
+        ended_at: When it ended.
         sent: SHA-256 of the manifest of the outputs, where all of them went straight into the shared store; else empty.
     """
 
@@ -78,6 +80,8 @@ class Outcome:
     traceback: str = ""
     outputs: Mapping[str, int] | None = None
     sent: str = ""
+    started_at: float = dataclasses.field(default=0.0, compare=False)
+    ended_at: float = dataclasses.field(default=0.0, compare=False)
 
     @property
     def succeeded(self) -> bool:
@@ -146,6 +150,7 @@ class Follower:
         self._end: Record | None = None
         self._rest: JobStatus | None = None
         """How the other machines of a group have ended, after the first."""
+        self._started_at = 0.0
         self._timed_out = False
         self._waits = ""
         self._turns = Turns()
@@ -239,7 +244,9 @@ class Follower:
                 "cancel what is left of the job", JobService.shared(self._executor).driver.cancel([self._handle])
             )
         sent = self._end.data.get("sent") if self._end is not None and self._outputs else None
-        return dataclasses.replace(self._outcome(status), outputs=self._outputs, sent=str(sent or ""))
+        ended_at = self._end.timestamp if self._end is not None else 0.0
+        outcome = dataclasses.replace(self._outcome(status), started_at=self._started_at, ended_at=ended_at)
+        return dataclasses.replace(outcome, outputs=self._outputs, sent=str(sent or ""))
 
     async def _follow(self, log: KeptLog | None) -> JobStatus:
         service = JobService.shared(self._executor)
@@ -385,6 +392,7 @@ class Follower:
     def _pass_on_record(self, record: Record) -> None:
         if record.type == "start":
             self._end = None  # of an earlier start: the back-end has started the job again
+            self._started_at = record.timestamp
         elif record.type == "end":
             self._end = record
         elif record.type == "warning":

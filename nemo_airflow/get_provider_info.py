@@ -26,6 +26,14 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": config_section(),
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
+        "asset-uris": [
+            {
+                "schemes": ["mlflow"],
+                "handler": "nemo_airflow.assets.mlflow.sanitize_uri",
+                "factory": "nemo_airflow.assets.mlflow.model_asset",
+                "to_openlineage_converter": "nemo_airflow.assets.mlflow.convert_asset_to_openlineage",
+            }
+        ],
         "notifications": ["nemo_airflow.notifications.NemoRunNotifier"],
         "extra-links": ["nemo_airflow.operators.links.MLflowRunLink"],
         "connection-types": connection_types(),

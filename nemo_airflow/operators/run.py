@@ -39,6 +39,7 @@ from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, template_error, unwrap, wrap
 from nemo_airflow.operators.ending import needs_no_worker, push_artifacts
 from nemo_airflow.operators.keeping import Keeping
+from nemo_airflow.operators.lineage import EmitsLineage
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import check_outputs
 from nemo_airflow.operators.parse_checks import (
@@ -57,6 +58,7 @@ from nemo_airflow.registered import find_executor, named_recipe
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.run import TrackedRun
+from nemo_airflow.triggers import metrics
 from nemo_airflow.triggers.run import NemoRunTrigger
 from nemo_airflow.triggers.task_log import TaskLog
 
@@ -66,7 +68,7 @@ _BACKSTOP = timedelta(seconds=60)
 _DEFAULT_TRACKER = MLflowTracker()
 
 
-class NemoRunOperator(BaseOperator):
+class NemoRunOperator(EmitsLineage, BaseOperator):
     """Runs a config as a job: packaged, submitted once, followed, tracked.
 
     A worker follows the job for some seconds; a task whose job takes longer waits in the triggerer. The task ends
@@ -327,6 +329,7 @@ class NemoRunOperator(BaseOperator):
         in_worker = settings.defer_after() if self.defer_after is None else self.defer_after
         with _plain_errors():
             submitted = submission.submit()
+        metrics.count_submission(submitted.handle)
         ref = submitted.run.ref if submitted.run is not None else None
         self.run_page = ref.url if ref is not None else ""
         return self._wait(context, submission.back_end.executor, submitted, in_worker)
@@ -348,6 +351,7 @@ class NemoRunOperator(BaseOperator):
         if outcome is None:
             self._defer(executor, job, log)
         self._let_go()
+        metrics.count_end(job.handle, outcome, in_triggerer=False)
         if outcome.has_to_be_kept(tracked=job.run is not None):
             outcome = self._keep_outputs(context, executor, job.handle, job.run, outcome)
         return self._end(context, job.handle, outcome, attached=job.attached)
@@ -355,7 +359,8 @@ class NemoRunOperator(BaseOperator):
     def _keep_outputs(
         self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, outcome: Outcome
     ) -> Outcome:
-        return Keeping(executor, handle, run, outcome, context["task_state_store"], self.log).keep()
+        with metrics.time_keeping(handle):
+            return Keeping(executor, handle, run, outcome, context["task_state_store"], self.log).keep()
 
     def _follow(self, follower: Follower, seconds: float, *, attached: bool) -> Coroutine[Any, Any, Outcome | None]:
         if not self.deferrable:
@@ -400,6 +405,7 @@ class NemoRunOperator(BaseOperator):
         if not outcome.succeeded:
             self._go_on_unless_ended()
         store = context["task_state_store"]
+        self._note_lineage(context["ti"], outcome)
         if outcome.succeeded:
             push_artifacts(context["ti"], outcome.result)
             return outcome.result

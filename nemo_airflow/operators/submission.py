@@ -25,6 +25,7 @@ from nemo_airflow.operators.equipping import Equipped, Tracking, equip
 from nemo_airflow.operators.links import MLflowRunLink
 from nemo_airflow.operators.output_patterns import patterns_of
 from nemo_airflow.operators.preparation import Prepared
+from nemo_airflow.operators.tracing import trace_env
 from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.base import Tracker
@@ -268,7 +269,7 @@ class Submission:
             number,
             package=package,
             inputs=inputs,
-            env={**self._executor.env, **airflow_env, **self._options.env},
+            env={**trace_env(), **self._executor.env, **airflow_env, **self._options.env},
             secret_env=show_secrets(self._executor.secrets),
             time_limit=min((limit for limit in limits if limit), default=None),
             outputs=patterns_of(self._options.outputs),
@@ -284,6 +285,7 @@ class Submission:
             "key": handle.key,
             "handle": handle.to_json(),
             "plan_digest": plans.digest(plan),
+            "inputs": [given.to_json() for given in artifacts_in(plan)],
             "config": dict(itertools.islice(plans.flatten(plan).items(), _SHOWN_PARAMETERS)),
             "package": without_patch(package.to_json()) if package else None,
             "run": {**ref.to_json(), "env": {}} if ref else None,

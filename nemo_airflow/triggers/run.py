@@ -16,6 +16,7 @@ from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import JobHandle, JobState
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.tracking.run import TrackedRun
+from nemo_airflow.triggers import metrics
 from nemo_airflow.triggers.task_log import TaskLog
 
 # Seconds. Airflow looks once a second for triggers to end.
@@ -121,6 +122,7 @@ class NemoRunTrigger(BaseTrigger):
                     # Perhaps by the next try of a task that was cleared. Then Airflow is about to end this trigger, and
                     # where it gives its number to that try's (as on sqlite), our event would wake the wrong try.
                     await asyncio.sleep(_ENDED_BY_AIRFLOW_WITHIN)
+                metrics.count_end(handle, outcome, in_triggerer=self._is_in_triggerer)
                 event["outcome"] = outcome.to_json()
                 if outcome.has_to_be_kept(tracked=tracked is not None):
                     # A worker keeps them: a triggerer has thousands of jobs, and no task's retries.
@@ -130,6 +132,7 @@ class NemoRunTrigger(BaseTrigger):
                     return
         except NemoAirflowError as error:
             event["error"] = str(error)
+            metrics.count_lost_trigger(handle, in_triggerer=self._is_in_triggerer)
         if self._is_in_triggerer:
             await asyncio.sleep(self._hold(time.monotonic() - begun))
         # What Airflow cannot send on would end the triggerer, and each that takes the trigger over.
