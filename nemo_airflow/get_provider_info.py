@@ -1,4 +1,4 @@
-"""This provider's metadata for Airflow: operator, decorator, trigger, hooks, connection and links."""
+"""This provider's metadata for Airflow: all that ``airflow providers`` lists of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from typing import Any
 
 from nemo_airflow.connection_forms import connection_types
 from nemo_airflow.options import config_section
+
+_WORKS_WITH = (
+    ("MLflow", "https://mlflow.org/"),
+    ("Slurm", "https://slurm.schedmd.com/"),
+    ("Ray", "https://www.ray.io/"),
+    ("SkyPilot", "https://docs.skypilot.co/"),
+    ("Apprise", "https://github.com/caronc/apprise"),
+    ("OpenLineage", "https://openlineage.io/"),
+)
+"""Systems that Airflow's list of integrations may show with this provider, and where each is described."""
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -15,7 +25,16 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "nemo-airflow",
         "name": name,
         "description": "Run machine-learning experiments: configure once, run anywhere, keep everything.",
-        "integrations": [{"integration-name": name, "external-doc-url": "", "tags": ["software"]}],
+        "integrations": [
+            {
+                "integration-name": name,
+                "external-doc-url": "https://github.com/google/fiddle",
+                "logo": "/docs/img/logo.svg",
+                "how-to-guide": [f"/docs/{page}.md" for page in ("operator", "executors", "tracking", "provider")],
+                "tags": ["software"],
+            },
+            *({"integration-name": each, "external-doc-url": url, "tags": ["software"]} for each, url in _WORKS_WITH),
+        ],
         "operators": [{"integration-name": name, "python-modules": ["nemo_airflow.operators.run"]}],
         "triggers": [{"integration-name": name, "python-modules": ["nemo_airflow.triggers.run"]}],
         "hooks": [
@@ -25,6 +44,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "config": config_section(),
+        "cli": ["nemo_airflow.cli.airflow_command.get_commands"],
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
         "asset-uris": [
             {
@@ -35,6 +55,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "notifications": ["nemo_airflow.notifications.NemoRunNotifier"],
-        "extra-links": ["nemo_airflow.operators.links.MLflowRunLink"],
+        "extra-links": [
+            f"nemo_airflow.operators.links.{each}"
+            for each in ("MLflowRunLink", "JobLink", "ComparisonLink", "BackEndLink")
+        ],
         "connection-types": connection_types(),
     }

@@ -131,6 +131,14 @@ OPTIONS = {
             "Address of an MLflow page that shows the default store of runs, for links.",
         ),
         Option(
+            "consoles",
+            "string",
+            "",
+            '{"kubernetes": "https://k8s.example/#/search?q={key}"}',
+            "Addresses of jobs in the consoles of back-ends, by kind of executor, as a JSON object: {key}, {id} and "
+            "{cluster} are replaced. Ray's dashboard is known without.",
+        ),
+        Option(
             "installation",
             "string",
             "",

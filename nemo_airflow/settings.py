@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from nemo_airflow.exceptions import SettingsError
-from nemo_airflow.options import read_option
+from nemo_airflow.options import OPTIONS, read_option
 
 _WORDS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 """Airflow's words for a boolean."""
@@ -52,6 +53,25 @@ def allow() -> str:
     Names and prefixes with commas between them; see :mod:`nemo_airflow.config.allow`.
     """
     return read_option("allow").text
+
+
+def consoles() -> dict[str, str]:
+    """Returns the addresses of jobs in consoles of back-ends, by the kind of executor, with placeholders.
+
+    Raises:
+        SettingsError: The setting is not a JSON object of texts.
+    """
+    read = read_option("consoles")
+    try:
+        found = json.loads(read.text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(pattern, str) for pattern in found.values()):
+        example = OPTIONS["consoles"].example
+        raise SettingsError(
+            f"{read.source}={read.text!r} is not a JSON object of addresses: set it to such as {example}"
+        )
+    return found
 
 
 def installation() -> str:

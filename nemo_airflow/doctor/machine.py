@@ -86,7 +86,7 @@ def _settings() -> list[Finding]:
     findings = []
     for read in (
         settings.defer_after, settings.spool_limit, settings.lost_after, settings.give_up_after,
-        settings.refuses_patch_with_secret,
+        settings.refuses_patch_with_secret, settings.preloads, settings.consoles,
     ):  # fmt: skip
         try:
             read()

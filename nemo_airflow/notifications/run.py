@@ -86,7 +86,7 @@ class NemoRunNotifier(BaseNotifier):
         if report is not None:
             connections = [await aget_connection(self.conn_id)] if self.conn_id else []
             recipients = await asyncio.to_thread(Recipients, self._all(connections))
-            await recipients.asend(*self._texts(report))
+            await recipients.async_send(*self._texts(report))
 
     def _all(self, connections: Sequence[Any]) -> list[str]:
         return [*self.addresses, *(address for each in connections for address in addresses_of(each))]

@@ -58,7 +58,7 @@ class Recipients:
         ]
         self._check(taken)
 
-    async def asend(self, title: str, text: str) -> None:
+    async def async_send(self, title: str, text: str) -> None:
         """Sends a text without blocking the event loop.
 
         Raises:

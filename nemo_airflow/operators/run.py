@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
 from typing import Any, ClassVar, NoReturn
@@ -40,7 +40,7 @@ from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, 
 from nemo_airflow.operators.ending import needs_no_worker, push_artifacts
 from nemo_airflow.operators.keeping import Keeping
 from nemo_airflow.operators.lineage import EmitsLineage
-from nemo_airflow.operators.links import MLflowRunLink
+from nemo_airflow.operators.links import BackEndLink, ComparisonLink, JobLink, MLflowRunLink, console_page
 from nemo_airflow.operators.output_patterns import check_outputs
 from nemo_airflow.operators.parse_checks import (
     check_config,
@@ -121,7 +121,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         "overrides": "json",
         "secrets": "json",
     }
-    operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(),)
+    operator_extra_links: Sequence[BaseOperatorLink] = (MLflowRunLink(), JobLink(), ComparisonLink(), BackEndLink())
     ui_color = "#d5e8c8"
 
     def __init__(
@@ -182,8 +182,11 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         self.defer_after = defer_after
         self.run_page: str | None = None
         """Address of the run's page in the tracker, once this process knows it; empty for none."""
+        self.console_page: str | None = None
+        """The same of the job in its back-end's console."""
         if tracker is None:
-            self.operator_extra_links = ()
+            links = self.operator_extra_links
+            self.operator_extra_links = [link for link in links if not isinstance(link, MLflowRunLink)]
         self._submission: Submission | None = None
         self._termination: Termination | None = None
         self._without_zstd = False
@@ -332,6 +335,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         metrics.count_submission(submitted.handle)
         ref = submitted.run.ref if submitted.run is not None else None
         self.run_page = ref.url if ref is not None else ""
+        self.console_page = console_page(submitted.handle, self.log.warning)
         return self._wait(context, submission.back_end.executor, submitted, in_worker)
 
     def _wait(self, context: Context, executor: Executor, job: Submitted, in_worker: float) -> Any:

@@ -22,7 +22,7 @@ from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.operators.equipping import Equipped, Tracking, equip
-from nemo_airflow.operators.links import MLflowRunLink
+from nemo_airflow.operators.links import BackEndLink, MLflowRunLink, console_page
 from nemo_airflow.operators.output_patterns import patterns_of
 from nemo_airflow.operators.preparation import Prepared
 from nemo_airflow.operators.tracing import trace_env
@@ -293,3 +293,5 @@ class Submission:
         ti.xcom_push(key="nemo_job", value=record)
         if ref is not None:
             ti.xcom_push(key=MLflowRunLink().xcom_key, value=web_address(ref.url))
+        if page := console_page(handle, self._log.warning):
+            ti.xcom_push(key=BackEndLink().xcom_key, value=page)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -108,7 +109,15 @@ def test_the_link_of_a_task_to_its_run_is_a_web_address(server, runs):
         return server.call("GET", f"/dags/{dag_id}/dagRuns/{runs[dag_id]}/taskInstances/train/links")["extra_links"]
 
     assert links("shown")["MLflow run"].startswith("https://mlflow.example/#/experiments/")
-    assert links("hostile") == {"MLflow run": None}
+    assert links("hostile")["MLflow run"] is None
+
+
+def test_links_of_a_task_lead_to_its_job_and_its_comparison(server, runs, tokens):
+    links = server.call("GET", f"/dags/shown/dagRuns/{runs['shown']}/taskInstances/train/links")["extra_links"]
+    assert links["Job"] == f"{server.url}/dags/shown/runs/{quote(runs['shown'])}/tasks/train/plugin/nemo_job"
+    answer = httpx.get(links["Compare with previous"], headers={"Authorization": f"Bearer {tokens['ann']}"}, timeout=60)
+    assert answer.status_code == 200
+    assert 'id="config"' in answer.text
 
 
 def test_the_page_runs_its_own_script_alone(get, tokens):

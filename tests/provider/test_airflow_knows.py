@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -34,6 +35,14 @@ def test_the_metadata_is_what_airflows_schema_wants():
     jsonschema.validate(get_provider_info(), json.loads(path.read_text()))
 
 
+def test_every_page_and_picture_in_the_metadata_is_there():
+    root = Path(__file__).parents[2]
+    for integration in get_provider_info()["integrations"]:
+        assert integration["external-doc-url"].startswith("https://")
+        paths = [*integration.get("how-to-guide", ()), *filter(None, [integration.get("logo")])]
+        assert all((root / path.lstrip("/")).is_file() for path in paths)
+
+
 def test_airflow_lists_the_provider_with_all_of_its_metadata(ask):
     [row] = ask("list")
     assert row["package_name"] == PACKAGE
@@ -43,7 +52,8 @@ def test_airflow_lists_the_provider_with_all_of_its_metadata(ask):
 
 
 def test_every_class_that_airflow_lists_can_be_imported(ask):
-    for command, column in (("hooks", "class"), ("links", "extra_link_class_name")):
+    commands = {"hooks": "class", "links": "extra_link_class_name", "notifications": "notification_class_name"}
+    for command, column in commands.items():
         rows = ask(command)
         assert rows, command
         for row in rows:
@@ -67,3 +77,20 @@ def test_airflow_lists_the_triggers_and_that_there_are_settings(ask):
     options = ProvidersManager().provider_configs
     [section] = [section for name, section in options if name == PACKAGE]
     assert set(section["nemo_airflow"]["options"]) == set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["settings", "-o", "json"], 0, '"defer_after"'),
+        ([], 0, "usage: nemo-airflow COMMAND"),
+        (["plan", "no_such_module:config"], 2, "no_such_module"),
+    ],
+)
+def test_airflows_command_line_has_our_commands(capsys, arguments, code, said):
+    options = cli_parser.get_parser().parse_args(["nemo", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        options.func(options)
+    assert ended.value.code == code
+    shown = capsys.readouterr()
+    assert said in shown.out + shown.err
