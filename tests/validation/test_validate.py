@@ -142,7 +142,7 @@ def test_executors_file_is_told_each_wrong_field(write, validate):
 def test_file_with_several_executors_is_told_the_faults_of_each(write, validate):
     write(
         all_yaml="a:\n  kind: slurm\n  ssh_conn_id: c\nbox:\n  kind: ssh\n  ssh_con_id: b\nmoon: {kind: rocket}\n",
-        list_yaml="- kind: local\n- {kind: docker, num_gpus: -1}\n",
+        list_yaml="- kind: local\n- {kind: docker, num_gpus: many}\n",
     )
     code, out, _ = validate("all.yaml", "list.yaml")
     assert code == 1
