@@ -43,6 +43,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [f"nemo_airflow.hooks.{each}" for each in ("back_ends", "mlflow", "packaging")],
             }
         ],
+        "cli": ["nemo_airflow.cli.airflow_commands.get_commands"],
         "config": config_section(),
         "cli": ["nemo_airflow.cli.airflow_command.get_commands"],
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,9 +16,14 @@ _COMMANDS = (job_commands, config_commands, keep_commands, settings_command, set
 """Modules that add commands; each imports what runs a command only when it is run."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 1 if the run failed, 2 for wrong arguments."""
-    options = _options(argv)
+def main(argv: Sequence[str] | None = None, prog: str = "nemo-airflow") -> int:
+    """Runs a command and returns its exit code, which ``docs/run.md`` explains.
+
+    Args:
+        argv: The arguments; those of the process when None.
+        prog: What the program is called in its help.
+    """
+    options = _options(argv, prog)
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -33,9 +39,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+def list_commands() -> dict[str, str]:
+    """Returns the commands, each with its help."""
+    [commands] = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return {action.dest: action.help or "" for action in commands._choices_actions}
+
+
+def _options(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """Returns the options of a command; also accepts overrides after options, which argparse does not."""
-    parser = _parser()
+    parser = _parser(prog)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks, and the process ends in there
+        from nemo_airflow.cli.completion import complete
+
+        complete(parser)
     options, others = parser.parse_known_args(argv)
     takes_overrides = hasattr(options, "overrides")
     if wrong := [text for text in others if text.startswith("-") or not takes_overrides]:
@@ -45,8 +61,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="nemo-airflow", description="Run machine-learning experiments from Apache Airflow.")
+def _parser(prog: str = "nemo-airflow") -> argparse.ArgumentParser:
+    parser = Parser(prog=prog, description="Run machine-learning experiments from Apache Airflow.")
     parser.add_argument("--version", action="version", version=f"nemo-airflow {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in _COMMANDS:

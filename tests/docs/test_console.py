@@ -160,9 +160,11 @@ def test_the_commands_for_running_without_a_dag_run_and_print_what_is_shown(fold
     assert first == "step 0\nstep 1\nstep 2\n"
     assert "# changed since job small-" in changed
     assert key.strip() in listed
-    assert looked_at[2].splitlines() == looked_at[3].splitlines() == [f"step {step}" for step in range(4)]
-    assert "  ok    git " in looked_at[5]
-    assert "kind: local" in looked_at[6]
+    _, _, logs, metrics, attached, _, _, examined, as_json = looked_at
+    assert logs.splitlines() == attached.splitlines() == [f"step {step}" for step in range(4)]
+    assert metrics.startswith("loss ")
+    assert "  ok    git " in examined
+    assert "kind: local" in as_json
 
 
 def test_the_commands_for_differences_run_and_print_what_is_shown(folder, two_runs):
