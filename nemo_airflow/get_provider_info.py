@@ -45,7 +45,6 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "cli": ["nemo_airflow.cli.airflow_commands.get_commands"],
         "config": config_section(),
-        "cli": ["nemo_airflow.cli.airflow_command.get_commands"],
         "task-decorators": [{"name": "nemo", "class-name": "nemo_airflow.decorators.nemo.nemo_task"}],
         "asset-uris": [
             {

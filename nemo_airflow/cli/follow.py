@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 from nemo_airflow.cli.terminal import keep_output_clean, print_line, say
-from nemo_airflow.exceptions import BackendUnavailable, JobFailed
+from nemo_airflow.exceptions import BackendUnavailable, JobFailed, SettingsError
 from nemo_airflow.follow import Outcome
 from nemo_airflow.job import JobState
 from nemo_airflow.launch.following import Following, read_log, record_in_background
+from nemo_airflow.launch.rank_logs import read_log_of_rank
 from nemo_airflow.launch.records import Launched, Records
 
 INTERRUPTED = 130
@@ -21,10 +22,20 @@ def attach(key: str, *, quiet: bool) -> int:
     return follow_to_end(records, records.find(key), quiet=quiet)
 
 
-def logs(key: str, *, follow: bool) -> int:
-    """Prints what a launched job has written so far, or all it writes until it ends; returns 0."""
+def logs(key: str, *, follow: bool, rank: int | None) -> int:
+    """Prints what a launched job, or one process of it, has written so far, or all it writes until it ends; returns 0.
+
+    Raises:
+        SettingsError: There is no such job or process, or one process is to be followed.
+    """
     records = Records()
     record = records.find(key)
+    if rank is not None:
+        if follow:
+            raise SettingsError("--rank prints what one process has written so far: leave out --follow")
+        for line in read_log_of_rank(record, rank):
+            print_line(line)
+        return 0
     if not follow:
         for line in read_log(record):
             print_line(line)

@@ -157,6 +157,14 @@ class Driver(abc.ABC):
         of one job, at different offsets.
         """
 
+    async def read_machine(self, handle: JobHandle, machine: int) -> bytes | None:
+        """Returns the stream of one machine of a job of several so far; None where only that of the first is kept.
+
+        Raises:
+            BackendUnavailable: It cannot be read now.
+        """
+        return None
+
     @abc.abstractmethod
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         """Ends the jobs. Done again, or for a job that has ended, it changes nothing."""
@@ -354,6 +362,14 @@ class Executor(abc.ABC):
     def is_group(self) -> bool:
         """Whether a job runs on several machines, of which only the first writes the stream."""
         return False
+
+    def rank_label(self, rank: int) -> str | None:
+        """Returns a regular expression of how the lines of one process begin, where a machine has several; or None.
+
+        Args:
+            rank: The process, by its number on its machine.
+        """
+        return rf"\[{rank}\] " if self.launcher is None or isinstance(self.launcher, Processes) else None
 
     @property
     def zstd_mark(self) -> str:

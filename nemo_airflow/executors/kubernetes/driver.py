@@ -221,6 +221,14 @@ class KubernetesDriver(Driver):
         running.sort(key=lambda item: item[1].looked_at)
         return await self._reading.read(ended + running[: self._pace.take(len(running))])
 
+    async def read_machine(self, handle: JobHandle, machine: int) -> bytes | None:
+        """See :meth:`Driver.read_machine`: each pod has a log of its own, as long as it is there."""
+        pods = (await self._pods.of([handle.key])).get(handle.key) or []
+        pod = next((pod for pod in pods if label(pod, manifest.RANK) == str(machine)), None)
+        if pod is None or not _is_of(handle, pods):
+            raise ExecutorError(f"job {handle.key} has no pod of machine {machine} any more")
+        return await PodLog(self._cluster, name_of(pod), node_of(pod)).whole()
+
     def _forget_logs(self, pods: Mapping[str, JsonObject]) -> None:
         if len(self._logs) > 2 * len(pods) + 100:
             there = {uid_of(pod) for pod in pods.values()}

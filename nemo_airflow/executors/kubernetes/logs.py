@@ -87,6 +87,14 @@ class PodLog:
             self._whole = cursor.offset
         return answer
 
+    async def whole(self) -> bytes:
+        """Returns all of it that the node has kept.
+
+        Raises:
+            BackendUnavailable: The node does not give it.
+        """
+        return await self._get({"container": CONTAINER})
+
     async def _fetch(self, ask: Ask) -> bytes:
         query = {"container": CONTAINER, "limitBytes": str(ask.limit)}
         if ask.since is not None:

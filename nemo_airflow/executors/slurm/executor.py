@@ -158,6 +158,12 @@ class SlurmExecutor(BatchExecutor):
         inner = tuple(part.replace("{python}", python) for part in command)
         return ("srun", "--kill-on-bad-exit=1", *step, *self._contained(inner))
 
+    def rank_label(self, rank: int) -> str | None:
+        """See :attr:`Executor.rank_label`: of all machines, where ``srun`` itself starts the processes."""
+        if self.launcher is None or self.launcher.srun_options is not None:
+            return rf" *{rank}: "
+        return None if self.nodes > 1 else super().rank_label(rank)
+
     def _contained(self, command: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the rest of srun's command line: the container's options, and the command in it."""
         extra = tuple(self.srun_args)
