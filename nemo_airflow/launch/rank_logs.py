@@ -50,8 +50,7 @@ def _lines_of_machine(executor: Executor, record: Launched, machine: int) -> lis
     data = blocking.run(read())
     if data is None:
         raise SettingsError(
-            f"the {executor.kind} back-end keeps only the log of a job's first machine: 'nemo-airflow logs {record.key}' "
-            "prints it"
+            f"the {executor.kind} back-end keeps only the log of a job's first machine: leave out --rank"
         )
     reader = StreamReader()
     return [item.text for item in (*reader.feed(data), *reader.finish()) if isinstance(item, Line)]

@@ -77,20 +77,3 @@ def test_airflow_lists_the_triggers_and_that_there_are_settings(ask):
     options = ProvidersManager().provider_configs
     [section] = [section for name, section in options if name == PACKAGE]
     assert set(section["nemo_airflow"]["options"]) == set(OPTIONS)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["settings", "-o", "json"], 0, '"defer_after"'),
-        ([], 0, "usage: nemo-airflow COMMAND"),
-        (["plan", "no_such_module:config"], 2, "no_such_module"),
-    ],
-)
-def test_airflows_command_line_has_our_commands(capsys, arguments, code, said):
-    options = cli_parser.get_parser().parse_args(["nemo", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        options.func(options)
-    assert ended.value.code == code
-    shown = capsys.readouterr()
-    assert said in shown.out + shown.err

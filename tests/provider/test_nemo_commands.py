@@ -26,6 +26,8 @@ def test_a_command_of_airflow_takes_the_same_arguments_and_ends_with_the_same_co
     (tmp_path / "settings.yaml").write_text("_target_: collections.Counter\na: 1\n")
     assert airflow("plan", "settings.yaml", "-o", "json", "--allow", "collections.", "a=7") == 0
     assert '"a":7' in capsys.readouterr().out
+    assert airflow("plan", "no_such_module:config") == 2
+    assert "no_such_module" in capsys.readouterr().err
     assert airflow("status", "nothing") == 2
     assert "no job 'nothing' was launched from this machine" in capsys.readouterr().err
     assert airflow("logs", "--help") == 0
