@@ -145,14 +145,22 @@ def named_recipe(name: str) -> Any:
 
 
 def named_executor(name: str) -> Executor:
-    """Returns the registered executor of a name.
+    """Returns the registered executor of a name, or one of that kind with its defaults.
 
     Raises:
-        ExecutorArgumentError: The name is unknown (the nearest names are in the message), or it is not an executor.
+        ExecutorArgumentError: The name is unknown (the nearest names are in the message), it is not an executor, or
+            executors of that kind need values.
     """
     from nemo_airflow.executors.base import Executor
+    from nemo_airflow.executors.registry import executor_from_json, executor_kinds
 
-    entry = _find(EXECUTORS, name, "executor", ExecutorArgumentError)
+    entry = registered(EXECUTORS).get(name)
+    if entry is None:
+        kinds = executor_kinds()
+        if name in kinds:
+            return executor_from_json({"kind": name})
+        known = {*registered(EXECUTORS), *kinds}
+        raise ExecutorArgumentError(describe_unknown(name, known, "executor", EXECUTORS))
     try:
         found = entry.load()
         if callable(found):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-EXECUTOR = "an executor by its registered name, as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that YAML"
+EXECUTOR = "an executor by its name or kind, as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that YAML"
 
 
 def add_config(command: argparse.ArgumentParser, *, needed: bool = True) -> None:
@@ -13,7 +13,7 @@ def add_config(command: argparse.ArgumentParser, *, needed: bool = True) -> None
         "config",
         nargs=None if needed else "?",
         default="",
-        help="pkg.mod:name of a config or of a function that returns one, a YAML file, or a recipe's name",
+        help="pkg.mod:name of a config, of a function that returns one, or of one to run; a YAML file; or a recipe",
     )
     command.add_argument(
         "overrides",

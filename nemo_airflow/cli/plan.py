@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import extend_allow as allow_here
 from nemo_airflow.config.allow import load_code, own_packages
 from nemo_airflow.config.composition import errors_in, lay
+from nemo_airflow.config.factories import is_config, to_own_config
+from nemo_airflow.config.hints import returns_no_config
 from nemo_airflow.config.leaves import copy_config
 from nemo_airflow.config.merging import ABSENT
 from nemo_airflow.config.origins import Origin
@@ -22,6 +25,8 @@ from nemo_airflow.config.overrides import change
 from nemo_airflow.config.value_files import ENDINGS, as_file
 from nemo_airflow.exceptions import ConfigError, TargetNotImportableError
 from nemo_airflow.registered import RECIPES, registered
+
+_TO_RUN_IT = "To run the function itself in a job, annotate what it returns, such as '-> float'"
 
 
 def run(
@@ -41,7 +46,8 @@ def compose_config(name: str, overrides: Sequence[str], layers: Sequence[str] = 
     """Returns a config with layers laid over it, and overrides applied to that.
 
     Args:
-        name: ``pkg.mod:name`` of a config or of a function that returns one, a file, or a registered recipe.
+        name: ``pkg.mod:name`` of a config, of a function that returns one, or of a function to run, which says by an
+            annotation that it returns something else; a file, or a registered recipe.
         overrides: The overrides.
         layers: Files, recipes, or names in code, in their order.
         allow: What files and overrides may import, besides registered recipes.
@@ -79,7 +85,9 @@ def compose_config(name: str, overrides: Sequence[str], layers: Sequence[str] = 
 
 
 def load_config(name: str) -> Any:
-    """Returns the config ``pkg.mod:name``, or the result of the function of that name.
+    """Returns the config ``pkg.mod:name``, the result of the function of that name, or a config of that function.
+
+    A function whose annotation says that it returns no config is what the job is to run: it is not called here.
 
     Raises:
         ConfigError: It is not a config.
@@ -93,16 +101,20 @@ def load_config(name: str) -> Any:
         found = load_code(name)
     except (ImportError, AttributeError) as error:
         raise TargetNotImportableError(f"{name} cannot be imported: {error}") from error
-    if callable(found) and not isinstance(found, (Config, Partial)):
+    if inspect.isfunction(found) and returns_no_config(found):
+        return Config(found)
+    called = callable(found) and not is_config(found)
+    if called:
         try:
             found = found()
         except TypeError as error:
-            raise ConfigError(f"{name} cannot be called without arguments: {error}") from error
-    if not isinstance(found, (Config, Partial)):
-        raise ConfigError(
-            f"{name} is {type(found).__name__}, not a Config, Partial or Script, nor a function that returns one"
-        )
-    return found
+            raise ConfigError(f"{name} cannot be called without arguments: {error}. {_TO_RUN_IT}") from error
+    if not is_config(found):
+        kind = type(found).__name__
+        if called:
+            raise ConfigError(f"{name} returned {kind}, not a Config, Partial or Script. {_TO_RUN_IT}")
+        raise ConfigError(f"{name} is {kind}, not a Config, Partial or Script, nor a function that returns one")
+    return to_own_config(found, name)
 
 
 def see_current_folder() -> None:

@@ -8,9 +8,12 @@ import dataclasses
 import functools
 import inspect
 import sys
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+import fiddle as fdl
 
 
 def hints_of(target: Any) -> Mapping[str, Any]:
@@ -38,6 +41,17 @@ def _hints(target: Any) -> Mapping[str, Any]:
     own = _resolved(inspect.unwrap(constructor))
     # A dataclass's generated constructor has annotations as texts, without their module.
     return {**own, **hints} if hints else own
+
+
+def returns_no_config(function: Any) -> bool:
+    """Returns whether a function's annotation says that its result is no config, as that of a trainer does."""
+    result = hints_of(function).get("return", Any)
+    result = typing.get_origin(result) or result
+    if result in (None, types.NoneType):
+        return True
+    if result in (Any, object, types.UnionType) or not isinstance(result, type):
+        return False
+    return not issubclass(result, fdl.Buildable)
 
 
 def class_hints(kind: type) -> Mapping[str, Any]:

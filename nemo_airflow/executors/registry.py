@@ -19,6 +19,11 @@ LAUNCHERS = "nemo_airflow.launchers"
 T = TypeVar("T", Executor, Launcher)
 
 
+def executor_kinds() -> set[str]:
+    """Returns the kinds of executors that are installed."""
+    return {entry.name for entry in entry_points(group=GROUP)}
+
+
 def executor_class(kind: str) -> type[Executor]:
     """Returns the class registered for a kind.
 

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import psutil
 import pytest
 
-from nemo_airflow import settings
+from nemo_airflow import Config, Script, settings
 from nemo_airflow.cli import main
 from nemo_airflow.cli.advice import advice_for
+from nemo_airflow.config.hints import returns_no_config
 from nemo_airflow.launch.records import Records
 
 
@@ -72,6 +74,25 @@ def test_a_job_is_followed_to_its_end_and_recorded_as_that_of_a_task(project, ca
     assert run.data.tags["nemo_airflow.commit"]
     assert "mlflow.parentRunId" not in run.data.tags
     assert run.data.tags["mlflow.user"]
+
+
+def test_a_function_is_run_by_its_name_on_an_executor_by_its_kind(project, capsys):
+    assert main(["run", f"{project}:train", "steps=2", "--executor", "local", "--no-track"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["step 0", "step 1"]
+    assert "returned {'steps': 2}" in err
+
+
+@pytest.mark.parametrize(
+    ("annotation", "is_trainer"),
+    [("", False), ("Any", False), ("Config", False), ("'Config[dict]'", False), ("Script", False), ("Missing", False),
+     ("None", True), ("dict[str, float]", True), ("float", True), ("'float'", True), ("float | None", False)],
+)  # fmt: skip
+def test_a_function_is_called_for_its_config_unless_its_annotation_says_that_it_returns_none(annotation, is_trainer):
+    names = {"Any": Any, "Config": Config, "Script": Script}
+    code = f"from __future__ import annotations\ndef made(){f' -> {annotation}' if annotation else ''}: ..."
+    exec(code, names)
+    assert returns_no_config(names["made"]) is is_trainer
 
 
 def test_a_job_that_fails_says_why_and_what_to_do(project, capsys):

@@ -82,8 +82,10 @@ def test_what_is_wrong_with_a_recipe_is_said_in_one_line(zoo, name, message):
 
 def test_an_executor_is_an_object_a_config_or_a_function(zoo):
     assert [named_executor(name).grace for name in ("cluster", "as-config", "patient")] == [7.0, 8.0, 9.0]
+    assert named_executor("local") == LocalExecutor()
     for name, message in [
         ("clustr", "no executor 'clustr' is registered under 'nemo_airflow.named_executors'; did you mean 'cluster'"),
+        ("skypliot", "did you mean 'skypilot'"),
         ("nothing", "the executor 'nothing' (zoo.executors:nothing) is int, not an Executor"),
         ("lost", "has no attribute 'lost'"),
     ]:
@@ -177,8 +179,8 @@ def test_operators_take_names(zoo):
     for name in ("exp.yaml", "zoo.recipes:small"):
         with pytest.raises(ConfigError, match=r"is not the name of a recipe: give compose\("):
             NemoRunOperator(task_id="t", config=name)
-    with pytest.raises(ExecutorError, match="no executor 'slurm'"):
-        NemoRunOperator(task_id="t", config="small", job_executor="slurm")
+    with pytest.raises(ExecutorError, match="did you mean 'slurm'"):
+        NemoRunOperator(task_id="t", config="small", job_executor="slurn")
 
 
 @pytest.mark.usefixtures("airflow_database")
