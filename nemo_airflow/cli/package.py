@@ -82,7 +82,7 @@ def _lines(found: Explanation, limit: int) -> list[str]:
         f"package {found.digest[:12]}{commit}: {_count(found.files)}, {size_text(found.size)}{packed}",
         *_files(found.files, limit),
         *_left_out(found.left_out, limit),
-        *_changes(found),
+        *_changes(found, limit),
     ]
 
 
@@ -105,16 +105,16 @@ def _left_out(left_out: Sequence[LeftOut], limit: int) -> list[str]:
     return ["left out:", *(f"  {each.path:{width}}  {each.why}" for each in shown), *more]
 
 
-def _changes(found: Explanation) -> list[str]:
+def _changes(found: Explanation, limit: int) -> list[str]:
     if not found.since:
         return ["no earlier package of this code is on this machine"]
     if found.since == found.digest:
         return ["the same as the last package"]
     marks = (("+", found.added), ("~", found.changed), ("-", found.removed))
-    return [
-        f"changed since package {found.since[:12]}:",
-        *(f"  {mark} {path}" for mark, paths in marks for path in paths),
-    ]
+    lines = [f"  {mark} {path}" for mark, paths in marks for path in paths]
+    shown = lines[:limit] if limit else lines
+    more = [f"  and {len(lines) - len(shown)} more: --limit 0 shows all"] if len(shown) < len(lines) else []
+    return [f"changed since package {found.since[:12]}:", *shown, *more]
 
 
 def _count(files: Sequence[object]) -> str:

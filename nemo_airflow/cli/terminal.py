@@ -24,6 +24,7 @@ def keep_output_clean() -> None:
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # which tells of each new database
     for handler in logging.root.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.__stdout__, sys.__stderr__):
             handler.setStream(sys.__stderr__)

@@ -16,11 +16,14 @@ from nemo_airflow.packaging.git.worktree import is_bytecode, status
 from nemo_airflow.packaging.hybrid import HybridPackager
 from nemo_airflow.packaging.packing import Content, compare_with
 from nemo_airflow.packaging.pattern import PatternPackager
-from nemo_airflow.packaging.patterns import Patterns
+from nemo_airflow.packaging.patterns import Patterns, literal, own_data
 from nemo_airflow.store import PackageStore
 
 _MOST_LEFT_OUT = 1000
 """Files and folders that are named as left out."""
+
+OWN = "jobs and packages of nemo-airflow itself"
+"""Why a home folder within a folder of code is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +164,7 @@ def _reasons_of_git(
     now = status(repository, packager.subpath.strip("/"), packager.notes(store, root))
     below = f"{packager.subpath.strip('/')}/" if packager.subpath.strip("/") else ""
     changed = {change.path.removeprefix(below) for change in now.changed}
-    untracked = Patterns("untracked", [f"/{_literal(path)}" for path in now.untracked])
+    untracked = Patterns("untracked", [f"/{literal(path)}" for path in now.untracked])
 
     def why(path: str) -> str:
         if format_path(path) in content.included:
@@ -171,23 +174,21 @@ def _reasons_of_git(
         return "tracked, with uncommitted changes" if content.dirty and path in changed else "tracked"
 
     exclude = Patterns("exclude", packager.exclude)
+    own_folder = Patterns("exclude", own_data(Path(repository.folder)))
 
     def left_out(path: str) -> str:
         if exclude.match(path):
             return "exclude matches it"
-        if path.endswith("/.git/") or path == ".git/":
+        if own_folder.match(path):
+            return OWN
+        if path.endswith("/.git/") or path == ".git/" or is_bytecode(path):
             return ""
         if untracked.match(path):
-            return "git does not track it, and untracked='ignore'"
-        return "" if is_bytecode(path) or path.endswith("__pycache__/") else "git ignores it"
+            return "git does not track it, and untracked='ignore'" if packager.untracked == "ignore" else ""
+        return "git ignores it"
 
     own = {below + file.path for file in content.files()}
     return why, _walk(Path(repository.folder) / below, own, below, left_out)
-
-
-def _literal(path: str) -> str:
-    """Returns a pattern that matches this very path."""
-    return "".join(f"\\{char}" if char in "\\*?[]! " else char for char in path)
 
 
 def _reasons_of_patterns(packager: PatternPackager, root: Path, content: Content) -> tuple[Why, list[LeftOut]]:
@@ -197,11 +198,15 @@ def _reasons_of_patterns(packager: PatternPackager, root: Path, content: Content
     def first(patterns: Sequence[tuple[str, Patterns]], path: str) -> str:
         return next((pattern for pattern, spec in patterns if spec.match(path)), "")
 
+    folder = Path(packager.path).expanduser() if packager.path else root
+    own_folder = Patterns("exclude", own_data(folder))
+
     def left_out(path: str) -> str:
+        if own_folder.match(path):
+            return OWN
         pattern = first(exclude, path)
         return f"exclude has {pattern!r}" if pattern else "nothing of include matches it"
 
-    folder = Path(packager.path).expanduser() if packager.path else root
     own = {file.path for file in content.files()}
     return (lambda path: f"include has {first(include, path)!r}"), _walk(folder, own, "", left_out)
 

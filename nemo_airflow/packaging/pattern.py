@@ -13,7 +13,7 @@ from nemo_airflow.packaging.base import ContentPackager
 from nemo_airflow.packaging.disk import identify_files, walk
 from nemo_airflow.packaging.notes import Notes
 from nemo_airflow.packaging.packing import Content
-from nemo_airflow.packaging.patterns import Patterns
+from nemo_airflow.packaging.patterns import Patterns, own_data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,8 @@ class PatternPackager(ContentPackager):
         if not folder.is_dir():
             raise PackagingError(f"{folder} is not a folder: give PatternPackager(path=...) one")
         folder = folder.absolute()
-        include, exclude = Patterns("include", self.include), Patterns("exclude", self.exclude)
+        include = Patterns("include", self.include)
+        exclude = Patterns("exclude", [*self.exclude, *own_data(folder)])
         known = notes.get("disk") or {}  # paths chosen before are not matched again
         found = walk(
             folder,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pathspec
 
+from nemo_airflow import settings
 from nemo_airflow.exceptions import PackagingError
 
 
@@ -49,6 +51,19 @@ class Patterns:
             return pathspec.GitIgnoreSpec.from_lines(patterns)
         except (ValueError, TypeError) as error:
             raise PackagingError(f"{self._name}={list(patterns)!r}: {error}") from error
+
+
+def literal(path: str) -> str:
+    """Returns a pattern that matches this very path."""
+    return "".join(f"\\{char}" if char in "\\*?[]! " else char for char in path)
+
+
+def own_data(folder: Path) -> list[str]:
+    """Returns the pattern of this project's home (jobs, packages), if that is in a folder of code."""
+    home, top = settings.home().resolve(), folder.resolve()
+    if home == top or not home.is_relative_to(top):
+        return []
+    return [f"/{literal(home.relative_to(top).as_posix())}/"]
 
 
 def _matches(spec: pathspec.GitIgnoreSpec, path: str) -> bool:

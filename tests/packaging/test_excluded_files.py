@@ -6,9 +6,11 @@ import json
 import pytest
 from packaging_cases import commit_files, lay, run_git
 
-from nemo_airflow import GitArchivePackager, HybridPackager
+from nemo_airflow import GitArchivePackager, HybridPackager, PatternPackager
 from nemo_airflow.exceptions import PackagingError, UncommittedChangesError
 from nemo_airflow.job import Job, Package, without_patch
+from nemo_airflow.packaging import PackageStore
+from nemo_airflow.packaging.explanation import OWN, explain_package
 from nemo_airflow.tracking.mlflow.fields import tags_of_job
 
 
@@ -45,6 +47,24 @@ def test_links_to_elsewhere_and_folders_that_must_not_travel_are_left_out(reposi
     assert contents(below) == {"keep.py": b"kept"}
     first_taken_back = packager(repository, exclude=["/data", "bin/", "*.ipynb", "!b.ipynb"]).package(store)
     assert set(contents(first_taken_back)) == {"train.py", "notebooks/keep.py", "pkg/notebooks/b.ipynb"}
+
+
+@pytest.mark.parametrize("home", ["home", "a [b]/home*"])
+def test_our_own_home_in_a_folder_of_code_is_no_code(tmp_path, monkeypatch, contents, home):
+    folder = tmp_path / "code"
+    commit_files(folder, {"train.py": "print(1)\n"})
+    lay(folder, {f"{home}/jobs/job-1/log.txt": "a line", f"{home}x/data.txt": "1", "draft.py": "print(2)\n"})
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(folder / home))
+    store = PackageStore(folder / home / "packages")
+    files = {"train.py", "draft.py", f"{home}x/data.txt"}
+    by_pattern = PatternPackager(path=str(folder), include=["*.py", "*.txt"])
+    for made in (packager(folder, untracked="include"), by_pattern):
+        assert set(contents(made.package(store), store=store)) == files
+        left_out = explain_package(made, store, folder).left_out
+        assert [each.why for each in left_out if each.path == f"{home}/"] == [OWN]
+    run_git(folder, "add", *files)
+    run_git(folder, "commit", "-q", "-m", "all")
+    assert not packager(folder).package(store).dirty  # though untracked files are refused
 
 
 def test_the_package_is_that_of_a_commit_without_these_files(repository, store):

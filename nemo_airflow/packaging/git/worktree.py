@@ -14,11 +14,10 @@ from nemo_airflow.exceptions import NotARepositoryError, PackagingError
 from nemo_airflow.packaging.content import list_paths
 from nemo_airflow.packaging.git.repository import Repository
 from nemo_airflow.packaging.notes import Notes
+from nemo_airflow.packaging.patterns import own_data
 
 BYTECODE = ("__pycache__/", "*.pyc")
 """Patterns of files that Python writes beside imported modules: they are not part of the code."""
-
-_NO_BYTECODE = [f"--exclude={pattern}" for pattern in BYTECODE]
 
 _LOCK_LASTS = 600.0
 """Seconds after which a lock on a copy of the index counts as left by a killed process."""
@@ -101,12 +100,12 @@ def _status(repository: Repository, looking: Repository, subpath: str = "") -> S
 
 
 def untracked_files(repository: Repository, paths: Sequence[str]) -> list[str]:
-    """Returns untracked files without bytecode, those of a folder one by one; a repository of its own as a folder."""
+    """Returns untracked files of code, those of a folder one by one; a repository of its own as a folder."""
     folders = [path for path in paths if path.endswith("/")]
     files = [path for path in paths if not path.endswith("/")]
     if folders:
         names = [f":(top,literal){path}" for path in folders]
-        found = repository.git("ls-files", "-z", "--others", "--exclude-standard", *_NO_BYTECODE, "--", *names)
+        found = repository.git("ls-files", "-z", "--others", "--exclude-standard", *_no_code(repository), "--", *names)
         files += [path for path in os.fsdecode(found).split("\0") if path]
     return files
 
@@ -138,6 +137,10 @@ def _is_folder_now(repository: Repository, change: Changed) -> bool:
     return was_file and path.is_dir() and not path.is_symlink()
 
 
+def _no_code(repository: Repository) -> list[str]:
+    return [f"--exclude={pattern}" for pattern in (*BYTECODE, *own_data(repository.folder))]
+
+
 def is_bytecode(path: str) -> bool:
     """Returns whether a path matches :data:`BYTECODE`."""
     return "__pycache__" in path.split("/") or path.endswith(".pyc")
@@ -150,8 +153,8 @@ def _without_bytecode(repository: Repository, untracked: Sequence[str]) -> list[
         return paths
     # Git does not list the content of a new folder: it may be only bytecode.
     found = repository.git(
-        "ls-files", "-z", "--others", "--exclude-standard", "--directory", "--no-empty-directory", *_NO_BYTECODE,
-        "--", *folders,
+        "ls-files", "-z", "--others", "--exclude-standard", "--directory", "--no-empty-directory",
+        *_no_code(repository), "--", *folders,
     )  # fmt: skip
     files = [path for path in paths if not path.endswith("/")]
     return files + [path for path in os.fsdecode(found).split("\0") if path]
