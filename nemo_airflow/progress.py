@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _FIRST, _LONGEST = 5.0, 60.0
 """Seconds to the first line, and most seconds between two: each pause is twice the one before."""
+
+
+_watchers: list[Callable[[Progress], None]] = []
+
+
+@contextlib.contextmanager
+def watched_by(show: Callable[[Progress], None]) -> Iterator[None]:
+    """Has all transfers of this process shown in the meantime, instead of the lines that they say."""
+    _watchers.append(show)
+    try:
+        yield
+    finally:
+        _watchers.remove(show)
 
 
 class Progress:
@@ -27,9 +41,9 @@ class Progress:
         total: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._what = what
+        self.what = what
+        self.total = total or None
         self._inform = inform
-        self._total = total or None
         self._clock = clock
         self._lock = threading.Lock()
         self._begun = self._moved_at = clock()
@@ -66,15 +80,19 @@ class Progress:
         now = self._clock()
         if size != self.size:
             self.size, self._moved_at = size, now
+            for show in _watchers:
+                show(self)
+        if _watchers:
+            return
         if now >= self._due:
             self._pause = min(self._pause * 2, _LONGEST)
             self._due = now + self._pause
-            self._inform(f"{self._what}: {self._text(now)}")
+            self._inform(f"{self.what}: {self._text(now)}")
 
     def _text(self, now: float) -> str:
         rate = self.size / max(now - self._begun, 1e-3)
-        of = f" of {size_text(self._total)}" if self._total else ""
-        left = max(self._total - self.size, 0) if self._total else 0
+        of = f" of {size_text(self.total)}" if self.total else ""
+        left = max(self.total - self.size, 0) if self.total else 0
         return (
             f"{size_text(self.size)}{of}, {size_text(rate)}/s"
             + (f", about {left / rate:,.0f} s left" if left and rate else "")

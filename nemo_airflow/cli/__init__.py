@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from nemo_airflow import __version__
 from nemo_airflow.cli import config_commands, job_commands, keep_commands, settings_command, setup_commands
+from nemo_airflow.cli.bars import showing_transfers
 from nemo_airflow.cli.help import Parser, is_output_closed, leave_closed_pipe
 from nemo_airflow.exceptions import NemoAirflowError
 
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "nemo-airflow") -> int:
     """
     options = _options(argv, prog)
     try:
-        code = int(options.run(options))
+        with showing_transfers():
+            code = int(options.run(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:

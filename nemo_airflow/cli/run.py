@@ -14,7 +14,8 @@ from nemo_airflow.cli.reap import load_executor
 from nemo_airflow.cli.terminal import keep_output_clean, say
 from nemo_airflow.config.differences import diff
 from nemo_airflow.config.versions import ConfigVersions
-from nemo_airflow.exceptions import ConfigError, SettingsError
+from nemo_airflow.exceptions import BackendUnavailable, ConfigError, SettingsError
+from nemo_airflow.executors.base import Request
 from nemo_airflow.job import Package
 from nemo_airflow.launch.following import record_in_background
 from nemo_airflow.launch.records import Records
@@ -64,8 +65,9 @@ def run(
     package = launch.package()
     records = Records()
     if dry_run:
-        print(launch.request(package).to_text(), end="")
-        for line in (*_package_lines(package), *_changes(records, options.name, launch)):
+        request = launch.request(package)
+        print(request.to_text(), end="")
+        for line in (*_foreseen(launch, request), *_package_lines(package), *_changes(records, options.name, launch)):
             print(line)
         return 0
     try:
@@ -106,6 +108,15 @@ def _variables(given: Sequence[str]) -> Mapping[str, str]:
             raise SettingsError(f"--env {text!r} is not NAME=VALUE: write for example --env OMP_NUM_THREADS=4")
         found[name] = value
     return found
+
+
+def _foreseen(launch: Launch, request: Request) -> list[str]:
+    """Returns when the job would start, where the back-end says that."""
+    try:
+        said = launch.foresee(request)
+    except BackendUnavailable as error:
+        said = f"the {request.kind} back-end cannot be asked now: {error}"
+    return [f"# {said}"] if said else []
 
 
 def _package_lines(package: Package | None) -> list[str]:

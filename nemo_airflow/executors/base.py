@@ -141,6 +141,14 @@ class Driver(abc.ABC):
             SubmitError: The back-end refused the job.
         """
 
+    async def foresee(self, request: Request) -> str:
+        """Returns what the back-end says of a request that it does not get: when the job would start; empty if nothing.
+
+        Raises:
+            BackendUnavailable: It cannot be reached.
+        """
+        return ""
+
     @abc.abstractmethod
     async def find(self, keys: Sequence[str]) -> dict[str, JobHandle]:
         """Returns the handles of those keys that the back-end knows, running or ended."""

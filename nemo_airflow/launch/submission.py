@@ -106,6 +106,14 @@ class Launch:
         """Returns what would be sent to the back-end, with an example of a key."""
         return self._back_end.render(self._job(package))
 
+    def foresee(self, request: Request) -> str:
+        """Returns what the back-end says of the request, which is not submitted: when it would start; or nothing.
+
+        Raises:
+            BackendUnavailable: The back-end is away.
+        """
+        return self._back_end.foresee(request)
+
     def submit(self, records: Records, package: Package | None) -> Launched:
         """Submits the job, and returns its record.
 

@@ -70,6 +70,14 @@ class BackEnd:
             )
         return request
 
+    def foresee(self, request: Request) -> str:
+        """Returns what the back-end says of a job that is not submitted; see :meth:`Driver.foresee`.
+
+        Raises:
+            BackendUnavailable: The back-end is away.
+        """
+        return blocking.run(self._with_driver(lambda driver: driver.foresee(request)))
+
     def submit(self, request: Request) -> JobHandle:
         """Submits a job, and returns it.
 

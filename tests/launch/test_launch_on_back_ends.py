@@ -1,6 +1,7 @@
 """The same command runs a config on each back-end of the lab, and none of its jobs is an orphan."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -79,3 +80,13 @@ def test_a_launched_job_is_no_orphan_of_a_task(project, docker, airflow_database
     assert main(["reap", executor, "--dry-run", "--min-age", "0"]) == 0
     assert key not in capsys.readouterr().out
     assert main(["cancel", key]) == 0
+
+
+def test_a_dry_run_says_when_slurm_would_start_the_job(project, slurm, tmp_path, capsys):
+    (tmp_path / "executor.yaml").write_text(yaml.safe_dump(slurm))
+    assert main(["run", f"{project}:small", "--dry-run", "--executor", str(tmp_path / "executor.yaml")]) == 0
+    assert re.search(r"^# Job \d+ to start at \d{4}-\d\d-\d\dT", capsys.readouterr().out, re.MULTILINE)
+    (tmp_path / "executor.yaml").write_text(yaml.safe_dump({**slurm, "partition": "nowhere"}))
+    assert main(["run", f"{project}:small", "--dry-run", "--executor", str(tmp_path / "executor.yaml")]) == 0
+    assert "# allocation failure: Invalid partition name specified" in capsys.readouterr().out
+    assert not Records().list()

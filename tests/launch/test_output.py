@@ -61,3 +61,14 @@ def test_a_reader_who_leaves_early_is_no_error_with_and_without_a_buffer(unbuffe
     process.stdout.close()
     assert process.wait(60) == 141
     assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_outputs_that_are_fetched_are_a_bar_on_a_terminal_only(project, capsys, monkeypatch, on_terminal):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
+    assert main(["run", f"{project}:small", "weights=300000"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["step 0", "step 1", "step 2"]
+    assert ("outputs kept" in err) is on_terminal
+    assert ("/2.1 MB" in err) is on_terminal

@@ -130,6 +130,12 @@ class BatchDriver(HostDriver):
         found = sorted(key for key in alive if key)
         return list((await self.find(found)).values()) if found else []
 
+    async def foresee(self, request: Request) -> str:
+        """See :meth:`Driver.foresee`."""
+        probes = [each for each in self._scheduler.probes() if each.gets_script]
+        found = [await try_probe(self.shell, each, request.files[folders.START]) for each in probes]
+        return "; ".join(each.said.removeprefix("sbatch: ") for each in found)
+
     async def examine(self, executor: Executor) -> list[Finding]:
         """See :meth:`Driver.examine`: the host, and each thing that a job needs of the scheduler."""
         given: Any = executor  # each of this driver has a script
