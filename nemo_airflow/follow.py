@@ -9,7 +9,7 @@ import asyncio
 import dataclasses
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tenacity import (
     wait_random,
 )
 
+from nemo_airflow.alerts import Alert
 from nemo_airflow.artifact_references import find_references
 from nemo_airflow.clean import LONGEST_MESSAGE, LONGEST_TRACEBACK, clean_text, clean_value, shorten_text
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
@@ -119,6 +120,7 @@ class Follower:
         sink: Where the records go, or None.
         deadline: Seconds since the epoch after which the job is cancelled, or None.
         logged: How far an earlier follower had come with the lines: those before that are not passed on again.
+        watch: Returns the alerts that a record raises, or None. Each is told by ``warn``, and is a tag of the run.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Follower:
         sink: Sink | None = None,
         deadline: float | None = None,
         logged: Place = BEGINNING,
+        watch: Callable[[Record], Sequence[Alert]] | None = None,
     ) -> None:
         self._executor = executor
         self._handle = handle
@@ -140,6 +143,7 @@ class Follower:
         self._inform: Callable[[str], None] = lambda text: (inform or warn)(clean_text(text))
         self._sink = GuardedSink(sink, self._warn) if sink is not None else None
         self._deadline = deadline
+        self._watch = watch
         self._logged = logged if logged.offset >= _WORTH_IT else BEGINNING
         self._reader = StreamReader(self._logged.offset, self._logged.time / 1e6)
         self._behind: StreamReader | None = None
@@ -399,6 +403,11 @@ class Follower:
             self._warn(str(record.data.get("message", "")))
         if self._sink is not None:
             self._sink.record(record)
+        for alert in self._watch(record) if self._watch is not None else ():
+            self._warn(f"alert: {alert.text}")
+            if self._sink is not None:
+                tags = {f"alert.{alert.rule.metric}": alert.text}
+                self._sink.record(dataclasses.replace(record, type="tags", data={"tags": tags}))
 
     @property
     def _outputs(self) -> dict[str, int] | None:

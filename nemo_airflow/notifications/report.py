@@ -8,7 +8,7 @@ from typing import Any
 
 from nemo_airflow.comparison.records import Change
 
-EVENTS = ("started", "waiting", "slow", "failed", "retrying", "succeeded", "recovered", "promoted")
+EVENTS = ("started", "waiting", "slow", "failed", "retrying", "succeeded", "recovered", "promoted", "alert")
 """Events by name. Airflow's callbacks tell of ``started``, ``failed``, ``retrying``, ``succeeded``, ``recovered``."""
 
 _MOST_CHANGES = 12
@@ -71,6 +71,7 @@ _WORDS = {
     "succeeded": "went well",
     "recovered": "went well again",
     "promoted": "has promoted a model",
+    "alert": "raises an alert",
 }
 
 
@@ -81,6 +82,8 @@ def event_of(context: Mapping[str, Any], *, was_failed: bool) -> str:
         context: Airflow's context of the callback.
         was_failed: Whether an earlier try, or the run before, has failed.
     """
+    if context.get("alert"):
+        return "alert"
     state = state_of(context.get("ti"))
     if state == "up_for_retry":
         return "retrying"

@@ -5,11 +5,14 @@ Templates and outputs of other tasks have no value yet, so what depends on them 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk.definitions._internal.types import ArgNotSet
+from airflow.sdk.definitions.callback import AsyncCallback
 
+from nemo_airflow.alerts import parse_rules
 from nemo_airflow.config import Config, Partial, build
 from nemo_airflow.config.faults import are_noted, noting
 from nemo_airflow.config.graph import is_deferred, literal_of
@@ -22,6 +25,7 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.secret import check_secrets, give_secrets
 from nemo_airflow.operators.arguments import is_own_template
 from nemo_airflow.operators.preparation import Overrides, allowed_by_author, not_a_config
+from nemo_airflow.triggers.alerting import AlertSettings
 
 
 def check_kind(name: str, value: Any, kind: type, example: str) -> None:
@@ -89,6 +93,36 @@ def check_defer_after(seconds: Any) -> None:
     raise ConfigError(
         f"defer_after={seconds!r} is not a number of seconds: give one of at least 0, or None for the setting"
     )
+
+
+def check_alerts(alert_if: Any, callbacks: Any) -> None:
+    """Checks that alerts are conditions, and that each callback can be run in the triggerer.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    rules = parse_rules(alert_if)
+    for callback in callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]:
+        if not isinstance(callback, AsyncCallback):
+            raise ConfigError(
+                f"on_alert_callback is {type(callback).__name__}: give AsyncCallback(NemoRunNotifier, {{...}}) of "
+                "airflow.sdk, which the triggerer can run, or a list of such"
+            )
+        try:
+            json.dumps(callback.kwargs)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"on_alert_callback: the arguments of {callback.path} are not JSON: {error}") from None
+    if callbacks and not rules:
+        raise ConfigError("on_alert_callback is given without alert_if: say when it is called: alert_if='loss > 10'")
+
+
+def alert_settings(alert_if: Any, callbacks: Any) -> AlertSettings | None:
+    """Returns the settings of an operator's alerts; None where it has no condition."""
+    conditions = [alert_if] if isinstance(alert_if, str) else list(alert_if)
+    given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    if not conditions:
+        return None
+    return AlertSettings(conditions, [{"path": each.path, "kwargs": each.kwargs} for each in given])
 
 
 def check_config(config: Any, overrides: Any, allow: Sequence[str], *, takes_params: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn
 
 import jinja2
 from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
@@ -43,6 +44,8 @@ from nemo_airflow.operators.lineage import EmitsLineage
 from nemo_airflow.operators.links import BackEndLink, ComparisonLink, JobLink, MLflowRunLink, console_page
 from nemo_airflow.operators.output_patterns import check_outputs
 from nemo_airflow.operators.parse_checks import (
+    alert_settings,
+    check_alerts,
     check_config,
     check_defer_after,
     check_executor,
@@ -59,6 +62,7 @@ from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.triggers import metrics
+from nemo_airflow.triggers.alerting import Alerting
 from nemo_airflow.triggers.run import NemoRunTrigger
 from nemo_airflow.triggers.task_log import TaskLog
 
@@ -100,6 +104,10 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         defer_after: Seconds for which the worker follows the job before the task is deferred; a job that ends in that
             time needs neither the triggerer nor a second worker, and one that is queued is deferred sooner. 0 defers at
             once; None takes ``$NEMO_AIRFLOW_DEFER_AFTER``, which is 10 unless set.
+        alert_if: A condition on a metric of the running job, or a list of them: ``"loss > 10 for 5 steps"``, ``"loss is
+            nan"``, ``"system/gpu_util < 5 for 10 minutes"``. Each is told once: in the log, and as a tag of the run.
+        on_alert_callback: What else tells of it: ``AsyncCallback(NemoRunNotifier, {"conn_id": "chat"})`` of
+            ``airflow.sdk``, or a list of such; any callback or notifier that Airflow can run in the triggerer.
     """
 
     template_fields: Sequence[str] = (
@@ -141,6 +149,8 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         allow: Sequence[str] = (),
         deferrable: bool = True,
         defer_after: float | None = None,
+        alert_if: str | Sequence[str] = (),
+        on_alert_callback: AsyncCallback | Sequence[AsyncCallback] = (),
         **kwargs: Any,
     ) -> None:
         if not isinstance(kwargs.get("executor"), (str, NoneType)):
@@ -161,6 +171,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
                 lambda: check_outputs(outputs),
                 lambda: check_given_secrets(executor, secrets, env),
                 lambda: check_defer_after(defer_after),
+                lambda: check_alerts(alert_if, on_alert_callback),
             )
             for check in checks:
                 with noting(config):
@@ -180,6 +191,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         self.allow = allow
         self.deferrable = deferrable
         self.defer_after = defer_after
+        self.alerts = alert_settings(alert_if, on_alert_callback)
         self.run_page: str | None = None
         """Address of the run's page in the tracker, once this process knows it; empty for none."""
         self.console_page: str | None = None
@@ -342,6 +354,9 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         if self._deadline is None and self.execution_timeout:
             self._deadline = time.time() + self.execution_timeout.total_seconds()
         log = TaskLog()
+        alerting = None
+        if self.alerts is not None:
+            alerting = Alerting(self.alerts.of_task(context["ti"]), job.handle.key, self.log.warning)
         follower = Follower(
             executor,
             job.handle,
@@ -350,10 +365,15 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             inform=self.log.info,
             sink=job.run.sink(self.log.warning) if job.run else None,
             deadline=self._deadline,
+            watch=alerting.take if alerting is not None else None,
         )
-        outcome = blocking.run(self._follow(follower, in_worker, attached=job.attached)) if job.complete else None
+        outcome = None
+        if job.complete:
+            outcome = blocking.run(self._follow(follower, in_worker, attached=job.attached))
+            if alerting is not None:
+                blocking.run(alerting.settle(ended=outcome is not None))
         if outcome is None:
-            self._defer(executor, job, log)
+            self._defer(executor, job, log, alerting.settings.to_json() if alerting is not None else None)
         self._let_go()
         metrics.count_end(job.handle, outcome, in_triggerer=False)
         if outcome.has_to_be_kept(tracked=job.run is not None):
@@ -377,7 +397,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         assert self._termination is not None  # noqa: S101 - for the type checker: execute() has made it
         return follow_for(follower, seconds, self._termination.leave, attached=attached)
 
-    def _defer(self, executor: Executor, job: Submitted, log: TaskLog) -> NoReturn:
+    def _defer(self, executor: Executor, job: Submitted, log: TaskLog, alerts: Mapping[str, Any] | None) -> NoReturn:
         self._go_on_unless_ended()
         trigger = NemoRunTrigger(
             executor=masked_executor(executor),
@@ -390,6 +410,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             deferred_at=time.time(),
             may_end_task=type(self).execute_complete is NemoRunOperator.execute_complete and needs_no_worker(self),
             pushes_result=self.do_xcom_push,
+            alerts=alerts,
         )
         left = None if self._deadline is None else max(self._deadline - time.time(), 0)
         backstop = None if left is None else timedelta(seconds=left + executor.grace) + _BACKSTOP

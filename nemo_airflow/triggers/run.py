@@ -17,6 +17,7 @@ from nemo_airflow.job import JobHandle, JobState
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.triggers import metrics
+from nemo_airflow.triggers.alerting import Alerting, AlertSettings
 from nemo_airflow.triggers.task_log import TaskLog
 
 # Seconds. Airflow looks once a second for triggers to end.
@@ -49,6 +50,7 @@ class NemoRunTrigger(BaseTrigger):
         deferred_at: Seconds since the epoch at which the task was deferred; when the trigger was started, if None.
         may_end_task: Whether the trigger ends the task itself where the job has succeeded.
         pushes_result: Whether the job's result is the task's XCom: then a worker has to store it, if there is one.
+        alerts: JSON form of the :class:`~nemo_airflow.triggers.alerting.AlertSettings`, or None.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class NemoRunTrigger(BaseTrigger):
         deferred_at: float | None = None,
         may_end_task: bool = False,
         pushes_result: bool = False,
+        alerts: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.executor = executor
@@ -75,6 +78,7 @@ class NemoRunTrigger(BaseTrigger):
         self.deferred_at = deferred_at
         self.may_end_task = may_end_task
         self.pushes_result = pushes_result
+        self.alerts = alerts
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Returns the class path and the arguments, all plain JSON types."""
@@ -89,6 +93,7 @@ class NemoRunTrigger(BaseTrigger):
             "deferred_at": self.deferred_at,
             "may_end_task": self.may_end_task,
             "pushes_result": self.pushes_result,
+            "alerts": self.alerts,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -97,6 +102,9 @@ class NemoRunTrigger(BaseTrigger):
         handle = JobHandle.from_json(self.handle)
         log = await TaskLog.reopen(self.task_instance, self.logged, handle)
         tracked = TrackedRun.from_json(self.run_data) if self.run_data else None
+        alerting = None
+        if self.alerts is not None:
+            alerting = Alerting(AlertSettings(**self.alerts), handle.key, self.log.warning)
         event: dict[str, Any] = {
             "handle": dict(self.handle),
             "attached": self.attached,
@@ -112,11 +120,14 @@ class NemoRunTrigger(BaseTrigger):
                 sink=tracked.sink(self.log.warning) if tracked else None,
                 deadline=self.deadline,
                 logged=log.place,
+                watch=alerting.take if alerting is not None else None,
             )
             if not self.complete and await follower.wait_for_start():
                 event["started"] = True
             else:
                 outcome = await follower.run()
+                if alerting is not None:
+                    await alerting.settle(ended=True)
                 await log.settle(self.task_instance)
                 if outcome.status.state is JobState.CANCELLED:
                     # Perhaps by the next try of a task that was cleared. Then Airflow is about to end this trigger, and

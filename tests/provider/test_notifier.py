@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, AsyncCallback
 from dag_database import register
 from provider_jobs import check
 
@@ -15,6 +15,8 @@ from nemo_airflow import Config, LocalExecutor, NemoRunOperator
 from nemo_airflow.exceptions import BackendUnavailable, ConfigError, SettingsError
 from nemo_airflow.notifications import NemoRunNotifier
 from nemo_airflow.notifications.report import EVENTS, Report
+from nemo_airflow.stream import Record
+from nemo_airflow.triggers.alerting import Alerting, AlertSettings
 
 
 @pytest.fixture
@@ -128,3 +130,26 @@ def test_what_is_not_taken_or_not_known_is_said_without_the_address_of_a_secret(
 def test_a_wrong_notifier_is_an_error_of_the_dag(arguments, said):
     with pytest.raises(ConfigError, match=said):
         NemoRunNotifier(**arguments)
+
+
+async def test_alert_of_a_running_job_is_told_once_also_by_the_next_triggerer(webhook, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    url, taken = webhook
+    callback = AsyncCallback(NemoRunNotifier, {"addresses": [f"{url}/services/x"]})
+    task = {"dag_id": "d", "task_id": "t", "run_id": "r1"}
+    wanted = AlertSettings(["loss > 10"], [{"path": callback.path, "kwargs": callback.kwargs}], task=task)
+    record = Record("metrics", {"points": [["loss", 12.5, 7, 0.0]]}, 0.0, 0)
+    warnings = []
+    alerting = Alerting(wanted, "key", warnings.append)
+    assert [alert.text for alert in alerting.take(record)] == ["loss > 10: loss is 12.5 at step 7"]
+    await alerting.settle(ended=False)
+    assert [sent["text"] for sent in taken] == [
+        "d.t raises an alert\nrun: r1\nreason: loss > 10: loss is 12.5 at step 7"
+    ], warnings
+    assert Alerting(wanted, "key", warnings.append).take(record) == []
+    away = AlertSettings(["loss > 10"], [{"path": "nowhere.tell", "kwargs": {}}])
+    alerting = Alerting(away, "other", warnings.append)
+    alerting.take(record)
+    await alerting.settle(ended=True)
+    assert warnings == ["the alert is not sent by nowhere.tell: ModuleNotFoundError: No module named 'nowhere'"]
+    assert [path.name for path in (tmp_path / "alerts").iterdir()] == ["key.json"]
