@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from nemo_airflow import __version__
+from nemo_airflow import __version__, settings
 from nemo_airflow.cli import config_commands, job_commands, keep_commands, settings_command, setup_commands
 from nemo_airflow.cli.bars import showing_transfers
 from nemo_airflow.cli.help import Parser, is_output_closed, leave_closed_pipe
@@ -36,6 +37,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "nemo-airflow") -> int:
         return leave_closed_pipe()
     except NemoAirflowError as error:
         sys.stderr.write(f"nemo-airflow: {error}\n")
+        return 2
+    except OSError as error:
+        home = settings.home()
+        if not error.filename or home not in (path := Path(str(error.filename)), *path.parents):
+            raise
+        mend = "set NEMO_AIRFLOW_HOME to a folder that can be written"
+        sys.stderr.write(f"nemo-airflow: cannot use {path}: {error.strerror}; {mend}\n")
         return 2
     except KeyboardInterrupt:
         return 130

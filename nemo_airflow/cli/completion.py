@@ -51,10 +51,11 @@ def keys(prefix: str, **asked: Any) -> list[str]:
 
 
 def executors(prefix: str, **asked: Any) -> list[str]:
-    """Returns the names of registered executors, and files of YAML."""
+    """Returns the names of registered executors, their kinds, and files of YAML."""
     from nemo_airflow.registered import EXECUTORS
 
-    return sorted([*(entry.name for entry in entry_points(group=EXECUTORS)), *_files(prefix, (".yaml", ".yml"))])
+    names = {entry.name for group in (EXECUTORS, "nemo_airflow.executors") for entry in entry_points(group=group)}
+    return sorted([*names, *_files(prefix, (".yaml", ".yml"))])
 
 
 def configs(prefix: str, **asked: Any) -> list[str]:

@@ -72,6 +72,7 @@ def folder(tmp_path, monkeypatch):
         ("nemo-airflow status ", {"last", "small", "small-0123-1", "broken-1"}),
         ("nemo-airflow run training:", {"training:make", "training:small", "training:train"}),
         ("nemo-airflow run training:small --executor c", {"cluster.yaml"}),
+        ("nemo-airflow run training:small --executor slu", {"slurm"}),
         ("nemo-airflow run training:small ", {"lr=", "fast=", "kind="}),
         ("nemo-airflow run training:small kind=", {"kind=big", "kind=small"}),
         ("nemo-airflow run training:small fast=", {"fast=True", "fast=False"}),

@@ -72,3 +72,19 @@ def test_outputs_that_are_fetched_are_a_bar_on_a_terminal_only(project, capsys, 
     assert out.splitlines() == ["step 0", "step 1", "step 2"]
     assert ("outputs kept" in err) is on_terminal
     assert ("/2.1 MB" in err) is on_terminal
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["jobs"], ["metrics", "last"], ["package"], ["shell", "last"], ["sync", "--dry-run"], ["run", "{config}"]],
+    ids=lambda command: command[0],
+)
+def test_a_home_that_cannot_be_used_is_said_in_one_line(project, tmp_path, monkeypatch, capsys, command):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code = main([each.format(config=f"{project}:small") for each in command])
+    err = capsys.readouterr().err
+    assert code == (0 if command[0] == "jobs" else 2)
+    assert all(line.startswith(("nemo-airflow: ", "no jobs: ")) for line in err.splitlines())
+    assert len(err.splitlines()) == (2 if command[0] == "jobs" else 1)
