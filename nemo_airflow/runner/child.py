@@ -164,6 +164,9 @@ def _build(job: Dict[str, Any], channel: Any) -> Tuple[Any, Dict[str, Any]]:
     from nemo_airflow.runner import recipe, shipped
 
     allow = tuple(job.get("allow") or ())
+    root = job["plan"].get("root")
+    if isinstance(root, dict) and root.get("_target_") == plans.SCRIPT:
+        allow += (plans.SCRIPT,)  # the job itself is a script, which whoever submitted it has checked
     has_recipes = plans.has_recipes(job["plan"])
     if has_recipes or not all(plans.is_allowed(name, allow) for name in plans.targets_in(job["plan"])):
         python_path = (job.get("env") or {}).get("PYTHONPATH", "").split(os.pathsep)

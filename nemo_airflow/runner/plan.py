@@ -16,8 +16,11 @@ from nemo_airflow.runner.contents import Contents, check
 from nemo_airflow.runner.grammar import SCALARS, TARGET_KEYS, Path, PlanError, children, kind_of, part, path_text
 from nemo_airflow.runner.node_checks import check_name
 
-ALWAYS_ALLOWED = ("nemo_airflow.runner.record:Record", "nemo_airflow.runner.script:run")
+ALWAYS_ALLOWED = ("nemo_airflow.runner.record:Record",)
 """Targets of this package that need no entry. Not the whole package: it can build plans under any allow-list."""
+
+SCRIPT = "nemo_airflow.runner.script:run"
+"""Runs a shell. Only who writes a task may: an override, or a file, would have it run anything."""
 
 
 class TargetNotAllowed(PlanError):

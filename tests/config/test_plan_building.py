@@ -172,7 +172,7 @@ def test_plan_is_built_by_every_python_at_hand(python):
 
 def run_script(config, folder):
     """Runs a script's config as a job does: in a process of its own, in the working directory."""
-    code = "import json, sys; from nemo_airflow.runner import plan; plan.build(json.loads(sys.argv[1]))()"
+    code = "import json, sys; from nemo_airflow.runner import plan; plan.build(json.loads(sys.argv[1]), [plan.SCRIPT])()"
     plan = plans.dumps(plans.to_plan(config))
     return subprocess.run(
         [sys.executable, "-c", code, plan],
@@ -213,7 +213,7 @@ def test_script_is_left_to_clean_up_when_the_job_is_cancelled(tmp_path):
     code = (
         "import json, signal, sys; from nemo_airflow.runner import plan\n"
         "def stop(*_): raise SystemExit(143)\n"
-        "signal.signal(signal.SIGTERM, stop); plan.build(json.loads(sys.argv[1]))()"
+        "signal.signal(signal.SIGTERM, stop); plan.build(json.loads(sys.argv[1]), [plan.SCRIPT])()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, plan],
