@@ -102,27 +102,52 @@ def check_alerts(alert_if: Any, callbacks: Any) -> None:
         ConfigError: They are not.
     """
     rules = parse_rules(alert_if)
-    for callback in callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]:
-        if not isinstance(callback, AsyncCallback):
+    for callback in _callbacks_in(callbacks):
+        if not isinstance(callback, AsyncCallback) and not (isinstance(callback, Mapping) and "path" in callback):
             raise ConfigError(
                 f"on_alert_callback is {type(callback).__name__}: give AsyncCallback(NemoRunNotifier, {{...}}) of "
                 "airflow.sdk, which the triggerer can run, or a list of such"
             )
+        path, kwargs = _path_and_arguments(callback)
         try:
-            json.dumps(callback.kwargs)
+            json.dumps(kwargs)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"on_alert_callback: the arguments of {callback.path} are not JSON: {error}") from None
+            raise ConfigError(f"on_alert_callback: the arguments of {path} are not JSON: {error}") from None
     if callbacks and not rules:
         raise ConfigError("on_alert_callback is given without alert_if: say when it is called: alert_if='loss > 10'")
+
+
+def check_mapped_alerts(alert_if: Any, callbacks: Any) -> None:
+    """Checks the alerts of a mapped task, in whose DAG Airflow writes each argument as a text.
+
+    Raises:
+        ConfigError: They are wrong, or the text differs each time that the file is read.
+    """
+    check_alerts(alert_if, callbacks)
+    if any(isinstance(callback, AsyncCallback) for callback in _callbacks_in(callbacks)):
+        raise ConfigError(
+            "on_alert_callback of a mapped task makes a new version of the DAG each time that its file is read: give "
+            "AsyncCallback(...).serialize()"
+        )
+
+
+def _callbacks_in(given: Any) -> Sequence[Any]:
+    return given if isinstance(given, (list, tuple)) else [given]
+
+
+def _path_and_arguments(callback: Any) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(callback, Mapping):  # AsyncCallback(...).serialize()
+        return str(callback["path"]), callback.get("kwargs") or {}
+    return callback.path, callback.kwargs
 
 
 def alert_settings(alert_if: Any, callbacks: Any) -> AlertSettings | None:
     """Returns the settings of an operator's alerts; None where it has no condition."""
     conditions = [alert_if] if isinstance(alert_if, str) else list(alert_if)
-    given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
     if not conditions:
         return None
-    return AlertSettings(conditions, [{"path": each.path, "kwargs": each.kwargs} for each in given])
+    given = map(_path_and_arguments, _callbacks_in(callbacks))
+    return AlertSettings(conditions, [{"path": path, "kwargs": dict(kwargs)} for path, kwargs in given])
 
 
 def check_config(config: Any, overrides: Any, allow: Sequence[str], *, takes_params: bool) -> None:

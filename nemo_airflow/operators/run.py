@@ -11,7 +11,6 @@ from typing import Any, ClassVar, NoReturn
 
 import jinja2
 from airflow.sdk import BaseOperator, BaseOperatorLink
-from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
@@ -107,7 +106,8 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         alert_if: A condition on a metric of the running job, or a list of them: ``"loss > 10 for 5 steps"``, ``"loss is
             nan"``, ``"system/gpu_util < 5 for 10 minutes"``. Each is told once: in the log, and as a tag of the run.
         on_alert_callback: What else tells of it: ``AsyncCallback(NemoRunNotifier, {"conn_id": "chat"})`` of
-            ``airflow.sdk``, or a list of such; any callback or notifier that Airflow can run in the triggerer.
+            ``airflow.sdk``, or a list of such; any callback or notifier that Airflow can run in the triggerer. For a
+            mapped task, ``AsyncCallback(...).serialize()``.
     """
 
     template_fields: Sequence[str] = (
@@ -150,7 +150,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         deferrable: bool = True,
         defer_after: float | None = None,
         alert_if: str | Sequence[str] = (),
-        on_alert_callback: AsyncCallback | Sequence[AsyncCallback] = (),
+        on_alert_callback: Any = (),
         **kwargs: Any,
     ) -> None:
         if not isinstance(kwargs.get("executor"), (str, NoneType)):

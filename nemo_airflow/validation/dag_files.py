@@ -92,6 +92,7 @@ def _examine_task(
     """Examines the config, the executor and the packager of one task; returns what was noted of other tasks."""
     from nemo_airflow.operators import NemoRunOperator
     from nemo_airflow.operators.arguments import unwrap
+    from nemo_airflow.operators.parse_checks import check_mapped_alerts
 
     kind = task.operator_class if task.is_mapped else type(task)
     if not (isinstance(kind, type) and issubclass(kind, NemoRunOperator)):
@@ -100,6 +101,11 @@ def _examine_task(
     config, executor, packager = (unwrap(fields.get(name)) for name in ("config", "job_executor", "packager"))
     name, place = f"{dag.dag_id}.{task.task_id}", place_of(dag.fileloc)
     before = len(report.faults)
+    if task.is_mapped:
+        try:
+            check_mapped_alerts(fields.get("alert_if", ()), fields.get("on_alert_callback", ()))
+        except NemoAirflowError as error:
+            report.add_fault(place, error, name)
     package = _package_of(report, packager, dag, place, store, packages)
     if not isinstance(config, Config):  # of a decorated function, or mapped: it is made when the task runs
         return noted
