@@ -172,7 +172,7 @@ def test_plan_is_built_by_every_python_at_hand(python):
 
 def run_script(config, folder):
     """Runs a script's config as a job does: in a process of its own, in the working directory."""
-    code = "import json, sys; from nemo_airflow.runner import plan; plan.build(json.loads(sys.argv[1]), [plan.SCRIPT])()"
+    code = "import json, sys; from nemo_airflow.runner import plan as p; p.build(json.loads(sys.argv[1]), [p.SCRIPT])()"
     plan = plans.dumps(plans.to_plan(config))
     return subprocess.run(
         [sys.executable, "-c", code, plan],
