@@ -8,39 +8,31 @@ import pytest
 
 from nemo_airflow.cli import main
 
-
-@pytest.fixture
-def launched(project, capsys):
-    assert main(["run", f"{project}:small", "--no-track"]) == 0
-    capsys.readouterr()
-    return project
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["list", "packagers"],
-        ["plan", "{config}"],
-        ["render", "{config}"],
-        ["history", "{config}"],
-        ["diff", "{config}", "{config}"],
-        ["package", "{config}"],
-        ["jobs", "--here"],
-        ["status", "last"],
-        ["why", "last"],
-        ["sync", "--dry-run"],
-        ["store", "--store", "{store}", "ls"],
-        ["reap", "kind: local", "--dry-run"],
-    ],
-    ids=lambda command: command[0],
+COMMANDS = (
+    "list packagers",
+    "plan {config}",
+    "render {config}",
+    "history {config}",
+    "diff {config} {config}",
+    "package {config}",
+    "jobs --here",
+    "status last",
+    "why last",
+    "sync --dry-run",
+    "store --store {store} ls",
+    "reap local --dry-run",
 )
-def test_what_is_listed_or_shown_is_json_too(launched, airflow_database, tmp_path, capsys, command):
-    arguments = [each.format(config=f"{launched}:small", store=tmp_path / "store") for each in command]
-    assert main([*arguments, "--output", "json"]) == 0
-    json.loads(capsys.readouterr().out)
 
 
-def test_a_list_on_a_terminal_of_few_columns_has_a_line_for_each_value(launched, capsys, monkeypatch):
+def test_what_is_listed_or_shown_is_json_too_and_fits_a_small_terminal(
+    project, airflow_database, tmp_path, capsys, monkeypatch
+):
+    assert main(["run", f"{project}:small", "--no-track"]) == 0
+    for command in COMMANDS:
+        capsys.readouterr()
+        arguments = command.format(config=f"{project}:small", store=tmp_path / "store").split()
+        assert main([*arguments, "--output", "json"]) == 0, command
+        json.loads(capsys.readouterr().out)
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -63,15 +55,15 @@ def test_a_reader_who_leaves_early_is_no_error_with_and_without_a_buffer(unbuffe
     assert process.stderr.read() == b""
 
 
-@pytest.mark.parametrize("on_terminal", [True, False])
-def test_outputs_that_are_fetched_are_a_bar_on_a_terminal_only(project, capsys, monkeypatch, on_terminal):
+def test_outputs_that_are_fetched_are_a_bar_on_a_terminal_only(project, capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
-    assert main(["run", f"{project}:small", "weights=300000"]) == 0
-    out, err = capsys.readouterr()
-    assert out.splitlines() == ["step 0", "step 1", "step 2"]
-    assert ("outputs kept" in err) is on_terminal
-    assert ("/2.1 MB" in err) is on_terminal
+    for on_terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda on_terminal=on_terminal: on_terminal)
+        assert main(["run", f"{project}:small", "weights=300000"]) == 0
+        out, err = capsys.readouterr()
+        assert out.splitlines() == ["step 0", "step 1", "step 2"]
+        assert ("outputs kept" in err) is on_terminal
+        assert ("/2.1 MB" in err) is on_terminal
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_metrics_are_lines_with_their_course_newest_value_and_limits(tracker, ur
     assert "has no metric that begins with accuracy so far" in capsys.readouterr().err
 
 
+@pytest.mark.stores("sqlite")
 def test_jobs_of_tasks_and_other_machines_are_listed_as_mlflow_has_them(tracker, uri, capsys, monkeypatch):
     key, ref = recorded(tracker)
     tracker.ended(ref, JobStatus(JobState.FAILED, 3, reason="no data"), error="no data")
