@@ -15,12 +15,12 @@ import fiddle as fdl
 from fiddle import history as fiddle_history
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.faults import are_noted, noting
+from nemo_airflow.config.faults import are_noted, note_fault, noting
 from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.representation import config_text
 from nemo_airflow.config.targets import short_name, target_name
-from nemo_airflow.exceptions import ParameterTypeError, TargetNotImportableError, UnknownParameterError
+from nemo_airflow.exceptions import ConfigError, ParameterTypeError, TargetNotImportableError, UnknownParameterError
 from nemo_airflow.runner.grammar import is_reserved, join
 from nemo_airflow.runner.record import Record
 from nemo_airflow.runner.similar import nearest
@@ -72,8 +72,11 @@ class _Checked:
         super().__delattr__(parameters_of(self.__fn_or_cls__).name_of(name))
 
     def _arguments_set_value(self, key: int | str, value: Any) -> None:
-        with noting(self):
+        try:
             check_argument(self.__fn_or_cls__, key, value, "" if are_noted() else short_name(self.__fn_or_cls__))
+        except ConfigError as error:
+            if not note_fault(error, self):
+                raise
         super()._arguments_set_value(key, value)  # type: ignore[misc]  # Fiddle's one way to set an argument
 
     def __build__(self, /, *args: Any, **kwargs: Any) -> Any:

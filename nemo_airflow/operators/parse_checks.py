@@ -176,6 +176,17 @@ def check_config(config: Any, overrides: Any, allow: Sequence[str], *, takes_par
         check_complete(config)
 
 
+def with_known_overrides(config: Any, overrides: Any, allow: Sequence[str]) -> Any:
+    """Returns an operator's config with the overrides in front of the first that is deferred.
+
+    Raises:
+        ConfigError: One of them does not fit.
+    """
+    known, _ = _known_overrides(overrides)
+    changed = _changed(config, known, allow) if known else config
+    return config if changed is None else changed
+
+
 def _one_by_one(overrides: Overrides) -> list[Overrides]:
     if isinstance(overrides, Mapping):
         return [{path: value} for path, value in overrides.items()]

@@ -9,13 +9,13 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from nemo_airflow.config import Config, build
+from nemo_airflow.config import Config, Partial, build
 from nemo_airflow.config.faults import NotedFault, faults_noted
 from nemo_airflow.config.graph import is_deferred, is_template, literal_of
 from nemo_airflow.config.leaves import convert_leaves, iter_leaves
@@ -27,6 +27,7 @@ from nemo_airflow.store import PackageStore
 from nemo_airflow.validation.configs import add_checked, render_example
 from nemo_airflow.validation.report import Report, add_config_faults, add_noted, place_of
 
+_DEPTH = "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH"
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 
 
@@ -58,8 +59,13 @@ def _read_dags(path: Path) -> Any:
     from airflow.dag_processing.dagbag import DagBag
 
     # Else the line of the DAG file is cut off where an error comes from further down.
-    os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH"] = "100"
-    return DagBag(str(path), safe_mode=path.is_dir(), known_pools=set(), load_op_links=False)
+    before = os.environ.get(_DEPTH)
+    os.environ[_DEPTH] = "100"
+    try:
+        return DagBag(str(path), safe_mode=path.is_dir(), known_pools=set(), load_op_links=False)
+    finally:
+        os.environ.pop(_DEPTH)
+        os.environ.update({} if before is None else {_DEPTH: before})
 
 
 @contextlib.contextmanager
@@ -107,21 +113,36 @@ def _examine_task(
         except NemoAirflowError as error:
             report.add_fault(place, error, name)
     package = _package_of(report, packager, dag, place, store, packages)
-    if not isinstance(config, Config):  # of a decorated function, or mapped: it is made when the task runs
-        return noted
-    noted = add_config_faults(report, config, noted, place, deferred=True)
-    _add_template_faults(report, dag, config, place)
-    if len(report.faults) > before:
-        return noted
-    written = convert_leaves(config, lambda _path, leaf, _annotation: _as_written(leaf))
-    if add_checked(report, name, written, place, package) is not None:
-        try:
-            executor = build(executor) if isinstance(executor, Config) else executor
-            if isinstance(executor, Executor) and not _has_deferred(executor):
-                render_example(executor, written, name)
-        except NemoAirflowError as error:
-            report.add_fault(place, error, name)
+    configs = {name: config}  # that of a decorated function is made when the task runs
+    if task.is_mapped and isinstance(given := getattr(task.expand_input, "value", None), Mapping):
+        mapped = given.get("config")
+        if isinstance(mapped, (list, tuple)):
+            configs |= {f"{name}[{index}]": each for index, each in enumerate(mapped)}
+    for shown, each in configs.items():
+        if isinstance(each, (Config, Partial)):
+            noted = add_config_faults(report, each, noted, place, deferred=True)
+            _add_template_faults(report, dag, each, place)
+            if len(report.faults) == before:
+                _add_request(report, shown, each, fields, executor, package, place)
     return noted
+
+
+def _add_request(
+    report: Report, name: str, config: Any, fields: Mapping[str, Any], executor: Any, package: str, place: str
+) -> None:
+    """Adds a config without a fault as it would be run, and renders what would be sent for it."""
+    from nemo_airflow.operators.parse_checks import with_known_overrides
+
+    try:
+        config = with_known_overrides(config, fields.get("overrides"), fields.get("allow") or ())
+        written = convert_leaves(config, lambda _path, leaf, _annotation: _as_written(leaf))
+        if add_checked(report, name, written, place, package) is None:
+            return
+        executor = build(executor) if isinstance(executor, Config) else executor
+        if isinstance(executor, Executor) and not _has_deferred(executor):
+            render_example(executor, written, name)
+    except NemoAirflowError as error:
+        report.add_fault(place, error, name)
 
 
 def _as_written(leaf: Any) -> Any:

@@ -22,7 +22,7 @@ until: {a: 1}
 DAGS = """\
 import datetime
 from airflow.sdk import DAG, task
-from nemo_airflow import Config, GitArchivePackager, LocalExecutor, NemoRunOperator
+from nemo_airflow import Config, GitArchivePackager, NemoRunOperator, Partial, Script
 from TRAINER import Model, train
 
 MODEL = Config(
@@ -44,6 +44,10 @@ with DAG("bad", start_date=datetime.datetime(2026, 1, 1)):
 with DAG("good", start_date=datetime.datetime(2026, 1, 1)):
     first = NemoRunOperator(task_id="first", config=Config(train, model=Config(Model, hidden=8), data="{{ ds }}"))
     NemoRunOperator(task_id="next", config=Config(train, model=Config(Model, hidden=8), data=first.output))
+    sizes = [Config(train, model=Config(Model, hidden=size), data="d") for size in (1, 2)]
+    NemoRunOperator.partial(task_id="sizes", overrides=["epochs=2"]).expand(config=sizes)
+    NemoRunOperator(task_id="partial", config=Partial(train, Config(Model, 1), "d", epochs=2))
+    NemoRunOperator(task_id="script", config=Script(inline="date"))
 """
 
 
@@ -91,7 +95,11 @@ def test_dag_files_are_told_all_their_faults_and_the_digests_of_what_is_right(wr
     messages = " ".join(fault["message"] for fault in found["faults"])
     for text in ("invalid literal", "did you mean 'kind'", "did you mean 'epochs'", "defer_after=-1", "outputs"):
         assert text in messages
-    assert [each["name"] for each in found["configs"]] == ["good.first", "good.next"]
+    digests = {each["name"]: each["digest"] for each in found["configs"]}
+    assert set(digests) == {f"good.{name}" for name in ("first", "next", "partial", "script", "sizes[0]", "sizes[1]")}
+    assert len(set(digests.values())) == 6
+    [plan] = [each["plan"] for each in found["configs"] if each["name"] == "good.sizes[0]"]
+    assert plan["root"]["epochs"] == 2, "overrides are in the digest"
     assert set(found["dags"]) == {"bad", "good"}
 
 
@@ -165,7 +173,7 @@ def test_commit_is_told_which_configs_packages_and_dag_versions_it_changes(write
     (folder / f"{module}.py").rename(folder / "dags" / f"{module}.py")
     commit()
     code, out, err = validate("dags", "--since", "HEAD")
-    assert (code, out) == (0, "no faults, 2 valid configs, 1 DAG, no changes since HEAD\n"), err
+    assert (code, out) == (0, "no faults, 6 valid configs, 1 DAG, no changes since HEAD\n"), err
     write(dags__good_py=body.replace("lr=0.5", "lr=0.25"))
     code, out, _ = validate("dags", "--since", "HEAD", "-o", "markdown")
     assert code == 0
