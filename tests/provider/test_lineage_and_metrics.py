@@ -1,8 +1,10 @@
 """What OpenLineage, OpenTelemetry and Airflow's metrics are told of a task that runs."""
 
+import asyncio
 import datetime
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from provider_jobs import trace
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator
 from nemo_airflow.assets import model_asset
+from nemo_airflow.job import JobHandle
 from nemo_airflow.triggers.metrics import METRICS
+from nemo_airflow.triggers.run import NemoRunTrigger
 
 PAGE = Path(__file__).parents[2] / "docs" / "provider.md"
 
@@ -127,7 +131,7 @@ def metrics():
 
     taken = Taken()
     stats.initialize(factory=lambda: taken, export_legacy_names=False)
-    yield lambda: [(name, tags) for name, tags in taken.taken if name.startswith("nemo_airflow.")]
+    yield lambda: [(name, tags) for name, tags in taken.taken if name and name.startswith("nemo_airflow.")]
     stats.initialize(factory=NoStatsLogger, export_legacy_names=True)
 
 
@@ -156,6 +160,27 @@ def test_jobs_are_counted_and_timed_and_the_trace_reaches_them(airflow_database,
     parents = [ti.xcom_pull(task_ids=ti.task_id) for ti in ended.get_task_instances() if ti.task_id != "fails"]
     traces = [text for text in parents if isinstance(text, str)]
     assert [text.split("-")[1] for text in traces] == [f"{span.get_span_context().trace_id:032x}"] * 2
+
+
+def test_a_triggerer_counts_by_its_own_metrics_what_it_could_not_follow():
+    from airflow._shared.observability.metrics.base_stats_logger import NoStatsLogger
+    from airflow.observability import stats
+
+    taken = Taken()
+    stats.initialize(factory=lambda: taken, export_legacy_names=False)
+    handle = JobHandle("job", "ssh", "1", "", 1.0).to_json()
+    trigger = NemoRunTrigger({"kind": "uninstalled"}, handle, deferred_at=time.time() - 60)
+    trigger.trigger_id, trigger.task_instance = 7, None
+
+    async def first_event():
+        return await anext(aiter(trigger.run()))
+
+    try:
+        event = asyncio.run(first_event())
+    finally:
+        stats.initialize(factory=NoStatsLogger, export_legacy_names=True)
+    assert "'uninstalled'" in event.payload["error"]
+    assert taken.taken == [("nemo_airflow.trigger.lost", {"kind": "ssh"})]
 
 
 def test_no_trace_is_handed_on_where_there_is_none(monkeypatch):

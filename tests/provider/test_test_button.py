@@ -89,13 +89,18 @@ def test_a_connection_without_a_host_is_said(monkeypatch):
         SlurmHook("other").get_conn()
 
 
-def test_airflows_api_answers_what_the_examination_found(airflow_server, tokens):
-    answer = httpx.post(
-        f"{airflow_server.url}/api/v2/connections/test",
-        headers={"Authorization": f"Bearer {tokens['ann']}"},
-        json={"connection_id": "away", "conn_type": "nemo_ray", "host": "http://127.0.0.1:9"},
-        timeout=120,
-    )
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["status"] is False
-    assert answer.json()["message"].startswith("fail reached: ")
+def test_airflow_runs_the_test_in_a_worker_and_tells_what_it_found(airflow_server, tokens):
+    address, login = "/api/v2/connections/enqueue-test", {"Authorization": f"Bearer {tokens['ann']}"}
+    with httpx.Client(base_url=airflow_server.url, headers=login, timeout=120) as client:
+        away = {"connection_id": "away", "conn_type": "nemo_ray", "host": "http://127.0.0.1:9"}
+        asked = client.post(address, json=away)
+        assert asked.status_code == 202, asked.text
+
+        def found():
+            answer = client.get(address, headers={"Airflow-Connection-Test-Token": asked.json()["token"]})
+            test = answer.raise_for_status().json()
+            return test if test["state"] in ("success", "failed") else None
+
+        test = airflow_server.wait(found, "the end of the test of a connection")
+    assert test["state"] == "failed"
+    assert test["result_message"].startswith("fail reached: ")
