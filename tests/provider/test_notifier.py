@@ -5,6 +5,7 @@ import http.server
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG, AsyncCallback
@@ -103,6 +104,15 @@ async def test_a_deadline_is_told_from_the_triggerer(webhook):
     url, taken = webhook
     await NemoRunNotifier(f"{url}/services/x", event="waiting", context={"dag_run": {"dag_id": "d", "run_id": "r"}})
     assert taken == [{"text": "d still waits to start\nrun: r"}]
+
+
+async def test_an_alert_of_a_job_that_runs_is_told_with_its_condition(webhook):
+    url, taken = webhook
+    ti = SimpleNamespace(dag_id="d", task_id="train", run_id="r", try_number=1, map_index=-1)
+    alert = {"condition": "loss > 10", "metric": "loss", "value": 12.0, "step": 3}
+    context = {"ti": ti, "dag": None, "run_id": "r", "reason": "loss is 12.0 at step 3", "alert": alert}
+    await NemoRunNotifier(f"{url}/services/x", context=context)
+    assert taken == [{"text": "d.train raises an alert\nrun: r\nreason: loss is 12.0 at step 3"}]
 
 
 def test_apprise_s_own_addresses_have_a_title_and_the_connection_of_airflows_provider_counts(webhook, monkeypatch):
