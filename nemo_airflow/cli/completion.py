@@ -117,6 +117,18 @@ def _files(prefix: str, endings: tuple[str, ...]) -> list[str]:
     return [*folders, *(str(path) for path in found if path.suffix in endings)]
 
 
+def paths(prefix: str, **asked: Any) -> list[str]:
+    """Returns what can be examined: files of Python and of values, folders, and configs."""
+    return [*configs(prefix), *_files(prefix, (".py",))]
+
+
+def templates(prefix: str, **asked: Any) -> list[str]:
+    """Returns the templates of a new project."""
+    from nemo_airflow.cli.init import TEMPLATES
+
+    return list(TEMPLATES)
+
+
 def _quietly(find: Callable[[], list[str]]) -> list[str]:
     """Returns what is found; nothing where the config, which may be half written, cannot be read."""
     try:
@@ -130,6 +142,8 @@ _COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "executor": executors,
     "targets": executors,
     "config": configs,
+    "paths": paths,
+    "template": templates,
     "overrides": overrides,
 }
 """By the destination of an option, which is the same in every command."""

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
         epilog="example: nemo-airflow validate dags --since origin/main -o markdown; exit code 1 if there is a fault",
     )
     validate.add_argument(
-        "targets",
+        "paths",
         nargs="+",
         metavar="PATH",
         help="a DAG file or a folder of them, pkg.mod:name of a config, a file of a config or executor, a recipe",
@@ -105,7 +105,7 @@ def _render(options: argparse.Namespace) -> int:
 def _validate(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import validate
 
-    return validate.run(options.targets, allow=options.allow, since=options.since, output=options.output)
+    return validate.run(options.paths, allow=options.allow, since=options.since, output=options.output)
 
 
 def _list(options: argparse.Namespace) -> int:

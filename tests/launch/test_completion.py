@@ -78,6 +78,8 @@ def folder(tmp_path, monkeypatch):
         ("nemo-airflow run training:small fast=", {"fast=True", "fast=False"}),
         ("nemo-airflow run training:small lr=", {"lr=0.1"}),
         ("nemo-airflow run nowhere:none l", set()),
+        ("nemo-airflow validate tr", {"training.py", "training:"}),
+        ("nemo-airflow init x --template s", {"sweep"}),
     ],
 )
 def test_a_word_is_completed(folder, line, words):
