@@ -22,6 +22,9 @@ from nemo_airflow.runner.similar import nearest
 from nemo_airflow.testing.airflow_home import AirflowHome
 from nemo_airflow.testing.job_run import JobRun, find_jobs, raise_failure, read_job
 
+_EVENTS = ("execute", "failure", "success", "retry", "skipped")
+"""Events of a task that Airflow has callbacks for, which may tell people."""
+
 
 def run_task(
     home: AirflowHome,
@@ -111,14 +114,14 @@ def run_config(home: AirflowHome, config: Any, *, folder: Path | None = None) ->
 
 @contextlib.contextmanager
 def _run_here(dag: Any, names: Collection[str], executor: LocalExecutor) -> Iterator[None]:
-    """Changes tasks, and changes them back: their jobs run on this machine, untracked, and no task is retried."""
+    """Changes tasks, and changes them back: their jobs run here, untracked, none is retried, and nobody is told."""
     from nemo_airflow.operators import NemoRunOperator
     from nemo_airflow.operators.arguments import unwrap, wrap
 
     before: list[tuple[dict[str, Any], dict[str, Any]]] = []
     params, dag.params = dag.params, copy.deepcopy(dag.params)  # a run by dag.test() writes its own into them
     for task in (dag.get_task(name) for name in names):
-        given: dict[str, Any] = {"retries": 0}
+        given: dict[str, Any] = {"retries": 0, **{f"on_{event}_callback": [] for event in _EVENTS}}
         if task.is_mapped:
             fields = task.partial_kwargs
             if issubclass(task.operator_class, NemoRunOperator):
@@ -126,13 +129,14 @@ def _run_here(dag: Any, names: Collection[str], executor: LocalExecutor) -> Iter
                     "tracker": None,
                     "job_executor": executor,
                     "packager": _changes_included(fields.get("packager")),
+                    "on_alert_callback": (),
                 }
         else:
             fields = vars(task)
             if isinstance(task, NemoRunOperator):
                 packager = wrap(_changes_included(unwrap(task.packager)))
                 given |= {"tracker": wrap(None), "job_executor": wrap(executor), "packager": packager}
-                given["operator_extra_links"] = ()
+                given |= {"operator_extra_links": (), "alerts": None}
         if "params" in fields:
             given["params"] = copy.deepcopy(fields["params"])
         before.append((fields, dict(fields)))

@@ -33,6 +33,7 @@ from TRAINER import fail, score, train
 
 CODE = GitArchivePackager(subpath="dags")
 TRAIN = Config(train, text="{{ ds }}")
+told = []
 WHERE = SlurmExecutor(ssh_conn_id="cluster", partition="gpu")
 
 with DAG("pipeline", start_date=datetime.datetime(2026, 1, 1), params=params_from(TRAIN, "train")) as pipeline:
@@ -40,7 +41,9 @@ with DAG("pipeline", start_date=datetime.datetime(2026, 1, 1), params=params_fro
         task_id="train", config=TRAIN, params_prefix="train", packager=CODE, job_executor=WHERE, retries=3
     )
     NemoRunOperator(task_id="score", config=Config(score, trained=trained.output), packager=CODE, job_executor=WHERE)
-    NemoRunOperator(task_id="fail", config=Config(fail), packager=CODE, job_executor=WHERE)
+    NemoRunOperator(
+        task_id="fail", config=Config(fail), packager=CODE, job_executor=WHERE, on_failure_callback=told.append
+    )
 
     @task.nemo(packager=CODE, job_executor=WHERE)
     def one(steps: int):

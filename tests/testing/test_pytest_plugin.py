@@ -44,6 +44,7 @@ def test_failed_job_fails_the_test_with_its_error_and_traceback(run_task, projec
     with pytest.raises(JobFailed, match="ValueError: no data") as caught:
         run_task(project.pipeline, "fail")
     assert "in fail" in caught.value.traceback
+    assert project.told == [], "a test tells nobody"
     with pytest.raises(SettingsError, match="did you mean 'score'"):
         run_task(project.pipeline, "scor")
 
