@@ -1,8 +1,15 @@
 """The machine's own ssh: its configuration counts, and the master connection that a person has opened is used."""
 
 import contextlib
+import fcntl
 import json
+import os
+import pty
+import select
+import struct
 import subprocess
+import sys
+import termios
 import uuid
 
 import pytest
@@ -146,3 +153,32 @@ def test_what_ssh_has_in_its_configuration_is_not_taken_from_the_connection(conf
     (name,) = extra
     with pytest.raises(SettingsError, match=f"has system_ssh and {name}: say that in ~/.ssh/config"):
         run_in_shell(connect(config("config"), **extra), "true")
+
+
+ENTER = """
+import asyncio
+from nemo_airflow.ssh.shell import Shell
+from nemo_airflow.terminal import Terminal
+
+async def enter():
+    shell = Shell("site")
+    try:
+        return await shell.enter("test -t 0 && stty size; echo $USER; read word; exit ${#word}", Terminal())
+    finally:
+        await shell.close()
+
+raise SystemExit(asyncio.run(enter()))
+"""
+
+
+def test_a_person_enters_with_their_terminal(config, connect, lab_ssh):
+    connect(config("config"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", ENTER], stdin=theirs, stdout=theirs, stderr=theirs)
+    shown = b""
+    while f"33 101\r\n{lab_ssh.user}\r\n".encode() not in shown:
+        assert select.select([ours], [], [], 60)[0], shown
+        shown += os.read(ours, 1000)
+    os.write(ours, b"seven77\n")
+    assert process.wait(60) == 7
