@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from nemo_airflow.cli.jobs import find_job
 from nemo_airflow.cli.terminal import keep_output_clean, print_line, say
 from nemo_airflow.exceptions import BackendUnavailable, JobFailed, SettingsError
+from nemo_airflow.executors.base import Executor
 from nemo_airflow.follow import Outcome
-from nemo_airflow.job import JobState
+from nemo_airflow.job import JobHandle, JobState
 from nemo_airflow.launch.following import Following, read_log, record_in_background
 from nemo_airflow.launch.rank_logs import read_log_of_rank
 from nemo_airflow.launch.records import Launched, Records
@@ -22,17 +24,24 @@ def attach(key: str, *, quiet: bool) -> int:
     return follow_to_end(records, records.find(key), quiet=quiet)
 
 
-def logs(key: str, *, follow: bool, rank: int | None) -> int:
-    """Prints what a launched job, or one process of it, has written so far, or all it writes until it ends; returns 0.
+def logs(key: str, executor: str, *, follow: bool, rank: int | None) -> int:
+    """Prints what a job, or one process of it, has written so far, or all it writes until it ends; returns 0.
+
+    Args:
+        key: The job's key, the beginning of it, its name, or ``last``; with an executor the whole key.
+        executor: Where the job runs, if a task submitted it; else empty.
+        follow: Whether to go on until it ends.
+        rank: Only the lines of this process; None for all.
 
     Raises:
-        SettingsError: There is no such job or process, or one process is to be followed.
+        SettingsError: There is no such job or process, or what is followed is not a whole job that was launched here.
     """
+    if follow and (executor or rank is not None):
+        given = "--executor" if executor else "--rank"
+        raise SettingsError(f"with {given} a log is printed as far as it has come: leave out --follow")
     records = Records()
-    record = records.find(key)
+    record = _record_of(*find_job(key, executor)) if executor else records.find(key)
     if rank is not None:
-        if follow:
-            raise SettingsError("--rank prints what one process has written so far: leave out --follow")
         for line in read_log_of_rank(record, rank):
             print_line(line)
         return 0
@@ -41,6 +50,11 @@ def logs(key: str, *, follow: bool, rank: int | None) -> int:
             print_line(line)
         return 0
     return 0 if follow_to_end(records, record) != INTERRUPTED else INTERRUPTED
+
+
+def _record_of(where: Executor, handle: JobHandle) -> Launched:
+    """Returns what a record would have of a job that was not launched from this machine."""
+    return Launched(handle.key, handle.key, where.to_json(), "", handle.submitted_at, handle.to_json())
 
 
 def follow_to_end(records: Records, record: Launched, *, quiet: bool = False) -> int:

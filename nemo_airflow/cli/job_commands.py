@@ -57,6 +57,7 @@ def add(commands: Any) -> None:
     logs = commands.add_parser("logs", help="print what a launched job has written")
     logs.add_argument("key", help=_KEY)
     logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    logs.add_argument("--executor", default="", help=f"where it runs, if a task submitted it: {EXECUTOR}")
     logs.add_argument("--rank", type=int, metavar="N", help="only what this process of a job of several has written")
     logs.set_defaults(run=_logs)
 
@@ -139,7 +140,7 @@ def _attach(options: argparse.Namespace) -> int:
 def _logs(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import follow
 
-    return follow.logs(options.key, follow=options.follow, rank=options.rank)
+    return follow.logs(options.key, options.executor, follow=options.follow, rank=options.rank)
 
 
 def _metrics(options: argparse.Namespace) -> int:

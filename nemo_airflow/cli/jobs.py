@@ -222,7 +222,7 @@ def _on_back_end(executor: Executor) -> list[dict[str, Any]]:
         finally:
             await driver.close()
         rows = [_row_of(handle, executor.kind, known[handle.key]) for handle in found]
-        return [{**row, "name": _task_of(labels.get(row["key"], {}))} for row in rows]
+        return [{**row, "name": _task_of(labels.get(row["key"], {})), "source": "back-end"} for row in rows]
 
     return asyncio.run(ask())
 
@@ -234,7 +234,7 @@ def _task_of(labels: Mapping[str, str]) -> str:
 def _print_table(rows: Iterable[Mapping[str, Any]]) -> None:
     def cells(row: Mapping[str, Any]) -> list[str]:
         state = f"{row['state']} ({row['failure']})" if row["failure"] and row["state"] == "failed" else row["state"]
-        source = {"here": "here", "mlflow": "MLflow"}.get(row.get("source", ""), "back-end")
+        source = "MLflow" if row["source"] == "mlflow" else row["source"]
         submitted, reason = time_text(row["submitted_at"]), row["reason"] or ""
         return [row["key"], row["name"], state, row["executor"], submitted, source, reason]
 

@@ -44,6 +44,11 @@ def test_the_lines_of_one_process_of_a_machine_are_told_apart(run, capsys):
     assert [lines_of(rank, capsys) for rank in (0, 1)] == [["this is 0 0"], ["this is 0 1"]]
     assert main(["logs", "last", "--rank", "2"]) == 2
     assert "has 2 processes: --rank 0 to 1" in capsys.readouterr().err
+    where = "kind: local\nntasks_per_node: 2"  # as for a job that a task has submitted
+    assert main(["logs", newest().key, "--executor", where, "--rank", "1"]) == 0
+    assert capsys.readouterr().out == "this is 0 1\n"
+    assert main(["logs", newest().key, "--executor", "local", "-f"]) == 2
+    assert "with --executor a log is printed as far as it has come" in capsys.readouterr().err
     records = Records()
     where = {**newest().executor, "launcher": {"kind": "torchrun"}}
     records.change(newest().key, executor=where)
