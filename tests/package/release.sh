@@ -36,7 +36,7 @@ extras=$(sed -n '/^\[project.optional-dependencies\]/,/^$/s/^\([a-z0-9]*\) = .*/
 for release in 3.11 3.12 3.13; do
   for extra in $extras; do
     echo "nemo-airflow[$extra] @ file://$root/$wheel" |
-      "$uv" pip compile --quiet --python-version "$release" --constraints constraints.txt --only-binary :all: - >"$folder/resolved.txt" ||
+      "$uv" pip compile --quiet --python "$python" --python-version "$release" --constraints constraints.txt --only-binary :all: - >"$folder/resolved.txt" ||
       { echo "nemo-airflow[$extra] cannot be resolved on Python $release"; exit 1; }
   done
   echo "  Python $release: $(wc -w <<<"$extras") extras"
