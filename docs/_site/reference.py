@@ -36,7 +36,7 @@ WIDTH = 80
 
 
 def write_pages(folder: Path) -> None:
-    """Writes all pages of the reference, and leaves those alone that would not change."""
+    """Writes all pages of the reference, leaves those alone that would not change, and removes others."""
     layers = rooms.read_layers()
     texts = {f"{page}.rst": _python(*PYTHON[page]) for page in PYTHON}
     texts |= {"commands.rst": _commands(), "rooms.rst": rooms.write_page(layers), "rooms.svg": rooms.draw_rooms(layers)}
@@ -44,6 +44,9 @@ def write_pages(folder: Path) -> None:
     if missing := set(nemo_airflow.__all__) - shown - {"__version__"}:
         raise ValueError(f"docs/_site/reference.py has no page for {', '.join(sorted(missing))}")
     folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in texts:
+            path.unlink()  # of an earlier build
     for name, text in texts.items():
         path = folder / name
         if not path.exists() or path.read_text() != text:
