@@ -25,6 +25,7 @@ PYTHON = {
     "tracking": ("Trackers", ["nemo_airflow.tracking"]),
     "runner": ("In a job", ["nemo_airflow.runner"]),
     "artifacts": ("Artifacts", ["nemo_airflow.artifacts"]),
+    "assets": ("Assets", ["nemo_airflow.assets"]),
     "job": ("Jobs and how they end", ["nemo_airflow.job"]),
     "notifications": ("Notifications", ["nemo_airflow.notifications", "nemo_airflow.notifications.report"]),
     "hooks": ("Hooks", ["nemo_airflow.hooks.back_ends", "nemo_airflow.hooks.mlflow", "nemo_airflow.hooks.packaging"]),
