@@ -82,7 +82,8 @@ def _markdown(report: Report, changes: Sequence[Change] | None, since: str) -> s
 
 
 def _summary(report: Report, changes: Sequence[Change] | None, since: str) -> str:
-    parts = [_count(len(report.faults), "fault"), _count(len(report.configs), "valid config")]
+    parts = [_count(len(report.faults), "fault")]
+    parts += [_count(len(report.configs), "valid config")] if report.configs else []
     parts += [_count(len(report.dags), "DAG")] if report.dags else []
     parts += [_count(len(report.executors), "executor")] if report.executors else []
     if changes is not None:
