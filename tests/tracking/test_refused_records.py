@@ -230,6 +230,9 @@ def test_what_a_database_cannot_store_is_told_apart_from_a_database_that_is_away
         ("PERMISSION_DENIED", "", False),
         ("INVALID_PARAMETER_VALUE", "", False),
         ("RESOURCE_DOES_NOT_EXIST", "", False),
+        ("BAD_REQUEST", "(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name", True),
+        ("BAD_REQUEST", 'duplicate key value violates unique constraint "dataset_pk"', True),
+        ("BAD_REQUEST", "(sqlite3.IntegrityError) NOT NULL constraint failed: datasets.name", False),
     ],
 )
 def test_errors_of_mlflow_are_transient_or_permanent(code: str, message: str, transient: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import mlflow.data
 import pytest
@@ -12,7 +14,7 @@ from tracking_cases import make_job, open_run
 
 from nemo_airflow.runner.artifacts import Artifact
 from nemo_airflow.tracking import calls
-from nemo_airflow.tracking.base import PartlyRefusedError, RunInput
+from nemo_airflow.tracking.base import PartlyRefusedError, RunInput, RunRef
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.outbox import Outbox
 
@@ -52,6 +54,23 @@ def test_data_sets_that_the_job_names_are_inputs_with_a_source_that_mlflow_reads
     assert sources["train"].uri == "s3://bucket/train"
     assert sources["page"].url == "https://host.invalid/a.csv"
     assert sources["local"].uri == "/data/rows.csv"
+
+
+def test_a_data_set_that_many_jobs_name_at_once_is_an_input_of_each(tracker: MLflowTracker, uri: str) -> None:
+    refs = [open_run(tracker, make_job(f"test_shared_input_{number}")) for number in range(4)]
+    names = [f"shared-{number}" for number in range(4)]  # MLflow refuses the second of two who make one at once
+    barrier = threading.Barrier(len(refs))
+
+    def name_all(ref: RunRef) -> None:
+        for name in names:
+            barrier.wait(60)
+            tracker.inputs(ref, [RunInput(name, "v1", "{}", "s3")])
+
+    with ThreadPoolExecutor(len(refs)) as several:
+        list(several.map(name_all, refs))
+    for ref in refs:
+        inputs = MlflowClient(uri).get_run(ref.run_id).inputs.dataset_inputs
+        assert sorted(each.dataset.name for each in inputs) == names
 
 
 def test_an_input_that_mlflow_refuses_costs_itself_alone(tracker: MLflowTracker, uri: str) -> None:

@@ -129,7 +129,7 @@ def test_a_server_that_dies_at_any_step_of_a_job_costs_nothing(
         await killing
         return done
 
-    assert all(asyncio.run(follow_each()))
+    assert all(asyncio.run(follow_each())), "\n".join(warnings)
     assert waiting() == [case.key for case in cases]
     one_to_kill.start()
     assert main(["sync"]) == 0

@@ -35,8 +35,14 @@ _PERMANENT_DATABASE_ERROR = re.compile(
 """Messages of a database that MLflow reports with the same code as one that is locked or unreachable."""
 
 
+_RACE = re.compile(r"UNIQUE constraint failed|violates unique constraint|Duplicate entry", re.IGNORECASE)
+"""What SQLite, PostgreSQL and MySQL say to the second of two who make a row at once, which it finds the next time."""
+
+
 def is_transient_answer(code: str, message: str) -> bool:
     """Returns whether MLflow's error code and message are those of a call that may succeed later."""
+    if code == "BAD_REQUEST":  # among others, for all that a database calls an error of integrity
+        return bool(_RACE.search(message))
     return code in _TRANSIENT_CODES and not _PERMANENT_DATABASE_ERROR.search(message)
 
 

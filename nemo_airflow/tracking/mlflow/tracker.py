@@ -411,7 +411,10 @@ def _write_inputs(store: Store, run_id: str, inputs: Sequence[RunInput]) -> None
     refused: list[batches.Refusal[RunInput]] = []
     for start in range(0, len(clean), fields.INPUTS_AT_ONCE):
         part = clean[start : start + fields.INPUTS_AT_ONCE]
-        refused += batches.write_accepted(store, run_id, part, lambda some: store.log_inputs(run_id, some))
+        # Of two runs that are the first to have a data set, at once, MLflow refuses one.
+        refused += batches.write_accepted(
+            store, run_id, part, lambda some: _persist(lambda: store.log_inputs(run_id, some))
+        )
     batches.refuse(refused, len(clean), lambda given: f"input {given.name!r}")
 
 
