@@ -61,8 +61,7 @@ class Alerting:
     def __init__(self, wanted: AlertSettings, key: str, warn: Callable[[str], None]) -> None:
         self._wanted = wanted
         self._note = settings.home() / "alerts" / f"{key}.json"
-        noted = json.loads(self._note.read_text()) if self._note.exists() else []
-        self._watch = AlertWatch(parse_rules(list(wanted.conditions)), {*wanted.told, *noted})
+        self._watch = AlertWatch(parse_rules(list(wanted.conditions)), {*wanted.told, *self._noted()})
         self._warn = warn
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -75,14 +74,28 @@ class Alerting:
         """Returns the conditions that come true with a record, and begins to tell of them."""
         alerts = self._watch.take(record)
         if alerts:
-            self._note.parent.mkdir(parents=True, exist_ok=True)
-            self._note.write_text(json.dumps(self._watch.told))
+            self._write_note()
         for alert in alerts:
             for callback in self._wanted.callbacks:
                 task = asyncio.create_task(self._send(callback, alert))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
         return alerts
+
+    def _noted(self) -> list[str]:
+        try:
+            return list(map(str, json.loads(self._note.read_text())))
+        except (OSError, ValueError, TypeError):  # there is none, or it is damaged: then an alert is told twice
+            return []
+
+    def _write_note(self) -> None:
+        new = self._note.with_suffix(".new")
+        try:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(json.dumps(self._watch.told))
+            new.replace(self._note)
+        except OSError as error:  # a full disk must not end the following of a job
+            self._warn(f"that an alert was told cannot be noted, so another triggerer may tell it again: {error}")
 
     async def settle(self, *, ended: bool) -> None:
         """Waits a bounded time until all is sent.

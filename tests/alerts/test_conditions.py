@@ -7,6 +7,7 @@ import pytest
 from nemo_airflow.alerts import AlertWatch, parse_rules
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.stream import Record
+from nemo_airflow.triggers.alerting import Alerting, AlertSettings
 
 
 def steps_told(condition, *values, told=()):
@@ -63,3 +64,17 @@ def test_what_is_no_condition_is_refused_in_one_line(condition, says):
     with pytest.raises(ConfigError, match=says) as caught:
         parse_rules(condition)
     assert "\n" not in str(caught.value)
+
+
+def test_note_of_what_was_told_that_is_damaged_or_cannot_be_written_ends_no_following(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
+    point = Record("metrics", {"points": [["loss", 12.0, 1, 0.0]]}, 0.0, 0)
+    warnings = []
+    (tmp_path / "alerts").mkdir()
+    (tmp_path / "alerts" / "key.json").write_text('["loss >')  # as a full disk leaves it
+    assert len(Alerting(AlertSettings(["loss > 10"]), "key", warnings.append).take(point)) == 1
+    assert Alerting(AlertSettings(["loss > 10"]), "key", warnings.append).take(point) == []
+    (tmp_path / "alerts" / "other.new").mkdir()
+    assert len(Alerting(AlertSettings(["loss > 10"]), "other", warnings.append).take(point)) == 1
+    [warning] = warnings
+    assert warning.startswith("that an alert was told cannot be noted, so another triggerer may tell it again: ")
