@@ -12,6 +12,7 @@ from lab.sky_server import sky_server  # noqa: F401 - a fixture
 from nemo_airflow import SkypilotExecutor, SlurmExecutor
 from nemo_airflow.doctor.back_ends import examine_executor
 from nemo_airflow.exceptions import SettingsError
+from nemo_airflow.executors.skypilot import server
 from nemo_airflow.hooks.back_ends import SlurmHook
 
 # ruff: noqa: F811
@@ -71,6 +72,8 @@ def test_an_mlflow_server_that_is_away_is_said_without_its_password(monkeypatch)
 
 
 def test_skypilots_server_is_that_of_the_connection_and_one_for_a_process(sky_server, monkeypatch):
+    for name in ("_default", "_chosen"):  # as in a new process: the tests of another file have a server of their own
+        monkeypatch.setattr(server, name, None)
     well, text = press(monkeypatch, conn_type="nemo_skypilot", host=sky_server.url)
     assert (well, text.splitlines()[0][:12]) == (True, "ok reached: ")
     assert SkypilotExecutor(skypilot_conn_id="pressed").connection_key() != SkypilotExecutor().connection_key()
