@@ -99,12 +99,23 @@ async def follow(executor, handle, **arguments):
     ],
     ids=["away", "login", "settings", "fault"],
 )
-async def test_no_error_of_a_connection_ends_a_watch_and_each_outage_is_said_once(executor, error):
-    service, handle = await submit(executor, "for i in 1 2 3; do echo $i; sleep 0.2; done")
+async def test_no_error_of_a_connection_ends_a_watch_and_each_outage_is_said_once(executor, error, tmp_path):
+    # Its end is not before that of the outage: the end record alone tells that a job is over.
+    script = f"for i in 1 2 3; do echo $i; done; while [ ! -e {tmp_path}/end ]; do sleep 0.05; done"
+    service, handle = await submit(executor, script)
     service.driver.errors = [error] * 3
+
+    async def end_when_looked_at_again():
+        while not service.driver.looked:
+            await asyncio.sleep(0.05)
+        (tmp_path / "end").touch()
+
+    ending = asyncio.create_task(end_when_looked_at_again())
     outcome, lines, warnings = await follow(executor, handle)
+    await ending
     assert outcome.succeeded
     assert lines == ["1", "2", "3"]
+    assert len(warnings) == 2, warnings
     begun, over = warnings
     assert "the job goes on" in begun
     assert str(error) in begun

@@ -42,7 +42,7 @@ with DAG("bad", start_date=datetime.datetime(2026, 1, 1)):
     )
 
 with DAG("good", start_date=datetime.datetime(2026, 1, 1)):
-    first = NemoRunOperator(task_id="first", config=Config(train, model=Config(Model, hidden=8), data="{{ ds }}"))
+    first = NemoRunOperator(task_id="make_rows", config=Config(train, model=Config(Model, hidden=8), data="{{ ds }}"))
     NemoRunOperator(task_id="next", config=Config(train, model=Config(Model, hidden=8), data=first.output))
     sizes = [Config(train, model=Config(Model, hidden=size), data="d") for size in (1, 2)]
     NemoRunOperator.partial(task_id="sizes", overrides=["epochs=2"]).expand(config=sizes)
@@ -96,7 +96,9 @@ def test_dag_files_are_told_all_their_faults_and_the_digests_of_what_is_right(wr
     for text in ("invalid literal", "did you mean 'kind'", "did you mean 'epochs'", "defer_after=-1", "outputs"):
         assert text in messages
     digests = {each["name"]: each["digest"] for each in found["configs"]}
-    assert set(digests) == {f"good.{name}" for name in ("first", "next", "partial", "script", "sizes[0]", "sizes[1]")}
+    assert set(digests) == {
+        f"good.{name}" for name in ("make_rows", "next", "partial", "script", "sizes[0]", "sizes[1]")
+    }
     assert len(set(digests.values())) == 6
     [plan] = [each["plan"] for each in found["configs"] if each["name"] == "good.sizes[0]"]
     assert plan["root"]["epochs"] == 2, "overrides are in the digest"
@@ -168,7 +170,7 @@ def test_file_with_several_executors_is_told_the_faults_of_each(write, validate)
 def test_commit_is_told_which_configs_packages_and_dag_versions_it_changes(write, validate, commit, folder):
     dag = DAGS.partition('with DAG("good"')[2].replace("data=first", "lr=0.5, data=first")
     head = DAGS.partition("MODEL =")[0]
-    body = f'{head}with DAG("good"{dag}'.replace('"first", c', '"first", packager=GitArchivePackager(), c')
+    body = f'{head}with DAG("good"{dag}'.replace('"make_rows", c', '"make_rows", packager=GitArchivePackager(), c')
     module = write(dags__good_py=body)
     (folder / f"{module}.py").rename(folder / "dags" / f"{module}.py")
     commit()
@@ -178,7 +180,7 @@ def test_commit_is_told_which_configs_packages_and_dag_versions_it_changes(write
     code, out, _ = validate("dags", "--since", "HEAD", "-o", "markdown")
     assert code == 0
     assert "| changed | config | `good.next` |" in out
-    assert "| changed | package | `good.first` |" in out
+    assert "| changed | package | `good.make_rows` |" in out
     assert "| changed | DAG version | `good` |" in out
     assert "~ lr: 0.5 -> 0.25" in out
     assert "nemo-airflow: --since: revision 'nowhere' is not in" in validate("dags", "--since", "nowhere")[2]
