@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,13 +33,15 @@ def azurite(folder: Path) -> Iterator[str]:
     with hold_port() as holder:
         port = port_of(holder)
         options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"]
-        process = subprocess.Popen([program, *options, "--skipApiVersionCheck"], stdout=subprocess.DEVNULL, env=_env())
+        command = [program, *options, "--skipApiVersionCheck", "--disableTelemetry"]
+        # The node on the path is a script of Python, whose child is the real one: both are ended.
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=_env(), start_new_session=True)
         try:
             _await(port, process)
             address = f"http://127.0.0.1:{port}/{ACCOUNT}"
             yield f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={address};"
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
 
 
