@@ -31,7 +31,7 @@ def kubernetes(lab_kubeconfig, lab_image):
 def check_launch(project, where, tmp_path, capsys):
     (tmp_path / "executor.yaml").write_text(yaml.safe_dump(where))
     executor = str(tmp_path / "executor.yaml")
-    assert main(["run", f"{project}:small", "pause=0.5", "--executor", executor, "--detach"]) == 0
+    assert main(["run", f"{project}:small", "pause=4", "--executor", executor, "--detach"]) == 0
     key = capsys.readouterr().out.strip()
     assert main(["jobs", "--executor", executor, "-o", "json"]) == 0
     [row] = [row for row in json.loads(capsys.readouterr().out) if row["key"] == key]
