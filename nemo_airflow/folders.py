@@ -10,7 +10,7 @@ from pathlib import Path
 def folder_size(folder: Path) -> int:
     """Returns the bytes of the files under a folder; 0 where there is none."""
     paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return sum(found.st_size for found in _found(paths))
+    return sum(found.st_size for found in _stat_each(paths))
 
 
 def written_at(folder: Path) -> float:
@@ -19,10 +19,10 @@ def written_at(folder: Path) -> float:
         names = os.listdir(folder)
     except FileNotFoundError:
         return 0.0
-    return max((found.st_mtime for found in _found([folder, *(folder / name for name in names)])), default=0.0)
+    return max((found.st_mtime for found in _stat_each([folder, *(folder / name for name in names)])), default=0.0)
 
 
-def _found(paths: Iterator[str] | list[Path]) -> Iterator[os.stat_result]:
+def _stat_each(paths: Iterator[str] | list[Path]) -> Iterator[os.stat_result]:
     for path in paths:
         try:
             yield os.lstat(path)

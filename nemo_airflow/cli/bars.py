@@ -37,7 +37,7 @@ class _Bars:
         """Draws a transfer; called from any thread whenever it has come further."""
         with self._lock:
             if self._bars is None:
-                self._bars = _made()
+                self._bars = _make_bars()
             if transfer not in self._tasks:
                 if not self._tasks:
                     self._bars.start()
@@ -57,7 +57,7 @@ class _Bars:
                 self._bars.stop()
 
 
-def _made() -> Any:
+def _make_bars() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars

@@ -90,13 +90,13 @@ def _datasets(artifacts: Iterable[Artifact]) -> list[Any]:
 
     found = []
     for each in artifacts:
-        namespace, name = _named(each)
+        namespace, name = _name_artifact(each)
         version = {"version": dataset_version_dataset.DatasetVersionDatasetFacet(each.digest)} if each.digest else {}
         found.append(Dataset(namespace=namespace, name=name, facets=version))
     return found
 
 
-def _named(artifact: Artifact) -> tuple[str, str]:
+def _name_artifact(artifact: Artifact) -> tuple[str, str]:
     """Returns namespace and name of an artifact; the same for the job that made it and for one that it is given to."""
     maker = artifact.run_id or artifact.job
     if maker or not artifact.address:

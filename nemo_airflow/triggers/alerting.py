@@ -61,7 +61,7 @@ class Alerting:
     def __init__(self, wanted: AlertSettings, key: str, warn: Callable[[str], None]) -> None:
         self._wanted = wanted
         self._note = settings.home() / "alerts" / f"{key}.json"
-        self._watch = AlertWatch(parse_rules(list(wanted.conditions)), {*wanted.told, *self._noted()})
+        self._watch = AlertWatch(parse_rules(list(wanted.conditions)), {*wanted.told, *self._read_note()})
         self._warn = warn
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -82,7 +82,7 @@ class Alerting:
                 task.add_done_callback(self._sending.discard)
         return alerts
 
-    def _noted(self) -> list[str]:
+    def _read_note(self) -> list[str]:
         try:
             return list(map(str, json.loads(self._note.read_text())))
         except (OSError, ValueError, TypeError):  # there is none, or it is damaged: then an alert is told twice

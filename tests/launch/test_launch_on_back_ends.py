@@ -8,6 +8,7 @@ import time
 
 import pytest
 import yaml
+from test_launch import until
 
 from nemo_airflow.cli import main
 from nemo_airflow.launch.records import Records
@@ -31,13 +32,15 @@ def kubernetes(lab_kubeconfig, lab_image):
 def check_launch(project, where, tmp_path, capsys):
     (tmp_path / "executor.yaml").write_text(yaml.safe_dump(where))
     executor = str(tmp_path / "executor.yaml")
-    assert main(["run", f"{project}:small", "pause=4", "--executor", executor, "--detach"]) == 0
+    assert main(["run", f"{project}:small", "gate=go", "--executor", executor, "--detach"]) == 0
     key = capsys.readouterr().out.strip()
     assert main(["jobs", "--executor", executor, "-o", "json"]) == 0
     [row] = [row for row in json.loads(capsys.readouterr().out) if row["key"] == key]
     assert row["state"] in ("pending", "running")
     assert main(["status", key, "--executor", executor, "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == Records().load(key).job.id
+    until(lambda: main(["shell", key, "--", "touch", "go"]) == 0, "running job")  # which waits for that until then
+    capsys.readouterr()
     assert main(["attach", key]) == 0  # beside the process in the background, or in its place
     out, err = capsys.readouterr()
     assert out.splitlines() == ["step 0", "step 1", "step 2"]
