@@ -53,9 +53,9 @@ _EXPORTS = {
 }
 
 _IN_A_JOB = {
-    "Config": "nemo_airflow.runner.configs",
-    "Partial": "nemo_airflow.runner.configs",
-    "autoconvert": "nemo_airflow.runner.recipe",
+    "Config": "nemo_airflow.language.configs",
+    "Partial": "nemo_airflow.language.configs",
+    "autoconvert": "nemo_airflow.language.recipes.autoconvert",
 }
 """Names for writing recipes, where only the runner is available."""
 

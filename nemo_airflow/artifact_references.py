@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nemo_airflow.runner.artifacts import TAG, Artifact
+from nemo_airflow.language.artifact import TAG, Artifact
 
 
 def read_references(value: Any) -> Any:

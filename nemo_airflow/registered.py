@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ConfigError, ExecutorArgumentError, NemoAirflowError, TargetNotImportableError
-from nemo_airflow.runner.similar import nearest
+from nemo_airflow.language.nearest import nearest
 
 if TYPE_CHECKING:
     from nemo_airflow.executors.base import Executor

@@ -13,7 +13,7 @@ from typing import Any
 
 from nemo_airflow.artifacts.keeping import put_here
 from nemo_airflow.exceptions import ArtifactError, MissingExtraError
-from nemo_airflow.runner.artifacts import Artifact
+from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.tracking.base import ARTIFACT
 from nemo_airflow.tracking.mlflow import address
 from nemo_airflow.tracking.mlflow.fields import clean_name, clean_path

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from nemo_airflow.artifacts.keeping import put_here
 from nemo_airflow.exceptions import ArtifactError
-from nemo_airflow.runner import artifacts
-from nemo_airflow.runner.artifacts import Artifact
+from nemo_airflow.language.artifact import FOLDER, Artifact
 from nemo_airflow.store.address import open_bucket
 
 
@@ -27,7 +26,7 @@ def read_elsewhere(given: Artifact) -> Artifact:
     place = open_bucket(f"{given.address.partition('://')[0]}://{bucket}")
     with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
         target = Path(scratch, given.file)
-        if given.kind == artifacts.FOLDER:
+        if given.kind == FOLDER:
             names = [entry.name for entry in place.entries(path.rstrip("/"))]
             for name in names:
                 part = target / name.removeprefix(path)

@@ -21,10 +21,11 @@ from nemo_airflow import settings
 from nemo_airflow.artifact_references import find_references, replace_references
 from nemo_airflow.exceptions import ArtifactError, MissingExtraError, NemoAirflowError, StoreError
 from nemo_airflow.job import Archive
+from nemo_airflow.language import artifact
+from nemo_airflow.language.artifact import Artifact, place_in
 from nemo_airflow.packaging.archive import GZIP, write_tar
 from nemo_airflow.packaging.content import FILE, LINK, PROGRAM, File
 from nemo_airflow.runner import artifacts, digests
-from nemo_airflow.runner.artifacts import Artifact
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.store import PackageStore
 from nemo_airflow.store.address import configured_store
@@ -99,7 +100,7 @@ def keep_stored_artifacts(result: Any, key: str, store: SharedStore, manifest: M
     for made in find_references(result):
         if made.job != key or not made.digest:
             continue
-        if made.kind == artifacts.FILE:
+        if made.kind == artifact.FILE:
             file = files.get(made.output)
             if file is None or file.sha256 != made.digest:
                 return None
@@ -137,7 +138,7 @@ def fetch_artifact(given: Artifact, into: Path | None = None) -> Path:
         StoreUnavailable: The shared store cannot be reached.
     """
     given = settle(given)
-    root = into if into is not None else Path(artifacts.place_in(str(fetched_folder()), given)).parent
+    root = into if into is not None else Path(place_in(str(fetched_folder()), given)).parent
     target = root / given.file
     if os.path.lexists(target):
         if _is(target, given):
@@ -151,7 +152,7 @@ def fetch_artifact(given: Artifact, into: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=root, prefix=".new-") as scratch:
         new = Path(scratch, given.file)
         source = PackageStore(settings.packages_folder()).path(archive.digest, archive.format)
-        if given.kind == artifacts.FOLDER:
+        if given.kind == artifact.FOLDER:
             from nemo_airflow.runner.unpack import unpack
 
             new.mkdir()
@@ -202,7 +203,7 @@ def bring_here(given: Artifact) -> Archive:
         if shared.has_package(Archive(given.digest, format, 0, "")):
             shared.get_package(Archive(given.digest, format, 0, ""), store)
             return _archive(store, given)
-        if given.kind == artifacts.FOLDER and shared.read_json(f"trees/{given.digest}") is not None:
+        if given.kind == artifact.FOLDER and shared.read_json(f"trees/{given.digest}") is not None:
             with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch:
                 tree = Path(scratch, given.file)
                 get_tree(shared, given.digest, tree)
@@ -251,7 +252,7 @@ def _from_run(given: Artifact) -> Iterator[Path | None]:
 
 
 def _store(store: PackageStore, made: Artifact, path: Path) -> None:
-    if made.kind == artifacts.FILE:
+    if made.kind == artifact.FILE:
         store.take(path.resolve(), made.digest, _AS_IS)
         return
     entries = digests.list_files(str(path))
@@ -276,7 +277,7 @@ def _check(made: Artifact, path: Path) -> None:
 
 
 def _is(path: Path, given: Artifact) -> bool:
-    is_file = given.kind == artifacts.FILE
+    is_file = given.kind == artifact.FILE
     if is_file and digests.is_checked(str(path), given.digest):
         return True
     try:
@@ -300,7 +301,7 @@ def _digest(path: Path) -> str:
 
 
 def _format(made: Artifact) -> str:
-    return _AS_IS if made.kind == artifacts.FILE else GZIP
+    return _AS_IS if made.kind == artifact.FILE else GZIP
 
 
 def _archive(store: PackageStore, made: Artifact) -> Archive:

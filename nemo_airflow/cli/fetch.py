@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nemo_airflow.artifacts.keeping import fetch_artifact, settle
 from nemo_airflow.exceptions import SettingsError
-from nemo_airflow.runner.artifacts import Artifact, artifact, is_elsewhere
+from nemo_airflow.language.artifact import Artifact, is_elsewhere
+from nemo_airflow.runner.artifacts import artifact
 
 _RUN = re.compile(r"(?:run:)?([0-9a-f]{32})/(.+)")
 

@@ -8,7 +8,7 @@ import select
 import sys
 from typing import NoReturn
 
-from nemo_airflow.runner.similar import similar
+from nemo_airflow.language.nearest import similar
 
 GROUPS = {
     "Run": ("run", "attach", "cancel", "package", "render", "plan", "validate"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nemo_airflow import __version__
 from nemo_airflow.exceptions import SettingsError
-from nemo_airflow.runner.similar import nearest
+from nemo_airflow.language.nearest import nearest
 
 TEMPLATES = {
     "train": "One DAG that trains a model, with a trigger form made from its config.",

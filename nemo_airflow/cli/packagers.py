@@ -13,10 +13,10 @@ import yaml
 from nemo_airflow import packaging
 from nemo_airflow.exceptions import NotARepositoryError, PackagingError
 from nemo_airflow.executors.base import Executor
+from nemo_airflow.language.nearest import nearest
 from nemo_airflow.packaging.base import Packager
 from nemo_airflow.packaging.git.packager import GitArchivePackager
 from nemo_airflow.packaging.git.repository import Repository
-from nemo_airflow.runner.similar import nearest
 
 AUTO, NONE = "auto", "none"
 

@@ -44,7 +44,7 @@ from nemo_airflow.config.callables import takes
 from nemo_airflow.config.graph import is_deferred
 from nemo_airflow.config.models import imports_texts, is_import_string
 from nemo_airflow.config.results import result_fits
-from nemo_airflow.runner.artifacts import Artifact
+from nemo_airflow.language.artifact import Artifact
 
 MEMBERS_BY_NAME = "members_by_name"
 """Key of the context in which a lenient adapter takes an Enum's member by its name too."""

@@ -1,6 +1,6 @@
 """What may be imported here besides the targets of a config: ``$NEMO_AIRFLOW_ALLOW``, and the user's own code.
 
-The rule itself is the job's: :func:`nemo_airflow.runner.plan.is_allowed`.
+The rule itself is the job's: :func:`nemo_airflow.language.names.is_allowed`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import Any
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import PlanError, SettingsError, TargetNotAllowedError
+from nemo_airflow.language import errors, names
+from nemo_airflow.language.names import check_name
 from nemo_airflow.options import OPTIONS
-from nemo_airflow.runner import grammar
-from nemo_airflow.runner import plan as runner
-from nemo_airflow.runner.node_checks import check_name
 
 VARIABLE = OPTIONS["allow"].variable
 
@@ -37,8 +36,8 @@ def read_configured() -> tuple[str, ...]:
         return ()
     entries = [entry.strip() for entry in text.split(",")]
     try:
-        runner.check_entries(entries)
-    except grammar.PlanError as error:
+        names.check_entries(entries)
+    except errors.PlanError as error:
         raise SettingsError(f"${VARIABLE}: {error.message}") from None
     for entry in entries:
         first = entry.partition(".")[0]
@@ -61,8 +60,8 @@ def extend_allow(allow: Iterable[str]) -> tuple[str, ...]:
         SettingsError: As of :func:`configured`.
     """
     try:
-        return (*runner.check_entries(allow), *read_configured())
-    except grammar.PlanError as error:
+        return (*names.check_entries(allow), *read_configured())
+    except errors.PlanError as error:
         raise PlanError(error.message) from None
 
 
@@ -84,16 +83,16 @@ def load_code(name: str) -> Any:
     permitted = read_configured()
     with plan_errors():
         check_name(name)
-    if not runner.is_allowed(name, permitted) and not _is_own(module):
+    if not names.is_allowed(name, permitted) and not _is_own(module):
         raise TargetNotAllowedError(_refusal(name, module))
     try:
-        found = runner.resolve(name, [name])
-    except grammar.PlanError as error:
+        found = names.resolve(name, [name])
+    except errors.PlanError as error:
         raise TargetNotAllowedError(error.message) from None
     home = getattr(found, "__module__", None) if callable(found) else None
-    if isinstance(home, str) and home != module and not runner.is_allowed(name, permitted):
+    if isinstance(home, str) and home != module and not names.is_allowed(name, permitted):
         defined = f"{home}:{getattr(found, '__qualname__', qualname)}"
-        if not runner.is_allowed(defined, permitted) and not _is_own(home) and not _is_config(found):
+        if not names.is_allowed(defined, permitted) and not _is_own(home) and not _is_config(found):
             raise TargetNotAllowedError(_refusal(name, home))
     return found
 

@@ -21,9 +21,9 @@ from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.representation import config_text
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError, TargetNotImportableError, UnknownParameterError
-from nemo_airflow.runner.grammar import is_reserved, join
-from nemo_airflow.runner.record import Record
-from nemo_airflow.runner.similar import nearest
+from nemo_airflow.language.nearest import nearest
+from nemo_airflow.language.plan.grammar import is_reserved, join
+from nemo_airflow.language.record import Record
 
 T = TypeVar("T")
 

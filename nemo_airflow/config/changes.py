@@ -20,12 +20,12 @@ from nemo_airflow.config.representation import value_text
 from nemo_airflow.config.targets import short_name
 from nemo_airflow.config.values import Values, as_call, as_whole, holds_code
 from nemo_airflow.exceptions import OverrideError, ParameterTypeError
-from nemo_airflow.runner.override_errors import OverrideSyntaxError, excerpt
-from nemo_airflow.runner.override_nodes import Items, Pairs, value_of
-from nemo_airflow.runner.override_operators import combine
-from nemo_airflow.runner.override_syntax import Override
-from nemo_airflow.runner.override_writing import format_override
-from nemo_airflow.runner.similar import nearest
+from nemo_airflow.language.nearest import nearest
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError, excerpt
+from nemo_airflow.language.overrides.nodes import Items, Pairs, value_of
+from nemo_airflow.language.overrides.operators import combine
+from nemo_airflow.language.overrides.syntax import Override
+from nemo_airflow.language.overrides.writing import format_override
 
 REMOVED: Any = object()
 """The value of an override that removes the value at its path."""
@@ -56,7 +56,7 @@ class Change:
     Args:
         path: The whole path, for errors.
         keys: Its keys.
-        operator: What to do with the value that is there; see :func:`nemo_airflow.runner.override_operators.combine`.
+        operator: What to do with the value that is there; see :mod:`nemo_airflow.language.overrides.operators`.
         given: What to set: a value, or a node of the grammar of overrides.
         values: Makes the value for its place.
         location: Who sets it, for the config's history.

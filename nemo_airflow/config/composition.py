@@ -24,10 +24,10 @@ from nemo_airflow.config.validation import validate
 from nemo_airflow.config.value_files import as_file, read_values
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import ConfigError, OverrideError
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.nodes import Call, File
+from nemo_airflow.language.overrides.syntax import parse_value
 from nemo_airflow.registered import RECIPES, describe_unknown, registered
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_nodes import Call, File
-from nemo_airflow.runner.override_syntax import parse_value
 
 _OPEN: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("open_layers", default=())
 """Files and recipes being read, the innermost last; used to detect one that is among its own bases."""

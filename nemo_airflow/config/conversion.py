@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from nemo_airflow.config.buildable import Config, Partial
 from nemo_airflow.exceptions import ConfigError
-from nemo_airflow.runner.autoconvert import AutoconvertError, convert
+from nemo_airflow.language.recipes.autoconvert import AutoconvertError, convert
 
 
 @overload

@@ -11,16 +11,16 @@ from nemo_airflow.config.buildable import KINDS, Blank, blank, by_parameter, che
 from nemo_airflow.config.leaves import fit_value
 from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import Parameter, Parameters, parameters_of
-from nemo_airflow.runner import plan as runner
-from nemo_airflow.runner.grammar import Path, path_text
+from nemo_airflow.language.plan.build import Builder
+from nemo_airflow.language.plan.grammar import Path, path_text
 
 
 def decode(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
     """Returns the config that a plan describes.
 
     Raises:
-        runner.PlanError: The plan is not valid, or names a target that is not permitted.
-        runner.TargetNotFound: A target does not exist.
+        PlanError: The plan is not valid, or names a target that is not permitted.
+        TargetNotFound: A target does not exist.
         ConfigError: An argument is unknown, or does not fit.
     """
     return _ConfigBuilder(allow).build(plan)
@@ -42,7 +42,7 @@ class _Known(NamedTuple):
     blank: Blank
 
 
-class _ConfigBuilder(runner.Builder):
+class _ConfigBuilder(Builder):
     imports_recipes = False
 
     def __init__(self, allow: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Writes a config as the nodes of a plan. See :mod:`nemo_airflow.runner.grammar` for their forms."""
+"""Writes a config as the nodes of a plan. See :mod:`nemo_airflow.language.plan.grammar` for their forms."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from nemo_airflow.config.graph import (
 from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ConfigError, PlanError, TargetNotImportableError
-from nemo_airflow.runner.grammar import Path, is_reserved, path_text
-from nemo_airflow.runner.record import Record
-from nemo_airflow.runner.scalars import tag_value
+from nemo_airflow.language.plan.grammar import Path, is_reserved, path_text
+from nemo_airflow.language.plan.scalars import tag_value
+from nemo_airflow.language.record import Record
 
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 

@@ -23,11 +23,11 @@ from nemo_airflow.exceptions import (
     TargetNotImportableError,
     UnknownParameterError,
 )
-from nemo_airflow.runner.autoconvert import Converted
-from nemo_airflow.runner.grammar import join
-from nemo_airflow.runner.node_checks import check_name as check_target_name
-from nemo_airflow.runner.plan import is_allowed, resolve
-from nemo_airflow.runner.similar import nearest
+from nemo_airflow.language.names import check_name as check_target_name
+from nemo_airflow.language.names import is_allowed, resolve
+from nemo_airflow.language.nearest import nearest
+from nemo_airflow.language.plan.grammar import join
+from nemo_airflow.language.recipes.autoconvert import Converted
 
 Fit = Callable[[Any, Any, str, Any], Any]
 """Converts an argument to its annotation; called with annotation, argument, path and target."""

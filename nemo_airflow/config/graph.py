@@ -14,8 +14,8 @@ from typing import Any, TypeGuard
 import fiddle as fdl
 
 from nemo_airflow.exceptions import ConfigError
-from nemo_airflow.runner.artifacts import Artifact
-from nemo_airflow.runner.grammar import Path, join, path_text
+from nemo_airflow.language.artifact import Artifact
+from nemo_airflow.language.plan.grammar import Path, join, path_text
 
 Key = str | int
 
@@ -207,7 +207,7 @@ def is_named_tuple(value: Any) -> TypeGuard[Any]:
 def iter_nodes(root: Any) -> Iterator[tuple[Path, Any, Sequence[tuple[Any, Any]] | None]]:
     """Yields every value of a graph with its path and children, depth first; shared values once.
 
-    The paths are linked ones, as :func:`nemo_airflow.runner.grammar.path_text` writes them.
+    The paths are linked ones, as :func:`nemo_airflow.language.plan.grammar.path_text` writes them.
 
     Raises:
         ConfigError: A value contains itself.

@@ -10,8 +10,8 @@ from nemo_airflow.config.source import source_at, target_from_source
 from nemo_airflow.config.targets import source_folder
 from nemo_airflow.config.values import Values, argument_nodes, holds_code, text_of
 from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
-from nemo_airflow.runner import override_nodes as nodes
-from nemo_airflow.runner.grammar import is_reserved, join
+from nemo_airflow.language.overrides import nodes as nodes
+from nemo_airflow.language.plan.grammar import is_reserved, join
 
 if TYPE_CHECKING:
     from nemo_airflow.config.recipe import Factory

@@ -22,7 +22,7 @@ from nemo_airflow.config.graph import (
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError
-from nemo_airflow.runner.grammar import Path, path_text
+from nemo_airflow.language.plan.grammar import Path, path_text
 
 
 def iter_leaves(config: Any) -> Iterator[tuple[str, Any]]:

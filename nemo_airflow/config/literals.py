@@ -9,9 +9,9 @@ import json
 import tokenize
 from typing import Any
 
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_nodes import Call, File, Items, Node, Pairs, Word, literal, value_of
-from nemo_airflow.runner.override_reader import read_value
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.nodes import Call, File, Items, Node, Pairs, Word, literal, value_of
+from nemo_airflow.language.overrides.reader import read_value
 
 _OPENINGS = ("[", "{", "(")
 

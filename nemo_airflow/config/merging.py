@@ -19,7 +19,7 @@ from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
-from nemo_airflow.runner.grammar import is_reserved
+from nemo_airflow.language.plan.grammar import is_reserved
 
 ABSENT: Any = type("_Absent", (), {"__repr__": lambda self: "no value"})()
 """Stands for the missing config below the first layer."""

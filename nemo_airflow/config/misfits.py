@@ -16,7 +16,7 @@ from nemo_airflow.config.adapters import adapter
 from nemo_airflow.config.annotations import UNIONS, class_of, find_element, strip_annotation, typed_dict_fields
 from nemo_airflow.config.callables import takes
 from nemo_airflow.config.representation import annotation_text, value_text
-from nemo_airflow.runner.similar import nearest
+from nemo_airflow.language.nearest import nearest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.exceptions import PlanError
-from nemo_airflow.runner import grammar
-from nemo_airflow.runner.contents import check
-from nemo_airflow.runner.grammar import join
+from nemo_airflow.language.plan import grammar
+from nemo_airflow.language.plan.contents import check
+from nemo_airflow.language.plan.grammar import join
 
 _FORMS = {"_tuple_": "tuple", "_set_": "set", "_frozenset_": "frozenset", "list": "list"}
 

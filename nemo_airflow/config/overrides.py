@@ -16,8 +16,8 @@ from nemo_airflow.config.leaves import copy_config
 from nemo_airflow.config.origins import Origin, find_caller, location_of
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import OverrideError
-from nemo_airflow.runner.override_nodes import File
-from nemo_airflow.runner.override_syntax import parse_override, parse_value
+from nemo_airflow.language.overrides.nodes import File
+from nemo_airflow.language.overrides.syntax import parse_override, parse_value
 
 _WORD = re.compile(r"[^.\[\]]+")
 _BRACKET = re.compile(r"\[\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d+)\s*\]")

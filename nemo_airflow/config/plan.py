@@ -1,6 +1,6 @@
 """A config as a plan: canonical JSON with the same digest in every process. Reading one does not need Fiddle.
 
-The grammar is in :mod:`nemo_airflow.runner.grammar`, which the job shares with us.
+The grammar is in :mod:`nemo_airflow.language.plan.grammar`, which the job shares with us.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nemo_airflow.exceptions import PlanError, TargetNotAllowedError, TargetNotImportableError
-from nemo_airflow.runner import grammar
-from nemo_airflow.runner import plan as runner
-from nemo_airflow.runner.contents import check, walk
-from nemo_airflow.runner.parts import plan_of
+from nemo_airflow.language import errors
+from nemo_airflow.language.plan import contents, grammar
+from nemo_airflow.language.plan.contents import check, walk
+from nemo_airflow.language.plan.parts import plan_of
 
 __all__ = ["digest", "dumps", "flatten", "from_plan", "loads", "plan_errors", "targets", "to_plan"]
 
@@ -110,7 +110,7 @@ def targets(plan: Mapping[str, Any]) -> tuple[str, ...]:
         PlanError: It is no valid plan.
     """
     with plan_errors():
-        return runner.targets_in(plan)
+        return contents.targets_in(plan)
 
 
 def flatten(plan: Mapping[str, Any], *, as_str: bool = False) -> dict[str, str]:
@@ -152,11 +152,11 @@ def plan_errors() -> Iterator[None]:
     """Raises the errors of the job's side as ours."""
     try:
         yield
-    except runner.TargetNotAllowed as error:
+    except errors.TargetNotAllowed as error:
         raise TargetNotAllowedError(error.message, error.path) from None
-    except grammar.PlanError as error:
+    except errors.PlanError as error:
         raise PlanError(error.message, error.path) from None
-    except runner.TargetNotFound as error:
+    except errors.TargetNotFound as error:
         raise TargetNotImportableError(str(error)) from error
 
 

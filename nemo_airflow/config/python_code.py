@@ -11,7 +11,7 @@ from typing import Any
 from nemo_airflow.config import outline
 from nemo_airflow.config.outline import Node
 from nemo_airflow.exceptions import ConfigError
-from nemo_airflow.runner import grammar
+from nemo_airflow.language.plan import grammar
 
 _WIDTH = 88
 _LEVELS = 6

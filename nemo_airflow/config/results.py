@@ -14,7 +14,7 @@ from nemo_airflow.config.annotations import has_members, protocol_members
 from nemo_airflow.config.callables import takes
 from nemo_airflow.config.graph import recipe_overrides
 from nemo_airflow.config.hints import hints_of
-from nemo_airflow.runner.record import Record
+from nemo_airflow.language.record import Record
 
 _CALLABLES = (typing.Callable, collections.abc.Callable)
 

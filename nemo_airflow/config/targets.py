@@ -8,7 +8,7 @@ import types
 from typing import Any
 
 from nemo_airflow.exceptions import TargetNotImportableError
-from nemo_airflow.runner.record import Record
+from nemo_airflow.language.record import Record
 
 _RECORD = f"{Record.__module__}:{Record.__qualname__}"
 

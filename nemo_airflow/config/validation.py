@@ -29,7 +29,7 @@ from nemo_airflow.config.leaves import iter_leaves, map_leaves
 from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.targets import short_name
 from nemo_airflow.exceptions import ConfigError, MissingParameterError
-from nemo_airflow.runner.grammar import Path, path_text
+from nemo_airflow.language.plan.grammar import Path, path_text
 
 
 def validate(config: Any) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.exceptions import OverrideError, PlanError
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_nodes import File
-from nemo_airflow.runner.override_paths import parse_path
-from nemo_airflow.runner.similar import nearest
+from nemo_airflow.language.nearest import nearest
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.nodes import File
+from nemo_airflow.language.overrides.paths import parse_path
 
 ENDINGS = (".yaml", ".yml", ".toml", ".json")
 

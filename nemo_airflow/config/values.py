@@ -19,11 +19,11 @@ from nemo_airflow.config.origins import ChangeLocation, Origin, note_arguments
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.targets import target_name
 from nemo_airflow.exceptions import ConfigError, OverrideError, ParameterTypeError, TargetNotImportableError
+from nemo_airflow.language.overrides import nodes as nodes
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.syntax import parse_value
+from nemo_airflow.language.plan.grammar import TARGET_KEYS, is_reserved, join
 from nemo_airflow.registered import RECIPES, Registered, registered
-from nemo_airflow.runner import override_nodes as nodes
-from nemo_airflow.runner.grammar import TARGET_KEYS, is_reserved, join
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_syntax import parse_value
 
 _NODES = (nodes.Word, nodes.Quoted, nodes.Items, nodes.Pairs, nodes.Call, nodes.File)
 

@@ -16,9 +16,9 @@ from typing import Any, TypeGuard
 import yaml
 
 from nemo_airflow.exceptions import PlanError
-from nemo_airflow.runner import grammar
-from nemo_airflow.runner.contents import check
-from nemo_airflow.runner.parts import plan_of
+from nemo_airflow.language.plan import grammar
+from nemo_airflow.language.plan.contents import check
+from nemo_airflow.language.plan.parts import plan_of
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from nemo_airflow.runner import grammar
-from nemo_airflow.runner.contents import check
+from nemo_airflow.language.plan import grammar
+from nemo_airflow.language.plan.contents import check
 
 _WIDTH = 120
 

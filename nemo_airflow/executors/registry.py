@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from nemo_airflow.exceptions import ExecutorArgumentError, ExecutorError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.launchers import Launcher
-from nemo_airflow.runner.similar import similar
+from nemo_airflow.language.nearest import similar
 
 GROUP = "nemo_airflow.executors"
 LAUNCHERS = "nemo_airflow.launchers"

@@ -15,9 +15,10 @@ ENTRY = "nemo_airflow/runner/__main__.py"
 
 @functools.cache
 def runner_files() -> dict[str, bytes]:
-    """Returns the files of the runner, by their path: the package's first module, and the runner's."""
+    """Returns the files of the runner, by their path: the package's first module, the language's and the runner's."""
     package = Path(__file__).parent.parent
-    paths = [package / "__init__.py", *sorted((package / "runner").glob("*.py"))]
+    rooms = [path for room in ("language", "runner") for path in sorted((package / room).rglob("*.py"))]
+    paths = [package / "__init__.py", *rooms]
     return {f"nemo_airflow/{path.relative_to(package)}": path.read_bytes() for path in paths}
 
 

@@ -17,7 +17,7 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Outcome
 from nemo_airflow.job import JobHandle
-from nemo_airflow.runner.similar import similar
+from nemo_airflow.language.nearest import similar
 from nemo_airflow.tracking.run import TrackedRun
 
 _LISTED = 5

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from nemo_airflow.artifact_references import find_references
 from nemo_airflow.follow import Outcome
-from nemo_airflow.runner.artifacts import Artifact
+from nemo_airflow.language.artifact import Artifact
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.exceptions import ConfigError, OverrideError
-from nemo_airflow.runner.similar import similar
+from nemo_airflow.language.nearest import similar
 
 if TYPE_CHECKING:
     from airflow.sdk import Param

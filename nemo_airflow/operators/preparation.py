@@ -25,10 +25,9 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.installation import run_labels
 from nemo_airflow.job import Job
 from nemo_airflow.keys import job_key
+from nemo_airflow.language.artifact import Artifact
+from nemo_airflow.language.plan.contents import check, check_allowed
 from nemo_airflow.operators.params import check_conf, overrides_from
-from nemo_airflow.runner.artifacts import Artifact
-from nemo_airflow.runner.contents import check
-from nemo_airflow.runner.plan import check_allowed
 
 Overrides = Mapping[str, Any] | Sequence[str]
 

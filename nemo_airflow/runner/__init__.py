@@ -21,7 +21,8 @@ __all__ = [
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from nemo_airflow.runner.artifacts import Artifact, artifact
+    from nemo_airflow.language.artifact import Artifact
+    from nemo_airflow.runner.artifacts import artifact
     from nemo_airflow.runner.datasets import log_input
     from nemo_airflow.runner.earlier import fetch_outputs
     from nemo_airflow.runner.models import log_model

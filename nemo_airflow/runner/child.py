@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, Dict, List, Optional, Tuple
 
 from nemo_airflow.runner import report, signals
@@ -158,22 +159,22 @@ def _run_to_its_end(result: Any) -> Any:
     return asyncio.run(result)
 
 
-def _build(job: Dict[str, Any], channel: Any) -> Tuple[Any, Dict[str, Any]]:
+def _build(job: Dict[str, Any], channel: Any) -> Tuple[Any, Mapping[str, Any]]:
     """Returns the object that the plan describes, and the plan with its recipes resolved."""
+    from nemo_airflow.language.names import SCRIPT, is_allowed
+    from nemo_airflow.language.plan.contents import check
     from nemo_airflow.runner import plan as plans
-    from nemo_airflow.runner import recipe, shipped
+    from nemo_airflow.runner import shipped
 
     allow = tuple(job.get("allow") or ())
     root = job["plan"].get("root")
-    if isinstance(root, dict) and root.get("_target_") == plans.SCRIPT:
-        allow += (plans.SCRIPT,)  # the job itself is a script, which whoever submitted it has checked
-    has_recipes = plans.has_recipes(job["plan"])
-    if has_recipes or not all(plans.is_allowed(name, allow) for name in plans.targets_in(job["plan"])):
+    if isinstance(root, dict) and root.get("_target_") == SCRIPT:
+        allow += (SCRIPT,)  # the job itself is a script, which whoever submitted it has checked
+    contents = check(job["plan"])
+    if contents.has_recipes or not all(is_allowed(name, allow) for name in contents.names):
         python_path = (job.get("env") or {}).get("PYTHONPATH", "").split(os.pathsep)
         allow += shipped.prefixes([os.getcwd(), *filter(None, python_path)])
-    if not has_recipes:
-        return plans.build(job["plan"], allow), job["plan"]
-    target, plan, as_text = recipe.build(job["plan"], allow)
+    target, plan, as_text = plans.build_resolved(job["plan"], allow)
     if as_text:
         paths = ", ".join(as_text[:10])
         channel.send(
@@ -198,7 +199,9 @@ def _exit_code(stop: SystemExit, channel: Any) -> int:
 def _failed(error: BaseException, channel: Any) -> int:
     import traceback
 
-    if type(error).__module__ == "nemo_airflow.runner.plan":  # the plan was refused before any of the job's code ran
+    from nemo_airflow.language.errors import PlanError, TargetNotFound
+
+    if isinstance(error, (PlanError, TargetNotFound)):  # the plan was refused before any of the job's code ran
         text = ""
         sys.stderr.write(f"{error}\n")
     else:
@@ -212,13 +215,14 @@ def _failed(error: BaseException, channel: Any) -> int:
 
 def _cut_own_frames(error: BaseException) -> None:
     """Removes this package's frames from the start of a traceback and of its causes."""
-    own = os.path.dirname(os.path.abspath(__file__))
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    own = tuple(os.path.join(package, room, "") for room in ("language", "runner"))
     seen: List[int] = []
     current: Optional[BaseException] = error
     while current is not None and id(current) not in seen:
         seen.append(id(current))
         frames = current.__traceback__
-        while frames is not None and os.path.dirname(os.path.abspath(frames.tb_frame.f_code.co_filename)) == own:
+        while frames is not None and os.path.abspath(frames.tb_frame.f_code.co_filename).startswith(own):
             frames = frames.tb_next
         current.__traceback__ = frames
         current = current.__cause__ or current.__context__

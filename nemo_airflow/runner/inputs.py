@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Dict, List, Tuple
 
-from nemo_airflow.runner import artifacts, digests
-from nemo_airflow.runner.artifacts import Artifact
+from nemo_airflow.language import artifact
+from nemo_airflow.language.artifact import TAG, Artifact, place_in
+from nemo_airflow.runner import digests
 
 FOLDER = "inputs"
 """Folder, in the job's own, of the artifacts that are given to it."""
@@ -70,18 +71,18 @@ def bring(
 
 def artifacts_in(plan: Mapping[str, Any]) -> List[Artifact]:
     """Returns the artifacts of a plan, each content once for each file name."""
-    from nemo_airflow.runner.contents import walk
+    from nemo_airflow.language.plan.contents import walk
 
     found: Dict[Tuple[str, str], Artifact] = {}
     for node, kind, _ in walk(plan, leaves=False):
-        if kind == artifacts.TAG:
+        if kind == TAG:
             given = Artifact.from_json(node)
             found.setdefault((given.digest, given.file), given)
     return list(found.values())
 
 
 def _bring_one(folder: str, given: Artifact, names: Mapping[str, str], say: Callable[[str], None]) -> None:
-    target = artifacts.place_in(os.path.join(folder, FOLDER), given)
+    target = place_in(os.path.join(folder, FOLDER), given)
     if os.path.lexists(target):
         return
     archive = os.path.join(folder, names.get(given.digest, "no archive"))
@@ -91,7 +92,7 @@ def _bring_one(folder: str, given: Artifact, names: Mapping[str, str], say: Call
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".input-") as scratch:
         new = os.path.join(scratch, "new")
-        if given.kind == artifacts.FOLDER:
+        if given.kind == artifact.FOLDER:
             from nemo_airflow.runner.unpack import UnpackError, unpack
 
             os.mkdir(new)
@@ -107,7 +108,7 @@ def _bring_one(folder: str, given: Artifact, names: Mapping[str, str], say: Call
 
 
 def _check(path: str, given: Artifact) -> None:
-    if given.kind == artifacts.FILE and digests.is_checked(path, given.digest):
+    if given.kind == artifact.FILE and digests.is_checked(path, given.digest):
         return  # an earlier job on this host has read it
     try:
         digest = digests.digest_of(path)
@@ -118,7 +119,7 @@ def _check(path: str, given: Artifact) -> None:
             f"{given} is damaged: what was brought to this job has the digest {digest[:12]}; its copy on this host "
             "or in the store was changed: delete that, and clear the task"
         )
-    if given.kind == artifacts.FILE:
+    if given.kind == artifact.FILE:
         digests.note_checked(path, digest)
 
 

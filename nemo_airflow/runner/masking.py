@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
-from nemo_airflow.runner.grammar import is_reserved
+from nemo_airflow.language.plan.grammar import is_reserved
 from nemo_airflow.runner.stream_writer import StreamWriter
 
 MASK = "***"

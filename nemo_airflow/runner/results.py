@@ -67,7 +67,7 @@ def _from_object(value: Any, replaced: List[str], path: str) -> Any:
 
 
 def _of_path(value: Any, path: str) -> Any:
-    from nemo_airflow.runner.artifacts import Artifact
+    from nemo_airflow.language.artifact import Artifact
 
     if not isinstance(value, Artifact):
         return os.fspath(value)
@@ -80,9 +80,9 @@ def has_artifact(value: Any) -> bool:
     """Returns whether there is an artifact in a value, at any place of its dicts, lists and tuples."""
     import sys
 
-    if "nemo_airflow.runner.artifacts" not in sys.modules:
+    if "nemo_airflow.language.artifact" not in sys.modules:
         return False
-    from nemo_airflow.runner.artifacts import Artifact
+    from nemo_airflow.language.artifact import Artifact
 
     ahead, seen = [value], set()
     while ahead:

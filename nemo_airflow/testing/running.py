@@ -16,9 +16,9 @@ from typing import Any
 from nemo_airflow.exceptions import JobFailed, SettingsError
 from nemo_airflow.executors.local import LocalExecutor
 from nemo_airflow.job import FailureKind
+from nemo_airflow.language.nearest import nearest
 from nemo_airflow.packaging.base import Packager
 from nemo_airflow.packaging.working_tree import with_changes
-from nemo_airflow.runner.similar import nearest
 from nemo_airflow.testing.airflow_home import AirflowHome
 from nemo_airflow.testing.job_run import JobRun, find_jobs, raise_failure, read_job
 

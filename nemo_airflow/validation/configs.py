@@ -23,8 +23,8 @@ from nemo_airflow.exceptions import ConfigError, MissingParameterError, NemoAirf
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.job import Job
+from nemo_airflow.language.overrides.paths import parse_path
 from nemo_airflow.masking import masked_plan
-from nemo_airflow.runner.override_paths import parse_path
 from nemo_airflow.validation.report import Checked, Report, add_config_faults, add_noted, place_of
 
 _MOST_FAULTS = 1000

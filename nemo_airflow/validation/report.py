@@ -13,7 +13,7 @@ from nemo_airflow.config.faults import NotedFault
 from nemo_airflow.config.graph import iter_nodes
 from nemo_airflow.config.validation import PlacedFault, find_faults
 from nemo_airflow.exceptions import ConfigError, SettingsError
-from nemo_airflow.runner.grammar import join, path_text
+from nemo_airflow.language.plan.grammar import join, path_text
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -97,7 +97,7 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_config_comes_back(config):
     text = to_yaml(config)
-    again = from_yaml(text, (*ALLOW, "nemo_airflow.runner.record."))
+    again = from_yaml(text, (*ALLOW, "nemo_airflow.language.record."))
     assert plans.to_plan(again, check=False) == plans.to_plan(config, check=False)
 
 

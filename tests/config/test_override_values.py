@@ -25,7 +25,7 @@ from nemo_airflow.exceptions import (
     TargetNotImportableError,
     UnknownParameterError,
 )
-from nemo_airflow.runner.override_writing import format_override
+from nemo_airflow.language.overrides.writing import format_override
 
 ALLOW = ["config_targets."]
 

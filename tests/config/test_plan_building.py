@@ -12,6 +12,8 @@ from config_targets import Color, Model, double
 
 from nemo_airflow import Config, Partial, Script
 from nemo_airflow.config import plan as plans
+from nemo_airflow.language import errors
+from nemo_airflow.language.plan.contents import targets_in
 from nemo_airflow.runner import plan as runner
 
 ALLOW = ("config_targets.",)
@@ -47,7 +49,7 @@ def test_target_is_built_where_it_is_allowed(allow):
 @pytest.mark.parametrize("allow", [[], ["config_targets:Mode"], ["config."], ["config_targets.Model."]])
 def test_target_is_refused_where_it_is_not_allowed(allow):
     plan = plan_of([{"_target_": "config_targets:Model", "hidden": 3}])
-    message = error_of(lambda: runner.build(plan, allow), runner.TargetNotAllowed)
+    message = error_of(lambda: runner.build(plan, allow), errors.TargetNotAllowed)
     assert message.startswith("0: target 'config_targets:Model' is not allowed here: add it, or its package")
 
 
@@ -72,7 +74,7 @@ def test_hostile_target_is_refused_before_anything_is_imported(node, place, monk
     monkeypatch.delitem(sys.modules, "config_extra_targets", raising=False)
     fair = {"_target_": "config_extra_targets:Sole"}
     plan = plan_of([node, fair] if place == "first" else [fair, node])
-    with pytest.raises(runner.TargetNotAllowed):
+    with pytest.raises(errors.TargetNotAllowed):
         runner.build(plan, ("config_targets.", "config_extra_targets."))
     assert "config_extra_targets" not in sys.modules
     assert "antigravity" not in sys.modules
@@ -89,7 +91,7 @@ def test_hostile_target_is_refused_before_anything_is_imported(node, place, monk
     ],
 )
 def test_prefix_allows_only_what_is_defined_under_it(name, says):
-    assert says in error_of(lambda: runner.build(plan_of({"_target_": name}), ALLOW), runner.TargetNotAllowed)
+    assert says in error_of(lambda: runner.build(plan_of({"_target_": name}), ALLOW), errors.TargetNotAllowed)
 
 
 def test_exact_name_allows_what_a_module_has_imported():
@@ -102,12 +104,12 @@ def test_exact_name_allows_what_a_module_has_imported():
     "name", ["a:b.__globals__", "__main__:x", "a.__init__:x", "a:__import__", "a", "a:", ":b", "a:b:c", "a b:c"]
 )
 def test_malformed_and_dunder_names_are_refused_even_if_allowed(name):
-    error_of(lambda: runner.build(plan_of({"_target_": name}), [name, "a."]), runner.PlanError)
+    error_of(lambda: runner.build(plan_of({"_target_": name}), [name, "a."]), errors.PlanError)
 
 
 def test_missing_module_and_missing_name_say_what_is_missing():
     def build(name):
-        return error_of(lambda: runner.build(plan_of({"_target_": name}), [name]), runner.TargetNotFound)
+        return error_of(lambda: runner.build(plan_of({"_target_": name}), [name]), errors.TargetNotFound)
 
     assert build("not_there.at_all:x").startswith("no module 'not_there' for the config's target 'not_there.at_all:x'")
     assert build("config_targets:Nothing") == "module 'config_targets' has no 'Nothing', which the config names"
@@ -118,16 +120,16 @@ def test_error_inside_a_targets_module_is_its_own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError) as caught:
         runner.build(plan_of({"_target_": "imports_missing:x"}), ["imports_missing."])
-    assert not isinstance(caught.value, runner.TargetNotFound)
+    assert not isinstance(caught.value, errors.TargetNotFound)
 
 
 def test_enum_is_allowed_by_its_class_and_gives_members_only():
     plan = plan_of({"_enum_": "config_targets:Color.BLUE"})
-    assert runner.targets_in(plan) == ("config_targets:Color",)
+    assert targets_in(plan) == ("config_targets:Color",)
     assert runner.build(plan, ["config_targets:Color"]) is Color.BLUE
     for name in ("Color.mro", "Color.GREEN", "Model.small"):
         says = error_of(
-            lambda name=name: runner.build(plan_of([{"_enum_": f"config_targets:{name}"}]), ALLOW), runner.PlanError
+            lambda name=name: runner.build(plan_of([{"_enum_": f"config_targets:{name}"}]), ALLOW), errors.PlanError
         )
         assert says.startswith("0: 'config_targets:")
 
@@ -172,7 +174,10 @@ def test_plan_is_built_by_every_python_at_hand(python):
 
 def run_script(config, folder):
     """Runs a script's config as a job does: in a process of its own, in the working directory."""
-    code = "import json, sys; from nemo_airflow.runner import plan as p; p.build(json.loads(sys.argv[1]), [p.SCRIPT])()"
+    code = (
+        "import json, sys; from nemo_airflow.language import names; from nemo_airflow.runner import plan; "
+        "plan.build(json.loads(sys.argv[1]), [names.SCRIPT])()"
+    )
     plan = plans.dumps(plans.to_plan(config))
     return subprocess.run(
         [sys.executable, "-c", code, plan],
@@ -211,9 +216,9 @@ def test_script_is_left_to_clean_up_when_the_job_is_cancelled(tmp_path):
         plans.to_plan(Script(inline="trap 'echo cleaned; exit 0' TERM; echo started; while :; do sleep 0.05; done"))
     )
     code = (
-        "import json, signal, sys; from nemo_airflow.runner import plan\n"
+        "import json, signal, sys; from nemo_airflow.language import names; from nemo_airflow.runner import plan\n"
         "def stop(*_): raise SystemExit(143)\n"
-        "signal.signal(signal.SIGTERM, stop); plan.build(json.loads(sys.argv[1]), [plan.SCRIPT])()"
+        "signal.signal(signal.SIGTERM, stop); plan.build(json.loads(sys.argv[1]), [names.SCRIPT])()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, plan],

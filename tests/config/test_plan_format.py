@@ -42,6 +42,7 @@ from nemo_airflow.exceptions import (
     TargetNotImportableError,
     UnknownParameterError,
 )
+from nemo_airflow.language import errors
 from nemo_airflow.runner import plan as runner
 
 ALLOW = ("config_targets.",)
@@ -112,7 +113,7 @@ def test_shared_values_are_numbered_in_the_order_of_parameters():
 
 def test_config_class_is_written_as_a_record():
     node = root_of(Experiment(name="a"))
-    assert node == {"_target_": "nemo_airflow.runner.record:Record", "name": "a", "lr": 1e-3}
+    assert node == {"_target_": "nemo_airflow.language.record:Record", "name": "a", "lr": 1e-3}
 
 
 def test_script_is_written_as_a_partial_of_the_runners_own_function():
@@ -205,7 +206,7 @@ def test_any_json_is_either_a_plan_or_refused_by_us(node):
         plan = plans.loads(text)
         runner.build(plan)
         plans.flatten(plan)
-    except (PlanError, runner.PlanError) as error:
+    except (PlanError, errors.PlanError) as error:
         refusal = str(error)
     assert "\n" not in refusal
 
@@ -439,7 +440,7 @@ def test_argument_factories_are_made_at_each_call():
     assert first == second == {"a": [[]]}
     assert first["a"][0] is not second["a"][0]
     refused = plans.to_plan(Config(identity, value=[fdl.ArgFactory(counter)]), check=False)
-    with pytest.raises(runner.PlanError, match="only be an argument of a partial"):
+    with pytest.raises(errors.PlanError, match="only be an argument of a partial"):
         runner.build(refused, ALLOW)
 
 

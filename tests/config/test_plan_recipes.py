@@ -12,6 +12,9 @@ from nemo_airflow import Config
 from nemo_airflow.config import apply_overrides, plan_from_yaml, to_yaml, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.exceptions import PlanError, TargetNotAllowedError
+from nemo_airflow.language import errors
+from nemo_airflow.language.plan.build import Builder
+from nemo_airflow.language.plan.contents import targets_in
 from nemo_airflow.runner import plan as runner
 
 ALLOW = ("config_targets.",)
@@ -34,7 +37,7 @@ def test_config_with_overrides_of_a_recipe_is_written_as_one():
     plan = plans.to_plan(Config(collect, RecipeOfModel(Model, hidden=1)), defaults=False)
     assert plan["root"] == {"_target_": "config_targets:collect", "item": NODE}
     assert plans.loads(plans.dumps(plan)) == plan
-    assert runner.targets_in(plan) == ("config_targets:Model", "config_targets:collect")
+    assert targets_in(plan) == ("config_targets:Model", "config_targets:collect")
 
 
 class Unshown(Config):
@@ -83,16 +86,16 @@ def test_recipe_is_the_same_in_yaml():
     ],
 )
 def test_recipe_of_another_form_is_refused(changed, message):
-    with pytest.raises(runner.PlanError, match=message):
+    with pytest.raises(errors.PlanError, match=message):
         runner.build(plan_of({**NODE, **changed}), ALLOW)
 
 
 def test_recipe_outside_a_target_is_refused():
-    with pytest.raises(runner.PlanError, match="not a form of node that a plan has"):
+    with pytest.raises(errors.PlanError, match="not a form of node that a plan has"):
         runner.build(plan_of({"_recipe_": {"overrides": []}}))
 
 
-class Resolving(runner.Builder):
+class Resolving(Builder):
     def recipe(self, name, target, args, kwargs, overrides, path):
         return name, target, args, kwargs, overrides, path
 
@@ -108,7 +111,7 @@ def test_builder_hands_over_the_imported_factory_and_built_arguments():
 
 def test_recipe_that_is_not_allowed_is_refused_before_anything_is_imported():
     plan = plan_of({"_target_": "antigravity:fly", "_recipe_": {"overrides": []}})
-    with pytest.raises(runner.TargetNotAllowed):
+    with pytest.raises(errors.TargetNotAllowed):
         runner.build(plan, ALLOW)
     with pytest.raises(TargetNotAllowedError):
         plans.from_plan(plan, ALLOW)
@@ -116,14 +119,14 @@ def test_recipe_that_is_not_allowed_is_refused_before_anything_is_imported():
 
 
 def test_builder_that_knows_no_recipes_says_so():
-    with pytest.raises(runner.PlanError, match="0: the recipe 'config_targets:Model' was not resolved before building"):
-        runner.Builder(ALLOW).build(plan_of([NODE]))
+    with pytest.raises(errors.PlanError, match="0: the recipe 'config_targets:Model' was not resolved before building"):
+        Builder(ALLOW).build(plan_of([NODE]))
 
 
 def test_plan_with_a_recipe_is_built_by_the_module_of_recipes(monkeypatch):
     given = []
     stand_in = SimpleNamespace(build=lambda plan, allow: (given.append((plan, allow)), ("built", plan, []))[1])
-    monkeypatch.setitem(sys.modules, "nemo_airflow.runner.recipe", stand_in)
+    monkeypatch.setitem(sys.modules, "nemo_airflow.language.recipes.resolve", stand_in)
     assert runner.build(plan_of([NODE]), ["config_targets."]) == "built"
     assert given == [(plan_of([NODE]), ALLOW)]
 
@@ -142,7 +145,7 @@ def test_reading_a_recipe_imports_nothing_of_it():
     code = (
         "import sys; from nemo_airflow.config import plan as p;"
         'p.loads(\'{"version":1,"root":{"_target_":"antigravity:fly","_recipe_":{"overrides":[]}}}\');'
-        "assert not {'antigravity', 'nemo_airflow.runner.recipe'} & set(sys.modules)"
+        "assert not {'antigravity', 'nemo_airflow.language.recipes.resolve'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 

@@ -7,9 +7,11 @@ from nemo_airflow import Config, Script
 from nemo_airflow.config import apply_overrides, from_yaml
 from nemo_airflow.config import plan as plans
 from nemo_airflow.exceptions import TargetNotAllowedError
+from nemo_airflow.language.errors import TargetNotAllowed
+from nemo_airflow.language.names import SCRIPT
+from nemo_airflow.language.recipes import resolve as recipe
 from nemo_airflow.operators.preparation import allowed_by_author, plan_of
-from nemo_airflow.runner import recipe
-from nemo_airflow.runner.plan import SCRIPT, TargetNotAllowed, build
+from nemo_airflow.runner.plan import build
 
 TEXT = f"{SCRIPT}(inline='id')"
 NODE = {"_target_": SCRIPT, "inline": "id"}

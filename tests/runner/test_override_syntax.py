@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nemo_airflow.runner.override_errors import OverrideSyntaxError, excerpt
-from nemo_airflow.runner.override_nodes import MAX_NESTING, Call, File, Items, Pairs, Quoted, Word
-from nemo_airflow.runner.override_operators import OPERATORS, combine
-from nemo_airflow.runner.override_paths import MAX_KEYS, parse_path
-from nemo_airflow.runner.override_syntax import MAX_TEXT, parse_override
-from nemo_airflow.runner.override_writing import format_override, format_value
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError, excerpt
+from nemo_airflow.language.overrides.nodes import MAX_NESTING, Call, File, Items, Pairs, Quoted, Word
+from nemo_airflow.language.overrides.operators import OPERATORS, combine
+from nemo_airflow.language.overrides.paths import MAX_KEYS, parse_path
+from nemo_airflow.language.overrides.syntax import MAX_TEXT, parse_override
+from nemo_airflow.language.overrides.writing import format_override, format_value
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from nemo_airflow.exceptions import (
 )
 from nemo_airflow.executors import shipping
 from nemo_airflow.job import Job
-from nemo_airflow.runner import changes
-from nemo_airflow.runner.plan import PlanError
+from nemo_airflow.language.errors import PlanError
+from nemo_airflow.language.overrides import apply as changes
+from nemo_airflow.language.recipes import foreign
 from nemo_airflow.stream import Record, StreamReader
 
 ZOO = '''
@@ -306,7 +307,7 @@ def test_no_file_is_read_for_a_recipe_by_whoever_may_not_and_none_in_a_job(zoo):
     with pytest.raises(OverrideError, match=r"data: @secret\.yaml: overrides from .* may not read files"):
         recipe(zoo, "small", ["data=@secret.yaml"])
     with pytest.raises(PlanError, match="a job reads no files"):
-        changes.apply({"data": 1}, "data=@secret.yaml", [])
+        changes.apply({"data": 1}, "data=@secret.yaml", [], foreign.config_of_call)
 
 
 @pytest.mark.parametrize(
@@ -534,7 +535,7 @@ def test_a_recipe_of_fiddles_own_configs(tmp_path, monkeypatch):
         )
     )
     monkeypatch.syspath_prepend(tmp_path)
-    from nemo_airflow.runner import recipe as runner
+    from nemo_airflow.language.recipes import resolve as runner
 
     def built(name, *overrides):
         node = {"_target_": f"fiddled:{name}", "_recipe_": {"overrides": list(overrides)}}
@@ -559,7 +560,7 @@ def test_a_recipe_of_fiddles_own_configs(tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_the_job_writes_a_value_as_this_side_does(value):
-    from nemo_airflow.runner import resolved
+    from nemo_airflow.language.recipes import tree as resolved
 
     recorded, as_text = resolved.record(value)
     assert plans.dumps(recorded) == plans.dumps(plans.to_plan(value))

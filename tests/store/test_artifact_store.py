@@ -9,8 +9,9 @@ from nemo_airflow.artifacts import archives_for, fetch_artifact, keep_artifacts
 from nemo_airflow.artifacts.keeping import put_here, settle
 from nemo_airflow.cli import main
 from nemo_airflow.exceptions import ArtifactError, StoreError
+from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.runner import artifact
-from nemo_airflow.runner.artifacts import Artifact, read_artifact
+from nemo_airflow.runner.artifacts import read_artifact
 from nemo_airflow.runner.digests import digest_of
 from nemo_airflow.store import open_store
 from nemo_airflow.store.collection import collect

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from tracking_cases import make_job, open_run
 
-from nemo_airflow.runner.artifacts import Artifact
+from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.tracking import calls
 from nemo_airflow.tracking.base import PartlyRefusedError, RunInput, RunRef
 from nemo_airflow.tracking.mlflow import MLflowTracker

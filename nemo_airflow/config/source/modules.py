@@ -12,7 +12,7 @@ from typing import Any
 import griffe
 
 from nemo_airflow.exceptions import TargetNotImportableError
-from nemo_airflow.runner.similar import similar
+from nemo_airflow.language.nearest import similar
 
 _LARGEST = 4 << 20
 """Most bytes of a module that is read; a larger one is generated and not meant to be configured."""

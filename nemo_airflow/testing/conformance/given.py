@@ -8,7 +8,7 @@ from pathlib import Path
 from nemo_airflow.artifacts.keeping import archives_for, keep_artifacts
 from nemo_airflow.executors.base import Driver
 from nemo_airflow.job import FailureKind, Job
-from nemo_airflow.runner.artifacts import Artifact
+from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.settings import packages_folder
 from nemo_airflow.store import PackageStore
 from nemo_airflow.testing.conformance.base import ConformanceCases, Finished

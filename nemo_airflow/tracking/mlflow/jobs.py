@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import JobState
-from nemo_airflow.runner.similar import similar
+from nemo_airflow.language.nearest import similar
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow import address, fields
 from nemo_airflow.tracking.mlflow.store import NOT_FOUND, Run, Store, open_store

@@ -20,7 +20,7 @@ from nemo_airflow import settings
 from nemo_airflow.connections import find_secrets, redact
 from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingError
 from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package
-from nemo_airflow.runner.plan import has_recipes
+from nemo_airflow.language.plan.contents import has_recipes
 from nemo_airflow.store.address import read_patch
 from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunInput, RunRef, Tracker, UploadWatch
 from nemo_airflow.tracking.mlflow import address, batches, fields, models, points, runs

@@ -175,6 +175,7 @@ def as_page():
 def as_allow():
     from nemo_airflow.config import allow, plan
     from nemo_airflow.exceptions import ConfigError, SettingsError
+    from nemo_airflow.language import errors
     from nemo_airflow.runner import plan as runner
 
     config()
@@ -190,7 +191,7 @@ def as_allow():
         for reader in readers:
             try:
                 reader(text)
-            except (ConfigError, SettingsError, runner.PlanError) as error:
+            except (ConfigError, SettingsError, errors.PlanError) as error:
                 messages.append(str(error))
             finally:
                 os.environ.pop("NEMO_AIRFLOW_ALLOW", None)

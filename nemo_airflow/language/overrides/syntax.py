@@ -2,11 +2,11 @@
 
 The grammar is the same on the command line, in the trigger form, in operators, in YAML files and in
 the job. Reading does not recurse, and raises only
-:class:`~nemo_airflow.runner.override_errors.OverrideSyntaxError`.
+:class:`~nemo_airflow.language.overrides.errors.OverrideSyntaxError`.
 
-The path is read in :mod:`~nemo_airflow.runner.override_paths`, the value in
-:mod:`~nemo_airflow.runner.override_reader`, into the nodes of :mod:`~nemo_airflow.runner.override_nodes`; what
-operators do is in :mod:`~nemo_airflow.runner.override_operators`.
+The path is read in :mod:`~nemo_airflow.language.overrides.paths`, the value in
+:mod:`~nemo_airflow.language.overrides.reader`, into the nodes of :mod:`~nemo_airflow.language.overrides.nodes`; what
+operators do is in :mod:`~nemo_airflow.language.overrides.operators`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional, Tuple
 
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_nodes import Node, value_of
-from nemo_airflow.runner.override_operators import OPERATORS
-from nemo_airflow.runner.override_paths import Key, format_path, read_path
-from nemo_airflow.runner.override_reader import read_value
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.nodes import Node, value_of
+from nemo_airflow.language.overrides.operators import OPERATORS
+from nemo_airflow.language.overrides.paths import Key, format_path, read_path
+from nemo_airflow.language.overrides.reader import read_value
 
 MAX_TEXT = 100_000
 """Most characters of an override."""
@@ -30,7 +30,7 @@ class Override:
 
     Attributes:
         path: The keys that lead to the place.
-        operator: One of :data:`~nemo_airflow.runner.override_operators.OPERATORS`.
+        operator: One of :data:`~nemo_airflow.language.overrides.operators.OPERATORS`.
         node: The value as written; None for ``~=`` without a value, which removes the place itself.
         text: The whole override, for errors.
         columns: Where each key begins in the text.
@@ -46,7 +46,7 @@ class Override:
 
     @property
     def value(self) -> Any:
-        """The value without regard to an annotation; see :func:`~nemo_airflow.runner.override_nodes.value_of`."""
+        """The value without regard to an annotation; see :func:`~nemo_airflow.language.overrides.nodes.value_of`."""
         return None if self.node is None else value_of(self.node)
 
     @property

@@ -8,8 +8,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Dict, Tuple
 
-from nemo_airflow.runner.artifacts import Artifact
-from nemo_airflow.runner.typed import annotation_of, bare, element_of, is_union
+from nemo_airflow.language.artifact import Artifact
+from nemo_airflow.language.hints import annotation_of, bare, element_of, is_union
 
 
 def restore(

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Any, Dict, List, Set, Tuple
 
-from nemo_airflow.runner.grammar import (
+from nemo_airflow.language.errors import PlanError, TargetNotAllowed
+from nemo_airflow.language.names import check_entries, is_allowed
+from nemo_airflow.language.plan.grammar import (
     MAX_DEPTH,
     VERSION,
     Path,
-    PlanError,
     children,
     is_plan,
     kind_of,
     part,
     path_text,
 )
-from nemo_airflow.runner.node_checks import check_node, check_target, check_value
+from nemo_airflow.language.plan.node_checks import check_node, check_target, check_value
 
 _SIMPLE = frozenset((bool, int, type(None)))
 """Types of JSON values that are always valid."""
@@ -136,6 +137,35 @@ def check(plan: Mapping[str, Any]) -> Contents:
             raise PlanError(f"_same_ {name!r} refers to an _id_ that this plan does not have", path_text(path))
     _check_acyclic(plan, {name for name, _ in used})
     return found
+
+
+def check_allowed(names: Mapping[str, Path], allow: Iterable[str]) -> None:
+    """Checks every target of a plan against an allow-list.
+
+    Args:
+        names: The targets, with the first place of each, as :func:`check` finds them.
+        allow: Exact names (``pkg.mod:name`` or ``pkg.mod.name``), or prefixes that end with a dot.
+
+    Raises:
+        TargetNotAllowed: A target is not permitted.
+        PlanError: An entry of the list is not valid.
+    """
+    allow = check_entries(allow)
+    for name, path in names.items():
+        if not is_allowed(name, allow):
+            package = name.replace(":", ".").split(".")[0] + "."
+            message = f"target {name!r} is not allowed here: add it, or its package as {package!r}, to allow"
+            raise TargetNotAllowed(message, path_text(path))
+
+
+def targets_in(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of everything that building the plan would import, sorted, each once; Enums by their class."""
+    return tuple(sorted(check(plan).names))
+
+
+def has_recipes(plan: Mapping[str, Any]) -> bool:
+    """Returns whether a plan has recipes, whose factories are not called yet."""
+    return check(plan).has_recipes
 
 
 def _check_acyclic(plan: Mapping[str, Any], used: set[str]) -> None:

@@ -17,7 +17,7 @@ def tag_value(value: Any) -> Optional[Dict[str, Any]]:
         if isinstance(value, kind):
             return {tag: write(value)}
     if isinstance(value, os.PathLike):
-        from nemo_airflow.runner.artifacts import Artifact
+        from nemo_airflow.language.artifact import Artifact
 
         return value.to_json() if isinstance(value, Artifact) else None
     return None

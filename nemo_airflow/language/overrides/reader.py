@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, NoReturn
 
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_nodes import MAX_NESTING, Call, File, Items, Node, Pairs, Quoted, Word, value_of
-from nemo_airflow.runner.override_quoting import QUOTED, unquote
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.nodes import MAX_NESTING, Call, File, Items, Node, Pairs, Quoted, Word, value_of
+from nemo_airflow.language.overrides.quoting import QUOTED, unquote
 
 _NAME = (
     r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*(?::[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)?"

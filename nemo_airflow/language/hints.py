@@ -1,16 +1,21 @@
-"""Resolves the annotations of a target in the job one by one; leaves out those that cannot be resolved."""
+"""Annotations of targets, resolved one by one without those that cannot be resolved, and what is in them."""
 
 from __future__ import annotations
 
 import ast
 import builtins
+import collections.abc
 import dataclasses
 import functools
 import sys
 import typing
-from typing import Any, Dict
+from collections.abc import Mapping
+from typing import Any, Dict, Union
 
 _UNION = "__nemo_airflow_union__"
+
+MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+"""Origins of annotations of mappings."""
 
 
 def read_hints(target: Any) -> Dict[str, Any]:
@@ -31,6 +36,55 @@ def read_hints(target: Any) -> Dict[str, Any]:
 
 hints_of = functools.lru_cache(maxsize=1024)(read_hints)
 """Like :func:`read_hints`, cached for each target that can be hashed."""
+
+
+def annotation_of(target: Any, key: Any) -> Any:
+    """Returns the annotation of a target's parameter, ``Any`` where there is none, or it cannot be resolved."""
+    return _hints(target).get(key, Any) if isinstance(key, str) else Any
+
+
+def element_of(annotation: Any, key: Any) -> Any:
+    """Returns the annotation of what a container holds under a key."""
+    annotation = bare(annotation)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Union or is_union(origin):
+        members = [arg for arg in args if typing.get_args(arg)]
+        return element_of(members[0], key) if len(members) == 1 else Any
+    if not args:
+        return Any
+    if origin is tuple:
+        if len(args) == 2 and args[1] is ...:
+            return args[0]
+        return args[key] if isinstance(key, int) and key < len(args) else Any
+    return args[1] if origin in MAPPINGS and len(args) == 2 else args[0]
+
+
+def bare(annotation: Any) -> Any:
+    """Returns an annotation without qualifiers and metadata."""
+    while True:
+        origin = typing.get_origin(annotation)
+        if hasattr(annotation, "__metadata__"):
+            annotation = annotation.__origin__
+        elif origin in (typing.Final, typing.ClassVar):
+            annotation = typing.get_args(annotation)[0]
+        elif hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "InitVar":
+            annotation = annotation.type
+        else:
+            return annotation
+
+
+def is_union(origin: Any) -> bool:
+    """Returns whether the origin of an annotation is that of ``X | Y``."""
+    return origin is not None and getattr(origin, "__name__", "") == "UnionType"  # Python 3.10's X | Y
+
+
+def _hints(target: Any) -> Mapping[str, Any]:
+    try:
+        return hints_of(target)
+    except TypeError:  # a target that cannot be hashed
+        return read_hints(target)
 
 
 def _has_fields(target: type) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, List, Tuple
 
-from nemo_airflow.runner.tags import SCALARS as SCALARS
+from nemo_airflow.language.errors import PlanError
+from nemo_airflow.language.plan.tags import SCALARS as SCALARS
 
 VERSION = 1
 
@@ -32,22 +33,6 @@ class DictKey(int):
 
 class PartKey(int):
     """First key of a path: the part of that number."""
-
-
-class PlanError(ValueError):
-    """A plan that is not valid.
-
-    Args:
-        message: What is wrong.
-        path: Dotted path of the wrong node, empty for the root.
-    """
-
-    __module__ = "nemo_airflow.runner.plan"  # callers import it from here
-
-    def __init__(self, message: str, path: str = "") -> None:
-        self.message = message
-        self.path = path
-        super().__init__(f"{path}: {message}" if path else message)
 
 
 def is_reserved(key: Any) -> bool:

@@ -1,11 +1,11 @@
-"""Cuts nodes that nest too deep for JSON readers into the parts of a plan. See :mod:`nemo_airflow.runner.grammar`."""
+"""Cuts nodes that nest too deep for JSON readers into the parts of a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Dict, List, Tuple
 
-from nemo_airflow.runner.grammar import MAX_DEPTH, SEQUENCES, VERSION
+from nemo_airflow.language.plan.grammar import MAX_DEPTH, SEQUENCES, VERSION
 
 _LISTS = ("_args_", *SEQUENCES)
 """Keys of lists of nodes; the lists themselves are not nodes."""

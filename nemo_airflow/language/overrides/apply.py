@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Dict, Tuple
 
-from nemo_airflow.runner import configs, typed
-from nemo_airflow.runner.grammar import PlanError, join
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_nodes import Call, File, Quoted
-from nemo_airflow.runner.override_operators import combine
-from nemo_airflow.runner.override_syntax import Override, parse_override
-from nemo_airflow.runner.plan import resolve
-from nemo_airflow.runner.similar import similar
+from nemo_airflow.language import configs, hints
+from nemo_airflow.language.errors import PlanError
+from nemo_airflow.language.names import resolve
+from nemo_airflow.language.nearest import similar
+from nemo_airflow.language.overrides import values
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.nodes import Call, File, Quoted
+from nemo_airflow.language.overrides.operators import combine
+from nemo_airflow.language.overrides.syntax import Override, parse_override
+from nemo_airflow.language.plan.grammar import join
 
 
-def apply(root: Any, text: str, allow: Iterable[str]) -> Any:
+def apply(root: Any, text: str, allow: Iterable[str], config_of_call: Callable[..., Any]) -> Any:
     """Returns a config with one override applied; the config itself is changed where that is possible.
 
     Args:
         root: The config.
-        text: The override, in the grammar of :mod:`nemo_airflow.runner.override_syntax`.
+        text: The override, in the grammar of :mod:`nemo_airflow.language.overrides.syntax`.
         allow: The allow-list for factories that the override names.
+        config_of_call: Returns the config that a factory makes of positional and named arguments.
 
     Raises:
         PlanError: The override cannot be read, its path does not exist, or its value does not fit.
@@ -31,15 +34,16 @@ def apply(root: Any, text: str, allow: Iterable[str]) -> Any:
     """
     try:
         override = parse_override(text)
-        return _Change(override, tuple(allow)).at(root, 0, "", Any)
+        return _Change(override, tuple(allow), config_of_call).at(root, 0, "", Any)
     except OverrideSyntaxError as error:
         raise PlanError(f"override {text!r}: {error.message}") from None
 
 
 class _Change:
-    def __init__(self, override: Override, allow: Tuple[str, ...]) -> None:
+    def __init__(self, override: Override, allow: Tuple[str, ...], config_of_call: Callable[..., Any]) -> None:
         self._override = override
         self._allow = allow
+        self._config_of_call = config_of_call
 
     def at(self, node: Any, number: int, path: str, annotation: Any) -> Any:
         """Returns the replacement of a node."""
@@ -53,7 +57,7 @@ class _Change:
             return self._in_config(node, key, number, below, last)
         if last and self._removes:
             return _without(node, key)
-        inner = typed.element_of(annotation, key)
+        inner = hints.element_of(annotation, key)
         old = node[key] if not isinstance(node, dict) or key in node else _MISSING
         if old is _MISSING and not last:
             raise self._error(
@@ -81,7 +85,7 @@ class _Change:
             raise self._error(
                 f"{below} is not set, so nothing below it can be changed; set it as a whole with {below}=..."
             )
-        node.__arguments__[key] = self.at(old, number + 1, below, typed.annotation_of(node.__fn_or_cls__, key))
+        node.__arguments__[key] = self.at(old, number + 1, below, hints.annotation_of(node.__fn_or_cls__, key))
         return node
 
     @property
@@ -123,8 +127,8 @@ class _Change:
     def _read(self, annotation: Any, value: Any, text: str, path: str) -> Any:
         quoted = isinstance(self._override.node, Quoted)
         try:
-            return typed.read(annotation, value, value if quoted and isinstance(value, str) else text)
-        except typed.Misfit as error:
+            return values.read(annotation, value, value if quoted and isinstance(value, str) else text)
+        except values.Misfit as error:
             raise PlanError(f"{error} (override {self._override.text!r})", path) from None
 
     def _made(self, value: Any) -> Any:
@@ -135,11 +139,9 @@ class _Change:
             if ":" not in value.name:
                 raise self._error(f"{value.name}(...) is no factory here: write it as pkg.mod:name(...)")
             target = resolve(value.name, self._allow)
-            from nemo_airflow.runner.recipe import config_of_call
-
             args = [self._made(item) for item in value.args]
             try:
-                return config_of_call(target, args, {name: self._made(item) for name, item in value.kwargs})
+                return self._config_of_call(target, args, {name: self._made(item) for name, item in value.kwargs})
             except TypeError as error:
                 raise self._error(str(error)) from None
         if isinstance(value, (list, tuple, set)):
@@ -156,10 +158,10 @@ _MISSING: Any = type("_Missing", (), {"__repr__": lambda self: "no value"})()
 def _opened(node: Any) -> Any:
     """Returns a dataclass's instance as a config, which can be changed."""
     if dataclasses.is_dataclass(node) and not isinstance(node, (type, configs.Config)):
-        values: Dict[configs.Key, Any] = {
+        fields: Dict[configs.Key, Any] = {
             field.name: getattr(node, field.name) for field in dataclasses.fields(node) if field.init
         }
-        return configs.unchecked("config", type(node), values)
+        return configs.unchecked("config", type(node), fields)
     return node
 
 

@@ -1,4 +1,4 @@
-"""A resolved config, of the objects of :mod:`nemo_airflow.runner.configs`: built, and written as a plan."""
+"""A resolved config, of the objects of :mod:`nemo_airflow.language.configs`: built, and written as a plan."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from nemo_airflow.runner import configs
-from nemo_airflow.runner.artifacts import Artifact
-from nemo_airflow.runner.grammar import Path, PlanError, is_reserved, path_text
-from nemo_airflow.runner.parts import plan_of
-from nemo_airflow.runner.plan import Builder, make_container
-from nemo_airflow.runner.record import Record
+from nemo_airflow.language import configs
+from nemo_airflow.language.artifact import Artifact
+from nemo_airflow.language.errors import PlanError
+from nemo_airflow.language.names import RECORD, name_of
+from nemo_airflow.language.plan.build import Builder, make_container
+from nemo_airflow.language.plan.grammar import Path, is_reserved, path_text
+from nemo_airflow.language.plan.parts import plan_of
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _LONGEST_TEXT = 1_000
@@ -214,9 +215,6 @@ class _Writer:
         return _ADDRESS.sub("", repr(value))[:_LONGEST_TEXT]
 
 
-RECORD = f"{Record.__module__}:{Record.__qualname__}"
-
-
 def leaf(value: Any) -> Optional[Tuple[Any]]:
     """Returns the node of a value without children, as a tuple of one; None for a value that a plan cannot hold."""
     if isinstance(value, enum.Enum):
@@ -235,27 +233,10 @@ def leaf(value: Any) -> Optional[Tuple[Any]]:
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
         name = name_of(value)
         return None if name is None else ({"_ref_": name},)
-    from nemo_airflow.runner.scalars import tag_value  # imported only where a config has such a value
+    from nemo_airflow.language.plan.scalars import tag_value  # imported only where a config has such a value
 
     node = tag_value(value)
     return None if node is None else (node,)
-
-
-def name_of(target: Any) -> Optional[str]:
-    """Returns ``pkg.mod:name`` of an object that can be imported by that name, else None."""
-    import sys
-
-    if isinstance(target, type) and issubclass(target, Record):
-        return RECORD
-    module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
-    if module is None and isinstance(getattr(target, "__self__", None), type):
-        module = target.__self__.__module__
-    if not isinstance(module, str) or not isinstance(qualname, str):
-        return None
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return f"{module}:{qualname}" if found is not None and found == target else None
 
 
 def _default(default: Any) -> Optional[Tuple[Any]]:

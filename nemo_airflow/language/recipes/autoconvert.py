@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable
 from typing import Any, Optional, Tuple
 
-from nemo_airflow.runner.configs import named, positional
+from nemo_airflow.language.configs import Config, Partial, named, positional
 
 _CALL = "__nemo_airflow_call__"
 
@@ -74,6 +74,20 @@ class Converted:
         return self._make_config(target, *args, **kwargs)
 
 
+def autoconvert(plain: Any = None, *, partial: bool = False) -> Any:
+    """Makes a function that returns an object into one that returns its config.
+
+    Its calls of other functions and classes become configs; see above for which.
+
+    Args:
+        plain: The function; a decorator when None.
+        partial: Whether the config is of a callable, to be called later.
+    """
+    if plain is None:
+        return lambda function: autoconvert(function, partial=partial)
+    return convert(plain, Config, Partial, partial)
+
+
 def convert(
     plain: Callable[..., Any],
     config: Callable[..., Any],
@@ -112,7 +126,7 @@ def _becomes_a_config(target: Any) -> bool:
 
 
 def _is_config_class(base: type) -> bool:
-    return base.__name__ == "Buildable" or base.__module__ == "nemo_airflow.runner.configs"
+    return base.__name__ == "Buildable" or base.__module__ == "nemo_airflow.language.configs"
 
 
 def _is_foreign(module: Optional[str]) -> bool:

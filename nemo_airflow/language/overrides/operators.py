@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
 
 OPERATORS = ("=", "+=", "-=", "*=", "/=", "|=", "~=")
 

@@ -59,7 +59,7 @@ def _decimal(text: str) -> object:
 
 
 def _artifact(fields: Mapping[str, Any]) -> object:
-    from nemo_airflow.runner.artifacts import Artifact
+    from nemo_airflow.language.artifact import Artifact
 
     return Artifact.from_json(fields)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
 
 QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
 """Pattern of a text in quotes, to be compiled with ``re.DOTALL``."""

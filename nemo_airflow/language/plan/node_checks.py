@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any, Set, Tuple
 
-from nemo_airflow.runner.grammar import FLAGS, TARGET_KEYS, PlanError, is_reserved
-from nemo_airflow.runner.tags import SCALARS
+from nemo_airflow.language.errors import PlanError
+from nemo_airflow.language.names import check_name
+from nemo_airflow.language.plan.grammar import FLAGS, TARGET_KEYS, is_reserved
+from nemo_airflow.language.plan.tags import SCALARS
 
 _JUST_TARGET = ["_target_"]
-
-
-def check_name(name: Any) -> None:
-    """Checks that a target's name is ``pkg.mod:qual.name``.
-
-    Raises:
-        PlanError: It is not.
-    """
-    if not isinstance(name, str):
-        raise PlanError(f"target {name!r} is not of the form 'package.module:name'")
-    _check_name(name)
 
 
 def check_node(node: Any, kind: str) -> None:
@@ -29,7 +19,7 @@ def check_node(node: Any, kind: str) -> None:
 
     Args:
         node: The node.
-        kind: Its form, from :func:`~nemo_airflow.runner.grammar.kind_of`.
+        kind: Its form, from :func:`~nemo_airflow.language.plan.grammar.kind_of`.
 
     Raises:
         PlanError: The node does not match its form.
@@ -93,15 +83,6 @@ def check_value(value: Any) -> None:
         raise PlanError(f'{value} is not JSON: write {{"_float_": "nan"}}, "inf" or "-inf"')
     if isinstance(value, str) and not value.isascii():
         _check_unicode(value)
-
-
-@functools.lru_cache(maxsize=4096)
-def _check_name(name: str) -> None:
-    module, colon, qualname = name.partition(":")
-    if not colon or not all(part.isidentifier() for part in (*module.split("."), *qualname.split("."))):
-        raise PlanError(f"target {name!r} is not of the form 'package.module:name'")
-    if any(part.startswith("__") and part.endswith("__") for part in (*module.split("."), *qualname.split("."))):
-        raise PlanError(f"target {name!r} has a part in double underscores, which plans may not use")
 
 
 def _check_keys(node: Mapping[Any, Any]) -> None:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Union
 
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_operators import OPERATORS
-from nemo_airflow.runner.override_quoting import QUOTED, quote, unquote
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.operators import OPERATORS
+from nemo_airflow.language.overrides.quoting import QUOTED, quote, unquote
 
 MAX_KEYS = 50
 """Most keys of a path."""

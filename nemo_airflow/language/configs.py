@@ -11,8 +11,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Dict, List, Optional, Tuple, Type, Union
 
-from nemo_airflow.runner.record import Record
-from nemo_airflow.runner.similar import nearest
+from nemo_airflow.language.nearest import nearest
+from nemo_airflow.language.record import Record
 
 Key = Union[int, str]
 

@@ -14,8 +14,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Dict, List, Tuple, Union
 
-from nemo_airflow.runner.configs import Config, short_name
-from nemo_airflow.runner.hints import hints_of, read_hints
+from nemo_airflow.language.configs import Config, short_name
+from nemo_airflow.language.hints import MAPPINGS, bare, is_union
 
 _CONTAINERS: Mapping[Any, Any] = {
     list: list,
@@ -29,32 +29,10 @@ _CONTAINERS: Mapping[Any, Any] = {
     collections.abc.Set: set,
     collections.abc.MutableSet: set,
 }
-_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 class Misfit(ValueError):
     """A value that does not fit its annotation."""
-
-
-def annotation_of(target: Any, key: Any) -> Any:
-    """Returns the annotation of a target's parameter, ``Any`` where there is none, or it cannot be resolved."""
-    return _hints(target).get(key, Any) if isinstance(key, str) else Any
-
-
-def element_of(annotation: Any, key: Any) -> Any:
-    """Returns the annotation of what a container holds under a key."""
-    annotation = bare(annotation)
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Union or is_union(origin):
-        members = [arg for arg in args if typing.get_args(arg)]
-        return element_of(members[0], key) if len(members) == 1 else Any
-    if not args:
-        return Any
-    if origin is tuple:
-        if len(args) == 2 and args[1] is ...:
-            return args[0]
-        return args[key] if isinstance(key, int) and key < len(args) else Any
-    return args[1] if origin in _MAPPINGS and len(args) == 2 else args[0]
 
 
 def read(annotation: Any, value: Any, text: str) -> Any:
@@ -84,7 +62,7 @@ def read(annotation: Any, value: Any, text: str) -> Any:
         raise _misfit(annotation, text)
     if origin in _CONTAINERS or annotation in _CONTAINERS:
         return _of_items(origin or annotation, args, value, text)
-    if origin in _MAPPINGS or annotation in _MAPPINGS:
+    if origin in MAPPINGS or annotation in MAPPINGS:
         return _of_mapping(args, value, text)
     if not isinstance(annotation, type):
         return value
@@ -183,36 +161,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def bare(annotation: Any) -> Any:
-    """Returns an annotation without qualifiers and metadata."""
-    while True:
-        origin = typing.get_origin(annotation)
-        if hasattr(annotation, "__metadata__"):
-            annotation = annotation.__origin__
-        elif origin in (typing.Final, typing.ClassVar):
-            annotation = typing.get_args(annotation)[0]
-        elif hasattr(annotation, "__supertype__"):
-            annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "InitVar":
-            annotation = annotation.type
-        else:
-            return annotation
-
-
-def is_union(origin: Any) -> bool:
-    """Returns whether the origin of an annotation is that of ``X | Y``."""
-    return origin is not None and getattr(origin, "__name__", "") == "UnionType"  # Python 3.10's X | Y
-
-
 def _misfit(annotation: Any, text: str) -> Misfit:
     shown = "None" if annotation in (None, type(None)) else str(annotation)
     if isinstance(annotation, type) and not typing.get_args(annotation):
         shown = short_name(annotation)
     return Misfit(f"expected {shown.replace('typing.', '')}, got {text!r}")
-
-
-def _hints(target: Any) -> Mapping[str, Any]:
-    try:
-        return hints_of(target)
-    except TypeError:  # a target that cannot be hashed
-        return read_hints(target)

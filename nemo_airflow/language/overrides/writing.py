@@ -1,4 +1,4 @@
-"""Writes overrides as text, which :func:`~nemo_airflow.runner.override_syntax.parse_override` reads back."""
+"""Writes overrides as text, which :func:`~nemo_airflow.language.overrides.syntax.parse_override` reads back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nemo_airflow.runner.override_errors import OverrideSyntaxError
-from nemo_airflow.runner.override_nodes import MAX_NESTING, Call, File, Items, Pairs, Quoted, Word, literal
-from nemo_airflow.runner.override_operators import MAX_BITS, kind_text
-from nemo_airflow.runner.override_paths import Key, format_path
-from nemo_airflow.runner.override_quoting import quote
+from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.overrides.nodes import MAX_NESTING, Call, File, Items, Pairs, Quoted, Word, literal
+from nemo_airflow.language.overrides.operators import MAX_BITS, kind_text
+from nemo_airflow.language.overrides.paths import Key, format_path
+from nemo_airflow.language.overrides.quoting import quote
 
 _SAFE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 
@@ -23,7 +23,7 @@ def format_override(path: Iterable[Key], operator: str, value: Any = None) -> st
 
     Args:
         path: The keys.
-        operator: One of :data:`~nemo_airflow.runner.override_operators.OPERATORS`.
+        operator: One of :data:`~nemo_airflow.language.overrides.operators.OPERATORS`.
         value: A node, or a plain value; None with ``~=`` for none. Paths, dates and members of an
             Enum become texts, which the place's annotation turns back.
 

@@ -1,0 +1,139 @@
+"""Names of objects, ``pkg.mod:name``: how they are checked, permitted and imported, and the name of an object.
+
+Only names that an allow-list permits are imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import types
+from collections.abc import Iterable
+from typing import Any, Optional, Tuple
+
+from nemo_airflow.language.errors import PlanError, TargetNotAllowed, TargetNotFound
+from nemo_airflow.language.record import Record
+
+RECORD = f"{Record.__module__}:{Record.__qualname__}"
+
+ALWAYS_ALLOWED = (RECORD,)
+"""Targets of this package that need no entry. Not the whole package: it can build plans under any allow-list."""
+
+SCRIPT = "nemo_airflow.runner.script:run"
+"""Runs a shell. Only who writes a task may: an override, or a file, would have it run anything."""
+
+
+def check_name(name: Any) -> None:
+    """Checks that a target's name is ``pkg.mod:qual.name``.
+
+    Raises:
+        PlanError: It is not.
+    """
+    if not isinstance(name, str):
+        raise PlanError(f"target {name!r} is not of the form 'package.module:name'")
+    _check_name(name)
+
+
+def is_allowed(name: str, allow: Iterable[str]) -> bool:
+    """Returns whether an allow-list permits a target, by its exact name or by a prefix."""
+    dotted = name.replace(":", ".")
+    return any(_matches(dotted, entry) for entry in (*allow, *ALWAYS_ALLOWED))
+
+
+def check_entries(allow: Iterable[str]) -> Tuple[str, ...]:
+    """Returns the entries of an allow-list.
+
+    Raises:
+        PlanError: One is neither a name nor a prefix.
+    """
+    entries: Tuple[Any, ...] = (allow,) if isinstance(allow, str) else tuple(allow)
+    for entry in entries:
+        is_prefix = isinstance(entry, str) and entry.endswith(".")
+        parts = entry[:-1].split(".") if is_prefix else entry.replace(":", ".", 1).split(".") if entry else []
+        if not all(part.isidentifier() for part in parts) or len(parts) < (1 if is_prefix else 2):
+            raise PlanError(
+                f"allow has {entry!r}, which is neither a name such as 'package.module:name' "
+                "nor a prefix such as 'package.'"
+            )
+    return entries
+
+
+def resolve(name: str, allow: Iterable[str]) -> Any:
+    """Imports an allowed target.
+
+    An object that a prefix permits must also be defined under a permitted name: a module may have imported
+    anything, for example ``os.system``. An exact name permits its object.
+
+    Raises:
+        TargetNotAllowed: The allow-list does not permit it.
+        TargetNotFound: It does not exist.
+    """
+    check_name(name)
+    allow = tuple(allow)
+    if not is_allowed(name, allow):
+        raise TargetNotAllowed(f"target {name!r} is not allowed here: add it to allow")
+    module_name, _, qualname = name.partition(":")
+    found: Any = _import(module_name, name)
+    for number, name_part in enumerate(qualname.split(".")):
+        if number and not isinstance(found, type):
+            raise TargetNotAllowed(
+                f"target {name!r} goes through a {type(found).__name__}: only classes may hold a target"
+            )
+        try:
+            found = getattr(found, name_part)
+        except AttributeError:
+            raise TargetNotFound(f"module {module_name!r} has no {qualname!r}, which the config names") from None
+        if isinstance(found, types.ModuleType):
+            raise TargetNotAllowed(
+                f"target {name!r} goes through the module {found.__name__!r}: name that module before the colon"
+            )
+    dotted = name.replace(":", ".")
+    exact = any(not entry.endswith(".") and _matches(dotted, entry) for entry in (*allow, *ALWAYS_ALLOWED))
+    home = getattr(found, "__module__", None)
+    if not exact and not (isinstance(home, str) and is_allowed(f"{home}:{qualname}", allow)):
+        raise TargetNotAllowed(
+            f"target {name!r} is from {home!r}, which is not allowed here: add {name!r} itself to allow"
+        )
+    return found
+
+
+def name_of(target: Any) -> Optional[str]:
+    """Returns ``pkg.mod:name`` of an object that can be imported by that name, else None."""
+    if isinstance(target, type) and issubclass(target, Record):
+        return RECORD
+    module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    if module is None and isinstance(getattr(target, "__self__", None), type):
+        module = target.__self__.__module__
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        return None
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{qualname}" if found is not None and found == target else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_name(name: str) -> None:
+    module, colon, qualname = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *qualname.split("."))):
+        raise PlanError(f"target {name!r} is not of the form 'package.module:name'")
+    if any(part.startswith("__") and part.endswith("__") for part in (*module.split("."), *qualname.split("."))):
+        raise PlanError(f"target {name!r} has a part in double underscores, which plans may not use")
+
+
+def _matches(dotted: str, entry: str) -> bool:
+    return dotted.startswith(entry) if entry.endswith(".") else dotted == entry.replace(":", ".")
+
+
+def _import(module_name: str, name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # Where an existing module cannot import another one, that module's own traceback is shown.
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise
+        message = (
+            f"no module {error.name!r} for the config's target {name!r}: it is neither in the package nor installed"
+        )
+        raise TargetNotFound(message, name=error.name) from None

@@ -1,0 +1,1 @@
+"""Overrides, ``model.hidden=64``: how they are read, written and applied."""

@@ -1,0 +1,1 @@
+"""Plans: configs as JSON. Their forms, checks and building."""

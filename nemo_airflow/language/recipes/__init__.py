@@ -1,0 +1,1 @@
+"""Recipes: factories of configs, called where their libraries are."""

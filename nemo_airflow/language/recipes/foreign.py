@@ -1,0 +1,88 @@
+"""Configs of Fiddle, and of libraries built on it, as configs of the job."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Dict, List
+
+from nemo_airflow.language import configs, hints
+from nemo_airflow.language.recipes import tree
+from nemo_airflow.language.recipes.autoconvert import Converted
+
+
+def own(root: Any) -> Any:
+    """Returns a value with each foreign config in it converted to one of this package, once."""
+    return _Foreign().own(root)
+
+
+def config_of_call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Returns the config of a call; calls a function whose annotation is a config, and returns its result.
+
+    Raises:
+        TypeError: The target does not take these arguments.
+    """
+    made: Any = configs.Config(target, *args, **kwargs)
+    if isinstance(target, type) or not _returns_configs(target):
+        return made
+    as_buildable = getattr(target, "as_buildable", None)  # Fiddle's auto_config
+    return own((as_buildable or target)(*args, **kwargs))
+
+
+def is_foreign(value: Any) -> bool:
+    """Returns whether a value is a config of Fiddle, or of a library that is built on it."""
+    if isinstance(value, (type, configs.Config)):
+        return False
+    return any(base.__name__ == "Buildable" for base in type(value).__mro__) and hasattr(value, "__fn_or_cls__")
+
+
+def _returns_configs(target: Any) -> bool:
+    if isinstance(target, Converted) or hasattr(target, "as_buildable"):
+        return True
+    returned = hints.annotation_of(target, "return")
+    returned = typing.get_origin(returned) or returned
+    bases = returned.__mro__ if isinstance(returned, type) else ()
+    return any(base is configs.Config or base.__name__ == "Buildable" for base in bases)
+
+
+class _Foreign:
+    """Converts configs of Fiddle, and of libraries built on it, to configs of this package, each once."""
+
+    def __init__(self) -> None:
+        self._made: Dict[int, Any] = {}
+        self._kept: List[Any] = []
+
+    def own(self, root: Any) -> Any:
+        """Returns the root with each foreign config converted."""
+        waiting: List[Any] = []
+        found = self._shallow(root, waiting)
+        while waiting:
+            made = waiting.pop()
+            arguments = made.__arguments__
+            for key, value in list(arguments.items()):
+                arguments[key] = self._shallow(value, waiting)
+        return found
+
+    def _shallow(self, value: Any, waiting: List[Any]) -> Any:
+        """Returns a converted value whose configs' arguments are not converted yet."""
+        if id(value) in self._made:
+            return self._made[id(value)]
+        if isinstance(value, configs.Config):
+            made: Any = value
+            waiting.append(made)
+        elif is_foreign(value):
+            made = configs.unchecked(_kind_of(value), value.__fn_or_cls__, dict(value.__arguments__))
+            waiting.append(made)
+        else:
+            pairs = tree.children(value)
+            if not pairs:
+                return value
+            made = tree.rebuild(value, [self._shallow(child, waiting) for _, child in pairs])
+        self._made[id(value)] = made
+        self._kept.append(value)
+        return made
+
+
+def _kind_of(value: Any) -> str:
+    names = [base.__name__ for base in type(value).__mro__]
+    return "arg_factory" if "ArgFactory" in names else "partial" if "Partial" in names else "config"
