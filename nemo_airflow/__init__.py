@@ -40,6 +40,7 @@ _EXPORTS = {
     "PatternPackager": "nemo_airflow.packaging",
     "MLflowTracker": "nemo_airflow.tracking",
     "Tracker": "nemo_airflow.tracking",
+    "runs": "nemo_airflow.tracking",
     "NemoRunOperator": "nemo_airflow.operators",
     "Artifact": "nemo_airflow.runner",
     "artifact": "nemo_airflow.runner",
@@ -99,6 +100,7 @@ __all__ = [
     "log_model",
     "output_dir",
     "params_from",
+    "runs",
 ]
 
 if TYPE_CHECKING:

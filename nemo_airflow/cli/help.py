@@ -12,7 +12,7 @@ from nemo_airflow.language.nearest import similar
 
 GROUPS = {
     "Run": ("run", "attach", "cancel", "package", "render", "plan", "validate"),
-    "Look": ("jobs", "status", "why", "logs", "metrics", "shell", "list"),
+    "Look": ("jobs", "runs", "status", "why", "logs", "metrics", "shell", "list"),
     "Compare": ("diff", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),
     "Tidy": ("reap",),

@@ -81,6 +81,7 @@ def add(commands: Any) -> None:
     add_store_of_runs(jobs)
     jobs.set_defaults(run=_jobs)
 
+    _add_runs(commands)
     shell = commands.add_parser(
         "shell",
         help="run a shell, or a command, in the environment of a running job",
@@ -102,6 +103,43 @@ def add(commands: Any) -> None:
         if name != "cancel":
             add_output(command)
         command.set_defaults(run=_look, command=name)
+
+
+def _add_runs(commands: Any) -> None:
+    runs = commands.add_parser(
+        "runs",
+        help="list the runs that MLflow has: those that are looked for, with any metric or parameter as a column",
+        epilog="example: nemo-airflow runs --dag train --since 7d --metric 'loss<0.1' --sort loss --columns loss,lr",
+    )
+    for name, text in (
+        ("dag", "the DAG of their task"),
+        ("task", "their task"),
+        ("state", "how they ended: succeeded, failed, cancelled or lost; or running"),
+        ("back-end", "the kind of their executor, such as slurm"),
+        ("user", "who started them"),
+        ("since", "they began then or later: 7d, 12h, 30m, or a date such as 2026-11-01"),
+        ("until", "they began before then"),
+    ):
+        runs.add_argument(f"--{name}", default="", metavar=name.upper(), help=text)
+    for name, metavar, text in (
+        ("tag", "NAME=VALUE", "a tag; may be repeated"),
+        ("config", "PATH=VALUE", "a value of the config; may be repeated"),
+        ("metric", "COMPARISON", "what a metric must be, such as 'loss<0.1'; may be repeated"),
+    ):
+        runs.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=text)
+    runs.add_argument(
+        "--sort",
+        default="-started",
+        metavar="NAME",
+        help="started, ended, name, dag, state, back-end, user, a metric, or params.PATH; with - the largest first: "
+        "--sort=-accuracy (%(default)s)",
+    )
+    runs.add_argument("--columns", default="", metavar="NAMES", help="metrics and parameters to show, as loss,lr")
+    runs.add_argument("--limit", type=int, default=20, help="list so many (%(default)s)")
+    runs.add_argument("--page", default="", metavar="PAGE", help="the next page, as the page before has said it")
+    add_output(runs)
+    add_store_of_runs(runs)
+    runs.set_defaults(run=_runs)
 
 
 def _add_packager(command: argparse.ArgumentParser) -> None:
@@ -155,6 +193,16 @@ def _jobs(options: argparse.Namespace) -> int:
 
     where = {"tracking_uri": options.tracking_uri, "conn_id": options.conn_id}
     return jobs.jobs(options.executor, limit=options.limit, output=options.output, here=options.here, **where)
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import runs
+
+    return runs.run(
+        runs.read_query(options),
+        [name for name in map(str.strip, options.columns.split(",")) if name],
+        **{name: getattr(options, name) for name in ("limit", "page", "output", "tracking_uri", "conn_id")},
+    )
 
 
 def _shell(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ _EXPORTS = {
     "RunRef": "base",
     "Tracker": "base",
     "TrackerQueue": "queue",
+    "runs": "frames",
     "tracker_from_json": "registry",
 }
 
@@ -28,12 +29,14 @@ __all__ = [
     "RunRef",
     "Tracker",
     "TrackerQueue",
+    "runs",
     "tracker_from_json",
 ]
 
 if TYPE_CHECKING:
     from nemo_airflow.tracking.artifacts import ArtifactCollector, CollectEverything
     from nemo_airflow.tracking.base import Metric, RunRef, Tracker
+    from nemo_airflow.tracking.frames import runs
     from nemo_airflow.tracking.mlflow import MLflowTracker
     from nemo_airflow.tracking.queue import TrackerQueue
     from nemo_airflow.tracking.registry import tracker_from_json

@@ -161,7 +161,8 @@ def test_the_commands_for_running_without_a_dag_run_and_print_what_is_shown(fold
     assert first == "step 0\nstep 1\nstep 2\n"
     assert "# changed since job small-" in changed
     assert key.strip() in listed
-    _, _, logs, metrics, attached, _, _, examined, as_json = looked_at
+    _, _, logs, metrics, attached, _, found, _, _, examined, as_json = looked_at
+    assert key.strip() in found
     assert logs.splitlines() == attached.splitlines() == [f"step {step}" for step in range(4)]
     assert metrics.startswith("loss ")
     assert "  ok    git " in examined

@@ -21,11 +21,10 @@ from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.address import hide_login
-from nemo_airflow.tracking.mlflow.fields import INPUT_CONTEXT, KEY
+from nemo_airflow.tracking.mlflow.fields import INPUT_CONTEXT
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
-    NEWEST_FIRST,
     LoggedModel,
     Run,
     ended_jobs_filter,
@@ -82,14 +81,15 @@ class ClientStore:
             )
             return _run(found[0]).end_ms if found else None
 
-    def newest_jobs(self, beginning: str, limit: int) -> list[Run]:
+    def search_jobs(self, which: str, order: Sequence[str], limit: int, page: str = "") -> tuple[list[Run], str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
             experiments = [experiment.experiment_id for experiment in _pages(self._client.search_experiments)]
             found = self._client.search_runs(
-                experiments, jobs_filter(beginning), max_results=limit, order_by=[NEWEST_FIRST]
+                experiments, jobs_filter(which), max_results=limit, order_by=list(order), page_token=page or None
             )
-        return [run for run in map(_run, found) if run.tags[KEY].startswith(beginning)]
+            token = found.token or ""  # of a database it is bytes
+            return [_run(run) for run in found], token.decode() if isinstance(token, bytes) else token
 
     def tag_values(self, tag: str) -> set[str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -258,4 +258,5 @@ def _run(run: MlflowRun) -> Run:
         models=frozenset(made.model_id for made in (run.outputs.model_outputs if run.outputs else ())),
         # From the protocol message, because run.data.metrics has the values without their times.
         latest={metric.key: (metric.step, metric.timestamp) for metric in run.data.to_proto().metrics},
+        metrics=dict(run.data.metrics),
     )

@@ -12,7 +12,8 @@ from nemo_airflow.job import JobState
 from nemo_airflow.language.nearest import similar
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow import address, fields
-from nemo_airflow.tracking.mlflow.store import NOT_FOUND, Run, Store, open_store
+from nemo_airflow.tracking.mlflow.queries import RunQuery
+from nemo_airflow.tracking.mlflow.store import NOT_FOUND, Run, Store, newest_jobs, open_store
 
 _AT_ONCE = 8
 """Metrics that are read from a server at the same time."""
@@ -38,6 +39,13 @@ class JobRun:
         cluster: The back-end's name, or empty.
         began: When it began, in seconds since the epoch.
         ended: Whether the run has a final status.
+        ended_at: When it ended, in seconds since the epoch, or None.
+        dag_id: The DAG of its task, or empty for a job of no task.
+        task_id: Its task, or empty.
+        user: Who started it, or empty.
+        params: The values of its config by path, and what it has logged as parameters.
+        metrics: The newest value of each metric.
+        tags: All tags of the run.
     """
 
     run_id: str
@@ -52,6 +60,18 @@ class JobRun:
     cluster: str
     began: float
     ended: bool
+    ended_at: float | None = None
+    dag_id: str = ""
+    task_id: str = ""
+    user: str = ""
+    params: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran, or None while it runs."""
+        return None if self.ended_at is None else self.ended_at - self.began
 
 
 class JobRuns:
@@ -72,7 +92,20 @@ class JobRuns:
 
     def newest(self, limit: int) -> list[JobRun]:
         """Returns the runs that began last, at most so many."""
-        return [_job_run(run) for run in self._store.newest_jobs("", limit)] if self._store else []
+        return [_job_run(run) for run in newest_jobs(self._store, "", limit)] if self._store else []
+
+    def search(self, query: RunQuery, limit: int, page: str = "") -> tuple[list[JobRun], str]:
+        """Returns a page of the runs that a query selects, and the token of the next page, or an empty text.
+
+        Args:
+            query: Which runs, and in which order.
+            limit: How many at most; MLflow allows 50,000.
+            page: The token of a page of the same query; the first one when empty.
+        """
+        if self._store is None:
+            return [], ""
+        found, following = self._store.search_jobs(query.to_filter(), query.to_order(), limit, page)
+        return [_job_run(run) for run in found], following
 
     def find(self, text: str) -> JobRun:
         """Returns the run of an id, or of a job's key or the beginning of one.
@@ -87,7 +120,7 @@ class JobRuns:
                 except TrackingError as error:
                     if error.code != NOT_FOUND:
                         raise
-            runs = {run.tags[fields.KEY]: run for run in reversed(self._store.newest_jobs(text, _SEARCHED))}
+            runs = {run.tags[fields.KEY]: run for run in reversed(newest_jobs(self._store, text, _SEARCHED))}
             if text in runs or len(runs) == 1:
                 return _job_run(runs.get(text) or next(iter(runs.values())))
             if runs:
@@ -130,4 +163,11 @@ def _job_run(run: Run) -> JobRun:
         cluster=tag("cluster"),
         began=run.start_ms / 1000,
         ended=run.ended,
+        ended_at=run.end_ms / 1000 if run.ended and run.end_ms else None,
+        dag_id=run.tags.get("airflow.dag_id", ""),
+        task_id=run.tags.get("airflow.task_id", ""),
+        user=run.tags.get(fields.USER, ""),
+        params=run.params,
+        metrics=run.metrics,
+        tags=run.tags,
     )

@@ -24,7 +24,6 @@ from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import fields
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
-    NEWEST_FIRST,
     NOT_FOUND,
     Credentials,
     LoggedModel,
@@ -130,18 +129,19 @@ class RestStore:
         found = self._post("runs/search", body).get("runs", ())
         return _run(found[0]).end_ms if found else None
 
-    def newest_jobs(self, beginning: str, limit: int) -> list[Run]:
+    def search_jobs(self, which: str, order: Sequence[str], limit: int, page: str = "") -> tuple[list[Run], str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         experiments = self._pages("experiments/search", {"view_type": "ACTIVE_ONLY"}, "experiments")
         body = {
             "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
-            "filter": jobs_filter(beginning),
+            "filter": jobs_filter(which),
             "run_view_type": "ACTIVE_ONLY",
             "max_results": limit,
-            "order_by": [NEWEST_FIRST],
+            "order_by": list(order),
+            **({"page_token": page} if page else {}),
         }
-        found = self._post("runs/search", body).get("runs", ()) if body["experiment_ids"] else ()
-        return [run for run in map(_run, found) if run.tags[fields.KEY].startswith(beginning)]
+        found = self._post("runs/search", body) if body["experiment_ids"] else {}
+        return [_run(item) for item in found.get("runs", ())], found.get("next_page_token", "")
 
     def tag_values(self, tag: str) -> set[str]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -414,4 +414,5 @@ def _run(data: Mapping[str, Any]) -> Run:
             metric["key"]: (int(metric.get("step", 0)), int(metric["timestamp"]))
             for metric in values.get("metrics", ())
         },
+        metrics={metric["key"]: float(metric.get("value", 0.0)) for metric in values.get("metrics", ())},
     )

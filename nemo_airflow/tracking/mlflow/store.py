@@ -87,6 +87,7 @@ class Run:
         models: Ids of the models that it has made.
         latest: Step of each metric's newest point, and its time in milliseconds since the epoch. The newest has
             the highest step, and of these the latest.
+        metrics: The value of each metric's newest point.
     """
 
     run_id: str
@@ -100,6 +101,7 @@ class Run:
     end_ms: int | None = None
     models: frozenset[str] = frozenset()
     latest: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -149,8 +151,15 @@ class Store(Protocol):
     def latest_end(self, experiment_id: str, parent_id: str) -> int | None:
         """Returns when the last of the jobs below a parent run ended, in milliseconds since the epoch."""
 
-    def newest_jobs(self, beginning: str, limit: int) -> list[Run]:
-        """Returns the runs of jobs whose keys begin so, of all experiments, those that began last first."""
+    def search_jobs(self, which: str, order: Sequence[str], limit: int, page: str = "") -> tuple[list[Run], str]:
+        """Returns a page of the runs of jobs in all experiments, and the token of the next page, or an empty text.
+
+        Args:
+            which: MLflow's filter, on top of that for runs of jobs; or an empty text.
+            order: What to sort by, in MLflow's words, such as ``attributes.start_time DESC``.
+            limit: How many runs a page has at most.
+            page: The token of a page, for the same filter and order; the first one when empty.
+        """
 
     def tag_values(self, tag: str) -> set[str]:
         """Returns the values of a tag in all runs, without deleted runs and experiments."""
@@ -256,10 +265,17 @@ NEWEST_END_FIRST = "attributes.end_time DESC"
 NEWEST_FIRST = "attributes.start_time DESC"
 
 
-def jobs_filter(beginning: str) -> str:
-    """Returns MLflow's filter for the runs of jobs whose keys begin so; it has no way to write a quote."""
-    unquoted = beginning.replace("'", "_")
-    return f"tags.`{KEY}` LIKE '{unquoted}%' AND tags.`{PLAN_DIGEST}` LIKE '%'"  # a parent has no plan
+def jobs_filter(which: str) -> str:
+    """Returns MLflow's filter for those runs of jobs that another filter, if it is not empty, selects."""
+    return " AND ".join(filter(None, (f"tags.`{PLAN_DIGEST}` LIKE '%'", which)))  # a parent run has no plan
+
+
+def newest_jobs(store: Store, beginning: str, limit: int) -> list[Run]:
+    """Returns the runs of jobs whose keys begin so, those that began last first."""
+    unquoted = beginning.replace("'", "_")  # MLflow's filter has no way to write a quote
+    which = f"tags.`{KEY}` LIKE '{unquoted}%'" if beginning else ""
+    found, _ = store.search_jobs(which, [NEWEST_FIRST], limit)
+    return [run for run in found if run.tags.get(KEY, "").startswith(beginning)]
 
 
 def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str, watch: UploadWatch) -> None:
