@@ -46,6 +46,7 @@ lint: $(READY) ## check style, imports, types, spelling and the links of the doc
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/docs/test_links.py
 	$(BIN)/mypy
+	$(BIN)/python tests/editor/check.py
 
 docs: $(READY) ## build the site of the documentation in build/site; a warning is an error
 	$(BIN)/sphinx-build -q -E -W --keep-going -d build/doctrees docs build/site

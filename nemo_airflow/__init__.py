@@ -122,7 +122,13 @@ if TYPE_CHECKING:
         Torchrun,
     )
     from nemo_airflow.operators import NemoRunOperator, params_from
-    from nemo_airflow.packaging import GitArchivePackager, Packager
+    from nemo_airflow.packaging import (
+        DistributionPackager,
+        GitArchivePackager,
+        HybridPackager,
+        Packager,
+        PatternPackager,
+    )
     from nemo_airflow.runner import (
         Artifact,
         artifact,

@@ -8,11 +8,12 @@ import functools
 import inspect
 import os
 import types
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Self, dataclass_transform, overload
 
 import fiddle as fdl
 from fiddle import history as fiddle_history
+from typing_extensions import TypeVar
 
 from nemo_airflow.config import checks
 from nemo_airflow.config.faults import are_noted, note_fault, noting
@@ -25,7 +26,18 @@ from nemo_airflow.language.nearest import nearest
 from nemo_airflow.language.plan.grammar import is_reserved, join
 from nemo_airflow.language.record import Record
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing import Any as _Base
+else:
+    _Base = object
+
+P = ParamSpec("P")
+T = TypeVar("T", default=Any)
+
+# Callables of which the first arguments are left out: they are set later, or given by the caller of a ``Partial``.
+_After1 = Callable[Concatenate[Any, P], T]
+_After2 = Callable[Concatenate[Any, Any, P], T]
+_After3 = Callable[Concatenate[Any, Any, Any, P], T]
 
 # Fiddle's history skips these files, so that it names the user's line as the place where a value was set.
 for _file in (
@@ -35,7 +47,7 @@ for _file in (
     fiddle_history.add_exclude_location(os.path.normpath(_file))
 
 
-class _Checked:
+class _Checked(_Base):  # type: ignore[misc]  # Any, so that a config fits where what it makes does
     """What ``Config`` and ``Partial`` add to their Fiddle base classes."""
 
     def __init__(self, fn_or_cls: Any, /, *args: Any, **kwargs: Any) -> None:
@@ -48,7 +60,7 @@ class _Checked:
         if are_noted():
             kwargs = {name: value for name, value in kwargs.items() if self._takes(fn_or_cls, name)}
         _check_names(fn_or_cls, args, kwargs)
-        super().__init__(fn_or_cls, *args, **kwargs)  # type: ignore[call-arg]  # Fiddle's, beside us in the bases
+        super().__init__(fn_or_cls, *args, **kwargs)
 
     def _takes(self, target: Any, name: str) -> bool:
         """Returns whether a target takes an argument; notes a fault if not."""
@@ -66,7 +78,7 @@ class _Checked:
     def __getattr__(self, name: str) -> Any:
         if name[:2] != "__":
             name = parameters_of(self.__fn_or_cls__).name_of(name)
-        return super().__getattr__(name)  # type: ignore[misc]  # Fiddle's, beside us in the bases
+        return super().__getattr__(name)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(parameters_of(self.__fn_or_cls__).name_of(name))
@@ -77,12 +89,12 @@ class _Checked:
         except ConfigError as error:
             if not note_fault(error, self):
                 raise
-        super()._arguments_set_value(key, value)  # type: ignore[misc]  # Fiddle's one way to set an argument
+        super()._arguments_set_value(key, value)
 
     def __build__(self, /, *args: Any, **kwargs: Any) -> Any:
         for key, value in self.__arguments__.items():  # lists and dicts may have changed since they were set
             check_argument(self.__fn_or_cls__, key, value, short_name(self.__fn_or_cls__))
-        return super().__build__(*args, **kwargs)  # type: ignore[misc]  # Fiddle's, beside us in the bases
+        return super().__build__(*args, **kwargs)
 
     def __repr__(self) -> str:
         return config_text(self)
@@ -91,6 +103,7 @@ class _Checked:
     __arguments__: dict[int | str, Any]
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
 class Config(_Checked, Generic[T], fdl.Config[T]):  # type: ignore[misc]  # Fiddle has no types
     """A call of a function or class, to be made in the job.
 
@@ -122,7 +135,42 @@ class Config(_Checked, Generic[T], fdl.Config[T]):  # type: ignore[misc]  # Fidd
         ParameterTypeError: A value does not fit its annotation.
     """
 
-    __record__: Any = None
+    __record__: ClassVar[Any] = None
+
+    if TYPE_CHECKING:
+        # What type checkers see; docs/configs.md, "In the editor", says what follows from it. mypy reads ``__init__``.
+        # pyright reads ``__new__`` first: a class makes its own instance, so that its attributes complete; a function
+        # makes a config, whose arguments it checks by ``__init__``. Its messages are about the last overload.
+
+        @overload
+        def __new__(cls, fn_or_cls: types.FunctionType | str, /, *args: Any, **kwargs: Any) -> Self: ...
+        @overload
+        def __new__(cls, fn_or_cls: type[T], /) -> T: ...  # type: ignore[misc]
+        @overload
+        def __new__(cls, fn_or_cls: _After3[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...  # type: ignore[misc]
+        @overload
+        def __new__(cls, fn_or_cls: _After2[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...  # type: ignore[misc]
+        @overload
+        def __new__(cls, fn_or_cls: _After1[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...  # type: ignore[misc]
+        @overload
+        def __new__(cls, fn_or_cls: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...  # type: ignore[misc]
+        @overload
+        def __new__(cls, **fields: Any) -> Self: ...
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any: ...  # type: ignore[misc]  # noqa: D102
+
+        @overload
+        def __init__(self, fn_or_cls: Callable[..., T], /) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: str, /, *args: Any, **kwargs: Any) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: _After3[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: _After2[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: _After1[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # type: ignore[misc]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -155,6 +203,22 @@ class Partial(_Checked, Generic[T], fdl.Partial[T]):  # type: ignore[misc]  # Fi
         UnknownParameterError: It has no such parameter.
         ParameterTypeError: A value does not fit its annotation.
     """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, fn_or_cls: Callable[..., T], /) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: str, /, *args: Any, **kwargs: Any) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: _After3[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: _After2[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: _After1[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        @overload
+        def __init__(self, fn_or_cls: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # type: ignore[misc]
 
 
 KINDS: Mapping[str, type] = {"config": Config, "partial": Partial, "arg_factory": fdl.ArgFactory}

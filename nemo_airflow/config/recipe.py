@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, overload
 
 import fiddle as fdl
 from fiddle.history import Location
 
-from nemo_airflow.config.buildable import Config
+from nemo_airflow.config.buildable import Config, T
 from nemo_airflow.config.origins import set_target
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.source import SourceFunction, packages_in, target_from_source
 from nemo_airflow.config.targets import source_folder, target_name
 from nemo_airflow.exceptions import ConfigError, OverrideError
 
-T = TypeVar("T")
+P = ParamSpec("P")
+_Overrides = Iterable[str] | Mapping[str, Any]
 
 
 class Factory(SourceFunction):
@@ -90,11 +91,31 @@ class Recipe(Config[T]):
         OverrideError: An override cannot be read.
     """
 
-    def __init__(
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, factory: Callable[..., Any], /, overrides: _Overrides = ()) -> None: ...
+        @overload
+        def __init__(
+            self,
+            factory: str,
+            /,
+            overrides: _Overrides = (),
+            *,
+            source: str | os.PathLike[str] | None = None,
+            in_image: bool = False,
+            **arguments: Any,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self, factory: Callable[P, Any], /, overrides: _Overrides = (), *args: P.args, **arguments: P.kwargs
+        ) -> None: ...
+
+    def __init__(  # type: ignore[misc]
         self,
         factory: str | Callable[..., Any],
         /,
-        overrides: Iterable[str] | Mapping[str, Any] = (),
+        overrides: _Overrides = (),
         *,
         source: str | os.PathLike[str] | None = None,
         in_image: bool = False,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import jinja2
 from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -206,6 +206,12 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         """When this process began to execute the task, by ``time.time()``."""
         self._deadline: float | None = None
         """When the job of this try is cancelled, in seconds since the epoch, once that is settled."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def output(self) -> Any:  # it becomes the result, which fits where a config has it
+            """What the job's function will have returned."""
 
     def render_template(
         self,
