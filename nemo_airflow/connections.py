@@ -146,14 +146,20 @@ async def aget_connection(conn_id: str) -> ConnectionInfo:
     """Returns a connection without blocking the event loop, for triggers.
 
     Raises:
-        SettingsError: The connection is not defined, or cannot be read.
+        NotDefinedError: The connection is not defined.
+        SettingsError: The connection cannot be read.
     """
     if not _inside_airflow():
         return _from_environment(conn_id)
     from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
     with _clear_errors(conn_id):
-        connection = await BaseHook.aget_connection(conn_id)
+        try:
+            connection = await BaseHook.aget_connection(conn_id)
+        except AirflowNotFoundException:
+            await asyncio.to_thread(_refuse_silence, conn_id)
+            raise
     # Reading the extra fields masks them, which talks to Airflow and may block.
     return await asyncio.to_thread(_from_airflow, connection)
 
@@ -187,17 +193,25 @@ def find_secrets(text: str) -> list[tuple[int, int]]:
 def _read_from_airflow(conn_id: str, convert: Callable[[Connection], T]) -> T:
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
-    from airflow.sdk.execution_time.comms import GetConnection
 
     with _clear_errors(conn_id):
         try:
             return convert(BaseHook.get_connection(conn_id))
         except AirflowNotFoundException:
-            if silent := _silent_backend(
-                lambda backend: backend.get_connection(conn_id), GetConnection(conn_id=conn_id)
-            ):
-                raise SettingsError(f"connection {conn_id!r} cannot be read from Airflow: {silent}") from None
+            _refuse_silence(conn_id)
             raise
+
+
+def _refuse_silence(conn_id: str) -> None:
+    """Asks again for a connection that nobody is said to have.
+
+    Raises:
+        SettingsError: A secrets back-end, or Airflow's API, does not answer.
+    """
+    from airflow.sdk.execution_time.comms import GetConnection
+
+    if silent := _silent_backend(lambda backend: backend.get_connection(conn_id), GetConnection(conn_id=conn_id)):
+        raise SettingsError(f"connection {conn_id!r} cannot be read from Airflow: {silent}") from None
 
 
 def _inside_airflow() -> bool:

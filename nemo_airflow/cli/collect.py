@@ -17,6 +17,7 @@ from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SettingsE
 from nemo_airflow.executors.base import Driver, Executor
 from nemo_airflow.job import JobHandle
 from nemo_airflow.jobs.service import JobService
+from nemo_airflow.operators.back_end import BackEnd
 
 UNFINISHED = ".unfinished"
 """Folder in the new folder that has the outputs while they are fetched: who makes it is the only one to fetch there."""
@@ -27,13 +28,20 @@ _SAY_EVERY = 5.0
 
 def run(executor: str, key: str, into: str, *, release: bool) -> int:
     """Fetches the outputs into a new folder and lists them; returns 1 if some cannot be kept here."""
-    left_out = blocking.run(_collect(load_executor(executor), key, Path(into or f"outputs-{key}"), release=release))
+    loaded = load_executor(executor)
+    handle, left_out = blocking.run(_collect(loaded, key, Path(into or f"outputs-{key}")))
+    if release and not left_out:
+        BackEnd(loaded, _warn).release(handle)
     for text in left_out:
         print(f"nemo-airflow: left out: {text}", file=sys.stderr)
     return 1 if left_out else 0
 
 
-async def _collect(executor: Executor, key: str, folder: Path, *, release: bool) -> list[str]:
+def _warn(text: str, *values: object) -> None:
+    print(f"nemo-airflow: {text % values}", file=sys.stderr)
+
+
+async def _collect(executor: Executor, key: str, folder: Path) -> tuple[JobHandle, list[str]]:
     left_out: list[str] = []
     driver = executor.connect()
     try:
@@ -46,11 +54,9 @@ async def _collect(executor: Executor, key: str, folder: Path, *, release: bool)
         for path in paths:
             print(path)
         print(f"{_amount(folder)}, in {folder}")
-        if release and not left_out:
-            await driver.release([handle])
     finally:
         await driver.close()
-    return left_out
+    return handle, left_out
 
 
 async def _find(driver: Driver, executor: Executor, key: str) -> JobHandle:

@@ -217,7 +217,11 @@ class Driver(abc.ABC):
         return first
 
     async def release(self, handles: Sequence[JobHandle]) -> None:
-        """Lets go of ended jobs whose outputs are kept elsewhere now; for a back-end that holds them only so long."""
+        """Lets go of ended jobs whose outputs are kept elsewhere now; for a back-end that holds them only so long.
+
+        Raises:
+            BackendUnavailable: It cannot be told now. The caller asks again.
+        """
         return
 
     @abc.abstractmethod

@@ -2,7 +2,8 @@
 
 A service looks at all jobs that are due in one call of its driver, and reads all streams that may have grown in one
 more. How often it looks at a job adapts: often while the job is young, seldom when it is old. A back-end that does not
-answer says nothing of its jobs: nothing but a job's own end ends its watch, unless ``give_up_after`` says otherwise.
+answer says nothing of its jobs: nothing but a job's own end ends its watch, unless ``give_up_after`` says otherwise, or
+the connection that leads there is not defined.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import ClassVar, TypeAlias
 
 from nemo_airflow import settings
-from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.exceptions import BackendUnavailable, NotDefinedError
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor
 from nemo_airflow.executors.seen import Seen
 from nemo_airflow.job import JobHandle, JobState, JobStatus
@@ -211,6 +212,7 @@ class JobService:
 
         Raises:
             BackendUnavailable: The back-end was away for longer than ``give_up_after``.
+            NotDefinedError: There is no connection of the name that leads there.
         """
         now = time.monotonic()
         watch = _Watch(handle, offset, now, now, has_end_record, since, at_once)
@@ -241,7 +243,9 @@ class JobService:
                 await self._tick(due)
                 backoff = 0.0
                 self._sweep()
-            except Exception as error:  # noqa: BLE001 - no error but a job's own end may end a watch
+            except NotDefinedError as error:
+                self._end_watches(error)
+            except Exception as error:  # noqa: BLE001 - nothing else but a job's own end may end a watch
                 if not isinstance(error, AWAY):
                     _log.exception("a look at jobs failed")
                 self._tell_outage(self._watches, one_line(error))
@@ -336,6 +340,14 @@ class JobService:
                         f"longer than NEMO_AIRFLOW_GIVE_UP_AFTER={limit:g} allows; the job may go on: {reason}"
                     )
                 )
+
+    def _end_watches(self, error: NotDefinedError) -> None:
+        """Gives up all jobs: no waiting brings a connection that is not there, and each secrets back-end was asked."""
+        for watch in list(self._watches):
+            self._watches.discard(watch)
+            watch.queue.put_nowait(
+                NotDefinedError(f"job {watch.handle.key} cannot be followed, and may go on: {one_line(error)}")
+            )
 
     def _next_look(self, watch: _Watch) -> float:
         """Returns when to look at a job again: on a grid, so that jobs fall due together."""

@@ -25,6 +25,7 @@ from nemo_airflow.exceptions import (
     JobFailed,
     MissingExtraError,
     NemoAirflowError,
+    NotDefinedError,
     PackagingError,
     SubmitError,
 )
@@ -270,7 +271,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         # Whatever is submitted from here on is for the same try, whose time runs since it was begun.
         self._deadline = event.get("deadline")
         if "error" in event:  # the trigger could not follow the job
-            raise NemoAirflowError(event["error"])
+            raise (NotDefinedError if event.get("is_undefined") else NemoAirflowError)(event["error"])
         if event.get("started"):
             self.log.info("Job %s has started and waits for its package", handle.key)
             return self._submit_and_wait(context)

@@ -10,7 +10,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from nemo_airflow.clean import clean_value
-from nemo_airflow.exceptions import NemoAirflowError
+from nemo_airflow.exceptions import NemoAirflowError, NotDefinedError
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import JobHandle, JobState
@@ -143,6 +143,7 @@ class NemoRunTrigger(BaseTrigger):
                     return
         except NemoAirflowError as error:
             event["error"] = str(error)
+            event["is_undefined"] = isinstance(error, NotDefinedError)
             metrics.count_lost_trigger(handle, in_triggerer=self._is_in_triggerer)
         if self._is_in_triggerer:
             await asyncio.sleep(self._hold(time.monotonic() - begun))

@@ -37,7 +37,7 @@ from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import FailureKind, Job, JobHandle
 from nemo_airflow.jobs.collecting import collect_outputs
-from nemo_airflow.jobs.service import JobService
+from nemo_airflow.operators.back_end import BackEnd
 
 LINES = 60
 SCRIPT = f"""
@@ -359,7 +359,7 @@ async def _keep(executor: Executor, handle: JobHandle, target: Path, counts: Map
             await collect_outputs(executor, handle, Path(into, "outputs"), counts=counts, inform=print, warn=print)
             note = Path(into, "outputs/note")
             _write(target, note.read_text() if note.exists() else "")
-    await JobService.shared(executor).driver.release([handle])
+    await asyncio.to_thread(BackEnd(executor, print).release, handle)
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,7 +16,8 @@ from dag_database import register
 
 from nemo_airflow import Config, GitArchivePackager, LocalExecutor, NemoRunOperator, Secret
 from nemo_airflow.config import build
-from nemo_airflow.exceptions import ConfigError, ExecutorArgumentError, SettingsError, SubmitError
+from nemo_airflow.connections import aget_connection
+from nemo_airflow.exceptions import ConfigError, ExecutorArgumentError, NotDefinedError, SettingsError, SubmitError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets
@@ -158,6 +159,16 @@ def test_a_secrets_back_end_that_is_away_is_asked_again_by_the_next_try(run, roo
         run(secrets={"TOKEN": secret})
     assert "hunter2" not in str(caught.value)
     assert folders(root) == []
+
+
+async def test_a_trigger_does_not_take_a_secrets_back_end_that_is_away_for_one_that_knows_no_connection(monkeypatch):
+    with pytest.raises(NotDefinedError):
+        await aget_connection("nope")
+    loaded = supervisor.ensure_secrets_backend_loaded()
+    monkeypatch.setattr(supervisor, "ensure_secrets_backend_loaded", lambda: [Away(), *loaded])
+    with pytest.raises(SettingsError, match="cannot be read from Airflow: Away does not answer") as caught:
+        await aget_connection("nope")
+    assert not isinstance(caught.value, NotDefinedError)
 
 
 class Supervisor:
