@@ -1,23 +1,41 @@
-"""Brings the samples of a job's other nodes into the stream of its first node, in datagrams.
+"""Brings the samples and points of a job's other nodes into the stream of its first node, in datagrams.
 
 They go to the address and port where the job's processes meet, by UDP: TCP has ports of its own, so that of the
-processes stays free. A datagram that is lost costs one sample, and nobody ever waits for one. Each is signed with the
-digest of the job's description, which only the nodes of the job have.
+processes stays free. A datagram that is lost costs one sample, and nobody ever waits for one. Points are sent again
+until the first node says that it has them. Each datagram is signed with the digest of the job's description, which
+only the nodes of the job have.
 """
 
 import json
 import math
 import os
 import re
+import select
 import selectors
 import signal
 import socket
 import sys
-from typing import Any, Callable, Dict, Optional
+import time
+from collections import OrderedDict
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+from nemo_airflow.runner.report_reading import read_report
 
 _LONGEST = 60_000
 _AT_ONCE = 100
 """Datagrams that are read before the job's output is looked at again."""
+
+_AGAIN = 1.0
+"""Seconds after which points are sent again of which the first node has not said that it has them."""
+
+_WINDOW = 32
+"""Datagrams with points that are on their way at one time."""
+
+_WAITING = 10_000
+"""Most datagrams with points that wait for a first node that is silent; later ones are dropped, and counted."""
+
+_AT_THE_END = 5.0
+"""Seconds without an answer, after the job's end on this node, for which points are sent again."""
 
 _NAME = re.compile(r"\w{1,200}")
 
@@ -46,6 +64,9 @@ class NodeSamples:
         self._signer = _Signer(folder) if self._nodes > 1 else None
         self._selector = selector
         self._socket: Optional[socket.socket] = None
+        self._seen: Set[Tuple[str, int]] = set()
+        """Sender and number of each datagram with points that was recorded."""
+        self._points = _Points(self._signer, self._node, record) if self._signer is not None and self._node else None
         if self._signer is not None and self._node == 0:
             try:
                 self._socket = _bind(int(os.environ["MASTER_PORT"]))
@@ -62,8 +83,20 @@ class NodeSamples:
             self._signer.send(self._node, values)
         return self._record("sample", {"node": self._node, "values": values})
 
+    def forward(self, points: List[List[Any]]) -> None:
+        """Sends points of this node to the first one, under names that begin with this node's."""
+        if self._points is not None:
+            self._points.put(points)
+
+    def tick(self) -> None:
+        """Sends points again that have not arrived."""
+        if self._points is not None:
+            self._points.tick()
+
     def close(self) -> None:
-        """Reads what has arrived, and stops listening."""
+        """Reads what has arrived, and stops listening; waits some seconds for points to arrive at the first node."""
+        if self._points is not None:
+            self._points.close()
         if self._socket is not None:
             self._receive()
             self._selector.unregister(self._socket)
@@ -73,12 +106,33 @@ class NodeSamples:
     def _receive(self) -> None:
         for _ in range(_AT_ONCE):
             try:
-                data = self._socket.recv(_LONGEST + 1)  # type: ignore[union-attr]
+                data, sender = self._socket.recvfrom(_LONGEST + 1)  # type: ignore[union-attr]
             except OSError:  # nothing more is there
                 return
-            sample = self._signer.read(data)  # type: ignore[union-attr]
-            if sample is not None and 0 < sample["node"] < self._nodes:
-                self._record("sample", sample)
+            message = self._signer.open(data)  # type: ignore[union-attr]
+            if message is None or not 0 < message["node"] < self._nodes:
+                continue
+            if "points" in message:
+                self._take_points(message, sender)
+            else:
+                self._record("sample", _sample_in(message))
+
+    def _take_points(self, message: Dict[str, Any], sender: Any) -> None:
+        key = str(message["from"]), int(message["number"])
+        if key not in self._seen:
+            self._seen.add(key)
+            points = [[f"node_{message['node']}/{name}", *rest] for name, *rest in message["points"]]
+            try:
+                _, fields = read_report(json.dumps({"type": "metrics", "points": points}).encode())
+            except ValueError as error:
+                self._record("warning", {"message": f"points of node {message['node']} cannot be read: {error}"})
+            else:
+                self._record("metrics", fields)
+        answer = json.dumps({"node": 0, "has": key[1]}, separators=(",", ":")).encode()
+        try:
+            self._socket.sendto(self._signer.seal(answer), sender)  # type: ignore[union-attr]
+        except OSError:
+            return  # it is asked again
 
 
 def start_beside(folder: str, job: Dict[str, Any]) -> None:
@@ -142,39 +196,133 @@ class _Signer:
     def send(self, node: int, values: Dict[str, float]) -> None:
         """Sends the values of a node to the first one, if it can be reached."""
         text = json.dumps({"node": node, "values": values}, separators=(",", ":")).encode()
-        address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-        if not address or not port or len(text) > _LONGEST - 32:
+        sender = connect()
+        if sender is None or len(text) > _LONGEST - 32:
             return
-        try:
-            found = socket.getaddrinfo(address, int(port), type=socket.SOCK_DGRAM)
-            # IPv4 first: the first node listens there in any case.
-            for family, kind, protocol, _, target in sorted(found, key=lambda each: each[0] != socket.AF_INET):
-                with socket.socket(family, kind, protocol) as sender:
-                    sender.setblocking(False)
-                    sender.sendto(self._sign(text) + text, target)
-                    return
-        except (OSError, ValueError):
-            return  # it costs this sample
+        with sender:
+            try:
+                sender.send(self.seal(text))
+            except OSError:
+                return  # it costs this sample
 
-    def read(self, data: bytes) -> Optional[Dict[str, Any]]:
-        """Returns the sample in a datagram; None for one that is not of this job."""
+    def seal(self, text: bytes) -> bytes:
+        """Returns a datagram."""
+        return self._sign(text) + text
+
+    def open(self, data: bytes) -> Optional[Dict[str, Any]]:
+        """Returns the message in a datagram; None for one that is not of this job."""
         import hmac
 
         if not hmac.compare_digest(data[:32], self._sign(data[32:])):
             return None
-        sample = json.loads(data[32:])
-        values = {
-            name: value
-            for name, value in sample["values"].items()
-            if _NAME.fullmatch(name) and isinstance(value, (int, float)) and math.isfinite(value)
-        }
-        return {"node": int(sample["node"]), "values": values}
+        return dict(json.loads(data[32:]))
 
     def _sign(self, text: bytes) -> bytes:
         import hashlib
         import hmac
 
         return hmac.new(self._key, text, hashlib.sha256).digest()
+
+
+def connect() -> Optional[socket.socket]:
+    """Returns a socket that sends to the first node; None where it is not known, or cannot be found."""
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    try:
+        found = socket.getaddrinfo(address, int(port or 0), type=socket.SOCK_DGRAM) if address and port else []
+        # IPv4 first: the first node listens there in any case.
+        for family, kind, protocol, _, target in sorted(found, key=lambda each: each[0] != socket.AF_INET):
+            sender = socket.socket(family, kind, protocol)
+            sender.setblocking(False)
+            sender.connect(target)
+            return sender
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _sample_in(message: Dict[str, Any]) -> Dict[str, Any]:
+    values = {
+        name: value
+        for name, value in message["values"].items()
+        if _NAME.fullmatch(name) and isinstance(value, (int, float)) and math.isfinite(value)
+    }
+    return {"node": int(message["node"]), "values": values}
+
+
+class _Points:
+    """Sends points to the first node until it says that it has them.
+
+    Args:
+        signer: Signs what is sent.
+        node: Which node this one is.
+        record: Writes a record into this node's own stream.
+    """
+
+    def __init__(self, signer: _Signer, node: int, record: Callable[[str, Dict[str, Any]], None]) -> None:
+        self._signer = signer
+        self._node = node
+        self._record = record
+        self._from = os.urandom(8).hex()
+        self._number = 0
+        self._dropped = 0
+        self._waiting: OrderedDict[int, Tuple[bytes, int]] = OrderedDict()
+        """Messages by number, with how many points each has."""
+        self._sent_at: Dict[int, float] = {}
+        self._socket: Optional[socket.socket] = None
+        self._answered_at = time.monotonic()
+
+    def put(self, points: List[List[Any]]) -> None:
+        """Sends points, now and again until they have arrived."""
+        message = {"node": self._node, "from": self._from, "number": self._number, "points": points}
+        text = json.dumps(message, separators=(",", ":")).encode()
+        if len(text) > _LONGEST - 32 and len(points) > 1:
+            self.put(points[: len(points) // 2])
+            self.put(points[len(points) // 2 :])
+        elif len(text) > _LONGEST - 32 or len(self._waiting) >= _WAITING:
+            self._dropped += len(points)
+        else:
+            self._waiting[self._number] = text, len(points)
+            self._number += 1
+            self.tick()
+
+    def tick(self) -> None:
+        """Reads answers, and sends what is due."""
+        if not self._waiting:
+            return
+        self._socket = self._socket or connect()
+        if self._socket is None:
+            return
+        self._read_answers(self._socket)
+        now = time.monotonic()
+        for number in list(self._waiting)[:_WINDOW]:
+            if now - self._sent_at.get(number, -_AGAIN) >= _AGAIN:
+                self._sent_at[number] = now
+                try:
+                    self._socket.send(self._signer.seal(self._waiting[number][0]))
+                except OSError:  # nobody listens there yet, or any more
+                    return
+
+    def close(self) -> None:
+        """Waits until all has arrived, or the first node is silent."""
+        self._answered_at = time.monotonic()
+        while self._waiting and time.monotonic() - self._answered_at < _AT_THE_END:
+            self.tick()
+            select.select([self._socket] if self._socket is not None else [], [], [], 0.1)
+        if self._socket is not None:
+            self._socket.close()
+        if lost := sum(count for _, count in self._waiting.values()) + self._dropped:
+            self._record("warning", {"message": f"{lost} points did not arrive at the job's first node"})
+
+    def _read_answers(self, connected: socket.socket) -> None:
+        while True:
+            try:
+                answer = self._signer.open(connected.recv(_LONGEST))
+            except OSError:  # nothing more is there
+                return
+            if answer is not None and "has" in answer:
+                self._answered_at = time.monotonic()
+                self._waiting.pop(int(answer["has"]), None)
+                self._sent_at.pop(int(answer["has"]), None)
 
 
 def _bind(port: int) -> socket.socket:

@@ -64,7 +64,7 @@ def command(job: Dict[str, Any], folder: str) -> List[str]:
 
 def run(folder: str) -> int:
     """Runs the job's config as one process of several; returns the exit code."""
-    from nemo_airflow.runner import child, node_samples, report, signals
+    from nemo_airflow.runner import child, node_samples, report, report_files, signals
     from nemo_airflow.runner.masking import Masker
 
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
@@ -73,6 +73,8 @@ def run(folder: str) -> int:
         if slurm_name in os.environ:
             os.environ.setdefault(name, os.environ[slurm_name])
     node_samples.start_beside(folder, job)
+    if place := _place_apart():
+        os.environ["NEMO_AIRFLOW_EVENTS"] = report_files.path_of(folder, place)
     signal.signal(signal.SIGTERM, child.end_by_signal)
     for number in signals.WARNINGS:  # a launcher ignores these signals, and its children inherit that
         signal.signal(number, signal.SIG_DFL)
@@ -89,11 +91,21 @@ def run(folder: str) -> int:
     return code
 
 
+def _place_apart() -> str:
+    """Returns what to call this process where its machine has no supervisor; empty where it has one."""
+    if task := os.environ.get(ARRAY_TASK):
+        return f"task_{task}"
+    node = os.environ.get("SLURM_NODEID") or "0"
+    return f"node_{node}" if node != "0" else ""
+
+
 def forget(folder: str) -> None:
-    """Deletes the ends of an earlier start's processes; the tasks of an array may still run."""
+    """Deletes the ends and reports of an earlier start's processes; the tasks of an array may still run."""
+    from nemo_airflow.runner import report_files
+
     if os.path.exists(os.path.join(folder, "array", "id")):
         return
-    for path in _files(folder):
+    for path in [*_files(folder), *_files(folder, report_files.FOLDER, report_files.END)]:
         os.unlink(path)
 
 
@@ -130,10 +142,10 @@ def path_of(folder: str, rank: str) -> str:
     return os.path.join(folder, _FOLDER, rank + ".json")
 
 
-def _files(folder: str) -> List[str]:
-    root = os.path.join(folder, _FOLDER)
+def _files(folder: str, name: str = _FOLDER, end: str = ".json") -> List[str]:
+    root = os.path.join(folder, name)
     names = sorted(os.listdir(root)) if os.path.isdir(root) else []
-    return [os.path.join(root, name) for name in names if name.endswith(".json")]
+    return [os.path.join(root, name) for name in names if name.endswith(end)]
 
 
 class _RankChannel:

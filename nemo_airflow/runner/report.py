@@ -17,6 +17,8 @@ import time
 import weakref
 from typing import Any, Dict, Mapping, Optional
 
+from nemo_airflow.runner import report_files
+
 _EVENTS = "NEMO_AIRFLOW_EVENTS"
 _OUTPUTS = "NEMO_AIRFLOW_OUTPUT_DIR"
 
@@ -25,13 +27,13 @@ class Channel:
     """A connection to the runner; connects when first used, and anew in a forked process.
 
     Args:
-        path: Path of the runner's socket.
+        path: Path of the runner's socket, or of a file where it does not run on this machine.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._socket: Optional[socket.socket] = None
+        self._socket: Any = None
         self._pid = 0
         _open.add(self)
 
@@ -52,7 +54,9 @@ class Channel:
                 except OSError:
                     self._socket = None
 
-    def _connect(self) -> Optional[socket.socket]:
+    def _connect(self) -> Any:
+        if self._path.endswith(report_files.END):
+            return report_files.FileChannel(self._path)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(self._path)

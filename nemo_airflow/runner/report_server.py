@@ -7,6 +7,7 @@ import tempfile
 import time
 from typing import Any, Callable, Dict, List, Optional
 
+from nemo_airflow.runner.report_files import ReportFiles
 from nemo_airflow.runner.report_reading import read_report
 from nemo_airflow.runner.stream_writer import StreamWriter
 
@@ -24,12 +25,20 @@ class ReportServer:
         writer: Where the records go.
         selector: The runner's selector; callbacks are the keys' data.
         announced: Called with the path, among the outputs, of a file or folder that is announced.
+        folder: The job's folder, if other machines may report as well.
     """
 
     def __init__(
-        self, writer: StreamWriter, selector: selectors.BaseSelector, announced: Callable[[str], None]
+        self,
+        writer: StreamWriter,
+        selector: selectors.BaseSelector,
+        announced: Callable[[str], None],
+        folder: str = "",
     ) -> None:
         self._writer = writer
+        self._files = ReportFiles(folder, self._take) if folder else None
+        self.forward: Optional[Callable[[List[List[Any]]], None]] = None
+        """Takes points, too, on another machine than the first."""
         self._announced = announced
         self._selector = selector
         # A folder directly under the temporary one: a socket's path has at most 108 bytes.
@@ -53,6 +62,8 @@ class ReportServer:
         for connection in list(self._rests):
             while connection in self._rests and self._receive(connection):
                 pass
+        if self._files is not None:
+            self._files.read()
         self.flush()
         for connection in list(self._rests):
             self._drop(connection)
@@ -67,6 +78,8 @@ class ReportServer:
         if not self._listening:
             self._listen()
             self._accept()
+        if self._files is not None:
+            self._files.tick()
         if self._points and time.monotonic() - self._since >= _FLUSH_EVERY:
             self.flush()
 
@@ -75,6 +88,8 @@ class ReportServer:
         points, self._points = self._points, []
         if points:
             self._writer.record("metrics", {"points": points})
+            if self.forward is not None:
+                self.forward(points)
 
     def _listen(self) -> None:
         self._selector.register(self._socket, selectors.EVENT_READ, self._accept)
@@ -125,12 +140,14 @@ class ReportServer:
         connection.close()
         del self._rests[connection]
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, place: str = "") -> None:
         try:
             kind, report = read_report(line)
         except ValueError as error:
             self._warn_of(line, str(error))
             return
+        if place and kind == "metrics":
+            report["points"] = [[f"{place}/{name}", *rest] for name, *rest in report["points"]]
         _HANDLERS[kind](self, report)
 
     def _warn_of(self, line: bytes, why: str) -> None:

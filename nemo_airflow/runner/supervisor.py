@@ -131,7 +131,8 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended
             failure = getattr(error, "failure", "user_error")
             return self._finish(_refusal(f"the job's folder cannot be prepared: {error}", failure))
-        self._server = ReportServer(self._writer, self._selector, announced=self._uploading.announce)
+        others = self._folder if self._job.get("launch") else ""
+        self._server = ReportServer(self._writer, self._selector, self._uploading.announce, others)
         output, child_output = os.pipe()
         self._child = self._fork(child_output, closing=(output, wake_read, wake_write))
         os.close(child_output)
@@ -142,6 +143,7 @@ class Supervisor:
         self._watch()
         self._sweep(output)
         self._server.close()
+        self._samples.close()
         return self._finish(self._how_it_ended())
 
     def _identity(self) -> Dict[str, Any]:
@@ -216,6 +218,7 @@ class Supervisor:
             zstd_mark.record_result(self._zstd_mark, self._folder)
         sampler = Sampler(self._child, self._job)
         self._samples = NodeSamples(self._folder, self._selector, self._writer.record)
+        self._server.forward = self._samples.forward
         heartbeat = _heartbeat(self._job)
         next_heartbeat = time.monotonic() + heartbeat
         interval = float(self._job.get("sample_interval") or 0)
@@ -232,6 +235,7 @@ class Supervisor:
                 self._sample(sampler)
                 next_sample = now + interval
             self._server.tick()
+            self._samples.tick()
             self._uploading.pass_on_warnings(self._writer)
             self._writer.tick()
             # At least five times a second, for waiting batches of reports.
@@ -345,7 +349,6 @@ class Supervisor:
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
             seconds = round(usage.ru_utime + usage.ru_stime, 3)
             self._samples.put({"peak_rss_bytes": peak, "cpu_seconds": seconds})
-        self._samples.close()
 
     def _how_it_ended(self) -> Dict[str, Any]:
         outcome = (ranks.outcome(self._folder) if self._job.get("launch") else self._server.outcome) or {}

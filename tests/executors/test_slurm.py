@@ -211,6 +211,21 @@ def test_samples_of_all_nodes_are_on_the_jobs_stream(executor):
     assert wait_for_end(driver, handle).state is JobState.CANCELLED
 
 
+REPORTING = "python3 -m nemo_airflow.runner.report metric loss 0.5 --step 7"
+
+
+def test_points_of_all_nodes_are_on_the_jobs_stream(executor):
+    driver, handle = start(dataclasses.replace(executor, nodes=2), script_job(REPORTING))
+    for name in (b"loss", b"node_1/loss"):
+        wait_for_output(driver, handle, b'["%s",0.5,7,' % name)
+
+
+def test_points_of_the_tasks_of_an_array_are_on_the_jobs_stream(executor):
+    driver, handle = start(dataclasses.replace(executor, array="0-1"), script_job(REPORTING))
+    for task in range(2):
+        wait_for_output(driver, handle, b'["task_%d/loss",0.5,7,' % task)
+
+
 def test_failure_of_one_process_is_the_jobs_with_its_rank(executor):
     executor = dataclasses.replace(executor, ntasks_per_node=3)
     outcome, _, _ = run(executor, "[ $RANK != 1 ] || exit 7; sleep 60")

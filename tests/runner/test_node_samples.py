@@ -1,4 +1,4 @@
-"""The samples of all nodes of a job are in the stream of its first one, whoever samples the others."""
+"""The samples and points of all nodes of a job are in the stream of its first one, whoever reports on the others."""
 
 import json
 import os
@@ -22,6 +22,12 @@ def until(path):
 
 def become_another_program(path):
     os.execvp("sh", ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.02; done', path])
+
+def log_points(path, count=3000):
+    import nemo_airflow
+    for step in range(count):
+        nemo_airflow.log_metric("loss", 1 / (step + 1), step)
+    until(path)
 
 def without_children():
     try:
@@ -94,6 +100,40 @@ def test_the_first_node_has_the_samples_of_all(node, tmp_path, arguments, env, f
     of_other = [sample["values"] for sample in samples(tmp_path) if sample["node"] == 1]
     assert {"rss_bytes", "cpu_utilization_percentage", "system_memory_usage_percentage"} <= set(of_other[0])
     assert max(values.get("rss_bytes", 0) for values in of_other) > 1 << 20
+
+
+def points_of(tmp_path, name):
+    records = Ran(0, (tmp_path / "first" / "log").read_bytes(), tmp_path / "first").records("metrics")
+    return [step for record in records for found, _, step, _ in record["points"] if found == name]
+
+
+def wait_for_points(tmp_path, name, count):
+    deadline = time.monotonic() + 30
+    while len(points_of(tmp_path, name)) < count:
+        assert time.monotonic() < deadline, (tmp_path / "first" / "log").read_text()[-2000:]
+        time.sleep(0.2)
+
+
+def test_points_of_another_node_arrive_once_each_also_where_the_first_one_begins_later(node, tmp_path):
+    other = node("other", function="log_points", NODE_RANK="1")
+    deadline = time.monotonic() + 30
+    while b'"loss",' not in (tmp_path / "other" / "log").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    first = node("first", function="log_points", NODE_RANK="0")
+    wait_for_points(tmp_path, "node_1/loss", 3000)
+    (tmp_path / "end").touch()
+    assert (first.wait(30), other.wait(30)) == (0, 0)
+    assert sorted(points_of(tmp_path, "node_1/loss")) == list(range(3000))
+    assert sorted(points_of(tmp_path, "loss")) == list(range(3000))
+
+
+def test_points_that_find_no_first_node_are_counted_in_a_warning(node, tmp_path):
+    other = node("other", function="log_points", NODE_RANK="1")
+    (tmp_path / "end").touch()
+    assert other.wait(60) == 0
+    warnings = Ran(0, (tmp_path / "other" / "log").read_bytes(), tmp_path / "other").records("warning")
+    assert [each["message"] for each in warnings] == ["3000 points did not arrive at the job's first node"]
 
 
 def test_what_is_not_signed_by_the_job_is_not_recorded(node, tmp_path):
