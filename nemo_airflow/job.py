@@ -56,6 +56,8 @@ class FailureKind(enum.StrEnum):
     LOST = "lost"
     CANCELLED = "cancelled"
     ARTIFACT = "artifact"
+    FETCH = "fetch"
+    """The job could not fetch from the shared store what it is given; nothing of it has run."""
 
     @classmethod
     def parse(cls, text: str) -> FailureKind:
@@ -98,6 +100,7 @@ class Archive(typing.NamedTuple):
         size: Bytes of the file.
         name: Its file name in a job's folder.
         origin: Where a host that ran the job that made it may have it still, below the folder of jobs; or empty.
+        is_fetched: Whether the job fetches it from the shared store by itself, so that it is not sent.
     """
 
     digest: str
@@ -105,6 +108,7 @@ class Archive(typing.NamedTuple):
     size: int
     name: str
     origin: str = ""
+    is_fetched: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,8 +212,9 @@ def changes_name(digest: str, base: str) -> str:
 
 
 def shipped(package: Package | None, inputs: Sequence[Archive]) -> tuple[Archive, ...]:
-    """Returns all archives that a job needs in the order in which they are sent: the last one has bytes, if any has."""
-    by_size = sorted(inputs, key=lambda archive: (archive.size, archive.name))
+    """Returns all archives that are sent to a job, in their order: the last one has bytes, if any has."""
+    sent = [archive for archive in inputs if not archive.is_fetched]
+    by_size = sorted(sent, key=lambda archive: (archive.size, archive.name))
     return (*by_size, *(package.archives if package is not None else ()))
 
 

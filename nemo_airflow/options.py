@@ -71,7 +71,7 @@ OPTIONS = {
             "string",
             "",
             "s3://aws_default@bucket/nemo",
-            "Address of the store that workers on several machines share: a folder, ssh://, s3://, gs:// or az://.",
+            "Address of the store that workers on several machines share: a folder, ssh://, s3://, gs:// or abfs://.",
         ),
         Option(
             "allow",

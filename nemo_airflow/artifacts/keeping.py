@@ -15,6 +15,7 @@ import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nemo_airflow import settings
@@ -71,7 +72,7 @@ def keep(made: Artifact, path: Path) -> Artifact:
         StoreError: A store refuses, or cannot be reached.
     """
     store = PackageStore(settings.packages_folder())
-    format = _format(made)
+    format = format_of(made)
     if not store.has(made.digest, format):
         _check(made, path)
         _store(store, made, path)
@@ -115,14 +116,18 @@ def keep_stored_artifacts(result: Any, key: str, store: SharedStore, manifest: M
     return addresses
 
 
-def archives_for(plan: Mapping[str, Any]) -> tuple[Archive, ...]:
+def archives_for(plan: Mapping[str, Any], fetched: Mapping[str, Archive] = MappingProxyType({})) -> tuple[Archive, ...]:
     """Returns the archives of the artifacts of a plan, which are on this machine then. Blocks.
+
+    Args:
+        plan: The plan.
+        fetched: The archives that the job fetches by itself, by digest: these need not be here.
 
     Raises:
         ArtifactError: An artifact is nowhere any more, or is not what it was.
         StoreUnavailable: The shared store cannot be reached.
     """
-    archives = {given.digest: bring_here(given) for given in artifacts_in(plan)}
+    archives = {given.digest: fetched.get(given.digest) or bring_here(given) for given in artifacts_in(plan)}
     return tuple(archives.values())
 
 
@@ -193,7 +198,7 @@ def bring_here(given: Artifact) -> Archive:
         ArtifactError: It is nowhere any more, or is not what it was.
         StoreUnavailable: The shared store cannot be reached.
     """
-    store, format = PackageStore(settings.packages_folder()), _format(given)
+    store, format = PackageStore(settings.packages_folder()), format_of(given)
     if store.has(given.digest, format):
         return _archive(store, given)
     looked = [f"in {store.folder} on {socket.gethostname()}"]
@@ -230,7 +235,7 @@ def put_here(path: Path) -> Artifact:
     except ValueError as error:
         raise ArtifactError(str(error)) from error
     store = PackageStore(settings.packages_folder())
-    if not store.has(made.digest, _format(made)):
+    if not store.has(made.digest, format_of(made)):
         _store(store, made, path)
     return dataclasses.replace(made, local="")
 
@@ -300,13 +305,18 @@ def _digest(path: Path) -> str:
     return digests.digest_of(str(path))
 
 
-def _format(made: Artifact) -> str:
+def format_of(made: Artifact) -> str:
+    """Returns the format in which an artifact is kept and travels."""
     return _AS_IS if made.kind == artifact.FILE else GZIP
 
 
 def _archive(store: PackageStore, made: Artifact) -> Archive:
-    format = _format(made)
-    size = store.path(made.digest, format).stat().st_size
+    return archive_named(made, store.path(made.digest, format_of(made)).stat().st_size)
+
+
+def archive_named(made: Artifact, size: int) -> Archive:
+    """Returns the archive of an artifact, which has so many bytes."""
+    format = format_of(made)
     origin = f"{made.job}/outputs/{made.output}" if format == _AS_IS and _is_below(made.job, made.output) else ""
     return Archive(made.digest, format, size, f"input.{made.digest}.{format}", origin)
 

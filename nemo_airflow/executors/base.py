@@ -301,9 +301,9 @@ class Executor(abc.ABC):
         ntasks_per_node: Processes on each machine. When None, one; with a launcher one for each GPU.
         gpus_per_node: GPUs of each machine: how many, or as the back-end writes it.
         launcher: What starts the processes of a job of several, or None.
-        outputs_route: How outputs get into the shared store: ``auto``, straight from the job where its host reaches
-            the store; ``worker``, through the worker; or the store as the job's host knows it: an ``https://`` address
-            of its service, or the folder where it is mounted.
+        outputs_route: How outputs get into the shared store, and artifacts from there: ``auto``, straight from and to
+            the job where its host reaches the store; ``worker``, through the worker; or the store as the job's host
+            knows it: an ``https://`` address of its service, or the folder where it is mounted.
     """
 
     kind: ClassVar[str]

@@ -1,4 +1,4 @@
-"""How the outputs of jobs get into the shared store: an executor's field."""
+"""How the outputs of jobs get into the shared store, and artifacts from there to jobs: an executor's field."""
 
 from __future__ import annotations
 

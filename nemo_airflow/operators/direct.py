@@ -1,23 +1,29 @@
-"""Outputs that a job sends straight into the shared store: the leave that it is given, and what came of it."""
+"""What goes straight between a job and the shared store: the leave that it is given, and what came of it."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from nemo_airflow import connections
+from nemo_airflow import connections, settings
+from nemo_airflow.artifacts.granting import offer
 from nemo_airflow.artifacts.keeping import keep_stored_artifacts
 from nemo_airflow.exceptions import NemoAirflowError, StoreError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.outputs_route import AUTO, WORKER
 from nemo_airflow.executors.secret import Secret
 from nemo_airflow.follow import Outcome
+from nemo_airflow.job import Archive
 from nemo_airflow.progress import Progress, size_text
-from nemo_airflow.runner.secret_env import GRANT
+from nemo_airflow.runner.fetching import signatures_in
+from nemo_airflow.runner.secret_env import FETCH_GRANT, GRANT
 from nemo_airflow.store.address import configured_store
 from nemo_airflow.store.incoming import LONGEST, Incoming, Manifest, grant, lets_jobs_write
 from nemo_airflow.store.shared import SharedStore
@@ -29,6 +35,9 @@ E = TypeVar("E", bound=Executor)
 _MARGIN = 2 * 86400.0
 """Seconds, besides a job's time limit, for its queue and for its outputs."""
 
+_UNREACHED_FOR = 86400.0
+"""Seconds for which jobs get their artifacts from the worker where one could not fetch them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Leave(Secret):
@@ -37,7 +46,7 @@ class _Leave(Secret):
     @property
     def source(self) -> str:
         """See :attr:`Secret.source`."""
-        return "the shared store, for the job's outputs"
+        return f"the shared store, for the job's {'outputs' if self.variable == GRANT else 'artifacts'}"
 
 
 def give_leave(
@@ -58,10 +67,9 @@ def give_leave(
     is_apart = executor.outputs_route == WORKER or not executor.takes_secrets or executor.nodes > 1
     if store is None or is_apart:
         return executor, {}
-    seconds = LONGEST if time_limit is None else time_limit + _MARGIN
     route = "" if executor.outputs_route == AUTO else str(executor.outputs_route)
     try:
-        given = grant(store, key, seconds, route)
+        given = grant(store, key, _seconds(time_limit), route)
     except NemoAirflowError as error:
         warn(f"the job cannot send its outputs to the store by itself, so the worker collects them: {error}")
         return executor, {}
@@ -74,6 +82,65 @@ def give_leave(
             connections.mask(value)
     secrets = {**executor.secrets, GRANT: _Leave(variable=GRANT)}
     return dataclasses.replace(executor, secrets=secrets), {GRANT: json.dumps(given)}
+
+
+def let_fetch(
+    executor: E, plan: Mapping[str, Any], time_limit: float | None, warn: Callable[[str], None]
+) -> tuple[E, dict[str, Archive], dict[str, str]]:
+    """Lets a job fetch artifacts from the shared store, if both can, and no job there has failed to lately. Blocks.
+
+    Args:
+        executor: Where the job is to run.
+        plan: The job's plan.
+        time_limit: Its time limit in seconds, or None.
+        warn: Called with why not, where it could have been expected.
+
+    Returns:
+        The executor with one more secret, the archives that the job fetches, by digest, and the secret's value by its
+        name; none where the worker sends all.
+    """
+    store = configured_store()
+    is_apart = executor.outputs_route == WORKER or not executor.takes_secrets or executor.shares_filesystem
+    if store is None or is_apart or not _may_be_reached(_note_of(executor)):
+        return executor, {}, {}
+    route = "" if executor.outputs_route == AUTO else str(executor.outputs_route)
+    try:
+        archives, given = offer(store, plan, _seconds(time_limit), route)
+    except NemoAirflowError as error:
+        warn(f"the job cannot fetch its artifacts from the store by itself, so the worker sends them: {error}")
+        return executor, {}, {}
+    if not archives:
+        return executor, {}, {}
+    for url in given["urls"].values():
+        connections.mask(url)
+    for value in signatures_in(given["urls"].values()):
+        connections.mask(value)
+    secrets = {**executor.secrets, FETCH_GRANT: _Leave(variable=FETCH_GRANT)}
+    return dataclasses.replace(executor, secrets=secrets), archives, {FETCH_GRANT: json.dumps(given)}
+
+
+def note_unreached(executor: Executor) -> None:
+    """Notes that jobs there do not reach the store, so that for a day no other is submitted in vain."""
+    note = _note_of(executor)
+    with contextlib.suppress(OSError):  # a full disk: the next job is submitted twice, too
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+
+
+def _may_be_reached(note: Path) -> bool:
+    try:
+        return time.time() - note.stat().st_mtime > _UNREACHED_FOR
+    except FileNotFoundError:
+        return True
+
+
+def _note_of(executor: Executor) -> Path:
+    where = repr((executor.connection_key(), executor.outputs_route, settings.store_url()))
+    return settings.home() / "unreached" / hashlib.sha256(where.encode()).hexdigest()[:16]
+
+
+def _seconds(time_limit: float | None) -> float:
+    return LONGEST if time_limit is None else min(time_limit + _MARGIN, LONGEST)
 
 
 class SentOutputs:

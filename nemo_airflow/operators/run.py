@@ -38,6 +38,7 @@ from nemo_airflow.job import FailureKind, JobHandle, JobState
 from nemo_airflow.masking import masked_executor
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, template_error, unwrap, wrap
+from nemo_airflow.operators.direct import note_unreached
 from nemo_airflow.operators.ending import needs_no_worker, push_artifacts
 from nemo_airflow.operators.keeping import Keeping
 from nemo_airflow.operators.lineage import EmitsLineage
@@ -203,6 +204,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         self._submission: Submission | None = None
         self._termination: Termination | None = None
         self._without_zstd = False
+        self._by_worker = False
         self._begun = 0.0
         """When this process began to execute the task, by ``time.time()``."""
         self._deadline: float | None = None
@@ -342,6 +344,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             context,
             self.log,
             without_zstd=self._without_zstd,
+            by_worker=self._by_worker,
             waits=not self.deferrable,
             check=self._go_on_unless_ended,
         )
@@ -453,6 +456,15 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             # Earlier jobs there read it, this one's machine does not. Nothing has run, and it was our choice.
             self.log.warning("Job %s: %s: submitting it again as tar.gz", handle.key, outcome.message)
             self._without_zstd = True
+            return self._submit_and_wait(context)
+        if kind is FailureKind.FETCH:
+            self.log.warning(
+                "Job %s: %s: submitting it again with its artifacts sent from here; outputs_route='worker' on the "
+                "executor does so from the start",
+                handle.key, outcome.message,
+            )  # fmt: skip
+            self._by_worker = True
+            note_unreached(self._executor())
             return self._submit_and_wait(context)
         raise JobFailed(f"job {handle.key} failed ({kind}): {outcome.message}", kind, outcome.traceback)
 

@@ -21,6 +21,7 @@ from nemo_airflow.job import Archive, Job, JobHandle, Package, without_patch
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.direct import let_fetch
 from nemo_airflow.operators.equipping import Equipped, Tracking, equip
 from nemo_airflow.operators.links import BackEndLink, MLflowRunLink, console_page
 from nemo_airflow.operators.output_patterns import patterns_of
@@ -91,6 +92,7 @@ class Submission:
         context: Airflow's context of the task.
         log: The task's logger.
         without_zstd: Whether the package must not be in ``tar.zst``.
+        by_worker: Whether all artifacts are sent from here: the job cannot fetch them.
         waits: Whether to wait until a job that needs its package from here has started.
         check: Called right before and after a job is submitted; raises AirflowFailException if none is to run.
     """
@@ -104,6 +106,7 @@ class Submission:
         log: Any,
         *,
         without_zstd: bool = False,
+        by_worker: bool = False,
         waits: bool = True,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -116,6 +119,7 @@ class Submission:
         self._context = context
         self._log = log
         self._reads_zstd = options.may_choose_zstd and not without_zstd
+        self._by_worker = by_worker
         self._waits = waits
         self._check = check
 
@@ -203,9 +207,10 @@ class Submission:
         # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
         values = read_secrets(self._executor.secrets)
         package = self._package()
-        job = self._job(number, package, self._inputs())
+        executor, inputs, leave = self._inputs()
+        job = self._job(number, package, inputs, executor)
         env, warn = self._options.env, self._log.warning
-        equipped = equip(job, self._executor, values, self._tracking, env=env, warn=warn)
+        equipped = equip(job, executor, {**values, **leave}, self._tracking, env=env, warn=warn)
         complete = True
         try:
             handle = self._send(equipped)
@@ -251,27 +256,45 @@ class Submission:
         reads_zstd = self._reads_zstd and self.back_end.reads_zstd()
         return PackagingHook(self._options.packager, reads_zstd=reads_zstd).package(self._context)
 
-    def _inputs(self) -> tuple[Archive, ...]:
-        """Returns the archives of the artifacts in the config, which are on this machine then."""
-        for given in artifacts_in(self._prepared.plan):
-            self._log.info("The job is given %s", given)
-        return archives_for(self._prepared.plan)
+    def _inputs(self) -> tuple[Executor, tuple[Archive, ...], Mapping[str, str]]:
+        """Returns the archives of the artifacts in the config: on this machine then, or to be fetched by the job.
 
-    def _job(self, number: int, package: Package | None, inputs: tuple[Archive, ...] = ()) -> Job:
+        With them come the executor with the name of the secret that this takes, and the secret's value.
+        """
+        plan, executor = self._prepared.plan, self._executor
+        for given in artifacts_in(plan):
+            self._log.info("The job is given %s", given)
+        fetched: Mapping[str, Archive] = {}
+        leave: Mapping[str, str] = {}
+        if not self._by_worker:
+            executor, fetched, leave = let_fetch(executor, plan, self._time_limit, self._log.warning)
+        return executor, archives_for(plan, fetched), leave
+
+    @property
+    def _time_limit(self) -> float | None:
+        limits = [self._executor.time_limit, self._options.time_limit]
+        return min((limit for limit in limits if limit), default=None)
+
+    def _job(
+        self,
+        number: int,
+        package: Package | None,
+        inputs: tuple[Archive, ...] = (),
+        executor: Executor | None = None,
+    ) -> Job:
         labels = self._prepared.labels
         airflow_env = {
             f"AIRFLOW_CTX_{name.upper()}": labels[name] for name in ("dag_id", "run_id", "task_id", "try_number")
         }
         if package is None and self._executor.shares_filesystem:
             airflow_env["PYTHONPATH"] = str(bundle_folder(self._context))
-        limits = [self._executor.time_limit, self._options.time_limit]
         job = self._prepared.job(
             number,
             package=package,
             inputs=inputs,
             env={**trace_env(), **self._executor.env, **airflow_env, **self._options.env},
-            secret_env=show_secrets(self._executor.secrets),
-            time_limit=min((limit for limit in limits if limit), default=None),
+            secret_env=show_secrets((executor or self._executor).secrets),
+            time_limit=self._time_limit,
             outputs=patterns_of(self._options.outputs),
         )
         return mark_secrets(job)

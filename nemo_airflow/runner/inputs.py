@@ -8,11 +8,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from nemo_airflow.language import artifact
 from nemo_airflow.language.artifact import TAG, Artifact, place_in
 from nemo_airflow.runner import digests
+
+if TYPE_CHECKING:
+    from nemo_airflow.runner.fetching import Fetcher
 
 FOLDER = "inputs"
 """Folder, in the job's own, of the artifacts that are given to it."""
@@ -31,7 +34,12 @@ class InputError(Exception):
 
 
 def bring(
-    folder: str, plan: Mapping[str, Any], archives: Sequence[Sequence[Any]], say: Callable[[str], None], watch: Any
+    folder: str,
+    plan: Mapping[str, Any],
+    archives: Sequence[Sequence[Any]],
+    fetcher: Fetcher | None,
+    say: Callable[[str], None],
+    watch: Callable[[], bool],
 ) -> None:
     """Brings all artifacts of a plan below a job's folder. Done again, as by a restarted job, it changes nothing.
 
@@ -39,11 +47,13 @@ def bring(
         folder: The job's folder, to which the archives were brought.
         plan: The plan.
         archives: Digest, format, size and file name of each archive.
+        fetcher: Fetches those archives that were not brought; None where all were.
         say: Called with a line of progress.
-        watch: Called several times a second meanwhile.
+        watch: Called several times a second meanwhile; returns whether the job is to end.
 
     Raises:
         InputError: An artifact is missing or damaged.
+        FetchError: One cannot be fetched from the store.
         OSError: The disk is full, or refuses.
     """
     names = {archive[0]: archive[3] for archive in archives}
@@ -53,7 +63,7 @@ def bring(
     def work() -> None:
         try:
             for given in artifacts_in(plan):
-                _bring_one(folder, given, names, lines.append)
+                _bring_one(folder, given, names, fetcher, lines.append)
         except BaseException as error:  # noqa: BLE001 - handed to the other thread
             errors.append(error)
 
@@ -62,7 +72,8 @@ def bring(
     thread.start()
     while thread.is_alive():
         thread.join(_WATCH_EVERY)
-        watch()
+        if watch() and fetcher is not None:
+            fetcher.stop()
         while lines:
             say(lines.pop(0))
     if errors:
@@ -81,14 +92,19 @@ def artifacts_in(plan: Mapping[str, Any]) -> List[Artifact]:
     return list(found.values())
 
 
-def _bring_one(folder: str, given: Artifact, names: Mapping[str, str], say: Callable[[str], None]) -> None:
+def _bring_one(
+    folder: str, given: Artifact, names: Mapping[str, str], fetcher: Fetcher | None, say: Callable[[str], None]
+) -> None:
     target = place_in(os.path.join(folder, FOLDER), given)
     if os.path.lexists(target):
         return
-    archive = os.path.join(folder, names.get(given.digest, "no archive"))
+    name = names.get(given.digest, "no archive")
+    archive = os.path.join(folder, name)
+    begun = time.monotonic()
+    if fetcher is not None:
+        fetcher.bring(name, say)
     if not os.path.exists(archive):
         raise InputError(f"{given} was not brought to this job: clear its task, so that it is sent again")
-    begun = time.monotonic()
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".input-") as scratch:
         new = os.path.join(scratch, "new")

@@ -16,6 +16,9 @@ FILE = "secrets.json"
 GRANT = "NEMO_AIRFLOW_OUTPUTS_GRANT"
 """The runner's own secret, which may be missing: where outputs may go, as JSON (:mod:`~.upload_targets`)."""
 
+FETCH_GRANT = "NEMO_AIRFLOW_INPUTS_GRANT"
+"""Another: from where the runner fetches artifacts, as JSON (:mod:`~.fetching`)."""
+
 
 def take(folder: str, job: Dict[str, Any]) -> Tuple[Dict[str, str], str]:
     """Returns the values by the names of their variables, and why the job cannot have one; empty if it has all.
@@ -37,8 +40,9 @@ def take(folder: str, job: Dict[str, Any]) -> Tuple[Dict[str, str], str]:
     if OWNER not in os.environ and (complaint := _forget(folder)):
         return {}, complaint
     values = {name: brought.get(name, os.environ.get(name)) for name in named}
-    if values.get(GRANT, "") is None:
-        del values[GRANT]
+    for name in (GRANT, FETCH_GRANT):
+        if values.get(name, "") is None:
+            del values[name]
     missing = sorted(name for name, value in values.items() if value is None)
     if missing:
         return {}, f"the secret {missing[0]} ({named[missing[0]].strip('<>')}) has not arrived: run the task again"

@@ -84,7 +84,9 @@ class Supervisor:
         self._secrets, self._missing_secret = secret_env.take(folder, job)
         kept = folder if os.environ.get(KEEP) else None
         self._uploading = uploading.Uploading(folder, self._secrets)
-        masked = (*self._secrets.values(), *self._uploading.secrets)
+        self._fetcher = _open_fetcher(folder, self._secrets)
+        signatures = self._fetcher.secrets if self._fetcher is not None else ()
+        masked = (*self._secrets.values(), *self._uploading.secrets, *signatures)
         self._writer = open_writer(job, masked, 1, folder=kept, waiting=self._keep_watch)
         self._selector = selectors.DefaultSelector()
         self._child = 0
@@ -130,7 +132,8 @@ class Supervisor:
             self._prepare_folder()
         except Exception as error:  # noqa: BLE001 - whatever keeps the job from starting is how it ended
             failure = getattr(error, "failure", "user_error")
-            return self._finish(_refusal(f"the job's folder cannot be prepared: {error}", failure))
+            refusal = _refusal(f"the job's folder cannot be prepared: {error}", failure)
+            return self._finish(self._early_end() if self._ending else refusal)
         others = self._folder if self._job.get("launch") else ""
         self._server = ReportServer(self._writer, self._selector, self._uploading.announce, others)
         output, child_output = os.pipe()
@@ -175,7 +178,11 @@ class Supervisor:
         if archives := self._job.get("inputs"):
             from nemo_airflow.runner import inputs
 
-            inputs.bring(self._folder, self._job["plan"], archives, self._say, self._keep_watch)
+            inputs.bring(self._folder, self._job["plan"], archives, self._fetcher, self._say, self._is_to_end)
+
+    def _is_to_end(self) -> bool:
+        self._keep_watch()
+        return bool(self._ending)
 
     def _say(self, text: str) -> None:
         self._writer.output(f"{text}\n".encode("utf-8", "backslashreplace"))
@@ -438,6 +445,20 @@ class Supervisor:
             time.sleep(0.05)
             if _changed(sending) != moved:
                 moved_at, moved = time.monotonic(), _changed(sending)
+
+
+def _open_fetcher(folder: str, secrets: Dict[str, str]) -> Any:
+    """Returns what fetches artifacts from the store, where the job was granted that; None where it was not.
+
+    The grant is taken from the secrets, and from this process's environment: the job's own code has no use for it.
+    """
+    text = secrets.pop(secret_env.FETCH_GRANT, "")
+    os.environ.pop(secret_env.FETCH_GRANT, None)
+    if not text:
+        return None
+    from nemo_airflow.runner.fetching import Fetcher
+
+    return Fetcher(folder, json.loads(text))
 
 
 def _refusal(message: str, failure: str) -> Dict[str, Any]:

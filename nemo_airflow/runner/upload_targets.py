@@ -180,11 +180,11 @@ class BucketTarget(Target):
                 answer = connection.getresponse()
                 text = answer.read(1 << 16).decode("utf-8", "replace")
             except (OSError, http.client.HTTPException) as error:
-                return 0, f"does not answer: {_text_of(broken or error)}"
+                return 0, f"does not answer: {describe_error(broken or error)}"
             is_reusable = not answer.will_close and broken is None
-            return answer.status, f"refuses: {_error_in(text, answer.status)}"
+            return answer.status, f"refuses: {error_in(text, answer.status)}"
         except OSError as error:
-            return 0, f"cannot be reached from the job: {_text_of(error)}"
+            return 0, f"cannot be reached from the job: {describe_error(error)}"
         finally:
             with self._lock:
                 self._busy.remove(connection)
@@ -229,14 +229,15 @@ class BucketTarget(Target):
         return None
 
 
-def _text_of(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
+    """Returns in a few words why a connection failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted on the job's host: {error.verify_message}"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())[:200]
 
 
-def _error_in(text: str, status: int) -> str:
+def error_in(text: str, status: int) -> str:
     """Returns the code and message of a store's error; not its other parts, which may quote the request."""
     found = [match[1] for tag in ("Code", "Message") if (match := re.search(f"<{tag}>([^<]*)</{tag}>", text))]
-    return ": ".join(found)[:300] or f"status {status}"
+    return " ".join(": ".join(found).split())[:300] or f"status {status}"

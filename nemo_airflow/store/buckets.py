@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from nemo_airflow.exceptions import MissingExtraError, StoreError, StoreUnavailable
 from nemo_airflow.store.place import Entry, Place
@@ -92,6 +93,17 @@ class ObjectPlace(Place):
         for name in [*names, *(f"{_WANTED}/{name}" for name in names if name in marks)]:
             with self._errors(), contextlib.suppress(FileNotFoundError):
                 self._fs.rm_file(self._path(name))
+
+    def sign(self, name: str, seconds: float, route: str = "") -> str:
+        """See :meth:`Place.sign`: with a key of a storage account, or of a service account."""
+        if route.startswith("/"):
+            return ""
+        with self._errors():
+            try:
+                url = str(self._fs.sign(self._path(name), expiration=int(seconds)))
+            except (AttributeError, TypeError, ValueError) as error:  # an identity without a key of its own
+                raise StoreError(f"the store {self.where} has no key to sign with: {self._clean(error)}") from None
+        return urlunsplit((*urlsplit(route)[:2], *urlsplit(url)[2:])) if route else url
 
     def _marks(self, folder: str) -> list[str]:
         return [name.removeprefix(f"{_WANTED}/") for name, _ in self._list(f"{_WANTED}/{folder}")]

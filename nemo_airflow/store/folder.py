@@ -108,6 +108,10 @@ class FolderPlace(Place):
             self.folder.mkdir(parents=True, exist_ok=True)
         return {"folder": f"{route.rstrip('/')}/{folder}"}
 
+    def sign(self, name: str, seconds: float, route: str = "") -> str:
+        """See :meth:`Place.sign`: the file's path, where the folder is mounted."""
+        return f"{route.rstrip('/')}/{name}" if route.startswith("/") else ""
+
     def verify(self, name: str, sha256: str, size: int) -> str:
         """Compares a file's size; its content is compared while it is copied, when nobody can change it any more.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.exceptions import StoreError
@@ -19,6 +19,10 @@ _BLOCK = 1 << 20
 
 class S3Place(ObjectPlace):
     """Files as objects below a prefix of an S3 bucket; see :class:`.ObjectPlace`."""
+
+    def __init__(self, protocol: str, root: str, options: Mapping[str, Any], where: str) -> None:
+        super().__init__(protocol, root, options, where)
+        self._signers: dict[str, Any] = {}
 
     @property
     def endpoint(self) -> str:
@@ -41,25 +45,9 @@ class S3Place(ObjectPlace):
         """
         if route.startswith("/"):
             return {}
-        import botocore.session
-        from botocore.config import Config
-
         with self._errors():
-            session = botocore.session.Session(profile=self._options.get("profile"))
-            options = dict(self._options.get("config_kwargs") or {})
-            client = session.create_client(
-                "s3",
-                region_name=(self._options.get("client_kwargs") or {}).get("region_name")
-                or session.get_config_variable("region")
-                or "us-east-1",
-                endpoint_url=route or self._options.get("endpoint_url"),
-                aws_access_key_id=self._options.get("key"),
-                aws_secret_access_key=self._options.get("secret"),
-                aws_session_token=self._options.get("token"),
-                config=Config(**{**options, "signature_version": "s3v4"}),
-            )
             bucket, prefix = self.key(f"{folder}/")
-            signed = client.generate_presigned_post(
+            signed = self._signer(route).generate_presigned_post(
                 bucket,
                 f"{prefix}${{filename}}",
                 Fields={},
@@ -71,6 +59,36 @@ class S3Place(ObjectPlace):
                 ExpiresIn=int(seconds),
             )
         return {"url": signed["url"], "prefix": prefix, "fields": signed["fields"]}
+
+    def sign(self, name: str, seconds: float, route: str = "") -> str:
+        """See :meth:`.Place.sign`."""
+        if route.startswith("/"):
+            return ""
+        bucket, key = self.key(name)
+        with self._errors():
+            signer = self._signer(route)
+            return str(signer.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key}, int(seconds)))
+
+    def _signer(self, route: str) -> Any:
+        """Returns a client that signs for the service at an address, and connects to nothing."""
+        if route not in self._signers:
+            import botocore.session
+            from botocore.config import Config
+
+            session = botocore.session.Session(profile=self._options.get("profile"))
+            options = dict(self._options.get("config_kwargs") or {})
+            self._signers[route] = session.create_client(
+                "s3",
+                region_name=(self._options.get("client_kwargs") or {}).get("region_name")
+                or session.get_config_variable("region")
+                or "us-east-1",
+                endpoint_url=route or self._options.get("endpoint_url"),
+                aws_access_key_id=self._options.get("key"),
+                aws_secret_access_key=self._options.get("secret"),
+                aws_session_token=self._options.get("token"),
+                config=Config(**{**options, "signature_version": "s3v4"}),
+            )
+        return self._signers[route]
 
     def key(self, name: str) -> tuple[str, str]:
         """Returns the bucket and the key of a file."""

@@ -200,6 +200,30 @@ def get_tree(store: SharedStore, digest: str, into: Path) -> list[Path]:
     return sorted(Path(file.path) for file in files)
 
 
+def read_places(store: SharedStore, digest: str) -> list[tuple[TreeFile, list[tuple[str, int, int]]]]:
+    """Returns the files of a tree with the parts of blobs that each consists of: SHA-256, offset, size.
+
+    Files that are in one blob come one after the other, in the order in which they are there.
+
+    Raises:
+        StoreError: The tree does not exist, or is damaged.
+    """
+    record = store.read_json(f"trees/{digest}")
+    if record is None:
+        raise StoreError(f"outputs {digest[:12]} are not in the store {store.place.where}: run the job again")
+    pieces = record.get("pieces") or {}
+    packed = {sha: (str(pack["sha256"]), int(offset)) for pack in record["packs"] for sha, offset in pack["files"]}
+
+    def parts_of(file: TreeFile) -> list[tuple[str, int, int]]:
+        if file.sha256 in pieces:
+            return [(str(piece), 0, int(size)) for piece, size in pieces[file.sha256]]
+        blob, offset = packed.get(file.sha256, (file.sha256, 0))
+        return [(blob, offset, file.size)]
+
+    places = [(file, parts_of(file)) for file in _read_manifest(record, digest, store)]
+    return sorted(places, key=lambda place: place[1][0])
+
+
 def blobs_of(record: dict[str, Any]) -> dict[str, int | None]:
     """Returns the blobs that a tree's record names, by SHA-256, with their sizes where the record has them."""
     packed = {sha for pack in record["packs"] for sha, _ in pack["files"]}

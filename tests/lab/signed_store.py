@@ -1,6 +1,6 @@
-"""An S3 server that checks signed POST requests as Amazon's documentation of POST policies and Signature 4 says.
+"""An S3 server that checks signed forms and addresses as Amazon's documentation of POST policies and Signature 4 says.
 
-moto keeps the objects; it does not check forms itself, so that is done here, in front of it.
+moto keeps the objects; it checks neither itself, so that is done here, in front of it.
 """
 
 import base64
@@ -10,7 +10,9 @@ import hashlib
 import hmac
 import io
 import json
+import socket
 import threading
+from urllib.parse import quote
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -31,9 +33,11 @@ class SignedStore:
         url: Its address.
         posts: Key, size and status of each form that came.
         reads: Key and size of each object that was read.
+        fetches: The same of what was read at a signed address.
         signatures: Those of the forms that came.
         damage: Whether each piece is stored with another content, by a store that has no checksums.
         cut_at: Bytes of forms after which the connection is closed once, in the midst; None for never.
+        cut_fetch: Number of the read at a signed address that is cut off in its midst; None for none.
     """
 
     def __init__(self):
@@ -53,8 +57,8 @@ class SignedStore:
 
     def forget(self):
         """Begins anew."""
-        self.posts, self.reads, self.signatures = [], [], set()
-        self.cut_at, self.seen, self.damage = None, 0, False
+        self.posts, self.reads, self.fetches, self.signatures = [], [], [], set()
+        self.cut_at, self.cut_fetch, self.seen, self.damage = None, None, 0, False
 
     @property
     def client(self):
@@ -82,6 +86,8 @@ class SignedStore:
             server.server_close()
 
     def _answer(self, environ, start_response):
+        if "X-Amz-Signature" in environ.get("QUERY_STRING", ""):
+            return self._let_fetch(environ, start_response)
         if not environ.get("CONTENT_TYPE", "").startswith("multipart/form-data"):
             return self._pass_on(environ, start_response)
         size = int(environ["CONTENT_LENGTH"])
@@ -112,6 +118,21 @@ class SignedStore:
         self.posts.append((form.form["key"], len(content), 204))
         return Response(status=204)(environ, start_response)
 
+    def _let_fetch(self, environ, start_response):
+        try:
+            self.signatures.add(_check_address(Request(environ)))
+        except RefusedError as error:
+            text = f"<Error><Code>{error.args[0]}</Code><Message>{error.args[1]}</Message></Error>"
+            return Response(text, 403, content_type="application/xml")(environ, start_response)
+        content = b"".join(self._moto(environ, start_response))
+        with self._lock:
+            self.fetches.append((environ["PATH_INFO"], len(content)))
+            is_cut = len(self.fetches) == self.cut_fetch
+        if is_cut:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionResetError
+        return [content]
+
     def _pass_on(self, environ, start_response):
         def start(status, headers, *rest):
             if environ["REQUEST_METHOD"] == "GET" and status.startswith("20"):
@@ -121,11 +142,30 @@ class SignedStore:
         return self._moto(environ, start)
 
 
-def _check(bucket, form, content):
-    day, region, service = form["x-amz-credential"].split("/")[1:4]
+def _key_of(credential):
     key = f"AWS4{SECRET}".encode()
-    for part in (day, region, service, "aws4_request"):
+    for part in credential.split("/")[1:]:
         key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def _check_address(request):
+    query = dict(request.args)
+    signature, at = query.pop("X-Amz-Signature"), query["X-Amz-Date"]
+    spelled = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(query.items()))
+    lines = ["GET", quote(request.path), spelled, f"host:{request.host}", "", "host", "UNSIGNED-PAYLOAD"]
+    scope = query["X-Amz-Credential"].partition("/")[2]
+    text = "\n".join(["AWS4-HMAC-SHA256", at, scope, hashlib.sha256("\n".join(lines).encode()).hexdigest()])
+    if hmac.digest(_key_of(query["X-Amz-Credential"]), text.encode(), "sha256").hex() != signature:
+        raise RefusedError("SignatureDoesNotMatch", "The request signature does not match")
+    signed = datetime.datetime.strptime(at, "%Y%m%dT%H%M%S%z")
+    if signed + datetime.timedelta(seconds=int(query["X-Amz-Expires"])) < datetime.datetime.now(datetime.UTC):
+        raise RefusedError("AccessDenied", "Request has expired")
+    return signature
+
+
+def _check(bucket, form, content):
+    key = _key_of(form["x-amz-credential"])
     if not hmac.compare_digest(hmac.digest(key, form["policy"].encode(), "sha256").hex(), form["x-amz-signature"]):
         raise RefusedError("SignatureDoesNotMatch", "The request signature does not match")
     policy = json.loads(base64.b64decode(form["policy"]))

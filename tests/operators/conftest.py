@@ -1,9 +1,11 @@
 """What the operator's tests share."""
 
 import datetime
+import ipaddress
 from pathlib import Path
 from types import SimpleNamespace
 
+import docker
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
@@ -50,3 +52,14 @@ def task_context(monkeypatch, store):
         }
 
     return context
+
+
+@pytest.fixture
+def gateway(lab_docker):
+    """The address of this machine in the containers of the lab's daemon."""
+    client = docker.DockerClient(base_url=lab_docker)
+    try:
+        pool = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+        return pool.get("Gateway") or str(ipaddress.ip_network(pool["Subnet"])[1])  # Docker's own choice
+    finally:
+        client.close()

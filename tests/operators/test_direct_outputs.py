@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import boto3
 import direct_jobs as jobs
-import docker
 import pytest
 from airflow.sdk import DAG
 from lab.signed_store import KEY, SECRET, signed_store
@@ -312,16 +311,6 @@ def check(task, kept, lines, bucket, capsys):
         assert bucket.list_keys("store/incoming/") == []
 
     return run
-
-
-@pytest.fixture
-def gateway(lab_docker):
-    """The address of this machine in the containers of the lab's daemon."""
-    client = docker.DockerClient(base_url=lab_docker)
-    try:
-        return client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
-    finally:
-        client.close()
 
 
 def test_job_on_docker_sends_its_outputs_straight_to_the_store(check, lab_docker, lab_image, gateway):

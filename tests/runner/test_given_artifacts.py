@@ -33,7 +33,7 @@ def bring(folder, sent):
     folder.mkdir()
     os.link(path, folder / "input.file")
     archives = [(given.digest, "file", 7, "input.file")]
-    inputs.bring(str(folder), {"version": 1, "root": given.to_json()}, archives, print, lambda: None)
+    inputs.bring(str(folder), {"version": 1, "root": given.to_json()}, archives, None, print, lambda: False)
     [found] = (folder / "inputs").glob("*/model.bin")
     return found
 

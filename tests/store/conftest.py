@@ -1,10 +1,12 @@
-"""The object store that the tests of the store share."""
+"""The object stores that the tests of the store share."""
 
 import json
 import os
 
 import boto3
 import pytest
+from lab.azurite import azurite
+from lab.ceph import ceph
 from moto.server import ThreadedMotoServer
 
 
@@ -20,3 +22,20 @@ def s3():
     boto3.client("s3", **extra, **login).create_bucket(Bucket="bucket")
     yield "s3://store_s3@bucket"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def ceph_bucket(tmp_path_factory):
+    with ceph(tmp_path_factory.mktemp("ceph")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory):
+    from azure.storage.blob import BlobServiceClient
+
+    with azurite(tmp_path_factory.mktemp("azurite")) as connection_string:
+        BlobServiceClient.from_connection_string(connection_string).create_container("container")
+        extra = {"connection_string": connection_string}
+        os.environ["AIRFLOW_CONN_STORE_AZURE"] = json.dumps({"conn_type": "wasb", "extra": extra})
+        yield "abfs://store_azure@container"

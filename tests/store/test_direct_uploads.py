@@ -5,7 +5,6 @@ import socket
 import time
 
 import pytest
-from lab.ceph import ceph
 from lab.signed_store import signed_store
 
 from nemo_airflow.exceptions import StoreError
@@ -22,12 +21,6 @@ DAY = 86400.0
 @pytest.fixture(scope="module")
 def bucket():
     with signed_store() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def ceph_bucket(tmp_path_factory):
-    with ceph(tmp_path_factory.mktemp("ceph")) as running:
         yield running
 
 

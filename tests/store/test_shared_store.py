@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from lab.azurite import azurite
 
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.job import Archive, Package, changes_name
@@ -17,17 +16,6 @@ from nemo_airflow.store.collection import collect
 from nemo_airflow.store.trees import get_tree, put_tree
 
 DAY = 86400.0
-
-
-@pytest.fixture(scope="session")
-def azure(tmp_path_factory):
-    from azure.storage.blob import BlobServiceClient
-
-    with azurite(tmp_path_factory.mktemp("azurite")) as connection_string:
-        BlobServiceClient.from_connection_string(connection_string).create_container("container")
-        extra = {"connection_string": connection_string}
-        os.environ["AIRFLOW_CONN_STORE_AZURE"] = json.dumps({"conn_type": "wasb", "extra": extra})
-        yield "abfs://store_azure@container"
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,8 @@ class HostDriver(Driver):
         await self.shell.close()
 
     async def _lay_out(self, request: Request) -> None:
-        script = folders.lay_out(self._root, request.key, request.files, request.archives)
+        fetched = [archive for archive in request.inputs if archive.is_fetched]
+        script = folders.lay_out(self._root, request.key, request.files, [*request.archives, *fetched])
         answer = self._written(await self.shell.run(script))
         if folders.NO_RUNNER in answer.text:
             self._written(await self.shell.send(folders.take_runner(self._root), _blocks(_runner_archive())))

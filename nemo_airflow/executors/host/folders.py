@@ -24,9 +24,10 @@ from nemo_airflow.executors.folder import TTL
 from nemo_airflow.job import Archive, Job
 from nemo_airflow.runner import secret_env
 from nemo_airflow.runner import zstd_mark as marks
+from nemo_airflow.runner.fetching import HOST_START
 from nemo_airflow.runner.supervisor import SETUP_FAILED
 
-START = "start.sh"
+START = HOST_START
 NO_RUNNER, NO_PACKAGE = "no runner", "no package"
 
 _SHARED_DAYS = 7
@@ -166,7 +167,10 @@ def lay_out(root: str, key: str, files: Mapping[str, str], archives: Sequence[Ar
         if archive.origin:
             lines.append(_take_from_job(archive))
         ways = " || ".join(_lay(key, archive, format) for format in _formats(archive))
-        lines.append(f"{ways} || echo {shlex.quote(NO_PACKAGE)} {archive.name}")
+        # What the job fetches by itself it fetches if it is not here.
+        lines.append(
+            f"{ways} || " + ("true" if archive.is_fetched else f"echo {shlex.quote(NO_PACKAGE)} {archive.name}")
+        )
     return "\n".join(lines)
 
 

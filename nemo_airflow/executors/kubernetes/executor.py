@@ -160,7 +160,7 @@ class KubernetesExecutor(Executor):
         bundle = [f"runner {shipping.runner_digest()}", "job.json"]
         if job.package and not upload:
             bundle.append(f"package {job.package.digest}")
-        bundle += [f"artifact {each.digest}" for each in job.inputs if not upload]
+        bundle += [f"artifact {each.digest}" for each in job.inputs if not (upload or each.is_fetched)]
         content = f"<{', '.join(bundle)}>"
         values = {manifest.secret_key(name): secret.shown for name, secret in self.secrets.items()}
         payload = {

@@ -66,7 +66,7 @@ class RayDriver(Driver):
             archives = request.payload["archives"]
             await self._bring(api, archives["code"], lambda file: packages.write_code(request.package, file))
             await self._bring(api, archives["job"], lambda file: packages.write_files(request, file))
-            for each in request.inputs:
+            for each in packages.sent(request.inputs):
                 for piece, name in enumerate(packages.input_names(each)):
                     await self._bring(api, name, functools.partial(packages.write_input, each, piece))
             with contextlib.suppress(JobExists):  # submitted by another process since we looked

@@ -115,7 +115,7 @@ class RayExecutor(Executor):
         own = self.prepare(job)
         files = {"job.json": own.dumps()}
         code, own_files = packages.code_name(job.package), packages.files_name(job.key, files)
-        modules = [own_files, *(name for each in job.inputs for name in packages.input_names(each))]
+        modules = [own_files, *(name for each in packages.sent(job.inputs) for name in packages.input_names(each))]
         call: dict[str, Any] = {
             "submission_id": job.key,
             "entrypoint": f"exec {shlex.quote(self.python)} {packages.ENTRY} {shlex.quote(job.key)}",

@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -51,6 +52,11 @@ def files_name(key: str, files: dict[str, str]) -> str:
     """Returns the name of the archive of a job's own files."""
     parts = [_LAYOUT, key, *(part for name, text in sorted(files.items()) for part in (name, text))]
     return f"nemo_airflow_job_{_digest(parts)}.zip"
+
+
+def sent(inputs: Iterable[Archive]) -> list[Archive]:
+    """Returns the archives that the job does not fetch by itself."""
+    return [archive for archive in inputs if not archive.is_fetched]
 
 
 def input_names(archive: Archive) -> list[str]:
