@@ -36,55 +36,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nemo_airflow.language.errors import ConfigError as ConfigError
+from nemo_airflow.language.errors import MissingParameterError as MissingParameterError
+from nemo_airflow.language.errors import NemoAirflowError as NemoAirflowError
+from nemo_airflow.language.errors import OverrideError as OverrideError
+from nemo_airflow.language.errors import ParameterTypeError as ParameterTypeError
+from nemo_airflow.language.errors import PlanError as PlanError
+from nemo_airflow.language.errors import TargetNotAllowedError as TargetNotAllowedError
+from nemo_airflow.language.errors import TargetNotImportableError as TargetNotImportableError
+from nemo_airflow.language.errors import UnknownParameterError as UnknownParameterError
+
 if TYPE_CHECKING:
     from nemo_airflow.job import JobHandle
-
-
-class NemoAirflowError(Exception):
-    """Base class of all errors of this project."""
-
-
-class ConfigError(NemoAirflowError, ValueError):
-    """A config is wrong.
-
-    Args:
-        message: What is wrong, and what to change.
-        path: Dotted path of the wrong node from the config's root, for example ``model.hidden``.
-            Empty when the root itself, or no single node, is at fault.
-    """
-
-    def __init__(self, message: str, path: str = "") -> None:
-        self.message = message
-        self.path = path
-        super().__init__(f"{path}: {message}" if path else message)
-
-
-class UnknownParameterError(ConfigError):
-    """The target has no parameter of that name; the message lists the nearest names."""
-
-
-class MissingParameterError(ConfigError):
-    """A parameter without a default was not given."""
-
-
-class ParameterTypeError(ConfigError):
-    """A value does not fit the annotation of its parameter."""
-
-
-class OverrideError(ConfigError):
-    """An override names a path that is not in the config, or is not well formed."""
-
-
-class TargetNotImportableError(ConfigError):
-    """A job could not import this function or class: a lambda, a closure, one of ``__main__`` ..."""
-
-
-class TargetNotAllowedError(ConfigError):
-    """A plan names a target is not in the allow-list; nothing was imported."""
-
-
-class PlanError(ConfigError):
-    """A plan, or a YAML file that should hold one, is not valid."""
 
 
 class PackagingError(NemoAirflowError):

@@ -40,10 +40,9 @@ from nemo_airflow.config.annotations import (
     tuple_items,
     typed_dict_fields,
 )
-from nemo_airflow.config.callables import takes
 from nemo_airflow.config.graph import is_deferred
 from nemo_airflow.config.models import imports_texts, is_import_string
-from nemo_airflow.config.results import result_fits
+from nemo_airflow.config.results import result_fits, takes
 from nemo_airflow.language.artifact import Artifact
 
 MEMBERS_BY_NAME = "members_by_name"

@@ -15,7 +15,7 @@ from typing import Any
 
 from nemo_airflow import settings
 from nemo_airflow.exceptions import PlanError, SettingsError, TargetNotAllowedError
-from nemo_airflow.language import errors, names
+from nemo_airflow.language import names
 from nemo_airflow.language.names import check_name
 from nemo_airflow.options import OPTIONS
 
@@ -37,7 +37,7 @@ def read_configured() -> tuple[str, ...]:
     entries = [entry.strip() for entry in text.split(",")]
     try:
         names.check_entries(entries)
-    except errors.PlanError as error:
+    except PlanError as error:
         raise SettingsError(f"${VARIABLE}: {error.message}") from None
     for entry in entries:
         first = entry.partition(".")[0]
@@ -59,10 +59,7 @@ def extend_allow(allow: Iterable[str]) -> tuple[str, ...]:
         PlanError: An entry is neither.
         SettingsError: As of :func:`configured`.
     """
-    try:
-        return (*names.check_entries(allow), *read_configured())
-    except errors.PlanError as error:
-        raise PlanError(error.message) from None
+    return (*names.check_entries(allow), *read_configured())
 
 
 def load_code(name: str) -> Any:
@@ -77,17 +74,14 @@ def load_code(name: str) -> Any:
         ImportError: There is no such module, or it cannot be imported.
         AttributeError: There is no such name in it.
     """
-    from nemo_airflow.config.plan import plan_errors
-
     module, _, qualname = name.partition(":")
     permitted = read_configured()
-    with plan_errors():
-        check_name(name)
+    check_name(name)
     if not names.is_allowed(name, permitted) and not _is_own(module):
         raise TargetNotAllowedError(_refusal(name, module))
     try:
         found = names.resolve(name, [name])
-    except errors.PlanError as error:
+    except PlanError as error:
         raise TargetNotAllowedError(error.message) from None
     home = getattr(found, "__module__", None) if callable(found) else None
     if isinstance(home, str) and home != module and not names.is_allowed(name, permitted):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import collections
-import collections.abc
-import contextlib
-import enum
-import functools
-import json
-import typing
-from collections.abc import Sequence
 from typing import Any
 
+import fiddle as fdl
 import pydantic
 
-from nemo_airflow.config.adapters import MEMBERS_BY_NAME, adapter
-from nemo_airflow.config.annotations import UNIONS, class_of, find_element, strip_annotation
-from nemo_airflow.config.literals import literal_from_text
-from nemo_airflow.config.misfits import Misfit, MisfitError, broken_constraint, check, fitting_types, format_error
+from nemo_airflow.config import results
+from nemo_airflow.config.annotations import UNIONS, find_element
+from nemo_airflow.config.graph import is_deferred
+from nemo_airflow.config.misfits import Misfit, MisfitError, check, fitting_types, format_error
+from nemo_airflow.language.artifact import Artifact
+from nemo_airflow.language.overrides.literals import literal_from_text
+from nemo_airflow.language.overrides.values import Reader
 
 __all__ = [
     "UNIONS",
@@ -28,11 +24,34 @@ __all__ = [
     "fitting_types",
     "format_error",
     "json_schema",
-    "read_lenient",
     "read_plain",
-    "read_text",
     "read_value",
+    "read_with",
+    "stands_in",
 ]
+
+
+def stands_in(value: Any) -> bool:
+    """Returns whether a value stands for one of another type: a config, an artifact, or a deferred value."""
+    return isinstance(value, (fdl.Buildable, Artifact)) or is_deferred(value)
+
+
+def accepts(annotation: Any, value: Any) -> bool:
+    """Returns whether a value fits an annotation as it is."""
+    return check(annotation, value) is None
+
+
+def read_with(reader: Reader, annotation: Any, given: Any) -> Any:
+    """Returns what a reader makes of a value, checked strictly.
+
+    Raises:
+        MisfitError: It does not fit.
+    """
+    found = reader.read(annotation, given)
+    misfit = check(annotation, found)
+    if misfit is not None:
+        raise MisfitError(misfit)
+    return found
 
 
 def read_plain(annotation: Any, value: Any) -> Any:
@@ -43,13 +62,7 @@ def read_plain(annotation: Any, value: Any) -> Any:
     Raises:
         MisfitError: It does not fit.
     """
-    if check(annotation, value) is None:
-        return value
-    converted = _from_plain(annotation, value)
-    misfit = check(annotation, converted)
-    if misfit is not None:
-        raise MisfitError(misfit)
-    return converted
+    return read_with(_PLAIN, annotation, value)
 
 
 def read_value(annotation: Any, value: Any) -> Any:
@@ -58,92 +71,22 @@ def read_value(annotation: Any, value: Any) -> Any:
     Raises:
         MisfitError: It does not fit.
     """
-    if check(annotation, value) is None:
-        return value
-    if not isinstance(value, str):
-        return read_lenient(annotation, value)
     try:
-        return read_text(annotation, value)
+        return read_with(_ANY, annotation, value)
     except MisfitError as error:
-        if value.startswith(("[", "{", "(")) and not _literals(value):
+        if isinstance(value, str) and value.startswith(("[", "{", "(")) and not _is_literal(value):
             hint = ", which was rendered as unreadable text: pass the task's output itself, or add '| tojson'"
             raise MisfitError(Misfit((), f"{error.misfit.message}{hint}")) from None
         raise
 
 
-def read_text(annotation: Any, text: str) -> Any:
-    """Returns a text that a person typed, converted to the annotation: a literal (``3``, ``[1, 2]``) where that fits.
-
-    Raises:
-        MisfitError: It does not fit.
-    """
-    for literal in _literals(text):
-        if check(annotation, literal) is None:
-            return literal
-    try:
-        return read_lenient(annotation, text)
-    except MisfitError as error:
-        misfit = error.misfit
-    for literal in _literals(text):
-        try:
-            return read_lenient(annotation, literal)
-        except MisfitError as error:
-            if isinstance(literal, (list, dict)):  # that says where in it
-                misfit = error.misfit
-    raise MisfitError(misfit)
+def result_fits(value: Any, annotation: Any) -> bool:
+    """Returns whether a config's built value fits an annotation; what else stands in for a value is not asked."""
+    return not isinstance(value, fdl.Buildable) or results.result_fits(value, annotation)
 
 
-def read_lenient(annotation: Any, value: Any) -> Any:
-    """Returns a value converted to the annotation by pydantic; the value itself where it already fits.
-
-    Raises:
-        MisfitError: It does not fit.
-    """
-    misfit = check(annotation, value)
-    if misfit is None:
-        return value
-    found = adapter(annotation, lenient=True)
-    if found is None:
-        raise MisfitError(misfit)
-    try:
-        converted = found.validate_python(value, strict=False, context={MEMBERS_BY_NAME: True})
-    except pydantic.ValidationError as error:
-        raise MisfitError(broken_constraint(value, error) or misfit) from None
-    except (TypeError, ValueError):
-        raise MisfitError(misfit) from None
-    if (remaining := check(annotation, converted)) is not None:
-        raise MisfitError(remaining)
-    return converted
-
-
-def _from_plain(annotation: Any, value: Any) -> Any:
-    """Returns the value that JSON types represent for an annotation of other types, where that is unambiguous."""
-    if isinstance(value, dict):
-        pairs = {key: _from_plain(find_element(annotation, key, value), item) for key, item in value.items()}
-        holder = class_of(strip_annotation(annotation, value))
-        if issubclass(holder, collections.defaultdict):
-            return holder(None, pairs)
-        return holder(pairs) if holder in (collections.OrderedDict, collections.Counter) else pairs
-    if isinstance(value, list):
-        items = [_from_plain(find_element(annotation, index, value), item) for index, item in enumerate(value)]
-        kind = class_of(strip_annotation(annotation, value))
-        hashable = all(isinstance(item, collections.abc.Hashable) for item in items)
-        return kind(items) if kind is tuple or (kind in (set, frozenset) and hashable) else items
-    if check(annotation, value) is None or not isinstance(value, (str, int, float)):
-        return value
-    members = typing.get_args(annotation) if typing.get_origin(annotation) in UNIONS else (annotation,)
-    for member in members:
-        with contextlib.suppress(Exception):  # it does not match this member, or pydantic does not know the type
-            if isinstance(member, type) and issubclass(member, enum.Enum):
-                named = member.__members__
-                return named[str(value)] if str(value) in named else member(value)
-            return _json_adapter(member).validate_json(json.dumps(value), strict=True)
-    return value
-
-
-@functools.lru_cache(maxsize=1024)
-def _json_adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(annotation)
+_ANY = Reader(stands_in, result_fits=result_fits, accepts=accepts)
+_PLAIN = Reader(stands_in, reads_numbers=False, result_fits=result_fits, accepts=accepts)
 
 
 def json_schema(annotation: Any) -> dict[str, Any] | None:
@@ -154,9 +97,9 @@ def json_schema(annotation: Any) -> dict[str, Any] | None:
         return None
 
 
-def _literals(text: str) -> Sequence[Any]:
-    """Returns the literals that a text can mean, other than the text itself."""
+def _is_literal(text: str) -> bool:
     try:
-        return [literal_from_text(text)]
+        literal_from_text(text)
     except ValueError:
-        return []
+        return False
+    return True

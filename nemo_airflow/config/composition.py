@@ -24,7 +24,6 @@ from nemo_airflow.config.validation import validate
 from nemo_airflow.config.value_files import as_file, read_values
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import ConfigError, OverrideError
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
 from nemo_airflow.language.overrides.nodes import Call, File
 from nemo_airflow.language.overrides.syntax import parse_value
 from nemo_airflow.registered import RECIPES, describe_unknown, registered
@@ -156,8 +155,8 @@ def load_named(text: str, origin: Origin) -> Any:
     """
     try:
         node = parse_value(text)
-    except OverrideSyntaxError as error:
-        raise ConfigError(f"{text!r} is not the name of a recipe: {error.message}") from None
+    except OverrideError as error:
+        raise ConfigError(f"{text!r} is not the name of a recipe: {error.summary}") from None
     values = Values(origin, None)
     name = node.name if isinstance(node, Call) else text
     entry = registered(RECIPES).get(name)

@@ -20,7 +20,7 @@ def decode(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
 
     Raises:
         PlanError: The plan is not valid, or names a target that is not permitted.
-        TargetNotFound: A target does not exist.
+        TargetNotImportableError: A target does not exist.
         ConfigError: An argument is unknown, or does not fit.
     """
     return _ConfigBuilder(allow).build(plan)

@@ -13,7 +13,6 @@ import fiddle as fdl
 from nemo_airflow.config.buildable import KINDS, Config, Partial, by_parameter, check_name, positional, unchecked
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.parameters import parameters_of
-from nemo_airflow.config.plan import plan_errors
 from nemo_airflow.config.targets import short_name, source_folder, source_name, target_name
 from nemo_airflow.exceptions import (
     ConfigError,
@@ -24,9 +23,9 @@ from nemo_airflow.exceptions import (
     UnknownParameterError,
 )
 from nemo_airflow.language.names import check_name as check_target_name
-from nemo_airflow.language.names import is_allowed, resolve
-from nemo_airflow.language.nearest import nearest
-from nemo_airflow.language.plan.grammar import join
+from nemo_airflow.language.names import is_allowed, names_in, resolve
+from nemo_airflow.language.overrides import advice
+from nemo_airflow.language.plan.grammar import join, join_paths
 from nemo_airflow.language.recipes.autoconvert import Converted
 
 Fit = Callable[[Any, Any, str, Any], Any]
@@ -53,14 +52,13 @@ def find_target(name: str, allow: Iterable[str], path: str = "", beside: Sequenc
         PlanError: The name is not of this form.
     """
     from nemo_airflow.config.source import target_from_source
-    from nemo_airflow.config.yaml_text import name_from_dotted
+    from nemo_airflow.language.names import name_from_dotted
 
     full = name_from_dotted(name)
     try:
-        with plan_errors():
-            check_target_name(full)
-            if not any(map(source_name, beside)):
-                return resolve(full, allow)
+        check_target_name(full)
+        if not any(map(source_name, beside)):
+            return resolve(full, allow)
         if is_allowed(full, tuple(allow)):
             return target_from_source(full, next(filter(None, map(source_folder, beside)), None))
         message = f"target {full!r} is not allowed here: add it to allow"
@@ -83,7 +81,7 @@ def find_value(name: str, allow: Iterable[str]) -> Any:
     Raises:
         ConfigError: It is not permitted, or does not exist.
     """
-    from nemo_airflow.config.yaml_text import name_from_dotted
+    from nemo_airflow.language.names import name_from_dotted
 
     full = name_from_dotted(name)
     allowed = tuple(allow)
@@ -188,13 +186,6 @@ def to_own_config(value: Any, what: str, path: str = "") -> Any:
     raise ConfigError(f"{what} is {type(value).__name__}, not a Config, Partial or Script", path)
 
 
-def join_paths(path: str, below: str) -> str:
-    """Returns a path joined with another one below it."""
-    if not path or not below:
-        return path or below
-    return f"{path}{below}" if below.startswith("[") else f"{path}.{below}"
-
-
 def makes_configs(target: Any) -> bool:
     """Returns whether calling a target yields a config: of a config class, or by a function's annotation."""
     if isinstance(target, type):
@@ -257,15 +248,8 @@ def name_beside(name: str, homes: Iterable[Any], allow: Sequence[str]) -> str:
 
 def unknown_factory(name: str, registered: Iterable[str], homes: Iterable[Any], allow: Sequence[str]) -> str:
     """Returns the error message for a name that is neither registered nor in the modules of the config."""
-    listed = list(registered)
-    for module, folder in _modules(homes):
-        listed += [other for other in _names_in(module, folder) if is_allowed(f"{module}:{other}", allow)]
-    return f"no recipe {name!r} is registered, and the modules of the config have no such name{_near(name, listed)}"
-
-
-def _near(name: str, listed: Sequence[str]) -> str:
-    names = list(dict.fromkeys(listed))
-    return nearest(name, names) if names else "; write pkg.mod:name(...)"
+    folders = dict(_modules(homes))
+    return advice.unknown_factory(name, registered, folders, lambda module: _names_in(module, folders[module]), allow)
 
 
 def _modules(homes: Iterable[Any]) -> Iterator[tuple[str, str]]:
@@ -282,10 +266,8 @@ def _modules(homes: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _names_in(module: str, folder: str) -> list[str]:
-    loaded = sys.modules.get(module) if not folder else None
-    if loaded is not None:
-        own = [(name, value) for name, value in vars(loaded).items() if callable(value) and not name.startswith("_")]
-        return [name for name, value in own if getattr(value, "__module__", None) == module]
+    if not folder and module in sys.modules:
+        return names_in(module)
     from nemo_airflow.config.source import source_at
 
     try:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from nemo_airflow.config import factories
 from nemo_airflow.config.source import source_at, target_from_source
 from nemo_airflow.config.targets import source_folder
-from nemo_airflow.config.values import Values, argument_nodes, holds_code, text_of
+from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
 from nemo_airflow.language.overrides import nodes as nodes
-from nemo_airflow.language.plan.grammar import is_reserved, join
+from nemo_airflow.language.overrides.coded import holds_code, is_code, read_call
+from nemo_airflow.language.plan.grammar import join
 
 if TYPE_CHECKING:
     from nemo_airflow.config.recipe import Factory
@@ -48,16 +49,17 @@ class JobValues:
             return self._call(given.name, given.args, dict(given.kwargs), path)
         if isinstance(given, nodes.Items):
             return nodes.Items(given.kind, tuple(self.of(item, path) for item in given.items))
-        if isinstance(given, nodes.Pairs):
+        if isinstance(given, nodes.Pairs) and not is_code(given):
             given = {nodes.value_of(key): item for key, item in given.pairs}
-        if isinstance(given, Mapping) and "_target_" in given:
-            others = {key: value for key, value in given.items() if key not in ("_target_", "_args_")}
-            if unknown := [key for key in others if is_reserved(key)]:
+        if is_code(given):
+            coded = read_call(given, path)
+            if coded is None or coded.kind != "config":
                 raise OverrideError(
-                    f"{unknown[0]} cannot be used below a recipe, whose values the job makes: name a factory",
+                    "keys of plans other than _target_ and _args_ cannot be used below a recipe, whose values the job "
+                    "makes: name a factory",
                     path,
                 )
-            return self._call(text_of(given["_target_"], path), argument_nodes(given, path), others, path)
+            return self._call(coded.call.name, coded.call.args, dict(coded.call.kwargs), path)
         if isinstance(given, Mapping):
             return {key: self.of(value, path) for key, value in given.items()}
         return [self.of(item, path) for item in given] if isinstance(given, list) else given
@@ -72,7 +74,7 @@ class JobValues:
         return nodes.Call(name, positional, tuple(named.items()))
 
     def _full_name(self, name: str, path: str) -> str:
-        from nemo_airflow.config.yaml_text import name_from_dotted
+        from nemo_airflow.language.names import name_from_dotted
 
         entry = self._values.recipes.get(name) if ":" not in name else None
         if entry is not None or ":" in name or "." in name or not self._factory.is_read:

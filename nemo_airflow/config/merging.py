@@ -10,15 +10,16 @@ from fiddle.history import Location
 
 from nemo_airflow.config import checks
 from nemo_airflow.config.buildable import Config, Partial
-from nemo_airflow.config.changes import Change, find_neighbours, match_type, not_too_deep
+from nemo_airflow.config.changes import FiddleView, find_neighbours, not_too_deep
 from nemo_airflow.config.graph import is_dataclass_instance, join, recipe_overrides
 from nemo_airflow.config.leaves import annotation_below, copy_config, fit_value
 from nemo_airflow.config.origins import Origin, location_of, set_argument
-from nemo_airflow.config.overrides import parse_path
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
+from nemo_airflow.language.overrides.apply import MISSING, Change, find_name, match_type
+from nemo_airflow.language.overrides.paths import parse_path
 from nemo_airflow.language.plan.grammar import is_reserved
 
 ABSENT: Any = type("_Absent", (), {"__repr__": lambda self: "no value"})()
@@ -46,7 +47,7 @@ class _Merge:
     def __init__(self, root: Any, origin: Origin, what: str) -> None:
         self._root = root
         self._location = location_of(what, origin)
-        self._values = Values(origin, None if root is ABSENT else root, self._location, checks.read_plain)
+        self._values = Values(origin, None if root is ABSENT else root, self._location, reads_numbers=False)
 
     def replace(self, old: Any, new: Any, annotation: Any, path: str, holder: Any) -> Any:
         """Returns the replacement of a value."""
@@ -56,7 +57,9 @@ class _Merge:
             return fit_value(annotation, new, path, checks.read_plain)
         if isinstance(new, Mapping):
             return self._mapping(old, new, annotation, path, holder)
-        return match_type(old, self._values.read(annotation, new, path, find_neighbours(old, holder)), annotation)
+        neighbours = find_neighbours(old, holder)
+        reader = self._values.reader(annotation, path, neighbours)
+        return match_type(reader, old, self._values.read(annotation, new, path, neighbours), annotation)
 
     def _config(self, old: Any, new: Any, path: str) -> Any:
         root = self._of_type(old, new, path)
@@ -114,7 +117,7 @@ class _Merge:
     def _arguments(self, old: Any, new: Mapping[Any, Any], annotation: Any, path: str, holder: Any) -> Any:
         root = old if self._root is ABSENT else self._root
         for key, value in new.items():
-            keys = parse_path(key) if isinstance(key, str) else [key]
+            keys = [*parse_path(key)] if isinstance(key, str) else [key]
             for below, item in _parts(old, keys, value):
                 change = _Laid(self, below, item, path, self._values, self._location)
                 old = change.apply_at(old, path, annotation, holder, root)
@@ -124,7 +127,8 @@ class _Merge:
         self, old: dict[Any, Any], new: Mapping[Any, Any], annotation: Any, path: str, holder: Any
     ) -> dict[Any, Any]:
         for key, value in new.items():
-            name = next((name for name in old if name == key or str(name) == str(key)), key)
+            name = find_name(list(old), key, is_sequence=False)
+            name = key if name is MISSING else name
             inner = annotation_below({**old, name: None}, name, annotation)
             old[name] = self.replace(old.get(name, ABSENT), value, inner, join(path, name), holder)
         return old
@@ -137,7 +141,7 @@ class _Laid(Change):
         whole = path
         for key in keys:
             whole = join(whole, key)
-        super().__init__(whole, keys, "=", given, values, location)
+        super().__init__(FiddleView(values, location), whole, keys, "=", given)
         self._merge, self._value = merge, given
 
     def new(self, old: Any, annotation: Any, path: str, holder: Any) -> Any:
@@ -163,7 +167,7 @@ def _are_same_call(old: Any, new: Any) -> bool:
 
 
 def _same_target(old: Any, name: str) -> bool:
-    from nemo_airflow.config.yaml_text import name_from_dotted
+    from nemo_airflow.language.names import name_from_dotted
 
     target = old.__fn_or_cls__ if isinstance(old, fdl.Buildable) else type(old)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -14,34 +13,11 @@ import typing_extensions
 
 from nemo_airflow.config.adapters import adapter
 from nemo_airflow.config.annotations import UNIONS, class_of, find_element, strip_annotation, typed_dict_fields
-from nemo_airflow.config.callables import takes
 from nemo_airflow.config.representation import annotation_text, value_text
+from nemo_airflow.config.results import takes
 from nemo_airflow.language.nearest import nearest
-
-
-@dataclasses.dataclass(frozen=True)
-class Misfit:
-    """Why a value does not fit.
-
-    Attributes:
-        keys: Where in the value; empty for the value itself.
-        message: For example ``expected int, got 'x'``.
-    """
-
-    keys: tuple[Any, ...]
-    message: str
-
-
-class MisfitError(ValueError):
-    """A value that cannot be converted to its annotation.
-
-    Args:
-        misfit: Where and why.
-    """
-
-    def __init__(self, misfit: Misfit) -> None:
-        self.misfit = misfit
-        super().__init__(misfit.message)
+from nemo_airflow.language.overrides.values import Misfit as Misfit
+from nemo_airflow.language.overrides.values import MisfitError as MisfitError
 
 
 def check(annotation: Any, value: Any) -> Misfit | None:

@@ -11,6 +11,8 @@ from typing import Any
 import fiddle as fdl
 from fiddle import history
 
+from nemo_airflow.language.overrides.coded import no_files
+
 _OUR_OWN = f"{Path(__file__).parents[1]}{os.sep}"
 
 
@@ -56,10 +58,7 @@ class Origin:
 
     def no_files(self, path: str) -> str:
         """Returns the error message for a file that may not be read."""
-        return (
-            f"@{path}: overrides from {self.name} may not read files: give the value itself "
-            "(only the command line, and DAG files that pass folder=..., may)"
-        )
+        return no_files(path, self.name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,11 +67,8 @@ def of_plan(plan: Mapping[str, Any]) -> Node:
     Raises:
         PlanError: The plan is not valid.
     """
-    from nemo_airflow.config.plan import plan_errors
-
-    with plan_errors():
-        check(plan)
-        return _PlanReader(plan).read()
+    check(plan)
+    return _PlanReader(plan).read()
 
 
 def of_config(config: Any) -> Node:

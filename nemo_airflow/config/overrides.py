@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_airflow.config.allow import extend_allow as allow_here
-from nemo_airflow.config.changes import REMOVED, Change, syntax_errors
+from nemo_airflow.config.changes import FiddleView
 from nemo_airflow.config.leaves import copy_config
 from nemo_airflow.config.origins import Origin, find_caller, location_of
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import OverrideError
+from nemo_airflow.language.overrides.apply import REMOVED, Change
 from nemo_airflow.language.overrides.nodes import File
+from nemo_airflow.language.overrides.paths import parse_path
 from nemo_airflow.language.overrides.syntax import parse_override, parse_value
-
-_WORD = re.compile(r"[^.\[\]]+")
-_BRACKET = re.compile(r"\[\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d+)\s*\]")
 
 
 def apply_overrides(
@@ -77,63 +73,24 @@ def change(config: Any, overrides: Mapping[str, Any] | Sequence[str], origin: Or
                 raise OverrideError(f"the path {path!r} is not a text")
             location = location_of(f"override {path!r}", origin)
             values = Values(origin, config, location)
-            config = Change(path, parse_path(path), "=", value, values, location).apply(config)
+            config = Change(FiddleView(values, location), path, parse_path(path), "=", value).apply(config)
         return config
     for text in [overrides] if isinstance(overrides, str) else overrides:
-        if not isinstance(text, str) or not text.strip("= \t\n"):
-            raise OverrideError(f"the override {text!r} is not of the form path=value, such as model.hidden=64")
         config = _changed(config, text, origin)
     return config
 
 
 def _changed(config: Any, text: str, origin: Origin) -> Any:
-    if text.lstrip().startswith("@"):
+    if isinstance(text, str) and text.lstrip().startswith("@"):
         from nemo_airflow.config.composition import apply_file, errors_in
 
-        with syntax_errors(""):
-            file = parse_value(text.strip())
+        file = parse_value(text.strip())
         if isinstance(file, File):
             with errors_in(f"@{file.path}"):
                 return apply_file(config, file, origin)
-    with syntax_errors(""):
-        override = parse_override(text)
+    override = parse_override(text)
     location = location_of(f"override {text.strip()!r}", origin)
     values = Values(origin, config, location)
     node = REMOVED if override.node is None else override.node
-    return Change(override.place, override.path, override.operator, node, values, location, override).apply(config)
-
-
-def parse_path(path: str) -> list[str | int]:
-    """Returns the keys of a dotted path; keys in brackets are literal texts or numbers.
-
-    Raises:
-        OverrideError: It is not a path.
-    """
-    keys: list[str | int] = []
-    position = 0
-    while position < len(path):
-        if path[position] == "[" and (match := _BRACKET.match(path, position)):
-            with _literal(path):
-                keys.append(ast.literal_eval(match[1]))
-        else:
-            start = position + 1 if keys and path[position] == "." else position
-            match = _WORD.match(path, start) if (start > position) == bool(keys) else None
-            if match is None:
-                raise OverrideError(
-                    f"{path!r} is not a path: write names with dots between them, such as model.layers.0"
-                )
-            keys.append(match[0].strip())
-        position = match.end()
-    if not keys:
-        raise OverrideError("an override without a path: write path=value")
-    return keys
-
-
-@contextlib.contextmanager
-def _literal(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (SyntaxError, ValueError):  # an invalid escape, or a number of thousands of digits
-        raise OverrideError(
-            f"{path!r} is not a path: the text in the brackets is not a literal; write names['a.b'] or layers[0]"
-        ) from None
+    view = FiddleView(values, location)
+    return Change(view, override.place, override.path, override.operator, node, override).apply(config)

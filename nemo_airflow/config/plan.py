@@ -5,19 +5,17 @@ The grammar is in :mod:`nemo_airflow.language.plan.grammar`, which the job share
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nemo_airflow.exceptions import PlanError, TargetNotAllowedError, TargetNotImportableError
-from nemo_airflow.language import errors
+from nemo_airflow.exceptions import PlanError
 from nemo_airflow.language.plan import contents, grammar
 from nemo_airflow.language.plan.contents import check, walk
 from nemo_airflow.language.plan.parts import plan_of
 
-__all__ = ["digest", "dumps", "flatten", "from_plan", "loads", "plan_errors", "targets", "to_plan"]
+__all__ = ["digest", "dumps", "flatten", "from_plan", "loads", "targets", "to_plan"]
 
 
 def to_plan(config: Any, *, check: bool = True, defaults: bool = True) -> dict[str, Any]:
@@ -61,8 +59,7 @@ def from_plan(plan: Mapping[str, Any] | str | bytes, allow: Iterable[str]) -> An
     from nemo_airflow.config.decoding import decode
 
     read = _parsed(plan) if isinstance(plan, (str, bytes)) else plan
-    with plan_errors():
-        return decode(read, extend_allow(allow))
+    return decode(read, extend_allow(allow))
 
 
 def dumps(plan: Mapping[str, Any]) -> str:
@@ -77,8 +74,7 @@ def loads(text: str | bytes) -> dict[str, Any]:
         PlanError: The plan is not valid; the path of the wrong node is in the error.
     """
     plan = _parsed(text)
-    with plan_errors():
-        check(plan)
+    check(plan)
     return dict(plan)
 
 
@@ -109,8 +105,7 @@ def targets(plan: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         PlanError: It is no valid plan.
     """
-    with plan_errors():
-        return contents.targets_in(plan)
+    return contents.targets_in(plan)
 
 
 def flatten(plan: Mapping[str, Any], *, as_str: bool = False) -> dict[str, str]:
@@ -129,35 +124,21 @@ def flatten(plan: Mapping[str, Any], *, as_str: bool = False) -> dict[str, str]:
     flat: dict[str, str] = {}
     first: dict[str, str] = {}
     later: list[tuple[str, str]] = []
-    with plan_errors():
-        for node, kind, linked in walk(plan):
-            if _is_in_key(linked):
-                continue
-            path = grammar.path_text(linked)
-            if kind in ("target", "shared") and "_id_" in node:
-                first[node["_id_"]] = path or "_target_"
-            if kind == "target" and node.get("_recipe_", {}).get("overrides"):
-                flat[grammar.join(path, "_recipe_")] = json.dumps(node["_recipe_"]["overrides"], ensure_ascii=False)
-            if kind == "same":
-                later.append((path, node["_same_"]))
-                flat[path] = ""
-            elif (text := (_str_text if as_str else _leaf_text)(node, kind)) is not None:
-                flat[path or ("_target_" if kind == "target" else "_value_")] = text
+    for node, kind, linked in walk(plan):
+        if _is_in_key(linked):
+            continue
+        path = grammar.path_text(linked)
+        if kind in ("target", "shared") and "_id_" in node:
+            first[node["_id_"]] = path or "_target_"
+        if kind == "target" and node.get("_recipe_", {}).get("overrides"):
+            flat[grammar.join(path, "_recipe_")] = json.dumps(node["_recipe_"]["overrides"], ensure_ascii=False)
+        if kind == "same":
+            later.append((path, node["_same_"]))
+            flat[path] = ""
+        elif (text := (_str_text if as_str else _leaf_text)(node, kind)) is not None:
+            flat[path or ("_target_" if kind == "target" else "_value_")] = text
     flat.update((path, f"same as {first.get(name, '?')}") for path, name in later)
     return flat
-
-
-@contextlib.contextmanager
-def plan_errors() -> Iterator[None]:
-    """Raises the errors of the job's side as ours."""
-    try:
-        yield
-    except errors.TargetNotAllowed as error:
-        raise TargetNotAllowedError(error.message, error.path) from None
-    except errors.PlanError as error:
-        raise PlanError(error.message, error.path) from None
-    except errors.TargetNotFound as error:
-        raise TargetNotImportableError(str(error)) from error
 
 
 def _is_in_key(linked: grammar.Path) -> bool:

@@ -50,11 +50,9 @@ class Factory(SourceFunction):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Resolves the recipe in this process, importing its code, as a job does."""
-        from nemo_airflow.config.plan import plan_errors
         from nemo_airflow.language.recipes import resolve as recipe
 
-        with plan_errors():
-            return recipe.build_here(self.__nemo_source__, args, kwargs, self.overrides)
+        return recipe.build_here(self.__nemo_source__, args, kwargs, self.overrides)
 
     def _identity(self) -> Any:
         return super()._identity(), self.overrides

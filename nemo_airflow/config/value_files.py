@@ -12,7 +12,6 @@ from typing import Any
 
 from nemo_airflow.exceptions import OverrideError, PlanError
 from nemo_airflow.language.nearest import nearest
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
 from nemo_airflow.language.overrides.nodes import File
 from nemo_airflow.language.overrides.paths import parse_path
 
@@ -98,8 +97,8 @@ def _check_depth(root: Any, shown: str) -> None:
 def _at(value: Any, key: str, shown: str) -> Any:
     try:
         keys = parse_path(key)
-    except OverrideSyntaxError as error:
-        raise OverrideError(f"{key!r} is not a path in {shown}: {error.message}") from None
+    except OverrideError as error:
+        raise OverrideError(f"{key!r} is not a path in {shown}: {error.summary}") from None
     for part in keys:
         if isinstance(value, Mapping):
             names: list[Any] = list(value)

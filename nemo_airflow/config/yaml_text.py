@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from nemo_airflow.exceptions import PlanError
+from nemo_airflow.language.names import name_from_dotted
 from nemo_airflow.language.plan import grammar
 from nemo_airflow.language.plan.contents import check
 from nemo_airflow.language.plan.parts import plan_of
@@ -109,11 +110,8 @@ def plan_from_values(values: Any) -> dict[str, Any]:
     Raises:
         PlanError: The values do not describe a plan.
     """
-    from nemo_airflow.config.plan import plan_errors
-
     plan = plan_of(_Sharing(values).plan_root())
-    with plan_errors():
-        check(plan)
+    check(plan)
     return plan
 
 
@@ -351,15 +349,6 @@ def _is_tag(value: Any) -> TypeGuard[dict[str, Any]]:
     if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) in ("_set_", "_dict_"):
         return False
     return grammar.is_reserved(next(iter(value))) and "_target_" not in value
-
-
-def name_from_dotted(name: str) -> str:
-    """Returns a target's name with a colon between module and name, guessed where it has dots only."""
-    if ":" in name or "." not in name:
-        return name
-    parts = name.split(".")
-    capital = next((i for i, part in enumerate(parts) if i and part[:1].isupper()), len(parts) - 1)
-    return f"{'.'.join(parts[:capital])}:{'.'.join(parts[capital:])}"
 
 
 def _dotted(name: str) -> str:

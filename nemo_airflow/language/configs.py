@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Dict, List, Optional, Tuple, Type, Union
 
 from nemo_airflow.language.nearest import nearest
 from nemo_airflow.language.record import Record
+from nemo_airflow.language.texts import dotted_name, short_name
 
 Key = Union[int, str]
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Config:
@@ -38,7 +39,7 @@ class Config:
     def __init__(self, fn_or_cls: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         object.__setattr__(self, "__fn_or_cls__", fn_or_cls)
         object.__setattr__(self, "__arguments__", {})
-        self.__arguments__.update(_by_key(fn_or_cls, args))
+        self.__arguments__.update(keys_of(fn_or_cls, args))
         for name, value in kwargs.items():
             setattr(self, name, value)
 
@@ -80,7 +81,9 @@ class Config:
 
     def __repr__(self) -> str:
         given = [f"{key}={value!r}" if isinstance(key, str) else repr(value) for key, value in ordered(self)]
-        return f"{type(self).__name__}({', '.join([short_name(self.__fn_or_cls__), *given])})"
+        return f"{type(self).__name__}({', '.join([dotted_name(self.__fn_or_cls__), *given])})"
+
+    __hash__ = None  # type: ignore[assignment]  # it is mutable, and Fiddle's has none
 
 
 class Partial(Config):
@@ -110,7 +113,7 @@ def ordered(config: Config) -> Iterator[Tuple[Key, Any]]:
     """Yields the arguments in the order of the target's parameters, including ``*args``."""
     given = config.__arguments__
     names = list(parameters_of(config.__fn_or_cls__))
-    star = _star(config.__fn_or_cls__)
+    star = star_of(config.__fn_or_cls__)
 
     def place(key: Key) -> Tuple[int, int]:
         if isinstance(key, int):
@@ -136,7 +139,7 @@ def positional_keys(config: Config) -> List[Key]:
     last = max((key for key in given if isinstance(key, int)), default=-1)
     keys: List[Key] = []
     for position, parameter in enumerate(parameters_of(config.__fn_or_cls__).values()):
-        if position > last or parameter.kind in _VARIADIC:
+        if position > last or parameter.kind in VARIADIC:
             break
         key: Key = position if position in given else parameter.name
         if key not in given:
@@ -169,26 +172,35 @@ def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
         return _read_parameters(target)
 
 
+def takes(target: Any, name: str) -> bool:
+    """Returns whether a target takes an argument of that name."""
+    parameters = parameters_of(target)
+    found = parameters.get(name)
+    if found is not None and found.kind not in (*VARIADIC, inspect.Parameter.POSITIONAL_ONLY):
+        return True
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def names_of(target: Any) -> List[str]:
+    """Returns the names of the arguments that a target takes."""
+    unnamed = (*VARIADIC, inspect.Parameter.POSITIONAL_ONLY)
+    return [parameter.name for parameter in parameters_of(target).values() if parameter.kind not in unnamed]
+
+
 def check_name(target: Any, name: str) -> None:
     """Checks that a target takes an argument of that name.
 
     Raises:
         TypeError: It does not; the message has the nearest names.
     """
-    parameters = parameters_of(target)
-    found = parameters.get(name)
-    if found is not None and found.kind not in (*_VARIADIC, inspect.Parameter.POSITIONAL_ONLY):
-        return
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    names = [parameter.name for parameter in parameters.values() if parameter.kind not in _VARIADIC]
-    raise TypeError(f"{short_name(target)} has no parameter {name!r}{nearest(name, names)}")
+    if not takes(target, name):
+        raise TypeError(f"{short_name(target)} has no parameter {name!r}{nearest(name, names_of(target))}")
 
 
 def default_of(target: Any, name: str) -> Any:
     """Returns a parameter's default, ``inspect.Parameter.empty`` where there is none."""
     parameter = parameters_of(target).get(name)
-    if parameter is None or parameter.kind in _VARIADIC:
+    if parameter is None or parameter.kind in VARIADIC:
         return inspect.Parameter.empty
     if type(parameter.default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":  # a dataclass's field
         import dataclasses
@@ -199,15 +211,11 @@ def default_of(target: Any, name: str) -> Any:
     return parameter.default
 
 
-def short_name(target: Any) -> str:
-    """Returns the plain name of a target, for people."""
-    return str(getattr(target, "__qualname__", None) or type(target).__name__)
-
-
-def _by_key(target: Any, args: Tuple[Any, ...]) -> Dict[Key, Any]:
+def keys_of(target: Any, args: Tuple[Any, ...]) -> Dict[Key, Any]:
+    """Returns positional arguments by their keys in a config; raises TypeError where a target takes fewer."""
     keyed: Dict[Key, Any] = {}
     parameters = list(parameters_of(target).values())
-    star = _star(target)
+    star = star_of(target)
     for position, value in enumerate(args):
         parameter: Optional[inspect.Parameter] = parameters[position] if position < len(parameters) else None
         if star is not None and position >= star:
@@ -221,7 +229,7 @@ def _by_key(target: Any, args: Tuple[Any, ...]) -> Dict[Key, Any]:
     return keyed
 
 
-def _star(target: Any) -> Optional[int]:
+def star_of(target: Any) -> Optional[int]:
     """Returns the position of a target's ``*args``, or None."""
     kinds = [parameter.kind for parameter in parameters_of(target).values()]
     return kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else None

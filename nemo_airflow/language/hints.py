@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import collections
 import collections.abc
 import dataclasses
 import functools
@@ -13,9 +14,6 @@ from collections.abc import Mapping
 from typing import Any, Dict, Union
 
 _UNION = "__nemo_airflow_union__"
-
-MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-"""Origins of annotations of mappings."""
 
 
 def read_hints(target: Any) -> Dict[str, Any]:
@@ -28,7 +26,7 @@ def read_hints(target: Any) -> Dict[str, Any]:
         return _resolved(target)
     constructor: Any = target.__init__ if target.__init__ is not object.__init__ else target.__new__  # type: ignore[misc]
     hints = _resolved(constructor)
-    if _has_fields(target):  # whose generated constructor knows neither their module nor, in a model, their types
+    if _has_own_fields(target):  # whose generated constructor knows neither their module nor, in a model, their types
         for base in reversed(target.__mro__):
             hints.update(_resolved(base))
     return hints
@@ -44,40 +42,70 @@ def annotation_of(target: Any, key: Any) -> Any:
 
 
 def element_of(annotation: Any, key: Any) -> Any:
-    """Returns the annotation of what a container holds under a key."""
+    """Returns the annotation of what a container holds under a key, ``Any`` where there is none."""
     annotation = bare(annotation)
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Union or is_union(origin):
-        members = [arg for arg in args if typing.get_args(arg)]
+    if is_union(typing.get_origin(annotation)):
+        members = [arg for arg in typing.get_args(annotation) if typing.get_args(arg) or has_fields(arg)]
         return element_of(members[0], key) if len(members) == 1 else Any
+    kind, args = class_of(annotation), typing.get_args(annotation)
+    if has_fields(kind):
+        return hints_of(kind).get(key, Any)
     if not args:
         return Any
-    if origin is tuple:
+    if issubclass(kind, tuple):
         if len(args) == 2 and args[1] is ...:
             return args[0]
         return args[key] if isinstance(key, int) and key < len(args) else Any
-    return args[1] if origin in MAPPINGS and len(args) == 2 else args[0]
+    if issubclass(kind, collections.Counter):
+        return int
+    if issubclass(kind, collections.abc.Mapping):
+        return args[1] if len(args) == 2 else Any
+    return args[0] if issubclass(kind, (collections.abc.Iterable, collections.abc.Container)) else Any
+
+
+def class_of(annotation: Any) -> type:
+    """Returns the class whose instances an annotation is for; ``object`` where that is not one class."""
+    found = typing.get_origin(bare(annotation)) or bare(annotation)
+    return found if isinstance(found, type) else object
+
+
+def has_fields(kind: Any) -> bool:
+    """Returns whether a class is a named tuple, or a dict of known keys."""
+    return isinstance(kind, type) and (hasattr(kind, "_fields") or is_typed_dict(kind))
+
+
+def is_typed_dict(kind: Any) -> bool:
+    """Returns whether a class is a ``TypedDict``."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__total__")
 
 
 def bare(annotation: Any) -> Any:
-    """Returns an annotation without qualifiers and metadata."""
+    """Returns an annotation without qualifiers and metadata; a type variable as its bound or constraints."""
     while True:
         origin = typing.get_origin(annotation)
         if hasattr(annotation, "__metadata__"):
             annotation = annotation.__origin__
-        elif origin in (typing.Final, typing.ClassVar):
+        elif getattr(origin, "_name", None) in _QUALIFIERS or getattr(origin, "__name__", None) in _QUALIFIERS:
             annotation = typing.get_args(annotation)[0]
+        elif isinstance(annotation, typing.TypeVar):
+            of = annotation.__constraints__
+            annotation = annotation.__bound__ or (Union[of] if of else Any)
         elif hasattr(annotation, "__supertype__"):
             annotation = annotation.__supertype__
         elif type(annotation).__name__ == "InitVar":
             annotation = annotation.type
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
         else:
             return annotation
 
 
+_QUALIFIERS = ("Final", "ClassVar", "Required", "NotRequired", "ReadOnly")
+
+
 def is_union(origin: Any) -> bool:
-    """Returns whether the origin of an annotation is that of ``X | Y``."""
-    return origin is not None and getattr(origin, "__name__", "") == "UnionType"  # Python 3.10's X | Y
+    """Returns whether the origin of an annotation is that of ``Union[X, Y]`` or ``X | Y``."""
+    return origin is Union or getattr(origin, "__name__", "") == "UnionType"  # of Python 3.10
 
 
 def _hints(target: Any) -> Mapping[str, Any]:
@@ -87,7 +115,7 @@ def _hints(target: Any) -> Mapping[str, Any]:
         return read_hints(target)
 
 
-def _has_fields(target: type) -> bool:
+def _has_own_fields(target: type) -> bool:
     is_record = (
         dataclasses.is_dataclass(target) or hasattr(target, "model_fields") or hasattr(target, "__attrs_attrs__")
     )

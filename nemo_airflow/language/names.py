@@ -10,9 +10,9 @@ import importlib
 import sys
 import types
 from collections.abc import Iterable
-from typing import Any, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
-from nemo_airflow.language.errors import PlanError, TargetNotAllowed, TargetNotFound
+from nemo_airflow.language.errors import PlanError, TargetNotAllowedError, TargetNotImportableError
 from nemo_airflow.language.record import Record
 
 RECORD = f"{Record.__module__}:{Record.__qualname__}"
@@ -66,36 +66,55 @@ def resolve(name: str, allow: Iterable[str]) -> Any:
     anything, for example ``os.system``. An exact name permits its object.
 
     Raises:
-        TargetNotAllowed: The allow-list does not permit it.
-        TargetNotFound: It does not exist.
+        TargetNotAllowedError: The allow-list does not permit it.
+        TargetNotImportableError: It does not exist.
     """
     check_name(name)
     allow = tuple(allow)
     if not is_allowed(name, allow):
-        raise TargetNotAllowed(f"target {name!r} is not allowed here: add it to allow")
+        raise TargetNotAllowedError(f"target {name!r} is not allowed here: add it to allow")
     module_name, _, qualname = name.partition(":")
     found: Any = _import(module_name, name)
     for number, name_part in enumerate(qualname.split(".")):
         if number and not isinstance(found, type):
-            raise TargetNotAllowed(
+            raise TargetNotAllowedError(
                 f"target {name!r} goes through a {type(found).__name__}: only classes may hold a target"
             )
         try:
             found = getattr(found, name_part)
         except AttributeError:
-            raise TargetNotFound(f"module {module_name!r} has no {qualname!r}, which the config names") from None
+            raise TargetNotImportableError(
+                f"module {module_name!r} has no {qualname!r}, which the config names"
+            ) from None
         if isinstance(found, types.ModuleType):
-            raise TargetNotAllowed(
+            raise TargetNotAllowedError(
                 f"target {name!r} goes through the module {found.__name__!r}: name that module before the colon"
             )
     dotted = name.replace(":", ".")
     exact = any(not entry.endswith(".") and _matches(dotted, entry) for entry in (*allow, *ALWAYS_ALLOWED))
     home = getattr(found, "__module__", None)
     if not exact and not (isinstance(home, str) and is_allowed(f"{home}:{qualname}", allow)):
-        raise TargetNotAllowed(
+        raise TargetNotAllowedError(
             f"target {name!r} is from {home!r}, which is not allowed here: add {name!r} itself to allow"
         )
     return found
+
+
+def name_from_dotted(name: str) -> str:
+    """Returns a target's name with a colon between module and name, guessed where it has dots only."""
+    if ":" in name or "." not in name:
+        return name
+    parts = name.split(".")
+    capital = next((i for i, part in enumerate(parts) if i and part[:1].isupper()), len(parts) - 1)
+    return f"{'.'.join(parts[:capital])}:{'.'.join(parts[capital:])}"
+
+
+def names_in(module: str) -> List[str]:
+    """Returns the names of the functions and classes that an imported module defines for others."""
+    loaded = sys.modules.get(module)
+    own = vars(loaded).items() if loaded is not None else ()
+    public = [(name, value) for name, value in own if callable(value) and not name.startswith("_")]
+    return [name for name, value in public if getattr(value, "__module__", None) == module]
 
 
 def name_of(target: Any) -> Optional[str]:
@@ -136,4 +155,4 @@ def _import(module_name: str, name: str) -> types.ModuleType:
         message = (
             f"no module {error.name!r} for the config's target {name!r}: it is neither in the package nor installed"
         )
-        raise TargetNotFound(message, name=error.name) from None
+        raise TargetNotImportableError(message) from None

@@ -131,11 +131,10 @@ def plan_of(config: Any, allowed: Sequence[str]) -> tuple[Mapping[str, Any], tup
     config = _with_digests(config)
     validate(config)
     plan = plans.to_plan(config)
-    with plans.plan_errors():
-        contents = check(plan)
-        # An override may choose a member of an enumeration that was not named before.
-        names = [*allowed, *sorted(contents.enums)]
-        check_allowed(contents.names, names)
+    contents = check(plan)
+    # An override may choose a member of an enumeration that was not named before.
+    names = [*allowed, *sorted(contents.enums)]
+    check_allowed(contents.names, names)
     return plan, tuple(dict.fromkeys(names))
 
 

@@ -199,9 +199,9 @@ def _exit_code(stop: SystemExit, channel: Any) -> int:
 def _failed(error: BaseException, channel: Any) -> int:
     import traceback
 
-    from nemo_airflow.language.errors import PlanError, TargetNotFound
+    from nemo_airflow.language.errors import ConfigError
 
-    if isinstance(error, (PlanError, TargetNotFound)):  # the plan was refused before any of the job's code ran
+    if isinstance(error, ConfigError):  # the plan was refused before any of the job's code ran
         text = ""
         sys.stderr.write(f"{error}\n")
     else:

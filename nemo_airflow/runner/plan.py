@@ -21,8 +21,8 @@ def build(plan: Mapping[str, Any], allow: Iterable[str] = ()) -> Any:
 
     Raises:
         PlanError: The plan is not valid.
-        TargetNotAllowed: A target is not permitted; nothing was imported.
-        TargetNotFound: A target does not exist.
+        TargetNotAllowedError: A target is not permitted; nothing was imported.
+        TargetNotImportableError: A target does not exist.
     """
     return build_resolved(plan, allow)[0]
 

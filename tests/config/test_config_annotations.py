@@ -16,7 +16,7 @@ from nemo_airflow import Config, Partial
 from nemo_airflow.config import apply_overrides, build, form_fields, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.buildable import unchecked
-from nemo_airflow.config.checks import MisfitError, check, read_text
+from nemo_airflow.config.checks import MisfitError, check, read_value
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError, PlanError, UnknownParameterError
 
 GOOD = [(n, value) for n, (_, good, _) in enumerate(corpus.ROWS) for value in good]
@@ -95,16 +95,16 @@ def test_error_names_the_place_and_the_reason(make, message):
 @pytest.mark.parametrize(
     ("annotation", "text", "keys", "message"),
     [
-        (t.Annotated[float, at.Lt(1)], "10", (), "input should be less than 1, got '10'"),
-        (t.Annotated[dt.date, at.Lt(dt.date(2026, 1, 1))], "2026-02-01", (), "input should be less than 2026-01-01"),
-        (models.M, "{x: -1}", ("x",), "input should be greater than 0, got -1"),
+        (t.Annotated[float, at.Lt(1)], "10", (), "input should be less than 1, got 10.0"),
+        (t.Annotated[dt.date, at.Lt(dt.date(2026, 1, 1))], "2026-02-01", (), "date(2026, 1, 1), got 2026-02-01"),
+        (models.M, "{x: -1}", (), "expected M, got '{x: -1}'"),
         (dict[str, int], "{a: 1, b: x}", ("b",), "expected int, got 'x'"),
         (float, "fast", (), "expected float, got 'fast'"),
     ],
 )
 def test_text_that_does_not_fit_is_refused_with_the_reason_of_what_it_means(annotation, text, keys, message):
     with pytest.raises(MisfitError) as caught:
-        read_text(annotation, text)
+        read_value(annotation, text)
     assert caught.value.misfit.keys == keys
     assert message in caught.value.misfit.message
 

@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from nemo_airflow import Config, Partial
 from nemo_airflow.config import apply_overrides
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.overrides import parse_path
 from nemo_airflow.exceptions import ConfigError, OverrideError, ParameterTypeError
+from nemo_airflow.language.overrides.paths import parse_path
 
 
 def error_of(make, kind=OverrideError):
@@ -72,7 +72,7 @@ def value_at(config, path):
     [
         ("model.hidden", "64", 64),
         ("model.dropout", "3e-4", 3e-4),
-        ("model.dropout", "1", 1),
+        ("model.dropout", "1", 1.0),
         ("model.dropout", ".inf", float("inf")),
         ("model.activation", "tanh", "tanh"),
         ("optimizer.color", "BLUE", Color.BLUE),
@@ -201,7 +201,7 @@ def test_path_that_is_not_there_is_refused_with_the_nearest_names(config, overri
 def test_path_below_a_value_that_is_missing_is_refused():
     assert "model is not set" in error_of(lambda: apply_overrides(Config(train), ["model.hidden=1"]))
     assert error_of(lambda: apply_overrides(Config(train), {3: 1})) == "the path 3 is not a text"
-    assert "not of the form" in error_of(lambda: apply_overrides(Config(train), [3]))
+    assert "of the form path=value, not int" in error_of(lambda: apply_overrides(Config(train), [3]))
 
 
 def of_nothing(

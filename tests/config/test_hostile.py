@@ -94,7 +94,7 @@ REFUSALS = {
     "plan": {"PlanError", "TargetNotAllowedError", "ParameterTypeError", "UnknownParameterError"},
     "text": {"PlanError", "TargetNotAllowedError", "ParameterTypeError", "UnknownParameterError"},
     "look": {"PlanError", "PermissionError"},
-    "job": {"PlanError", "TargetNotAllowed", "TargetNotFound"},
+    "job": {"PlanError", "TargetNotAllowedError", "TargetNotImportableError"},
     "page": {"PermissionError"},
     "yaml": {"PlanError", "TargetNotAllowedError"},
     "override": {"OverrideError", "TargetNotAllowedError", "ParameterTypeError", "PlanError", "UnknownParameterError"},

@@ -49,7 +49,7 @@ def test_target_is_built_where_it_is_allowed(allow):
 @pytest.mark.parametrize("allow", [[], ["config_targets:Mode"], ["config."], ["config_targets.Model."]])
 def test_target_is_refused_where_it_is_not_allowed(allow):
     plan = plan_of([{"_target_": "config_targets:Model", "hidden": 3}])
-    message = error_of(lambda: runner.build(plan, allow), errors.TargetNotAllowed)
+    message = error_of(lambda: runner.build(plan, allow), errors.TargetNotAllowedError)
     assert message.startswith("0: target 'config_targets:Model' is not allowed here: add it, or its package")
 
 
@@ -74,7 +74,7 @@ def test_hostile_target_is_refused_before_anything_is_imported(node, place, monk
     monkeypatch.delitem(sys.modules, "config_extra_targets", raising=False)
     fair = {"_target_": "config_extra_targets:Sole"}
     plan = plan_of([node, fair] if place == "first" else [fair, node])
-    with pytest.raises(errors.TargetNotAllowed):
+    with pytest.raises(errors.TargetNotAllowedError):
         runner.build(plan, ("config_targets.", "config_extra_targets."))
     assert "config_extra_targets" not in sys.modules
     assert "antigravity" not in sys.modules
@@ -91,7 +91,7 @@ def test_hostile_target_is_refused_before_anything_is_imported(node, place, monk
     ],
 )
 def test_prefix_allows_only_what_is_defined_under_it(name, says):
-    assert says in error_of(lambda: runner.build(plan_of({"_target_": name}), ALLOW), errors.TargetNotAllowed)
+    assert says in error_of(lambda: runner.build(plan_of({"_target_": name}), ALLOW), errors.TargetNotAllowedError)
 
 
 def test_exact_name_allows_what_a_module_has_imported():
@@ -109,7 +109,7 @@ def test_malformed_and_dunder_names_are_refused_even_if_allowed(name):
 
 def test_missing_module_and_missing_name_say_what_is_missing():
     def build(name):
-        return error_of(lambda: runner.build(plan_of({"_target_": name}), [name]), errors.TargetNotFound)
+        return error_of(lambda: runner.build(plan_of({"_target_": name}), [name]), errors.TargetNotImportableError)
 
     assert build("not_there.at_all:x").startswith("no module 'not_there' for the config's target 'not_there.at_all:x'")
     assert build("config_targets:Nothing") == "module 'config_targets' has no 'Nothing', which the config names"
@@ -120,7 +120,7 @@ def test_error_inside_a_targets_module_is_its_own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError) as caught:
         runner.build(plan_of({"_target_": "imports_missing:x"}), ["imports_missing."])
-    assert not isinstance(caught.value, errors.TargetNotFound)
+    assert not isinstance(caught.value, errors.TargetNotImportableError)
 
 
 def test_enum_is_allowed_by_its_class_and_gives_members_only():

@@ -111,7 +111,7 @@ def test_builder_hands_over_the_imported_factory_and_built_arguments():
 
 def test_recipe_that_is_not_allowed_is_refused_before_anything_is_imported():
     plan = plan_of({"_target_": "antigravity:fly", "_recipe_": {"overrides": []}})
-    with pytest.raises(errors.TargetNotAllowed):
+    with pytest.raises(errors.TargetNotAllowedError):
         runner.build(plan, ALLOW)
     with pytest.raises(TargetNotAllowedError):
         plans.from_plan(plan, ALLOW)
@@ -125,8 +125,8 @@ def test_builder_that_knows_no_recipes_says_so():
 
 def test_plan_with_a_recipe_is_built_by_the_module_of_recipes(monkeypatch):
     given = []
-    stand_in = SimpleNamespace(build=lambda plan, allow: (given.append((plan, allow)), ("built", plan, []))[1])
-    monkeypatch.setitem(sys.modules, "nemo_airflow.language.recipes.resolve", stand_in)
+    build = lambda plan, allow: (given.append((plan, allow)), ("built", plan, []))[1]  # noqa: E731
+    monkeypatch.setattr("nemo_airflow.language.recipes.resolve.build", build)
     assert runner.build(plan_of([NODE]), ["config_targets."]) == "built"
     assert given == [(plan_of([NODE]), ALLOW)]
 

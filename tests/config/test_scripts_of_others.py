@@ -7,7 +7,6 @@ from nemo_airflow import Config, Script
 from nemo_airflow.config import apply_overrides, from_yaml
 from nemo_airflow.config import plan as plans
 from nemo_airflow.exceptions import TargetNotAllowedError
-from nemo_airflow.language.errors import TargetNotAllowed
 from nemo_airflow.language.names import SCRIPT
 from nemo_airflow.language.recipes import resolve as recipe
 from nemo_airflow.operators.preparation import allowed_by_author, plan_of
@@ -43,11 +42,11 @@ def test_override_of_a_recipe_cannot_bring_a_script_in_the_job(tmp_path, monkeyp
     (tmp_path / "recipes_of_others.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     assert recipe.build_here("recipes_of_others:small", (), {}, ["item=3"]) == 3
-    with pytest.raises(TargetNotAllowed, match="script:run' is not allowed here"):
+    with pytest.raises(TargetNotAllowedError, match="script:run' is not allowed here"):
         recipe.build_here("recipes_of_others:small", (), {}, [f"item={TEXT}"])
 
 
 def test_job_builds_no_script_within_a_config_that_does_not_allow_it():
     plan = {"version": 1, "root": {"_target_": "config_targets:collect", "item": NODE}}
-    with pytest.raises(TargetNotAllowed):
+    with pytest.raises(TargetNotAllowedError):
         build(plan, ["config_targets."])

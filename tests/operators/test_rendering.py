@@ -1,6 +1,7 @@
 """What of an operator's arguments is a template, what comes out of one, and how a text is kept from being one."""
 
 import datetime
+import json
 
 import pytest
 import rendering_jobs as jobs
@@ -136,7 +137,7 @@ def test_fields_of_an_executor_are_converted_by_their_annotations(defaults, root
     states, _ = run(dag)
     assert states == {("t", -1): "success"}
     [job] = jobs_in(root)
-    assert '"grace":7,' in (job / "job.json").read_text()
+    assert json.loads((job / "job.json").read_text())["grace"] == 7
 
 
 def test_a_wrong_value_for_a_field_of_an_executor_fails_the_task_with_its_name(defaults, root, capfd, caplog):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError, excerpt
+from nemo_airflow.language.errors import OverrideError, excerpt
 from nemo_airflow.language.overrides.nodes import MAX_NESTING, Call, File, Items, Pairs, Quoted, Word
 from nemo_airflow.language.overrides.operators import OPERATORS, combine
 from nemo_airflow.language.overrides.paths import MAX_KEYS, parse_path
@@ -147,12 +147,10 @@ def test_removal_may_be_written_in_front():
     ],
 )
 def test_refusal_points_at_what_is_wrong(text, message, column):
-    with pytest.raises(OverrideSyntaxError) as caught:
+    with pytest.raises(OverrideError) as caught:
         parse_override(text)
-    assert message in caught.value.message
-    assert caught.value.column == column
-    if text:
-        assert str(caught.value) == f"{caught.value.message}\n{excerpt(text, column)}"
+    assert message in caught.value.summary
+    assert str(caught.value) == (f"{caught.value.summary}\n{excerpt(text, column)}" if text else caught.value.summary)
 
 
 def test_caret_stands_below_its_column_in_long_texts_too():
@@ -165,9 +163,9 @@ def test_caret_stands_below_its_column_in_long_texts_too():
 
 
 def test_text_beyond_the_limit_and_what_is_no_text_are_refused():
-    with pytest.raises(OverrideSyntaxError, match="the limit is"):
+    with pytest.raises(OverrideError, match="the limit is"):
         parse_override("a=" + "x" * MAX_TEXT)
-    with pytest.raises(OverrideSyntaxError, match="not int"):
+    with pytest.raises(OverrideError, match="not int"):
         parse_override(3)
 
 
@@ -231,11 +229,11 @@ def test_nodes_are_read_as_they_were_written(path, node):
 def test_any_text_is_read_or_refused_and_what_is_read_comes_back(text):
     try:
         found = parse_override(text)
-    except OverrideSyntaxError as error:
+    except OverrideError as error:
         found, refusal = None, error
     if found is None:
-        assert 0 <= refusal.column <= len(text)
-        assert "\n" not in refusal.message
+        _, *place = refusal.message.split("\n")
+        assert not place or (len(place) == 2 and place[1].strip() == "^" and place[1].index("^") <= len(place[0]))
         return
     again = parse_override(format_override(found.path, found.operator, found.node))
     assert again == found
@@ -252,11 +250,11 @@ def test_values_of_other_types_are_written_as_texts_that_annotations_turn_back()
         '{p: "/a b", d: "2026-01-02", e: BIG}'
     )
     for value in (object(), {(1, 2): 3}, {frozenset()}, 1 << 5000, b"x"):
-        with pytest.raises(OverrideSyntaxError, match="cannot be written"):
+        with pytest.raises(OverrideError, match="cannot be written"):
             format_value(value)
     deep = []
     deep.append(deep)
-    with pytest.raises(OverrideSyntaxError, match="nests deeper"):
+    with pytest.raises(OverrideError, match="nests deeper"):
         format_value(deep)
 
 
@@ -309,5 +307,5 @@ def test_operator_combines_the_old_value_with_the_given_one(operator, old, new, 
     ],
 )
 def test_operator_that_does_not_fit_says_what_it_is_for(operator, old, new, message):
-    with pytest.raises(OverrideSyntaxError, match=message):
+    with pytest.raises(OverrideError, match=message):
         combine(operator, old, new)

@@ -24,9 +24,7 @@ from nemo_airflow.exceptions import (
 )
 from nemo_airflow.executors import shipping
 from nemo_airflow.job import Job
-from nemo_airflow.language.errors import PlanError
-from nemo_airflow.language.overrides import apply as changes
-from nemo_airflow.language.recipes import foreign
+from nemo_airflow.language.recipes import changes
 from nemo_airflow.stream import Record, StreamReader
 
 ZOO = '''
@@ -287,11 +285,11 @@ def test_overrides_of_what_it_returns_are_typed_in_the_job(zoo, resolve):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("net.hiden=3", "Net has no parameter 'hiden'; did you mean 'hidden'?"),
+        ("net.hiden=3", "Net has no parameter 'hiden' at net; did you mean 'hidden'?"),
         ("optim.lr=fast", "optim.lr: expected float, got 'fast'"),
-        ("net.act=TANH", "net.act: expected one of RELU, GELU, got 'TANH'"),
-        ("net.below.hidden=1", "net.below is None and has nothing below it; set it as a whole with"),
-        ("steps.9=1", "there is no item '9' at steps, which has 2"),
+        ("net.act=TANH", "net.act: expected Act (RELU, GELU), got 'TANH'"),
+        ("net.below.hidden=1", "net.below is None and has nothing below it; write net.below=Net(hidden=1)"),
+        ("steps.9=1", "this list has no item '9' at steps; valid: 0, 1"),
         ("net.below=os:system(hidden=1)", "target 'os:system' is not allowed here"),
         ("optim.lr+=[1]", "+= cannot be used with a value of type float and a value of type list"),
     ],
@@ -300,14 +298,16 @@ def test_an_override_that_does_not_fit_ends_the_job_in_one_line(zoo, resolve, ov
     end, _, _ = resolve(recipe(zoo, "small", [override]))
     assert end["state"] == "failed"
     assert message in end["error"]["message"]
+    assert end["error"]["message"].endswith(f"(override {override!r})")
+    assert "\n" not in end["error"]["message"]
     assert end["error"]["traceback"] == ""
 
 
 def test_no_file_is_read_for_a_recipe_by_whoever_may_not_and_none_in_a_job(zoo):
     with pytest.raises(OverrideError, match=r"data: @secret\.yaml: overrides from .* may not read files"):
         recipe(zoo, "small", ["data=@secret.yaml"])
-    with pytest.raises(PlanError, match="a job reads no files"):
-        changes.apply({"data": 1}, "data=@secret.yaml", [], foreign.config_of_call)
+    with pytest.raises(OverrideError, match=r"data: @secret\.yaml: overrides from the job may not read files"):
+        changes.apply({"data": 1}, "data=@secret.yaml", [])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.errors import OverrideError
 
 OPERATORS = ("=", "+=", "-=", "*=", "/=", "|=", "~=")
 
@@ -27,7 +27,7 @@ def combine(operator: str, old: Any, new: Any) -> Any:
         new: The given value.
 
     Raises:
-        OverrideSyntaxError: The operator cannot be used with these values, or there is nothing to remove.
+        OverrideError: The operator cannot be used with these values, or there is nothing to remove.
     """
     if operator == "=":
         return new
@@ -46,11 +46,9 @@ def combine(operator: str, old: Any, new: Any) -> Any:
         try:
             more_set = set(new) if isinstance(new, (list, tuple, set, frozenset)) else {new}
         except TypeError:
-            raise OverrideSyntaxError(f"{_shown(new)} cannot be in a set") from None
+            raise OverrideError(f"{_shown(new)} cannot be in a set") from None
         return type(old)(old - more_set if operator == "-=" else old | more_set)
-    raise OverrideSyntaxError(
-        f"{operator} cannot be used with {kind_text(old)} and {kind_text(new)}: {_hint(operator, old)}"
-    )
+    raise OverrideError(f"{operator} cannot be used with {kind_text(old)} and {kind_text(new)}: {_hint(operator, old)}")
 
 
 _ARITHMETIC = ("+=", "-=", "*=", "/=")
@@ -73,9 +71,9 @@ def _computed(operator: str, old: Any, new: Any) -> Any:
         else:
             result = old + new if operator == "+=" else old - new if operator == "-=" else old * new
     except ArithmeticError as error:
-        raise OverrideSyntaxError(f"{old!r} {operator} {new!r}: {str(error) or type(error).__name__}") from None
+        raise OverrideError(f"{old!r} {operator} {new!r}: {str(error) or type(error).__name__}") from None
     if isinstance(result, int) and result.bit_length() > MAX_BITS:
-        raise OverrideSyntaxError(f"{operator} makes a number of more than {MAX_BITS} bits")
+        raise OverrideError(f"{operator} makes a number of more than {MAX_BITS} bits")
     return result
 
 
@@ -84,13 +82,13 @@ def _without(old: Any, new: Any) -> Any:
     if isinstance(old, dict):
         there = [key for key in old if any(_same(key, item) or str(key) == item for item in wanted)]
         if not there:
-            raise OverrideSyntaxError(f"the key {_shown(new)} is not there; keys: {_listed(old)}")
+            raise OverrideError(f"the key {_shown(new)} is not there; keys: {_listed(old)}")
         return {key: value for key, value in old.items() if key not in there}
     if not isinstance(old, (list, tuple, set, frozenset)) or hasattr(old, "_fields"):
-        raise OverrideSyntaxError(f"~= with a value cannot be used with {kind_text(old)}: {_hint('~=', old)}")
+        raise OverrideError(f"~= with a value cannot be used with {kind_text(old)}: {_hint('~=', old)}")
     kept = [item for item in old if not any(_same(item, other) for other in wanted)]
     if len(kept) == len(old):
-        raise OverrideSyntaxError(f"the value {_shown(new)} is not there; values: {_listed(old)}")
+        raise OverrideError(f"the value {_shown(new)} is not there; values: {_listed(old)}")
     return type(old)(kept)
 
 

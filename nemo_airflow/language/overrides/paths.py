@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Union
 
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.errors import error_at
 from nemo_airflow.language.overrides.operators import OPERATORS
 from nemo_airflow.language.overrides.quoting import QUOTED, quote, unquote
 
@@ -25,11 +25,11 @@ def parse_path(text: str) -> tuple[Key, ...]:
     """Reads a path: names with dots between them, numbers and quoted texts in brackets.
 
     Raises:
-        OverrideSyntaxError: It is not a path.
+        OverrideError: It is not a path.
     """
     path, _, end = read_path(text, 0)
     if end != len(text):
-        raise OverrideSyntaxError("expected a dot or a bracket: this is a path without a value", text, end)
+        raise error_at("expected a dot or a bracket: this is a path without a value", text, end)
     return path
 
 
@@ -44,7 +44,7 @@ def read_path(text: str, position: int) -> tuple[tuple[Key, ...], tuple[int, ...
         Its keys, the column of each, and the place of the operator, or of the end.
 
     Raises:
-        OverrideSyntaxError: There is no path.
+        OverrideError: There is no path.
     """
     keys: list[Key] = []
     columns: list[int] = []
@@ -53,11 +53,11 @@ def read_path(text: str, position: int) -> tuple[tuple[Key, ...], tuple[int, ...
             position += 1
             continue
         if len(keys) >= MAX_KEYS:
-            raise OverrideSyntaxError(f"a path of more than {MAX_KEYS} keys", text, position)
+            raise error_at(f"a path of more than {MAX_KEYS} keys", text, position)
         if text[position] == "[":
             match = _BRACKET.match(text, position)
             if match is None:
-                raise OverrideSyntaxError(
+                raise error_at(
                     'not a path: expected a number or a quoted name in the brackets, such as [0] or ["a.b"]',
                     text,
                     position,
@@ -68,7 +68,7 @@ def read_path(text: str, position: int) -> tuple[tuple[Key, ...], tuple[int, ...
             position += len(text[position:]) - len(text[position:].lstrip()) if position < len(text) else 0
             continue
         if keys and text[position] != ".":
-            raise OverrideSyntaxError("not a path: expected a dot, a bracket or an operator", text, position)
+            raise error_at("not a path: expected a dot, a bracket or an operator", text, position)
         start = position + 1 if keys else position
         word = _WORD.match(text, start)
         end = start if word is None else word.end()
@@ -76,12 +76,12 @@ def read_path(text: str, position: int) -> tuple[tuple[Key, ...], tuple[int, ...
             end -= 1
         key = text[start:end].strip()
         if not key:
-            raise OverrideSyntaxError("not a path: expected a name, as in model.layers.0", text, min(start, len(text)))
+            raise error_at("not a path: expected a name, as in model.layers.0", text, min(start, len(text)))
         columns.append(start + len(text[start:end]) - len(text[start:end].lstrip()))
         keys.append(key)
         position = end
     if not keys:
-        raise OverrideSyntaxError(
+        raise error_at(
             "not of the form path=value: expected a path, as in model.hidden=64", text, min(position, len(text))
         )
     return tuple(keys), tuple(columns), position

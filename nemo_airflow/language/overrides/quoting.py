@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.errors import error_at
 
 QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
 """Pattern of a text in quotes, to be compiled with ``re.DOTALL``."""
@@ -28,7 +28,7 @@ def unquote(written: str, text: str, column: int) -> str:
         column: Its column in the override.
 
     Raises:
-        OverrideSyntaxError: An escape in it is not valid.
+        OverrideError: An escape in it is not valid.
     """
     pairs = False
 
@@ -38,13 +38,11 @@ def unquote(written: str, text: str, column: int) -> str:
         if len(code) > 1:
             number = int(code[1:], 16)
             if number > 0x10FFFF:
-                raise OverrideSyntaxError("no such character", text, column + 1 + match.start())
+                raise error_at("no such character", text, column + 1 + match.start())
             pairs = pairs or 0xD800 <= number < 0xE000
             return chr(number)
         if code not in _ESCAPES:
-            raise OverrideSyntaxError(
-                f"\\{code} is not an escape: write a backslash as \\\\", text, column + 1 + match.start()
-            )
+            raise error_at(f"\\{code} is not an escape: write a backslash as \\\\", text, column + 1 + match.start())
         return _ESCAPES[code]
 
     found = _ESCAPE.sub(character, written[1:-1])

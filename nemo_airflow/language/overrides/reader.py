@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NoReturn
 
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.errors import error_at
 from nemo_airflow.language.overrides.nodes import MAX_NESTING, Call, File, Items, Node, Pairs, Quoted, Word, value_of
 from nemo_airflow.language.overrides.quoting import QUOTED, unquote
 
@@ -36,7 +36,7 @@ def read_value(text: str, position: int = 0) -> Node:
         position: Where the value begins.
 
     Raises:
-        OverrideSyntaxError: There is no value.
+        OverrideError: There is no value.
     """
     return _Reader(text, position).read()
 
@@ -245,4 +245,4 @@ class _Reader:
             self._at += 1
 
     def _fail(self, message: str, column: int | None = None) -> NoReturn:
-        raise OverrideSyntaxError(message, self._text, self._at if column is None else column)
+        raise error_at(message, self._text, self._at if column is None else column)

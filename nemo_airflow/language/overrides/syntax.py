@@ -2,7 +2,7 @@
 
 The grammar is the same on the command line, in the trigger form, in operators, in YAML files and in
 the job. Reading does not recurse, and raises only
-:class:`~nemo_airflow.language.overrides.errors.OverrideSyntaxError`.
+:class:`~nemo_airflow.language.errors.OverrideError`.
 
 The path is read in :mod:`~nemo_airflow.language.overrides.paths`, the value in
 :mod:`~nemo_airflow.language.overrides.reader`, into the nodes of :mod:`~nemo_airflow.language.overrides.nodes`; what
@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional, Tuple
 
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.errors import OverrideError, error_at
 from nemo_airflow.language.overrides.nodes import Node, value_of
 from nemo_airflow.language.overrides.operators import OPERATORS
 from nemo_airflow.language.overrides.paths import Key, format_path, read_path
@@ -59,10 +59,6 @@ class Override:
         """The path as text."""
         return format_path(self.path)
 
-    def error(self, message: str, column: int | None = None) -> OverrideSyntaxError:
-        """Returns an error about this override, at its value unless a column is given."""
-        return OverrideSyntaxError(message, self.text, self.column if column is None else column)
-
 
 def parse_override(text: str) -> Override:
     """Reads an override: ``model.hidden=64``, ``layers[-1]*=2``, ``optimizer=adam(lr=0.1)``, ``model.name~=``.
@@ -71,25 +67,21 @@ def parse_override(text: str) -> Override:
         text: The override. ``~path`` means ``path~=``.
 
     Raises:
-        OverrideSyntaxError: It is not an override; the message has the place and what was expected there.
+        OverrideError: It is not an override; the message has the place and what was expected there.
     """
     if not isinstance(text, str):
-        raise OverrideSyntaxError(f"an override is a text of the form path=value, not {type(text).__name__}")
+        raise OverrideError(f"an override is a text of the form path=value, not {type(text).__name__}")
     if len(text) > MAX_TEXT:
-        raise OverrideSyntaxError(f"an override of {len(text)} characters is too long: the limit is {MAX_TEXT}")
+        raise OverrideError(f"an override of {len(text)} characters is too long: the limit is {MAX_TEXT}")
     start = len(text) - len(text.lstrip())
     removes = text[start : start + 1] == "~"
     path, columns, position = read_path(text, start + 1 if removes else start)
     if position == len(text) and removes:
         return Override(path, "~=", None, text, columns, position)
     if removes:
-        raise OverrideSyntaxError(
-            "expected the end of the text after ~path: to remove a value, write path~=value", text, position
-        )
+        raise error_at("expected the end of the text after ~path: to remove a value, write path~=value", text, position)
     if position == len(text):
-        raise OverrideSyntaxError(
-            "not of the form path=value: expected one of " + " ".join(OPERATORS), text, len(text.rstrip())
-        )
+        raise error_at("not of the form path=value: expected one of " + " ".join(OPERATORS), text, len(text.rstrip()))
     operator = text[position : position + 2] if text[position] != "=" else "="
     position += len(operator)
     if operator == "~=" and not text[position:].strip():
@@ -104,8 +96,8 @@ def parse_value(text: str) -> Node:
     """Reads a value alone: ``adam(lr=0.1)``, ``@optimizers.yaml:adam``, ``[1, 2]``.
 
     Raises:
-        OverrideSyntaxError: It is not a value.
+        OverrideError: It is not a value.
     """
     if len(text) > MAX_TEXT:
-        raise OverrideSyntaxError(f"a value of {len(text)} characters is too long: the limit is {MAX_TEXT}")
+        raise OverrideError(f"a value of {len(text)} characters is too long: the limit is {MAX_TEXT}")
     return read_value(text)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.errors import OverrideError
 from nemo_airflow.language.overrides.nodes import MAX_NESTING, Call, File, Items, Pairs, Quoted, Word, literal
 from nemo_airflow.language.overrides.operators import MAX_BITS, kind_text
 from nemo_airflow.language.overrides.paths import Key, format_path
@@ -28,7 +28,7 @@ def format_override(path: Iterable[Key], operator: str, value: Any = None) -> st
             Enum become texts, which the place's annotation turns back.
 
     Raises:
-        OverrideSyntaxError: An override cannot hold the value.
+        OverrideError: An override cannot hold the value.
     """
     without = operator == "~=" and value is None
     return f"{format_path(path)}{operator}{'' if without else format_value(value)}"
@@ -38,10 +38,10 @@ def format_value(value: Any, depth: int = 0) -> str:
     """Returns a node or plain value as the text of a value.
 
     Raises:
-        OverrideSyntaxError: An override cannot hold it.
+        OverrideError: An override cannot hold it.
     """
     if depth > MAX_NESTING:
-        raise OverrideSyntaxError(f"a value that nests deeper than {MAX_NESTING} levels cannot be written as text")
+        raise OverrideError(f"a value that nests deeper than {MAX_NESTING} levels cannot be written as text")
     deeper = depth + 1
     if isinstance(value, Word):
         return value.text
@@ -67,7 +67,7 @@ def format_value(value: Any, depth: int = 0) -> str:
 
 def _plain_text(value: Any) -> str:
     if isinstance(value, (tuple, frozenset)):
-        raise OverrideSyntaxError(f"{kind_text(value)} cannot be written as a key or in a set")
+        raise OverrideError(f"{kind_text(value)} cannot be written as a key or in a set")
     return format_value(value)
 
 
@@ -106,4 +106,4 @@ def _scalar_text(value: Any) -> str:
         name = os.fspath(value)
         if isinstance(name, str):
             return quote(name)
-    raise OverrideSyntaxError(f"{kind_text(value)} cannot be written as an override")
+    raise OverrideError(f"{kind_text(value)} cannot be written as an override")

@@ -57,7 +57,7 @@ def _fit(annotation: Any, value: Any, given: Mapping[str, Artifact]) -> Any:
 def _members(annotation: Any) -> Sequence[Any]:
     annotation = bare(annotation)
     origin = typing.get_origin(annotation)
-    return typing.get_args(annotation) if origin is typing.Union or is_union(origin) else (annotation,)
+    return typing.get_args(annotation) if is_union(origin) else (annotation,)
 
 
 def _has_artifact(annotation: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Any, Dict, List, Set, Tuple
 
-from nemo_airflow.language.errors import PlanError, TargetNotAllowed
+from nemo_airflow.language.errors import PlanError, TargetNotAllowedError
 from nemo_airflow.language.names import check_entries, is_allowed
 from nemo_airflow.language.plan.grammar import (
     MAX_DEPTH,
@@ -147,7 +147,7 @@ def check_allowed(names: Mapping[str, Path], allow: Iterable[str]) -> None:
         allow: Exact names (``pkg.mod:name`` or ``pkg.mod.name``), or prefixes that end with a dot.
 
     Raises:
-        TargetNotAllowed: A target is not permitted.
+        TargetNotAllowedError: A target is not permitted.
         PlanError: An entry of the list is not valid.
     """
     allow = check_entries(allow)
@@ -155,7 +155,7 @@ def check_allowed(names: Mapping[str, Path], allow: Iterable[str]) -> None:
         if not is_allowed(name, allow):
             package = name.replace(":", ".").split(".")[0] + "."
             message = f"target {name!r} is not allowed here: add it, or its package as {package!r}, to allow"
-            raise TargetNotAllowed(message, path_text(path))
+            raise TargetNotAllowedError(message, path_text(path))
 
 
 def targets_in(plan: Mapping[str, Any]) -> tuple[str, ...]:

@@ -47,6 +47,13 @@ def join(path: str, key: object) -> str:
     return f"{path}[{key!r}]"
 
 
+def join_paths(path: str, below: str) -> str:
+    """Returns a path joined with another one below it."""
+    if not path or not below:
+        return path or below
+    return f"{path}{below}" if below.startswith("[") else f"{path}.{below}"
+
+
 def path_text(path: Path) -> str:
     """Returns a linked path as dotted text; a path of hundreds of keys is cut to its end, after ``….``."""
     keys: List[Any] = []

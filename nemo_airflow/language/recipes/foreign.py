@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Dict, List
 
 from nemo_airflow.language import configs, hints
@@ -16,17 +16,17 @@ def own(root: Any) -> Any:
     return _Foreign().own(root)
 
 
-def config_of_call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def config_of_call(target: Any, arguments: Mapping[configs.Key, Any], kind: str = "config") -> Any:
     """Returns the config of a call; calls a function whose annotation is a config, and returns its result.
 
     Raises:
-        TypeError: The target does not take these arguments.
+        TypeError: An argument before another one is missing.
     """
-    made: Any = configs.Config(target, *args, **kwargs)
-    if isinstance(target, type) or not _returns_configs(target):
+    made = configs.unchecked(kind, target, arguments)
+    if kind != "config" or isinstance(target, type) or not _returns_configs(target):
         return made
     as_buildable = getattr(target, "as_buildable", None)  # Fiddle's auto_config
-    return own((as_buildable or target)(*args, **kwargs))
+    return own((as_buildable or target)(*configs.positional(made), **configs.named(made)))
 
 
 def is_foreign(value: Any) -> bool:

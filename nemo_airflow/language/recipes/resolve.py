@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Dict, List, Tuple
 
 from nemo_airflow.language import configs
-from nemo_airflow.language.errors import PlanError
+from nemo_airflow.language.errors import ConfigError, PlanError
 from nemo_airflow.language.names import resolve
-from nemo_airflow.language.overrides import apply
 from nemo_airflow.language.plan.build import Builder
-from nemo_airflow.language.plan.grammar import Path, path_text
-from nemo_airflow.language.recipes import foreign
+from nemo_airflow.language.plan.grammar import Path, join_paths, path_text
+from nemo_airflow.language.recipes import changes, foreign
 from nemo_airflow.language.recipes import tree as trees
 
 
@@ -31,7 +30,7 @@ def build(plan: Mapping[str, Any], allow: Iterable[str]) -> Tuple[Any, Dict[str,
 
     Raises:
         PlanError: The plan is not valid, a factory's result cannot be built, or an override does not fit.
-        TargetNotAllowed: A factory is not permitted; nothing was imported.
+        TargetNotAllowedError: A factory is not permitted; nothing was imported.
     """
     tree = expand(plan, allow)
     recorded, as_text = trees.record(tree)
@@ -107,5 +106,9 @@ def _resolve(
                 path,
             )
         for text in overrides:
-            tree = apply.apply(tree, text, allow, foreign.config_of_call)
+            try:
+                tree = changes.apply(tree, text, allow)
+            except ConfigError as error:
+                summary = error.message.partition("\n")[0]
+                raise type(error)(f"{summary} (override {text!r})", join_paths(path, error.path)) from error
     return tree

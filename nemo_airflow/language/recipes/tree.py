@@ -8,7 +8,7 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from nemo_airflow.language import configs
@@ -18,8 +18,8 @@ from nemo_airflow.language.names import RECORD, name_of
 from nemo_airflow.language.plan.build import Builder, make_container
 from nemo_airflow.language.plan.grammar import Path, is_reserved, path_text
 from nemo_airflow.language.plan.parts import plan_of
+from nemo_airflow.language.texts import ADDRESS, short_name
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _LONGEST_TEXT = 1_000
 
 _SEQUENCES = {"tuple": "_tuple_", "set": "_set_", "frozenset": "_frozenset_"}
@@ -73,6 +73,20 @@ def rebuild(value: Any, below: Sequence[Any]) -> Any:
     if hasattr(type(value), "_fields"):
         return type(value)(*below)
     return type(value)(below)
+
+
+def all_below(root: Any) -> Iterator[Any]:
+    """Yields a value and all values below it, shared ones once."""
+    seen: Set[int] = set()
+    stack = [root]
+    while stack:
+        value = stack.pop()
+        pairs = children(value)
+        if pairs is None or id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield value
+        stack.extend(child for _, child in pairs)
 
 
 def bottom_up(root: Any, combine: Combine) -> Any:
@@ -183,7 +197,7 @@ class _Writer:
         name = name_of(config.__fn_or_cls__)
         if name is None:
             self.as_text.append(path_text(path))
-            name = "unknown:" + re.sub(r"\W", "_", configs.short_name(config.__fn_or_cls__))
+            name = "unknown:" + re.sub(r"\W", "_", short_name(config.__fn_or_cls__))
         node: Dict[str, Any] = {"_target_": name}
         if config.kind != "config":
             node["_partial_" if config.kind == "partial" else "_arg_factory_"] = True
@@ -212,7 +226,7 @@ class _Writer:
         if node is not None:
             return node[0]
         self.as_text.append(path_text(path))
-        return _ADDRESS.sub("", repr(value))[:_LONGEST_TEXT]
+        return ADDRESS.sub("", repr(value))[:_LONGEST_TEXT]
 
 
 def leaf(value: Any) -> Optional[Tuple[Any]]:

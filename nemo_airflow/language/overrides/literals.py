@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import io
-import itertools
 import json
 import tokenize
 from typing import Any
 
-from nemo_airflow.language.overrides.errors import OverrideSyntaxError
+from nemo_airflow.language.errors import OverrideError
 from nemo_airflow.language.overrides.nodes import Call, File, Items, Node, Pairs, Word, literal, value_of
 from nemo_airflow.language.overrides.reader import read_value
 
@@ -39,7 +38,7 @@ def literal_from_text(text: str) -> Any:
 def _container(text: str) -> Any:
     try:
         value = _python(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
         value = _written_by_hand(text)
     if not isinstance(value, (list, dict, set, tuple)):  # "(1)" is a text
         raise ValueError(f"{text!r} is a text")  # noqa: TRY004 - of the text, whatever its type
@@ -49,7 +48,7 @@ def _container(text: str) -> Any:
 def _python(text: str) -> Any:
     """Returns the value that has this text as its ``repr``."""
     tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-    if any(one.type == other.type == tokenize.STRING for one, other in itertools.pairwise(tokens)):
+    if any(one.type == other.type == tokenize.STRING for one, other in zip(tokens, tokens[1:])):
         raise ValueError("two adjacent string literals")
     return ast.literal_eval(_Numbers().visit(ast.parse(text, mode="eval")))
 
@@ -64,8 +63,8 @@ class _Numbers(ast.NodeTransformer):
 def _written_by_hand(text: str) -> Any:
     try:
         node = read_value(text)
-    except OverrideSyntaxError as error:
-        raise ValueError(error.message) from None
+    except OverrideError as error:
+        raise ValueError(error.summary) from None
     if not _is_literal(node):
         raise ValueError(f"{text!r} contains an object that is not a literal")
     try:
