@@ -73,6 +73,7 @@ bench: $(READY) lab ## measure what a job costs, beside the raw tools and their 
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/bench/packages.py
 	$(BIN)/python tests/bench/points.py
+	$(BIN)/python tests/bench/runs.py
 	$(BIN)/python tests/bench/outputs.py
 	$(BIN)/python tests/bench/back_ends.py
 	$(BIN)/python tests/bench/artifact_pairs.py
