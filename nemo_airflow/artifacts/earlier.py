@@ -42,19 +42,41 @@ def artifact_of_run(run_id: str, name: str, *, tracking_uri: str = "", conn_id: 
 
 def artifact_of_model(uri: str, *, tracking_uri: str = "", conn_id: str = "") -> Artifact:
     """See :meth:`nemo_airflow.Artifact.from_model`."""
-    found = _MODEL.fullmatch(uri)
-    if found is None:
-        raise ArtifactError(f"{uri!r} does not name a model: give models:/NAME@ALIAS or models:/NAME/VERSION")
-    name, alias, version = found.groups()
+    client, model = _find_model(uri, tracking_uri, conn_id)
+    name = model.name
     with _explained(f"find {uri}"):
-        client = _client(tracking_uri, conn_id)
-        model = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
         source = client.get_model_version_download_uri(name, model.version)
     with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch, _explained(f"download {uri} from {source}"):
         from mlflow.artifacts import download_artifacts
 
         path = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=client.tracking_uri)
         return dataclasses.replace(put_here(Path(path)), name=f"{name}/{model.version}", run_id=model.run_id or "")
+
+
+def run_of_model(uri: str, *, tracking_uri: str = "", conn_id: str = "") -> str:
+    """Returns the id of the run that made ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Blocks.
+
+    Raises:
+        ArtifactError: There is no such model, or MLflow has no run for it.
+        MissingExtraError: MLflow is not installed.
+    """
+    _, model = _find_model(uri, tracking_uri, conn_id)
+    if not model.run_id:
+        raise ArtifactError(f"{uri} was registered without a run: what it was made from is not recorded")
+    return str(model.run_id)
+
+
+def _find_model(uri: str, tracking_uri: str, conn_id: str) -> tuple[Any, Any]:
+    """Returns MLflow's client, and the version of the model."""
+    found = _MODEL.fullmatch(uri)
+    if found is None:
+        raise ArtifactError(f"{uri!r} does not name a model: give models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, version = found.groups()
+    with _explained(f"find {uri}"):
+        client = _client(tracking_uri, conn_id)
+        return client, (
+            client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+        )
 
 
 def download(run_id: str, path: str, into: Path, *, tracking_uri: str = "", conn_id: str = "") -> Path | None:

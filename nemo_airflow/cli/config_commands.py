@@ -81,11 +81,29 @@ def _add_comparisons(commands: Any) -> None:
     for command in (diff, graph, code):
         add_allow(command)
         add_store_of_runs(command)
+    _add_lineage(commands)
     history = commands.add_parser("history", help="show who set each value of a config, and where")
     add_config(history)
     history.add_argument("--path", metavar="PATH", help="only this value and values below it")
     add_output(history)
     history.set_defaults(run=_history)
+
+
+def _add_lineage(commands: Any) -> None:
+    lineage = commands.add_parser(
+        "lineage",
+        help="show what a run, a model or an artifact was made from, and what was made from it",
+        epilog="example: nemo-airflow lineage models:/digits@champion -o mermaid",
+    )
+    lineage.add_argument("what", help="a run's id, a job's key, models:/NAME@ALIAS, models:/NAME/VERSION, or a digest")
+    lineage.add_argument("--up", action="store_true", help="only what it was made from")
+    lineage.add_argument("--down", action="store_true", help="only what was made from it")
+    lineage.add_argument("--depth", type=int, default=10, help="follow so many runs (%(default)s)")
+    lineage.add_argument(
+        "-o", "--output", choices=("text", "json", "mermaid"), default="text", help="how to print it (%(default)s)"
+    )
+    add_store_of_runs(lineage)
+    lineage.set_defaults(run=_lineage)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -131,6 +149,13 @@ def _code(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import diff
 
     return diff.write_code(options.config, options.overrides, _where(options), by_name=options.by_name)
+
+
+def _lineage(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import lineage
+
+    names = ("up", "down", "depth", "output", "tracking_uri", "conn_id")
+    return lineage.run(options.what, **{name: getattr(options, name) for name in names})
 
 
 def _history(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from nemo_airflow.language.nearest import similar
 GROUPS = {
     "Run": ("run", "attach", "cancel", "package", "render", "plan", "validate"),
     "Look": ("jobs", "runs", "status", "why", "logs", "metrics", "shell", "list"),
-    "Compare": ("diff", "graph", "code", "history"),
+    "Compare": ("diff", "lineage", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),
     "Tidy": ("reap",),
     "Set up": ("init", "doctor", "settings", "demo", "ui"),

@@ -52,7 +52,8 @@ TAGS_AT_ONCE = 100
 
 _NAME_LENGTH = 250
 _INPUT_NAME_LENGTH = 500
-_INPUT_DIGEST_LENGTH = 36
+INPUT_DIGEST_LENGTH = 36
+"""Characters of an input's digest that MLflow takes."""
 _INPUT_CONTEXT_LENGTH = 500
 _PARAM_LENGTH = 6000
 _TAG_LENGTH = 5000
@@ -142,7 +143,7 @@ def clean_input(given: RunInput) -> RunInput:
     """Returns an input as MLflow allows it."""
     return RunInput(
         cut_text(_clean_text(redact(given.name)), _INPUT_NAME_LENGTH) or "_",
-        _clean_text(given.digest)[:_INPUT_DIGEST_LENGTH],
+        _clean_text(given.digest)[:INPUT_DIGEST_LENGTH],
         _clean_text(redact(given.source)),
         _clean_text(given.source_type),
         cut_text(_clean_text(redact(given.context)), _INPUT_CONTEXT_LENGTH),

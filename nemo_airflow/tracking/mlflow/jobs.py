@@ -13,13 +13,13 @@ from nemo_airflow.language.nearest import similar
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow import address, fields
 from nemo_airflow.tracking.mlflow.queries import RunQuery
-from nemo_airflow.tracking.mlflow.store import NOT_FOUND, Run, Store, newest_jobs, open_store
+from nemo_airflow.tracking.mlflow.store import NEWEST_FIRST, NOT_FOUND, Run, Store, newest_jobs, open_store
 
 _AT_ONCE = 8
 """Metrics that are read from a server at the same time."""
 
 _SEARCHED = 50
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +107,21 @@ class JobRuns:
         found, following = self._store.search_jobs(query.to_filter(), query.to_order(), limit, page)
         return [_job_run(run) for run in found], following
 
+    def matching(self, which: str, limit: int) -> list[JobRun]:
+        """Returns the newest runs of jobs that a filter of MLflow selects, at most so many."""
+        return (
+            [_job_run(run) for run in self._store.search_jobs(which, [NEWEST_FIRST], limit)[0]] if self._store else []
+        )
+
+    def get(self, run_id: str) -> JobRun | None:
+        """Returns the run of an id, or None where there is none."""
+        try:
+            return _job_run(self._store.run(run_id)) if self._store else None
+        except TrackingError as error:
+            if error.code != NOT_FOUND:
+                raise
+            return None
+
     def find(self, text: str) -> JobRun:
         """Returns the run of an id, or of a job's key or the beginning of one.
 
@@ -114,12 +129,8 @@ class JobRuns:
             TrackingError: There is none, or several keys begin so.
         """
         if self._store is not None:
-            if _RUN_ID.fullmatch(text):
-                try:
-                    return _job_run(self._store.run(text))
-                except TrackingError as error:
-                    if error.code != NOT_FOUND:
-                        raise
+            if RUN_ID.fullmatch(text) and (run := self.get(text)) is not None:
+                return run
             runs = {run.tags[fields.KEY]: run for run in reversed(newest_jobs(self._store, text, _SEARCHED))}
             if text in runs or len(runs) == 1:
                 return _job_run(runs.get(text) or next(iter(runs.values())))
