@@ -33,6 +33,9 @@ _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodT
 _LARGEST = 10**4000
 """Python's own reader of JSON refuses integers of more than 4,300 digits."""
 
+_EXACT = (dict, list, set, frozenset, tuple)
+"""Containers that a job gets as they are."""
+
 _MOST_REPEATS = 200_000
 """Most nested tuples that are written repeatedly: tuples have no identity in a plan."""
 
@@ -122,6 +125,11 @@ class _Encoding:
             return self._target(value, path)
         if is_inline or is_named_tuple(value):
             return self._instance(value, path)
+        if isinstance(value, _EXACT) and type(value) not in _EXACT:
+            plain = next(kind.__name__ for kind in _EXACT if isinstance(value, kind))
+            name = type(value).__name__
+            message = f"a plan holds no {name}, and the job would get a {plain}"
+            raise PlanError(f"{message}: write {plain}(...), or Config({name}, ...)", path_text(path))
         return self._dict(value, path) if isinstance(value, dict) else self._items(value, path)
 
     def _later(self, pairs: Iterable[tuple[Any, Any]], inside: Any, path: Path) -> None:
@@ -229,6 +237,10 @@ class _Encoding:
         kind = type(value)
         node: dict[str, Any] = {"_target_": _name(kind, path)}
         pairs = children(value) or ()
+        unknown = set(getattr(kind, "__dataclass_fields__", ())).intersection(parameters_of(kind).names)
+        if lost := sorted(unknown.difference(name for name, _ in pairs)):
+            message = f"an instance of {short_name(kind)} does not keep {lost[0]!r}, which its constructor takes"
+            raise PlanError(f"{message}: write Config({short_name(kind)}, ...)", path_text(path))
         for name, _ in pairs:
             if is_reserved(name):
                 message = f"a field of {short_name(kind)} has a name that is reserved in plans: rename it"

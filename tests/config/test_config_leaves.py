@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import datetime
+import re
 import typing
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from nemo_airflow import Config
 from nemo_airflow.config import apply_overrides, iter_leaves, map_leaves
-from nemo_airflow.exceptions import ConfigError, ParameterTypeError
+from nemo_airflow.config import plan as plans
+from nemo_airflow.exceptions import ConfigError, ParameterTypeError, PlanError
 
 
 def rendered(**texts):
@@ -202,6 +204,19 @@ def test_a_copy_has_containers_of_any_kind_as_they_were(value, copy_of):
     assert getattr(done, "default_factory", None) is getattr(value, "default_factory", None)
     assert list(done) == list(value)
     assert done is not value
+
+
+@pytest.mark.parametrize(("value", "plain"), [(each, type(each).__mro__[1].__name__) for each in SUBCLASSES.values()])
+def test_a_plan_refuses_a_container_that_the_job_would_get_as_another(value, plain):
+    message = f"item.0: a plan holds no {type(value).__name__}, and the job would get a {plain}: write {plain}(...)"
+    with pytest.raises(PlanError, match=f"^{re.escape(message)}"):
+        plans.to_plan(Config(collect, item=[value]))
+
+
+def test_a_plan_refuses_an_instance_that_does_not_keep_what_its_constructor_takes():
+    with pytest.raises(PlanError, match=r"^item: an instance of Seeded does not keep 'seed', .*: write Config\(Seeded"):
+        plans.to_plan(Config(collect, item=Seeded([2], seed=7)))
+    assert plans.to_plan(Config(collect, item=Config(Seeded, [2], seed=7)))["root"]["item"]["seed"] == 7
 
 
 def test_a_counter_whose_leaves_are_replaced_has_the_new_counts():
