@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
+from airflow.sdk import literal
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
 from airflow.sdk.definitions.context import Context, context_merge
 from airflow.sdk.exceptions import AirflowFailException
 
+from nemo_airflow.config.graph import is_template
+from nemo_airflow.config.leaves import iter_leaves, map_leaves
 from nemo_airflow.operators.arguments import Argument
 from nemo_airflow.operators.run import NemoRunOperator
 
@@ -51,12 +54,18 @@ class NemoDecoratedOperator(DecoratedOperator, NemoRunOperator):
 
     def execute(self, context: Context) -> Any:
         """Calls the function for its config, and runs the config."""
+        # A text that came as an argument is a value: it was rendered, or is the output of another task.
+        values = {leaf for _, leaf in iter_leaves([list(self.op_args), dict(self.op_kwargs)]) if is_template(leaf)}
         context_merge(context, self.op_kwargs)
         config = self.python_callable(*self.op_args, **self.determine_kwargs(context))
         if config is None:
             name = self.python_callable.__name__
             raise AirflowFailException(
                 f"@task.nemo function {name} returned None: it has to return a Config, Partial or Script"
+            )
+        if values:
+            config = map_leaves(
+                config, lambda _, leaf: literal(leaf) if isinstance(leaf, str) and leaf in values else leaf
             )
         self.config = Argument(config).resolve(context)
         return NemoRunOperator.execute(self, context)

@@ -9,7 +9,7 @@ from airflow.sdk import literal, task
 from operator_dags import jobs_in, new_dag, run
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator, Script, params_from
-from nemo_airflow.config import apply_overrides, build, validate
+from nemo_airflow.config import apply_overrides, build, from_yaml, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors import Processes, ScriptTemplate
@@ -44,7 +44,10 @@ def test_what_comes_out_of_rendering_is_a_value(defaults, native):
         def upstream():
             return CHAT
 
-        config = Config(jobs.texts, "{% raw %}Hi {{ user }}{% endraw %}", anything=upstream())
+        config = from_yaml(
+            "_target_: rendering_jobs.texts\nprompt: '{% raw %}Hi {{ user }}{% endraw %}'", ["rendering_jobs."]
+        )
+        config.anything = upstream()
         NemoRunOperator(task_id="raw", config=config, **defaults)
         pulled = Config(jobs.texts, "{{ ti.xcom_pull(task_ids='upstream') }}")
         NemoRunOperator(task_id="pulled", config=pulled, **defaults) << config.anything.operator
@@ -54,14 +57,15 @@ def test_what_comes_out_of_rendering_is_a_value(defaults, native):
 
         @task.nemo(**defaults)
         def decorated(text):
-            return Config(jobs.texts, literal(text))
+            return Config(jobs.texts, text, version=literal(text), many=["{{ 1 + 1 }}"])
 
         decorated(config.anything)
     states, results = run(dag)
     assert set(states.values()) == {"success"}
     assert results[("raw", -1)] == ["Hi {{ user }}", "", CHAT, None]
-    for name in ("pulled", "overridden", "decorated"):
+    for name in ("pulled", "overridden"):
         assert results[(name, -1)][0] == CHAT
+    assert results[("decorated", -1)] == [CHAT, CHAT, None, ["2"]]
 
 
 def test_a_value_of_the_trigger_form_is_no_template(defaults):
