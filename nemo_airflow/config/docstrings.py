@@ -1,4 +1,4 @@
-"""Descriptions of parameters, from docstrings (Google, NumPy, Sphinx) and from the fields themselves."""
+"""Descriptions of parameters, from docstrings of any style and from the fields themselves."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import ast
 import functools
 import inspect
 import itertools
-import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.models import model_fields
 
-_GOOGLE = re.compile(r"^(?:Args|Arguments|Parameters|Attributes|Keyword Args):\s*$")
-_GOOGLE_ITEM = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
-_NUMPY = re.compile(r"^(?:Parameters|Other Parameters|Attributes)\s*$")
-_NUMPY_ITEM = re.compile(r"^\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?$")
-_SECTION = re.compile(r"^(?:(?:Returns|Yields|Raises|Examples?|Notes?):?\s*$|:\w+.*:)")
-_SPHINX = re.compile(r"^:param(?:eter)?\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)$")
+_STYLES = ("google", "numpy", "sphinx")
+
+_OF_PARAMETERS = ("parameters", "other parameters", "attributes")
 
 
 def parameter_help(target: Any) -> Mapping[str, str]:
@@ -32,10 +28,9 @@ def parameter_help(target: Any) -> Mapping[str, str]:
 
 
 def description_of(target: Any) -> str:
-    """Returns what the docstring of a function or class says before its parameters; empty for one without."""
-    lines = _lines(target)
-    ends = (n for n, line in enumerate(lines) if any(p.match(line) for p in (_GOOGLE, _NUMPY, _SPHINX, _SECTION)))
-    text = "\n".join(lines[: next(ends, len(lines))]).strip()
+    """Returns what the docstring of a function or class says before its first section; empty for one without."""
+    first = next(iter(_sections(_docstring(target))), None)
+    text = str(first.value).strip() if first is not None and first.kind.value == "text" else ""
     # What a dataclass writes for itself is its signature.
     return "" if isinstance(target, type) and text.startswith(f"{target.__name__}(") else text
 
@@ -71,55 +66,30 @@ def _below_fields(kind: type) -> Mapping[str, str]:
 
 
 def _in_docstrings(target: Any) -> Mapping[str, str]:
-    texts: dict[str, str] = {}
     sources = [target]
     if isinstance(target, type):
         sources = [*reversed(target.__mro__[:-1]), inspect.getattr_static(target, "__init__")]
+    texts: dict[str, str] = {}
     for source in sources:
-        lines = _lines(source)
-        texts.update((name, " ".join(" ".join(text).split())) for name, text in _items(lines))
+        for section in _sections(_docstring(source)):
+            if section.kind.value in _OF_PARAMETERS:
+                texts.update((item.name.lstrip("*"), " ".join(item.description.split())) for item in section.value)
     return {name: text for name, text in texts.items() if text}
 
 
-def _lines(source: Any) -> list[str]:
+def _docstring(source: Any) -> str:
     text = source.__dict__.get("__doc__") if isinstance(source, type) else getattr(source, "__doc__", None)
-    return inspect.cleandoc(text).splitlines() if isinstance(text, str) else []
+    return text if isinstance(text, str) else ""
 
 
-def _items(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(lines):
-        if _GOOGLE.match(line):
-            yield from _google(lines[number + 1 :])
-        elif _NUMPY.match(line) and number + 1 < len(lines) and re.match(r"^-{3,}\s*$", lines[number + 1]):
-            yield from _numpy(lines[number + 2 :])
-        elif match := _SPHINX.match(line):
-            yield match[1], [match[2], *_indented(lines[number + 1 :], 0)]
+@functools.lru_cache(maxsize=1024)
+def _sections(text: str) -> Sequence[Any]:
+    """Returns the sections of a docstring, whichever style it has."""
+    if not text.strip():
+        return ()
+    import griffe  # a quarter of what reading a config costs, and a DAG without a form needs none of it
 
-
-def _google(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    block = list(_indented(lines, 0))
-    margin = _margin(next((line for line in block if line.strip()), ""))
-    for number, line in enumerate(block):
-        if _margin(line) == margin and (match := _GOOGLE_ITEM.match(line.strip())):
-            yield match[1], [match[2], *_indented(block[number + 1 :], margin)]
-
-
-def _numpy(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(lines):
-        if number + 1 < len(lines) and re.match(r"^-{3,}\s*$", lines[number + 1]):
-            return  # the heading of the next section
-        if line and not line[0].isspace() and (match := _NUMPY_ITEM.match(line)):
-            for name in match[1].split(","):
-                yield name.strip(), list(_indented(lines[number + 1 :], 0))
-
-
-def _indented(lines: list[str], margin: int) -> Iterator[str]:
-    """Yields the lines up to the first that is not indented by more than the margin."""
-    for line in lines:
-        if line.strip() and _margin(line) <= margin:
-            return
-        yield line.strip() if margin else line
-
-
-def _margin(line: str) -> int:
-    return len(line) - len(line.lstrip())
+    docstring = griffe.Docstring(text)
+    # Griffe recognizes a style by sections between two lines, so not by the only or the last line.
+    docstring.value = f"\n{docstring.value}\n"
+    return docstring.parse("auto", per_style_options={style: {"warnings": False} for style in _STYLES})
