@@ -1,29 +1,28 @@
 """The differences of two configs or plans, by dotted path. Plans are compared without importing their targets.
 
 Plans include defaults, so a value that only became explicit is not a change. Shared values are
-compared once. Items of a list are matched by what they are, so that one more in front is one
-addition. The time is linear in the size of both, but for sorting what moved.
+compared once. Items of a list are matched by value, so that one more in front is one addition.
 """
 
 from __future__ import annotations
 
-import bisect
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from nemo_airflow.config import outline
 from nemo_airflow.config.outline import Node, summary
 
-Kind = Literal["changed", "added", "removed", "retargeted", "moved", "shared", "unshared"]
+Kind = Literal["changed", "added", "removed", "retargeted", "shared", "unshared"]
 
 SIGNS: Mapping[str, str] = {
     "changed": "~",
     "added": "+",
     "removed": "-",
     "retargeted": "@",
-    "moved": ">",
     "shared": "=",
     "unshared": "/",
 }
@@ -36,10 +35,10 @@ class Change:
 
     Attributes:
         kind: ``changed`` (a value), ``added``, ``removed``, ``retargeted`` (a config calls another
-            function or class), ``moved`` (an item of a list), ``shared`` or ``unshared`` (several
-            places became one object, or no longer are).
+            function or class), ``shared`` or ``unshared`` (several places became one object, or no
+            longer are).
         path: Dotted path, in the new config unless it was removed.
-        old: What was there, as one short line; of a move the path where it was.
+        old: What was there, as one short line.
         new: What is there now; of ``shared`` and ``unshared`` all the places.
         parent: Path in the new config of what holds, or held, it.
     """
@@ -56,7 +55,6 @@ class Change:
         what = {
             "added": f": {self.new}",
             "removed": f": {self.old}",
-            "moved": f": moved from {self.old}",
             "shared": f": now one object at {self.new}",
             "unshared": f": no longer one object at {self.new}",
         }.get(self.kind, f": {self.old} -> {self.new}")
@@ -114,124 +112,113 @@ def diff(old: Any, new: Any) -> ConfigDiff:
     return _Comparison(outline.of(old), outline.of(new)).run()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """What is at one place in both graphs; None on the side that has nothing there."""
+
+    path: str
+    parent: str
+    old: Node | None
+    new: Node | None
+
+
 class _Comparison:
     def __init__(self, old: Node, new: Node) -> None:
         self._old, self._new = old, new
         self._changes: list[Change] = []
-        self._identities = outline.Identities()
-        self._identities.add(old)
-        self._identities.add(new)
-        self._stack: list[Callable[[], None]] = []
-        self._seen: tuple[set[int], set[int]] = (set(), set())
-        self._matched: set[tuple[int, int]] = set()
-        self._pairs: list[tuple[Node, Node, str]] = []
-        self._has_sharing = any(node.is_shared for root in (old, new) for node in outline.iter_nodes(root))
+        identities = outline.Identities()
+        identities.add(old)
+        identities.add(new)
+        self._number = identities.of
+        self._compared: set[tuple[int, int]] = set()
 
     def run(self) -> ConfigDiff:
-        self._stack.append(lambda: self._compare(self._old, self._new, "", ""))
-        while self._stack:
-            self._stack.pop()()
-        self._sharing()
+        waiting = [iter((_Pair("", "", self._old, self._new),))]
+        while waiting:
+            pair = next(waiting[-1], None)
+            if pair is None:
+                waiting.pop()
+            else:
+                waiting.append(self._compare(pair))
+        self._compare_sharing()
         return ConfigDiff(tuple(self._changes), self._old, self._new)
 
-    def _number(self, node: Node) -> int:
-        return self._identities.of[id(node)]
+    def _add(self, kind: Kind, pair: _Pair, old: str = "", new: str = "") -> None:
+        self._changes.append(Change(kind, pair.path, old, new, pair.parent))
 
-    def _add(self, kind: Kind, path: str, parent: str, old: str = "", new: str = "") -> None:
-        self._changes.append(Change(kind, path, old, new, parent))
-
-    def _later(self, steps: Sequence[Callable[[], None]]) -> None:
-        self._stack.extend(reversed(steps))
-
-    def _compare(self, old: Node, new: Node, path: str, parent: str) -> None:
-        is_same = self._number(old) == self._number(new)
-        if is_same and not self._has_sharing:
-            return
-        if old.is_shared or new.is_shared:
-            self._pairs.append((old, new, path))
-            if id(old) in self._seen[0] and id(new) in self._seen[1]:
-                # Both were compared at their first places. If not with each other, this place shares another value now.
-                if not is_same and (id(old), id(new)) not in self._matched:
-                    self._add("changed", path, parent, f"same as {old.path}", f"same as {new.path}")
-                return
-        self._seen[0].add(id(old))
-        self._seen[1].add(id(new))
-        self._matched.add((id(old), id(new)))
-        if old.form == "leaf" and new.form == "leaf":
-            if not is_same:
-                self._add("changed", path, parent, summary(old), summary(new))
-        elif old.is_config and new.is_config:
+    def _compare(self, pair: _Pair) -> Iterator[_Pair]:
+        """Adds the changes of a pair itself, and returns the pairs below it."""
+        old, new = pair.old, pair.new
+        nothing: Iterator[_Pair] = iter(())
+        if old is None or new is None:
+            if new is not None:
+                self._add("added", pair, new=summary(new))
+            elif old is not None:
+                self._add("removed", pair, old=summary(old))
+            return nothing
+        if self._number[id(old)] == self._number[id(new)] or (id(old), id(new)) in self._compared:
+            return nothing
+        self._compared.add((id(old), id(new)))
+        if old.is_config and new.is_config:
             if (old.target, old.form) != (new.target, new.form):
-                self._add("retargeted", path, parent, _call(old, new), _call(new, old))
-            self._match_keys(old, new, path)
-        elif old.form == new.form == "dict":
-            self._match_keys(old, new, path)
-        elif old.form == new.form and old.form in outline.CONTAINERS:
-            self._match_items(old, new, path)
-        elif not is_same:
-            self._add("changed", path, parent, summary(old), summary(new))
+                self._add("retargeted", pair, _call(old, new), _call(new, old))
+            return _by_key(pair.path, old, new)
+        if old.form == new.form == "dict":
+            return _by_key(pair.path, old, new)
+        if old.form == new.form and old.form in outline.CONTAINERS:
+            return self._by_value(pair.path, old, new)
+        self._add("changed", pair, summary(old), summary(new))
+        return nothing
 
-    def _match_keys(self, old: Node, new: Node, path: str) -> None:
-        before = {outline.key_text(key): (key, child) for key, child in old.edges}
-        after = {outline.key_text(key) for key, _ in new.edges}
-        steps: list[Callable[[], None]] = []
-        for key, child in new.edges:
-            found = before.get(outline.key_text(key))
-            steps.append(self._pair(found[1] if found else None, child, outline.place(path, key, child), path))
-        for text, (key, child) in before.items():
-            if text not in after:
-                steps.append(self._pair(child, None, outline.place(path, key, child), path))
-        self._later(steps)
-
-    def _pair(self, old: Node | None, new: Node | None, path: str, parent: str) -> Callable[[], None]:
-        if old is None:
-            assert new is not None  # noqa: S101 - for the type checker: a key is on one side at least
-            added = new
-            return lambda: self._add("added", path, parent, new=summary(added))
-        if new is None:
-            return lambda: self._add("removed", path, parent, old=summary(old))
-        return lambda: self._compare(old, new, path, parent)
-
-    def _match_items(self, old: Node, new: Node, path: str) -> None:
-        """Matches the items of two lists: equal ones first, then the remaining ones in order."""
+    def _by_value(self, path: str, old: Node, new: Node) -> Iterator[_Pair]:
+        """Yields the items of two lists or sets that are not equal; in lists, between equal ones in their order."""
         before, after = [child for _, child in old.edges], [child for _, child in new.edges]
-        is_ordered = new.form in ("list", "tuple")
-        places = _match(list(map(self._number, before)), list(map(self._number, after)))
-        moved = _out_of_order(places) if is_ordered else set()
-        free = collections.deque(sorted(set(range(len(before))) - {place for place in places if place is not None}))
-        if not is_ordered:
-            pass
-        elif len(before) == len(after):
-            # Nothing was added or removed: items at the same place belong together.
-            for index, place in enumerate(places):
-                if place is None and index in free:
-                    free.remove(index)
-                    places[index] = index
-        for index, place in enumerate(places) if is_ordered else ():
-            if place is None and free:
-                places[index] = free.popleft()
-        steps: list[Callable[[], None]] = []
-        for index, place in enumerate(places):
-            here = outline.place(path, index, after[index])
-            if index in moved and place is not None:
-                steps.append(self._move(outline.place(path, place, before[place]), here, path))
-            steps.append(self._pair(None if place is None else before[place], after[index], here, path))
-        steps += [self._pair(before[place], None, outline.place(path, place, before[place]), path) for place in free]
-        self._later(steps)
+        of_old = [self._number[id(item)] for item in before]
+        of_new = [self._number[id(item)] for item in after]
+        if new.form in ("set", "frozenset"):
+            kept = set(of_old) & set(of_new)
+            places: list[tuple[int | None, int | None]] = [
+                *((None, index) for index, number in enumerate(of_new) if number not in kept),
+                *((index, None) for index, number in enumerate(of_old) if number not in kept),
+            ]
+        elif len(before) == len(after):  # nothing was added or removed: items at the same place belong together
+            places = [(index, index) for index in range(len(after))]
+        else:
+            codes = difflib.SequenceMatcher(None, of_old, of_new).get_opcodes()
+            places = [
+                place
+                for code, old_start, old_end, new_start, new_end in codes
+                if code != "equal"
+                for place in itertools.zip_longest(range(old_start, old_end), range(new_start, new_end))
+            ]
+        for was, now in places:
+            if now is not None:
+                item = before[was] if was is not None else None
+                yield _Pair(outline.place(path, now, after[now]), path, item, after[now])
+            elif was is not None:
+                yield _Pair(outline.place(path, was, before[was]), path, before[was], None)
 
-    def _move(self, old: str, new: str, parent: str) -> Callable[[], None]:
-        return lambda: self._add("moved", new, parent, old=old)
-
-    def _sharing(self) -> None:
+    def _compare_sharing(self) -> None:
         """Adds which places became one object, and which no longer are."""
-        for kind, mine, other in (("shared", 1, 0), ("unshared", 0, 1)):
-            groups: dict[int, list[tuple[Node, Node, str]]] = {}
-            for pair in self._pairs:
-                groups.setdefault(id(pair[mine]), []).append(pair)
-            for pairs in groups.values():
-                if len(pairs) > 1 and len({id(pair[other]) for pair in pairs}) > 1:
-                    paths = [path or "(the whole)" for *_, path in pairs]
-                    self._add("shared" if kind == "shared" else "unshared", pairs[0][2], "", new=", ".join(paths))
+        at: list[dict[str, int]] = []
+        for root in (self._old, self._new):
+            at.append({place: id(node) for node in outline.iter_nodes(root) for place in node.places})
+        sides: tuple[tuple[Kind, Node, dict[str, int]], ...]
+        sides = (("shared", self._new, at[0]), ("unshared", self._old, at[1]))
+        for kind, root, elsewhere in sides:
+            for node in outline.iter_nodes(root):
+                if node.is_shared and len({elsewhere[place] for place in node.places if place in elsewhere}) > 1:
+                    pair = _Pair(node.path, "", node, node)
+                    self._add(kind, pair, new=", ".join(place or "(the whole)" for place in node.places))
+
+
+def _by_key(path: str, old: Node, new: Node) -> Iterator[_Pair]:
+    before = {outline.key_text(key): (key, child) for key, child in old.edges}
+    for key, child in new.edges:
+        _, other = before.pop(outline.key_text(key), (key, None))
+        yield _Pair(outline.place(path, key, child), path, other, child)
+    for key, child in before.values():
+        yield _Pair(outline.place(path, key, child), path, child, None)
 
 
 def _call(node: Node, other: Node) -> str:
@@ -239,43 +226,3 @@ def _call(node: Node, other: Node) -> str:
     if name == outline.short_target(other.target) and node.target != other.target:
         name = node.target
     return name if node.form in ("call", "instance") else f"{node.form.title().replace('_', '')}({name})"
-
-
-def _match(before: Sequence[int], after: Sequence[int]) -> list[int | None]:
-    """Returns for each item after the place of an equal one before: the same place first, then the ends, then any."""
-    places: list[int | None] = [None] * len(after)
-    start = 0
-    while start < min(len(before), len(after)) and before[start] == after[start]:
-        places[start] = start
-        start += 1
-    end = 0
-    while end < min(len(before), len(after)) - start and before[-1 - end] == after[-1 - end]:
-        places[len(after) - 1 - end] = len(before) - 1 - end
-        end += 1
-    waiting: dict[int, collections.deque[int]] = {}
-    for place in range(start, len(before) - end):
-        waiting.setdefault(before[place], collections.deque()).append(place)
-    for index in range(start, len(after) - end):
-        if queue := waiting.get(after[index]):
-            places[index] = queue.popleft()
-    return places
-
-
-def _out_of_order(places: Sequence[int | None]) -> set[int]:
-    """Returns the fewest items that have to move for the others to be in their old order."""
-    tails: list[int] = []
-    ends: list[int] = []
-    previous: dict[int, int | None] = {}
-    for index, place in enumerate(places):
-        if place is None:
-            continue
-        at = bisect.bisect_left(tails, place)
-        tails[at : at + 1] = [place]
-        ends[at : at + 1] = [index]
-        previous[index] = ends[at - 1] if at else None
-    kept: set[int] = set()
-    index_or_none = ends[-1] if ends else None
-    while index_or_none is not None:
-        kept.add(index_or_none)
-        index_or_none = previous[index_or_none]
-    return {index for index, place in enumerate(places) if place is not None} - kept

@@ -153,8 +153,6 @@ class _Picture:
             if change is not None and change.kind == "changed":
                 full = f"{change.old} → {change.new}"
                 text = _cut(full)
-            elif change is not None and change.kind == "moved":
-                full = text = f"{text} (was {change.old})"
             card.rows.append(_Row(key, text, full, mark))
             return
         other = self._cards.get(id(node))

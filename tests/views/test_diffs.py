@@ -136,3 +136,28 @@ def test_files_of_layers_are_compared_drawn_and_written_as_code(code, tmp_path, 
     digest = ConfigVersions(tmp_path / "configs").save(plans.to_plan(code.base))
     assert main(["code", digest, "rate=1"]) == 2
     assert "is a config that was run and cannot be changed: overrides are for code and files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        ([1, 2, 3], [0, 1, 2, 3], ["+ again.0: 0"]),
+        ([1, 2, 3], [1, 3], ["- again.1: 2"]),
+        ([1, 2, 3], [1, 5, 3], ["~ again.1: 2 -> 5"]),
+        ([1, 2], [2, 1], ["~ again.0: 1 -> 2", "~ again.1: 2 -> 1"]),
+        ([1, 2, 3, 4], [0, 1, 3, 4, 5], ["+ again.0: 0", "- again.1: 2", "+ again.4: 5"]),
+        ({1, 2}, {2, 3}, ["+ again.1: 3", "- again.0: 1"]),
+    ],
+)
+def test_items_are_matched_by_value(code, old, new, lines):
+    assert text(Config(code.train, net=1, again=old), Config(code.train, net=1, again=new))[:-1] == lines
+
+
+def test_only_what_is_one_object_and_was_not_is_said_to_be_shared(code):
+    net, added = Config(code.Net), Config(code.Net)
+    old = Config(code.train, net=net, again=net, names=[Config(code.Net), Config(code.Net)])
+    new = Config(code.train, net=net, again=net, names=[0, added, added])
+    assert not any(change.kind == "unshared" for change in diff(old, new).changes)
+    apart = Config(code.train, net=Config(code.Net), again=Config(code.Net), names=old.names)
+    [change] = diff(old, apart).changes
+    assert change.to_text() == "/ net: no longer one object at net, again"
