@@ -393,13 +393,15 @@ def _check_names(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
 def _record_class(cls: type[Config[Any]], fields: Mapping[str, Any]) -> type:
     defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
-    for name in defaults:
-        type.__delattr__(cls, name)  # it would hide what is set on a config
     base = cls.__record__ or Record
     listed: list[Any] = [
         (name, kind, defaults[name]) if name in defaults else (name, kind) for name, kind in fields.items()
     ]
     names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.__record__"}
-    return dataclasses.make_dataclass(
+    record = dataclasses.make_dataclass(
         cls.__name__, listed, bases=(base,), namespace=names, eq=False, repr=False, kw_only=True
     )
+    for field in dataclasses.fields(record):  # and no ``ClassVar``
+        if field.name in defaults:
+            type.__delattr__(cls, field.name)  # it would hide what is set on a config
+    return record

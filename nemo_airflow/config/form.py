@@ -54,7 +54,7 @@ class FormField:
     Attributes:
         default: The initial value, as plain JSON types; None also when ``required``.
         schema: JSON schema of what may be entered, restricted to what Airflow's trigger form shows.
-        title: The parameter's name.
+        title: The name of the parameter, or the key in a dict or list.
         section: Dotted path of the config that has the parameter; empty for the root.
         description: The description in the target's docstring, or empty.
         required: Whether there is no initial value.
@@ -80,7 +80,7 @@ def form_fields(config: Any, prefix: str = "") -> dict[str, FormField]:
         prefix: Put before each name, with a dot.
     """
     form = _Form()
-    form.add(config, "", Any, "", 0)
+    form.add(config, "", "", Any, "", 0)
     return {f"{prefix}.{name}" if prefix else name: field for name, field in form.fields.items()}
 
 
@@ -90,11 +90,12 @@ class _Form:
         self._seen: set[int] = set()
         self._kept: list[Any] = []  # alive, so that no id is used twice
 
-    def add(self, value: Any, path: str, annotation: Any, description: str, depth: int) -> None:
-        """Adds the fields of a value, or its one field."""
+    def add(self, value: Any, section: str, key: Any, annotation: Any, description: str, depth: int) -> None:
+        """Adds the fields of a value, or its one field, under a key of a section."""
+        path = join(section, key) if depth else ""
         if (held := literal_of(value)) is not value:
             with templates_rendered():
-                self.add(held, path, annotation, description, depth)
+                self.add(held, section, key, annotation, description, depth)
             return
         if is_deferred(value) or depth > _MAX_DEPTH:
             return
@@ -107,13 +108,13 @@ class _Form:
         elif isinstance(value, fdl.Buildable):
             self._add_config(value, path, depth)
         elif isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
-            for key, item in value.items():
-                self.add(item, join(path, key), annotation_below(value, key, annotation), "", depth + 1)
+            for name, item in value.items():
+                self.add(item, path, name, annotation_below(value, name, annotation), "", depth + 1)
         elif isinstance(value, (list, tuple)) and not all(_is_plain(item) for item in value):
             for index, item in enumerate(value):
-                self.add(item, join(path, index), annotation_below(value, index, annotation), "", depth + 1)
+                self.add(item, path, index, annotation_below(value, index, annotation), "", depth + 1)
         elif path:
-            self._add_leaf(value, path, annotation, description)
+            self._add_leaf(value, section, key, annotation, description)
 
     def _add_config(self, config: Any, path: str, depth: int) -> None:
         if id(config) in self._seen:
@@ -131,9 +132,9 @@ class _Form:
         named.update((key, value) for key, value in config.__arguments__.items() if isinstance(key, str))
         for name, value in named.items():
             annotation = annotation_below(config, name, Any)
-            self.add(value, join(path, name), annotation, texts.get(name, ""), depth + 1)
+            self.add(value, path, name, annotation, texts.get(name, ""), depth + 1)
 
-    def _add_leaf(self, value: Any, path: str, annotation: Any, description: str) -> None:
+    def _add_leaf(self, value: Any, section: str, key: Any, annotation: Any, description: str) -> None:
         schema = _schema(annotation, value)
         if schema is None:
             return
@@ -143,8 +144,7 @@ class _Form:
             json.dumps(default, allow_nan=False)
         except ValueError:  # infinite, or of a type without a JSON form
             return
-        parent, _, title = path.rpartition(".")
-        self.fields[path] = FormField(default, schema, title or path, parent, description, required)
+        self.fields[join(section, key)] = FormField(default, schema, str(key), section, description, required)
 
     def _mark(self, value: Any) -> None:
         self._seen.add(id(value))

@@ -117,6 +117,11 @@ def test_dicts_and_lists_of_configs_have_fields_for_what_is_in_them():
     assert {"item.a", "item.b.0.hidden"} <= set(fields)
 
 
+def test_a_key_with_a_dot_is_one_title():
+    field = form_fields(Config(collect, item={"a.b": 1}))["item['a.b']"]
+    assert (field.title, field.section) == ("a.b", "item")
+
+
 def test_params_are_airflows_and_accept_their_defaults():
     params = params_from(Config(of_everything), prefix="train")
     assert set(params) == {f"train.{name}" for name in EXPECTED} | {"train.overrides"}

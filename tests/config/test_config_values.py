@@ -415,3 +415,14 @@ def test_a_field_of_a_model_is_taken_by_its_alias_and_by_its_name_where_the_mode
 
 def plan_of_aliased(name):
     return {"_target_": "model_targets:Aliased", name: 2.0}
+
+
+class Versioned(Config):
+    VERSION: typing.ClassVar[int] = 1
+    rate: float = 0.5
+
+
+def test_a_class_variable_of_a_config_class_is_no_parameter():
+    assert (Versioned.VERSION, Versioned().VERSION) == (1, 1)
+    message = error_of(lambda: Versioned(VERSION=2), UnknownParameterError)
+    assert "has no parameter 'VERSION'" in message
