@@ -18,7 +18,7 @@ from typing_extensions import TypeVar
 from nemo_airflow.config import checks
 from nemo_airflow.config.faults import are_noted, note_fault, noting
 from nemo_airflow.config.origins import find_caller
-from nemo_airflow.config.parameters import Parameter, parameters_of
+from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
 from nemo_airflow.config.representation import config_text
 from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError, TargetNotImportableError, UnknownParameterError
@@ -240,6 +240,23 @@ def unchecked(
         location: Who makes it, for its history; the calling code when None.
     """
     return blank(target, kind, location or find_caller()).fill(dict(arguments or {}))
+
+
+def known_default(parameter: Parameter) -> Any:
+    """Returns a parameter's default as a value that a config may hold, or ``NO_DEFAULT``.
+
+    The result of a factory is known where the factory is a container or a dataclass; any other factory may return
+    something else each time.
+    """
+    factory = parameter.factory
+    if factory is None:
+        return parameter.default
+    if factory in _PLAIN_FACTORIES:
+        return factory()
+    return unchecked(factory) if isinstance(factory, type) and dataclasses.is_dataclass(factory) else NO_DEFAULT
+
+
+_PLAIN_FACTORIES = (list, dict, set, tuple, frozenset)
 
 
 class Blank:

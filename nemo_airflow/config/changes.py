@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import fiddle as fdl
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.buildable import path_below, unchecked
+from nemo_airflow.config.buildable import known_default, path_below, unchecked
 from nemo_airflow.config.graph import children, is_dataclass_instance, iter_nodes, rebuild, recipe_overrides
 from nemo_airflow.config.leaves import copy_config
-from nemo_airflow.config.origins import ChangeLocation, remove_argument, set_argument
+from nemo_airflow.config.origins import ChangeLocation, Origin, location_of, remove_argument, set_argument
 from nemo_airflow.config.parameters import NO_DEFAULT, parameters_of
-from nemo_airflow.config.values import Values
+from nemo_airflow.config.values import Layers, Values
 from nemo_airflow.exceptions import OverrideError, ParameterTypeError
 from nemo_airflow.language.overrides.apply import MISSING, REMOVED, Change, View
+from nemo_airflow.language.overrides.nodes import File
+from nemo_airflow.language.overrides.paths import parse_path
+from nemo_airflow.language.overrides.syntax import parse_override, parse_value
 from nemo_airflow.language.overrides.values import Reader
 from nemo_airflow.language.overrides.writing import format_override
 
@@ -65,7 +68,7 @@ class FiddleView(View):
     def default(self, config: Any, key: Key) -> Any:
         """Returns a copy of a parameter's default, which is the target's own; or ``MISSING``."""
         parameter = parameters_of(config.__fn_or_cls__).find(key)
-        default = NO_DEFAULT if parameter is None or parameter.is_variadic else parameter.known_default()
+        default = NO_DEFAULT if parameter is None or parameter.is_variadic else known_default(parameter)
         return MISSING if default is NO_DEFAULT else copy_config(default)
 
     def set(self, config: Any, key: Key, value: Any) -> None:
@@ -123,6 +126,41 @@ class FiddleView(View):
         misfit = checks.check(annotation, value)
         if misfit is not None:
             raise ParameterTypeError(misfit.message, path_below(path, misfit.keys))
+
+
+def change_config(config: Any, overrides: Mapping[str, Any] | Sequence[str], origin: Origin, layers: Layers) -> Any:
+    """Applies overrides to a config itself, and returns it, or another where it could not be changed.
+
+    Args:
+        config: The config.
+        overrides: Values by path, or texts.
+        origin: Where they come from.
+        layers: Lays files over the config.
+    """
+    if isinstance(overrides, Mapping):
+        for path, value in overrides.items():
+            if not isinstance(path, str):
+                raise OverrideError(f"the path {path!r} is not a text")
+            location = location_of(f"override {path!r}", origin)
+            values = Values(origin, config, location, layers=layers)
+            config = Change(FiddleView(values, location), path, parse_path(path), "=", value).apply(config)
+        return config
+    for text in [overrides] if isinstance(overrides, str) else overrides:
+        config = _changed(config, text, origin, layers)
+    return config
+
+
+def _changed(config: Any, text: str, origin: Origin, layers: Layers) -> Any:
+    if isinstance(text, str) and text.lstrip().startswith("@"):
+        file = parse_value(text.strip())
+        if isinstance(file, File):
+            return layers.apply_file(config, file, origin)
+    override = parse_override(text)
+    location = location_of(f"override {text.strip()!r}", origin)
+    values = Values(origin, config, location, layers=layers)
+    node = REMOVED if override.node is None else override.node
+    view = FiddleView(values, location)
+    return Change(view, override.place, override.path, override.operator, node, override).apply(config)
 
 
 def find_neighbours(old: Any, holder: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ import fiddle as fdl
 
 from nemo_airflow.config import factories
 from nemo_airflow.config.allow import extend_allow as allow_here
-from nemo_airflow.config.changes import not_too_deep
+from nemo_airflow.config.changes import change_config, not_too_deep
 from nemo_airflow.config.graph import is_deferred, iter_nodes, join
 from nemo_airflow.config.merging import ABSENT, merge
 from nemo_airflow.config.origins import Origin, find_caller
-from nemo_airflow.config.overrides import change
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.validation import validate
 from nemo_airflow.config.value_files import as_file, read_values
@@ -98,9 +97,9 @@ def lay(root: Any, layer: Any, origin: Origin) -> Any:
     if isinstance(layer, Mapping):
         return _lay_values(root, layer, origin, "values")
     if isinstance(layer, (list, tuple)) and all(isinstance(text, str) for text in layer):
-        return change(_begun(root, "overrides"), layer, origin)
+        return change_config(_begun(root, "overrides"), layer, origin, LAYERS)
     if isinstance(layer, fdl.Buildable):
-        return merge(root, factories.to_own_config(layer, "a layer"), origin, "a config")
+        return merge(root, factories.to_own_config(layer, "a layer"), origin, "a config", LAYERS)
     raise ConfigError(
         f"a layer is {type(layer).__name__}: give a config, a file, a name, a mapping of values or a list of overrides"
     )
@@ -157,7 +156,7 @@ def load_named(text: str, origin: Origin) -> Any:
         node = parse_value(text)
     except OverrideError as error:
         raise ConfigError(f"{text!r} is not the name of a recipe: {error.summary}") from None
-    values = Values(origin, None)
+    values = Values(origin, None, layers=LAYERS)
     name = node.name if isinstance(node, Call) else text
     entry = registered(RECIPES).get(name)
     if entry is None and ":" not in name and "." not in name:
@@ -179,7 +178,7 @@ def _lay_named(root: Any, text: str, origin: Origin) -> Any:
     if "=" in name.partition("(")[0]:
         raise ConfigError(f"{text!r} is a single override: give a list of overrides as a layer")
     with _once(name, f"the recipe {name} is among its own bases"):
-        return merge(root, load_named(name, origin), origin, f"the recipe {name}")
+        return merge(root, load_named(name, origin), origin, f"the recipe {name}", LAYERS)
 
 
 def _lay_values(root: Any, values: Mapping[Any, Any], origin: Origin, what: str) -> Any:
@@ -190,8 +189,8 @@ def _lay_values(root: Any, values: Mapping[Any, Any], origin: Origin, what: str)
     overrides = others.pop("overrides", None) if _are_overrides(values, root) else None
     others = {key: expand_bases(value, origin, str(key)) for key, value in others.items()}
     if others or (root is ABSENT and overrides is None):
-        root = merge(root, others, origin, what)
-    return root if overrides is None else change(_begun(root, "overrides"), overrides, origin)
+        root = merge(root, others, origin, what, LAYERS)
+    return root if overrides is None else change_config(_begun(root, "overrides"), overrides, origin, LAYERS)
 
 
 def _bases(given: Any) -> Sequence[str]:
@@ -252,3 +251,17 @@ def _relative(path: str | os.PathLike[str]) -> str:
         return text
     nearer = os.path.relpath(text)
     return text if nearer.startswith("..") else nearer
+
+
+class _Layers:
+    def apply_file(self, root: Any, file: File, origin: Origin) -> Any:
+        with errors_in(f"@{file.path}"):
+            return apply_file(root, file, origin)
+
+    def expand(self, file: File, origin: Origin, read: Callable[[], Any], path: str) -> Any:
+        with open_file(file, origin) as inside:
+            return expand_bases(read(), inside, path)
+
+
+LAYERS = _Layers()
+"""Lays the files that changes name."""

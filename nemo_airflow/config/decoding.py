@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from nemo_airflow.config.buildable import KINDS, Blank, blank, by_parameter, che
 from nemo_airflow.config.leaves import fit_value
 from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import Parameter, Parameters, parameters_of
+from nemo_airflow.config.recipe import recipe_from
 from nemo_airflow.language.plan.build import Builder
 from nemo_airflow.language.plan.grammar import Path, path_text
 
@@ -100,7 +100,7 @@ class _ConfigBuilder(Builder):
         arguments: dict[int | str, Any] = {}
         arguments.update(enumerate(args))
         arguments.update(kwargs)
-        return importlib.import_module("nemo_airflow.config.recipe").recipe_from(name, arguments, list(overrides))
+        return recipe_from(name, arguments, list(overrides))
 
 
 def _read(parameter: Parameter, value: Any, path: Path, key: int | str) -> Any:

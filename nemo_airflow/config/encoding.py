@@ -13,6 +13,7 @@ from typing import Any
 
 import fiddle as fdl
 
+from nemo_airflow.config.buildable import known_default
 from nemo_airflow.config.graph import (
     children,
     is_dataclass_instance,
@@ -210,7 +211,7 @@ class _Encoding:
                 continue
             node = layout.constants.get(key, _NONE)
             if node is _NONE and key not in layout.constants:
-                node = self._default(parameter.known_default())
+                node = self._default(known_default(parameter))
                 if not isinstance(node, (dict, list)):
                     layout.constants[key] = node
             if node is not _NONE:

@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from nemo_airflow.config import checks
 from nemo_airflow.config.annotations import strip_qualifiers
-from nemo_airflow.config.buildable import unchecked
+from nemo_airflow.config.buildable import known_default, unchecked
 from nemo_airflow.config.docstrings import parameter_help
 from nemo_airflow.config.graph import (
     children,
@@ -154,7 +154,7 @@ class _Form:
 def _value(config: Any, parameter: Parameter) -> Any:
     if parameter.name in config.__arguments__:
         return config.__arguments__[parameter.name]
-    return parameter.known_default()
+    return known_default(parameter)
 
 
 def _is_plain(value: Any) -> bool:

@@ -16,7 +16,7 @@ from nemo_airflow.config.leaves import annotation_below, copy_config, fit_value
 from nemo_airflow.config.origins import Origin, location_of, set_argument
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.targets import short_name, target_name
-from nemo_airflow.config.values import Values
+from nemo_airflow.config.values import Layers, Values
 from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
 from nemo_airflow.language.overrides.apply import MISSING, Change, find_name, match_type
 from nemo_airflow.language.overrides.paths import parse_path
@@ -26,7 +26,7 @@ ABSENT: Any = type("_Absent", (), {"__repr__": lambda self: "no value"})()
 """Stands for the missing config below the first layer."""
 
 
-def merge(root: Any, layer: Any, origin: Origin, what: str) -> Any:
+def merge(root: Any, layer: Any, origin: Origin, what: str, layers: Layers) -> Any:
     """Returns a config with a layer laid over it; the config itself is changed where that is possible.
 
     Args:
@@ -35,19 +35,22 @@ def merge(root: Any, layer: Any, origin: Origin, what: str) -> Any:
             config of the same function in both, is merged; everything else is replaced.
         origin: Where the layer comes from.
         what: Its description in the config's history.
+        layers: Lays files that values name.
 
     Raises:
         ConfigError: A path does not exist, or a value does not fit; the path is in the error.
     """
     with not_too_deep(""):
-        return _Merge(root, origin, what).replace(root, copy_config(layer), Any, "", None)
+        return _Merge(root, origin, what, layers).replace(root, copy_config(layer), Any, "", None)
 
 
 class _Merge:
-    def __init__(self, root: Any, origin: Origin, what: str) -> None:
+    def __init__(self, root: Any, origin: Origin, what: str, layers: Layers) -> None:
         self._root = root
         self._location = location_of(what, origin)
-        self._values = Values(origin, None if root is ABSENT else root, self._location, reads_numbers=False)
+        self._values = Values(
+            origin, None if root is ABSENT else root, self._location, layers=layers, reads_numbers=False
+        )
 
     def replace(self, old: Any, new: Any, annotation: Any, path: str, holder: Any) -> Any:
         """Returns the replacement of a value."""

@@ -28,13 +28,6 @@ class Granted:
     names: set[str] = dataclasses.field(default_factory=set)
     configs: list[Any] = dataclasses.field(default_factory=list)
 
-    def targets(self) -> tuple[str, ...]:
-        """Returns the targets that may be imported for it."""
-        from nemo_airflow.config import plan
-
-        made = plan.targets(plan.to_plan(self.configs, check=False)) if self.configs else ()
-        return (*sorted(self.names), *made)
-
 
 @dataclasses.dataclass(frozen=True)
 class Origin:

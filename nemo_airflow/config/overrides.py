@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.config.allow import extend_allow as allow_here
-from nemo_airflow.config.changes import FiddleView
+from nemo_airflow.config.changes import change_config
+from nemo_airflow.config.composition import LAYERS
 from nemo_airflow.config.leaves import copy_config
-from nemo_airflow.config.origins import Origin, find_caller, location_of
-from nemo_airflow.config.values import Values
-from nemo_airflow.exceptions import OverrideError
-from nemo_airflow.language.overrides.apply import REMOVED, Change
-from nemo_airflow.language.overrides.nodes import File
-from nemo_airflow.language.overrides.paths import parse_path
-from nemo_airflow.language.overrides.syntax import parse_override, parse_value
+from nemo_airflow.config.origins import Origin, find_caller
 
 
 def apply_overrides(
@@ -67,30 +62,4 @@ def apply_overrides(
 
 def change(config: Any, overrides: Mapping[str, Any] | Sequence[str], origin: Origin) -> Any:
     """Applies overrides to a config itself, and returns it, or another where it could not be changed."""
-    if isinstance(overrides, Mapping):
-        for path, value in overrides.items():
-            if not isinstance(path, str):
-                raise OverrideError(f"the path {path!r} is not a text")
-            location = location_of(f"override {path!r}", origin)
-            values = Values(origin, config, location)
-            config = Change(FiddleView(values, location), path, parse_path(path), "=", value).apply(config)
-        return config
-    for text in [overrides] if isinstance(overrides, str) else overrides:
-        config = _changed(config, text, origin)
-    return config
-
-
-def _changed(config: Any, text: str, origin: Origin) -> Any:
-    if isinstance(text, str) and text.lstrip().startswith("@"):
-        from nemo_airflow.config.composition import apply_file, errors_in
-
-        file = parse_value(text.strip())
-        if isinstance(file, File):
-            with errors_in(f"@{file.path}"):
-                return apply_file(config, file, origin)
-    override = parse_override(text)
-    location = location_of(f"override {text.strip()!r}", origin)
-    values = Values(origin, config, location)
-    node = REMOVED if override.node is None else override.node
-    view = FiddleView(values, location)
-    return Change(view, override.place, override.path, override.operator, node, override).apply(config)
+    return change_config(config, overrides, origin, LAYERS)

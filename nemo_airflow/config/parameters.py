@@ -20,8 +20,6 @@ from nemo_airflow.exceptions import ConfigError
 
 NO_DEFAULT = inspect.Parameter.empty
 
-_PLAIN_FACTORIES = (list, dict, set, tuple, frozenset)
-
 
 class _SetByTheCode:
     """Marks a default that exists but is only known by running the code."""
@@ -67,22 +65,6 @@ class Parameter:
         """Whether a call of the target has to give it."""
         has_default = self.default is not NO_DEFAULT or self.factory is not None
         return not (has_default or self.is_variadic or self.is_optional)
-
-    def known_default(self) -> Any:
-        """Returns the default as a value that a config may hold, or ``NO_DEFAULT``.
-
-        The result of a factory is known where the factory is a container or a dataclass; any other
-        factory may return something else each time.
-        """
-        if self.factory is None:
-            return self.default
-        if self.factory in _PLAIN_FACTORIES:
-            return self.factory()
-        if isinstance(self.factory, type) and dataclasses.is_dataclass(self.factory):
-            from nemo_airflow.config.buildable import unchecked
-
-            return unchecked(self.factory)
-        return NO_DEFAULT
 
 
 @dataclasses.dataclass(frozen=True)

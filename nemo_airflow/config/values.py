@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import fiddle as fdl
 
@@ -26,6 +26,16 @@ from nemo_airflow.registered import RECIPES, Registered, registered
 _NODES = (nodes.Word, nodes.Quoted, nodes.Items, nodes.Pairs, nodes.Call, nodes.File)
 
 
+class Layers(Protocol):
+    """What lays whole files over configs, in which there are changes again: it is handed in from above."""
+
+    def apply_file(self, root: Any, file: nodes.File, origin: Origin) -> Any:
+        """Returns a config with the content of a file laid over it."""
+
+    def expand(self, file: nodes.File, origin: Origin, read: Callable[[], Any], path: str) -> Any:
+        """Returns the content of a file, with each mapping that has a ``_base_`` laid over that base."""
+
+
 class Values:
     """Makes the values of changes.
 
@@ -33,15 +43,23 @@ class Values:
         origin: Where the changes come from.
         root: The config that is changed; changes may name its own targets.
         location: Who makes the changes, for the history of new configs.
-        reader: How plain values are read; one of the readers of :mod:`nemo_airflow.config.checks`.
+        layers: Lays files.
+        reads_numbers: Whether a text may be the number that it says.
     """
 
     def __init__(
-        self, origin: Origin, root: Any, location: ChangeLocation | None = None, *, reads_numbers: bool = True
+        self,
+        origin: Origin,
+        root: Any,
+        location: ChangeLocation | None = None,
+        *,
+        layers: Layers,
+        reads_numbers: bool = True,
     ) -> None:
         self._origin = origin
         self._root = root
         self._location = location
+        self._layers = layers
         self._reads_numbers = reads_numbers
         self._known: tuple[str, ...] | None = None
         self._made: dict[int, tuple[Any, Any]] = {}
@@ -107,11 +125,8 @@ class Values:
         return self._origin.folder
 
     def _expanded(self, file: nodes.File, path: str) -> Any:
-        from nemo_airflow.config.composition import expand_bases, open_file
-
         self._folder(file, path)
-        with open_file(file, self._origin) as inside:
-            return expand_bases(self.file(file, path), inside, path)
+        return self._layers.expand(file, self._origin, lambda: self.file(file, path), path)
 
     @property
     def allow(self) -> tuple[str, ...]:

@@ -95,7 +95,8 @@ def prepare(
     for name, changes in given.items():
         origin = Origin(name, tuple(allowed))
         config = change(config, changes, origin)
-        allowed += origin.granted.targets()
+        made = plans.to_plan(origin.granted.configs, check=False)
+        allowed += (*sorted(origin.granted.names), *plans.targets(made))
     plan, allow_in_job = plan_of(config, allowed)
     where = json.dumps(changed_fields(executor), sort_keys=True)
     digest = hashlib.sha256(f"{plans.digest(plan)}\n{where}".encode()).hexdigest()

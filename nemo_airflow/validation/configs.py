@@ -12,7 +12,7 @@ import yaml
 
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import extend_allow
-from nemo_airflow.config.composition import load_named
+from nemo_airflow.config.composition import LAYERS, load_named
 from nemo_airflow.config.faults import faults_noted
 from nemo_airflow.config.graph import is_deferred
 from nemo_airflow.config.leaves import iter_leaves
@@ -207,7 +207,9 @@ def _compose(values: Any, origin: Origin, path: Path) -> Any:
     from nemo_airflow.config.composition import expand_bases
 
     expanded = expand_bases(values, origin)
-    config = expanded if not isinstance(expanded, Mapping) else merge(ABSENT, expanded, origin, "the file's values")
+    config = (
+        expanded if not isinstance(expanded, Mapping) else merge(ABSENT, expanded, origin, "the file's values", LAYERS)
+    )
     if not hasattr(config, "__fn_or_cls__"):
         raise ConfigError(f"is a {type(config).__name__}, not a config: add a _target_")
     return config

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from config_targets import Model, collect
@@ -133,8 +132,9 @@ def test_plan_with_a_recipe_is_built_by_the_module_of_recipes(monkeypatch):
 
 def test_config_of_a_recipe_is_made_without_its_factorys_module(monkeypatch):
     given = []
-    stand_in = SimpleNamespace(recipe_from=lambda *arguments: given.append(arguments) or "recipe")
-    monkeypatch.setitem(sys.modules, "nemo_airflow.config.recipe", stand_in)
+    monkeypatch.setattr(
+        "nemo_airflow.config.decoding.recipe_from", lambda *arguments: given.append(arguments) or "recipe"
+    )
     plan = plan_of([{**NODE, "_target_": "antigravity:fly", "_args_": [5]}])
     assert plans.from_plan(plan, ["antigravity:fly"]) == ["recipe"]
     assert given == [("antigravity:fly", {0: 5, "hidden": 1}, ["hidden=3", "dropout=0.5"])]
