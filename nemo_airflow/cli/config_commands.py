@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nemo_airflow.cli.options import EXECUTOR, add_allow, add_config, add_output, add_store_of_runs
+from nemo_airflow.exceptions import SettingsError
 
 
 def add(commands: Any) -> None:
@@ -55,8 +56,11 @@ def _add_comparisons(commands: Any) -> None:
     what = "pkg.mod:name, a YAML file, a plan as JSON, the digest of a config that was run, or run:ID of MLflow"
     overrides: Any = {"nargs": "*", "metavar": "path=value", "help": "overrides, such as model.hidden=64"}
     diff = commands.add_parser("diff", help="show the differences of two configs or runs; exit code 1 if there are any")
-    diff.add_argument("old", help=f"{what}; or a folder, to compare its code")
-    diff.add_argument("new", help="the same for the other side")
+    diff.add_argument("old", nargs="?", default="", help=f"{what}; or a folder, to compare its code")
+    diff.add_argument("new", nargs="?", default="", help="the same for the other side")
+    diff.add_argument(
+        "--last-good", default="", metavar="RUN", help="instead: a run with the newest before it that succeeded"
+    )
     diff.add_argument("--svg", default="", metavar="FILE", help="also draw the differences into this file")
     add_output(diff)
     diff.add_argument(
@@ -135,8 +139,10 @@ def _list(options: argparse.Namespace) -> int:
 def _diff(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import diff
 
+    if bool(options.last_good) == bool(options.new) or bool(options.old) != bool(options.new):
+        raise SettingsError("diff compares two: give OLD and NEW, or --last-good RUN")
     where = _where(options, options.repositories)
-    return diff.run(options.old, options.new, svg=options.svg, output=options.output, where=where)
+    return diff.run(options.old, options.new or options.last_good, svg=options.svg, output=options.output, where=where)
 
 
 def _graph(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.plan import compose_config
@@ -21,6 +21,9 @@ from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.config.yaml_text import plan_from_yaml
 from nemo_airflow.exceptions import ConfigError, SettingsError
 from nemo_airflow.registered import RECIPES, registered
+
+if TYPE_CHECKING:
+    from nemo_airflow.tracking.mlflow.recorded import RecordedRun
 
 _DIGEST = re.compile(r"[0-9a-f]{4,64}")
 _RUN = "run:"
@@ -44,6 +47,8 @@ class _Side:
     """Why the code is not known."""
     package_digest: str = ""
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     is_run: bool = False
 
 
@@ -65,7 +70,22 @@ class Where:
 
 
 def run(old: str, new: str, *, svg: str, output: str, where: Where) -> int:
-    """Prints the differences; returns 0 if there are none, else 1, like ``diff``."""
+    """Prints the differences; returns 0 if there are none, else 1, like ``diff``. Metrics are shown and not counted.
+
+    Args:
+        old: A config, a folder or a run, as :func:`load_plan` knows them; when empty, the newest run that succeeded
+            before the other.
+        new: The same for the other side; a run where ``old`` is empty.
+        svg: A file in which to draw the differences of the configs, or an empty text.
+        output: ``text`` or ``json``.
+        where: Where they are looked up.
+
+    Raises:
+        ConfigError: One of them is no config.
+        TrackingError: A run cannot be read, or none has succeeded before.
+    """
+    if not old:
+        old, new = _last_good(new, where)
     before, after = (_side(name, where) for name in (old, new))
     found = diff(before.plan, after.plan) if before.plan is not None and after.plan is not None else None
     if svg:
@@ -76,13 +96,20 @@ def run(old: str, new: str, *, svg: str, output: str, where: Where) -> int:
     if before.is_run or after.is_run:
         sections["code"] = _code(before, after, where)
         sections["environment"] = _environment(before.environment, after.environment)
+    differ = any(sections.values())
+    both = before.is_run and after.is_run
+    if both and (before.inputs or after.inputs):
+        sections["inputs"] = _values(before.inputs, after.inputs)
+        differ = differ or bool(sections["inputs"])
+    if both and (before.metrics or after.metrics):
+        sections["metrics"] = _values(_metrics(before.metrics), _metrics(after.metrics))
     if output == JSON:
         print_json({**sections, "config": found.to_json() if found is not None else None})
     elif len(sections) > 1:
         print("".join(_listed(sections)), end="")
     else:
         print(found.to_text() if found is not None else "", end="")
-    return 1 if any(sections.values()) else 0
+    return 1 if differ else 0
 
 
 def draw(config: str, overrides: Sequence[str], svg: str, where: Where) -> int:
@@ -129,9 +156,7 @@ def load_plan(name: str, overrides: Sequence[str] = (), where: Where = Where()) 
     if overrides:
         raise ConfigError(f"{name} is a config that was run and cannot be changed: overrides are for code and files")
     if is_run:
-        from nemo_airflow.tracking.mlflow.recorded import recorded_run
-
-        return recorded_run(name.removeprefix(_RUN), where.tracking_uri, where.conn_id).plan
+        return _recorded(name, where).plan
     if name.endswith((".yaml", ".yml")):
         return plan_from_yaml(Path(name))
     if name.endswith(".json"):
@@ -164,9 +189,7 @@ def _is_composed(name: str, overrides: Sequence[str], allow: Sequence[str]) -> b
 
 def _side(name: str, where: Where) -> _Side:
     if name.startswith(_RUN):
-        from nemo_airflow.tracking.mlflow.recorded import recorded_run
-
-        found = recorded_run(name.removeprefix(_RUN), where.tracking_uri, where.conn_id)
+        found = _recorded(name, where)
         unknown = "" if found.commit else f"{name} has no commit"
         if found.dirty and not found.patch:
             unknown = f"{name} ran uncommitted changes that held a secret or could not be recorded"
@@ -179,6 +202,8 @@ def _side(name: str, where: Where) -> _Side:
             unknown_code=unknown,
             package_digest=found.package_digest,
             environment=found.environment,
+            inputs=found.inputs,
+            metrics=found.metrics,
             is_run=True,
         )
     if Path(name).is_dir():
@@ -217,6 +242,11 @@ def _environment(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str
     if not old or not new:
         return None
     before, after = ({**_machine(side), **side.get("packages", {})} for side in (old, new))
+    return _values(before, after)
+
+
+def _values(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each value that only one has, or that differs."""
     lines = []
     for name in dict.fromkeys((*before, *after)):
         if name not in after:
@@ -226,6 +256,28 @@ def _environment(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str
         elif before[name] != after[name]:
             lines.append(f"~ {name}: {before[name]} -> {after[name]}")
     return lines
+
+
+def _metrics(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Returns the user's metrics as texts: as such, a NaN is equal to another one."""
+    return {name: repr(value) for name, value in sorted(metrics.items()) if not name.startswith("system/")}
+
+
+def _recorded(name: str, where: Where) -> RecordedRun:
+    """Reads ``run:ID``, or ``run:KEY`` with a job's key."""
+    from nemo_airflow.tracking.mlflow.jobs import JobRuns
+    from nemo_airflow.tracking.mlflow.recorded import recorded_run
+
+    run_id = JobRuns(where.tracking_uri, where.conn_id).find(name.removeprefix(_RUN)).run_id
+    return recorded_run(run_id, where.tracking_uri, where.conn_id)
+
+
+def _last_good(name: str, where: Where) -> tuple[str, str]:
+    """Returns the names of the run that succeeded last before another one, and of that."""
+    from nemo_airflow.tracking.mlflow.recorded import last_good_run
+
+    run_id = name.removeprefix(_RUN)
+    return f"{_RUN}{last_good_run(run_id, where.tracking_uri, where.conn_id)}", f"{_RUN}{run_id}"
 
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -17,15 +18,15 @@ from airflow.sdk.log import mask_secret
 from mlflow import MlflowClient
 from tracking_cases import PLAN, make_job, make_package, open_run
 
-from nemo_airflow import GitArchivePackager, HybridPackager, PatternPackager
+from nemo_airflow import Artifact, GitArchivePackager, HybridPackager, PatternPackager
 from nemo_airflow.cli import main
 from nemo_airflow.comparison.code_changes import CodeState, code_changes
 from nemo_airflow.exceptions import PackagingError, TrackingError
-from nemo_airflow.job import Package
+from nemo_airflow.job import JobState, JobStatus, Package
 from nemo_airflow.store import PackageStore, open_store
 from nemo_airflow.store.address import publish
 from nemo_airflow.store.trees import put_tree
-from nemo_airflow.tracking.base import OUTPUTS_DIGEST, RunRef
+from nemo_airflow.tracking.base import OUTPUTS_DIGEST, Metric, RunRef
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.mlflow.recorded import recorded_run
 
@@ -375,3 +376,65 @@ def test_changes_that_do_not_fit_their_commit_are_named(repository: Path) -> Non
     patch = "diff --git a/train.py b/train.py\n--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-other\n+new\n"
     with pytest.raises(PackagingError, match="cannot be applied"):
         code_changes(repository, CodeState(commit), CodeState(commit, patch))
+
+
+def diff_of(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+    code = main(["diff", *words, "-o", "json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_run_is_compared_with_the_newest_that_succeeded_before_it(
+    tracker: MLflowTracker, uri: str, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word, ids = secrets.token_hex(4), []
+    commit = git(repository, "rev-parse", "HEAD").strip()
+    states = (JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED)
+    for number, state in enumerate(states):
+        given = Artifact(
+            f"{number:02}" * 32, 3, file="rows", name="rows", output="rows", job="maker-1", run_id="1" * 32
+        )
+        plan = {**PLAN, "root": {**PLAN["root"], "lr": number, "rows": given.to_json()}}
+        labels = {"dag_id": f"dag {word}", "task_id": "train"}
+        job = make_job(
+            f"{number} {word}", plan=plan, labels=labels, package=make_package(digest="d" * 64, commit=commit)
+        )
+        ref = open_run(tracker, job, parent=word)
+        tracker.documents(ref, tracker.config(ref, plan))
+        tracker.metrics(ref, [Metric("loss", 1 / (number + 1), 0, 1.7e9), Metric("system/cpu", number, 0, 1.7e9)], 10)
+        tracker.metrics(ref, [Metric("same", math.nan, 0, 1.7e9)], 20)
+        tracker.ended(ref, JobStatus(state, int(state is not JobState.SUCCEEDED)))
+        ids.append((ref.run_id, job.key))
+    where = ("--tracking-uri", uri)
+    code, found = diff_of(capsys, "--last-good", ids[3][1], *where)
+    assert (code, found["metrics"]) == (1, ["~ loss: 0.5 -> 0.25"])
+    assert found["inputs"] == [f"~ rows: {'1' * 32} {'01' * 32} -> {'1' * 32} {'03' * 32}"]
+    assert found["code"] == []
+    assert diff_of(capsys, "--last-good", f"run:{ids[3][0]}", *where)[1] == found
+    assert diff_of(capsys, f"run:{ids[1][1]}", f"run:{ids[3][0]}", *where)[1] == found
+    assert main(["diff", "--last-good", ids[0][0], *where]) == 2
+    assert f"no run of task train of DAG dag {word} has succeeded before run {ids[0][0]}" in capsys.readouterr().err
+
+
+def test_a_metric_that_differs_is_shown_and_is_no_difference_of_the_runs(
+    tracker: MLflowTracker, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (tracked(tracker, f"metrics of the {name}") for name in ("first", "other"))
+    for ref, loss in ((first, 0.5), (second, 0.25)):
+        tracker.metrics(ref, [Metric("loss", loss, 0, 1.7e9)], 10)
+    code, found = diff_of(capsys, f"run:{first.run_id}", f"run:{second.run_id}", "--tracking-uri", uri)
+    assert (code, found["metrics"], found["config"]["changes"] if found["config"] else []) == (
+        0,
+        ["~ loss: 0.5 -> 0.25"],
+        [],
+    )
+
+
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize(
+    "words", [[], ["one"], ["one", "two", "--last-good", "three"], ["one", "--last-good", "three"]]
+)
+def test_a_comparison_of_other_than_two_is_refused(
+    uri: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diff", *words, "--tracking-uri", uri]) == 2
+    assert "diff compares two: give OLD and NEW, or --last-good RUN" in capsys.readouterr().err

@@ -20,7 +20,7 @@ _TAGS = {
 }  # fmt: skip
 NEWEST = "-started"
 
-Kind = Literal["metrics", "params", "tags"]
+_Kind = Literal["attributes", "params", "tags"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,7 @@ class RunQuery:
     Attributes:
         dag: The DAG of their task.
         task: Their task.
+        name: Their name.
         state: How they ended, or ``running``.
         back_end: The kind of their executor.
         user: Who started them.
@@ -79,6 +80,7 @@ class RunQuery:
 
     dag: str = ""
     task: str = ""
+    name: str = ""
     state: str = ""
     back_end: str = ""
     user: str = ""
@@ -119,6 +121,8 @@ class RunQuery:
         for name, value in (("dag", self.dag), ("task", self.task), ("back-end", self.back_end), ("user", self.user)):
             if value:
                 yield _equal("tags", _TAGS[name], value)
+        if self.name:
+            yield _equal("attributes", "run_name", self.name)
         for name, value in self.tags.items():
             yield _equal("tags", name, value)
         for path, value in self.config.items():
@@ -142,7 +146,7 @@ def _sort_field(name: str) -> str:
     return f"metrics.{_quoted(fields.clean_name(name))}"
 
 
-def _equal(kind: Kind, name: str, value: str) -> str:
+def _equal(kind: _Kind, name: str, value: str) -> str:
     quote = "'" if "'" not in value else '"'
     if quote in value:
         raise SettingsError(f"runs cannot be searched for {value!r}: MLflow finds no value with both kinds of quotes")

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.exceptions import PlanError, TrackingError
-from nemo_airflow.tracking.base import ARTIFACT_DIGESTS, OUTPUTS_DIGEST
+from nemo_airflow.job import JobState
+from nemo_airflow.tracking.base import ARTIFACT_DIGESTS, INPUT, OUTPUTS_DIGEST
 from nemo_airflow.tracking.mlflow import address
+from nemo_airflow.tracking.mlflow.jobs import JobRuns
+from nemo_airflow.tracking.mlflow.queries import RunQuery
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
 
 _FOLDER = "nemo_airflow"
@@ -30,6 +33,8 @@ class RecordedRun:
         parts: The parts of its package, if it has several; as of :class:`~nemo_airflow.job.Package`.
         package_digest: The digest of its code package, or empty.
         environment: The environment in which its job ran; empty if it never started.
+        inputs: Where each artifact that it was given is from, and its digest, by name.
+        metrics: The newest value of each metric.
     """
 
     run_id: str
@@ -42,6 +47,8 @@ class RecordedRun:
     parts: Sequence[Mapping[str, str]] = ()
     package_digest: str = ""
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | None = None) -> RecordedRun:
@@ -71,7 +78,27 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
         parts=_json_list(tags.get("nemo_airflow.package_parts", "")),
         package_digest=tags.get("nemo_airflow.package_digest", ""),
         environment=json.loads(environment) if environment else {},
+        inputs={tag.removeprefix(INPUT): text for tag, text in tags.items() if tag.startswith(INPUT)},
+        metrics=run.metrics,
     )
+
+
+def last_good_run(run_id: str, tracking_uri: str | None = None, conn_id: str | None = None) -> str:
+    """Returns the id of the newest run that succeeded before a run began: of the same task, or else the same name.
+
+    Raises:
+        TrackingError: There is none, or the store cannot be reached.
+    """
+    runs = JobRuns(tracking_uri, conn_id)
+    run = runs.find(run_id)
+    query = RunQuery(dag=run.dag_id, task=run.task_id, state=JobState.SUCCEEDED, until=run.began)
+    if not run.dag_id:
+        query = dataclasses.replace(query, name=run.name)
+    found, _ = runs.search(query, 1)
+    if not found:
+        what = f"task {run.task_id} of DAG {run.dag_id}" if run.dag_id else f"job named {run.name}"
+        raise TrackingError(f"no run of {what} has succeeded before run {run.run_id}")
+    return found[0].run_id
 
 
 def digests_of_runs(tracking_uri: str | None = None, conn_id: str | None = None) -> set[str]:
