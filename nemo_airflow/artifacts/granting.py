@@ -46,8 +46,7 @@ def offer(
         no addresses.
 
     Raises:
-        StoreError: There are no credentials to sign with.
-        StoreUnavailable: The store cannot be reached.
+        StoreError: The store refuses, or cannot be reached.
     """
     archives: dict[str, Archive] = {}
     grant: dict[str, Any] = {"urls": {}, "archives": {}}

@@ -72,14 +72,13 @@ class Place(abc.ABC):
         """Deletes files; missing ones count as deleted."""
 
     def sign(self, name: str, seconds: float, route: str = "") -> str:
-        """Returns an address at which anybody can read a file for a time; empty where there is none. Never shown.
+        """Returns an address at which anybody can read a file for a time. Never shown.
+
+        It is empty where the place has no such addresses, or there is no key to sign one with.
 
         Args:
             name: The file.
             seconds: How long it holds.
             route: The place as whoever reads knows it: the address of its service, or a folder; empty for its own.
-
-        Raises:
-            StoreError: There are no credentials to sign with.
         """
         return ""

@@ -5,14 +5,19 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.job import Archive, Package, changes_name
 from nemo_airflow.packaging import PackageStore
 from nemo_airflow.store import open_store
 from nemo_airflow.store.collection import collect
+from nemo_airflow.store.incoming import grant
 from nemo_airflow.store.trees import get_tree, put_tree
 
 DAY = 86400.0
@@ -296,3 +301,40 @@ def test_a_package_that_this_machine_lacks_comes_from_the_shared_store(tmp_path,
     monkeypatch.delenv("NEMO_AIRFLOW_STORE")
     with pytest.raises(ExecutorError, match="build it again"):
         archive_path(package.archives[0])
+
+
+DOES = {
+    "folder": (False, False),
+    "ssh": (False, False),
+    "s3": (True, True),
+    "azure": (False, True),
+    "gcs": (False, False),  # the lab's connection is anonymous: there is no key
+}
+"""Whether a store lets jobs write, and read, without a route to it: docs/store.md, "Which store does what"."""
+
+
+def test_what_a_store_lets_jobs_do_is_what_the_docs_say(store, url):
+    kind = {"s3": "s3", "abfs": "azure", "gs": "gcs", "ssh": "ssh"}.get(url.partition("://")[0], "folder")
+    can_write = bool(grant(store, "job-1", 60))
+    assert (can_write, bool(store.place.sign("blobs/aa/a", 60))) == DOES[kind]
+
+
+def test_store_of_google_signs_with_the_key_of_a_service_account(monkeypatch):
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    account = {
+        "type": "service_account", "project_id": "lab", "private_key_id": "1", "private_key": pem, "client_id": "1",
+        "client_email": "a@lab.example", "token_uri": "http://127.0.0.1:9/token",
+    }  # fmt: skip
+    extra = {"keyfile_dict": account, "project": "lab"}
+    monkeypatch.setenv("AIRFLOW_CONN_SIGNING", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
+    url = urlsplit(open_store("gs://signing@bucket/prefix").place.sign("blobs/aa/a", 60))
+    assert (url.hostname, url.path) == ("storage.googleapis.com", "/bucket/prefix/blobs/aa/a")
+    signed, _, signature = url.query.rpartition("&X-Goog-Signature=")
+    query = dict(parse_qsl(signed))
+    assert query["X-Goog-Expires"] == "60"
+    request = "\n".join(["GET", url.path, signed, f"host:{url.hostname}", "", "host", "UNSIGNED-PAYLOAD"])
+    scope = query["X-Goog-Credential"].partition("/")[2]
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    text = "\n".join(["GOOG4-RSA-SHA256", query["X-Goog-Date"], scope, digest])
+    key.public_key().verify(bytes.fromhex(signature), text.encode(), padding.PKCS1v15(), hashes.SHA256())
