@@ -136,6 +136,7 @@ class Package(_Plain):
         excluded: Patterns of the files of the commit that are not in it.
         keeps_patch_apart: Whether its patch holds a secret, and stays on the machine that made it.
         branch: Name of the git branch, or empty.
+        is_fetched: Whether the job fetches its archives from the shared store by itself, so that they are not sent.
     """
 
     digest: str
@@ -153,6 +154,7 @@ class Package(_Plain):
     excluded: tuple[str, ...] = ()
     keeps_patch_apart: bool = False
     branch: str = ""
+    is_fetched: bool = False
 
     @property
     def stored_patch(self) -> str:
@@ -164,11 +166,11 @@ class Package(_Plain):
         """Its archives, in the order in which they are unpacked."""
         name = f"package.{self.format}"
         if not self.base:
-            return (Archive(self.digest, self.format, self.size, name),)
+            return (Archive(self.digest, self.format, self.size, name, "", self.is_fetched),)
         changes = changes_name(self.digest, self.base)
         return (
-            Archive(self.base, self.format, self.base_size, f"package.base.{self.format}"),
-            Archive(changes, self.format, self.size - self.base_size, name),
+            Archive(self.base, self.format, self.base_size, f"package.base.{self.format}", "", self.is_fetched),
+            Archive(changes, self.format, self.size - self.base_size, name, "", self.is_fetched),
         )
 
     @classmethod
@@ -185,7 +187,7 @@ def without_patch(package: Mapping[str, Any]) -> dict[str, Any]:
     shown = dict(package)
     if included := shown.pop("included", {}):
         shown["included_files"] = len(included)
-    for name in ("patch_digest", "excluded", "keeps_patch_apart", "branch"):
+    for name in ("patch_digest", "excluded", "keeps_patch_apart", "branch", "is_fetched"):
         if not shown.get(name):
             shown.pop(name, None)
     if patch := shown.pop("patch", ""):
@@ -213,9 +215,9 @@ def changes_name(digest: str, base: str) -> str:
 
 def shipped(package: Package | None, inputs: Sequence[Archive]) -> tuple[Archive, ...]:
     """Returns all archives that are sent to a job, in their order: the last one has bytes, if any has."""
-    sent = [archive for archive in inputs if not archive.is_fetched]
-    by_size = sorted(sent, key=lambda archive: (archive.size, archive.name))
-    return (*by_size, *(package.archives if package is not None else ()))
+    by_size = sorted(inputs, key=lambda archive: (archive.size, archive.name))
+    every = (*by_size, *(package.archives if package is not None else ()))
+    return tuple(archive for archive in every if not archive.is_fetched)
 
 
 @dataclasses.dataclass(frozen=True)

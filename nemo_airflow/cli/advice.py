@@ -17,7 +17,7 @@ _FAILED = {
     FailureKind.OUTPUTS: "'nemo-airflow attach {key}' keeps its outputs without running it again",
     FailureKind.LOST: "look at its machine: the job ended without a word, as by a power cut; run it again",
     FailureKind.CANCELLED: "run it again, if that was not wanted",
-    FailureKind.FETCH: "nothing: its task is submitted again, with its artifacts sent by the worker",
+    FailureKind.FETCH: "nothing: its task is submitted again, with what it is given sent by the worker",
     FailureKind.ARTIFACT: "run what made the artifact again, or give the job another one",
 }
 

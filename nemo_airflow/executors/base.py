@@ -62,6 +62,12 @@ class Request:
         """See :func:`nemo_airflow.job.shipped`."""
         return shipped(self.package, self.inputs)
 
+    @property
+    def fetched(self) -> tuple[Archive, ...]:
+        """The archives that the job fetches from the shared store by itself."""
+        every = (*self.inputs, *(self.package.archives if self.package is not None else ()))
+        return tuple(archive for archive in every if archive.is_fetched)
+
     def to_text(self) -> str:
         """Returns the request for a human reader: the payload and each file."""
         parts = [f"# {self.kind} job {self.key}", json.dumps(self.payload, indent=2, sort_keys=True)]
@@ -314,6 +320,9 @@ class Executor(abc.ABC):
 
     takes_secrets: ClassVar[bool] = False
     """Whether its driver gives a job the :attr:`Request.values` of its secrets where nobody else can read them."""
+
+    fetches_packages: ClassVar[bool] = True
+    """Whether its jobs may fetch their package themselves, instead of having it sent."""
 
     spans_nodes: ClassVar[bool] = False
     """Whether a job can have several machines."""

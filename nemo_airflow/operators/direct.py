@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nemo_airflow import connections, settings
 from nemo_airflow.artifacts.granting import offer
@@ -20,7 +20,7 @@ from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.outputs_route import AUTO, WORKER
 from nemo_airflow.executors.secret import Secret
 from nemo_airflow.follow import Outcome
-from nemo_airflow.job import Archive
+from nemo_airflow.job import Archive, Package
 from nemo_airflow.progress import Progress, size_text
 from nemo_airflow.runner.fetching import signatures_in
 from nemo_airflow.runner.secret_env import FETCH_GRANT, GRANT
@@ -36,7 +36,7 @@ _MARGIN = 2 * 86400.0
 """Seconds, besides a job's time limit, for its queue and for its outputs."""
 
 _UNREACHED_FOR = 86400.0
-"""Seconds for which jobs get their artifacts from the worker where one could not fetch them."""
+"""Seconds for which jobs get all from the worker where one could not fetch it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Leave(Secret):
     @property
     def source(self) -> str:
         """See :attr:`Secret.source`."""
-        return f"the shared store, for the job's {'outputs' if self.variable == GRANT else 'artifacts'}"
+        return f"the shared store, for the job's {'outputs' if self.variable == GRANT else 'inputs'}"
 
 
 def give_leave(
@@ -84,39 +84,62 @@ def give_leave(
     return dataclasses.replace(executor, secrets=secrets), {GRANT: json.dumps(given)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Fetching(Generic[E]):
+    """How a job gets its package and its artifacts.
+
+    Attributes:
+        executor: Where it runs, with one more secret if it fetches anything.
+        package: Its package, or None.
+        archives: The archives of artifacts that it fetches, by digest.
+        values: The value of that secret, by its name.
+    """
+
+    executor: E
+    package: Package | None
+    archives: Mapping[str, Archive] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+
 def let_fetch(
-    executor: E, plan: Mapping[str, Any], time_limit: float | None, warn: Callable[[str], None]
-) -> tuple[E, dict[str, Archive], dict[str, str]]:
-    """Lets a job fetch artifacts from the shared store, if both can, and no job there has failed to lately. Blocks.
+    executor: E,
+    plan: Mapping[str, Any],
+    package: Package | None,
+    time_limit: float | None,
+    warn: Callable[[str], None],
+) -> Fetching[E]:
+    """Lets a job fetch from the shared store, if both can, and no job there has failed to lately. Blocks.
 
     Args:
         executor: Where the job is to run.
         plan: The job's plan.
+        package: Its package, or None.
         time_limit: Its time limit in seconds, or None.
         warn: Called with why not, where it could have been expected.
-
-    Returns:
-        The executor with one more secret, the archives that the job fetches, by digest, and the secret's value by its
-        name; none where the worker sends all.
     """
+    by_worker = Fetching(executor, package)
     store = configured_store()
     is_apart = executor.outputs_route == WORKER or not executor.takes_secrets or executor.shares_filesystem
     if store is None or is_apart or not _may_be_reached(_note_of(executor)):
-        return executor, {}, {}
+        return by_worker
     route = "" if executor.outputs_route == AUTO else str(executor.outputs_route)
     try:
-        archives, given = offer(store, plan, _seconds(time_limit), route)
+        offered = offer(store, plan, package if executor.fetches_packages else None, _seconds(time_limit), route)
     except NemoAirflowError as error:
-        warn(f"the job cannot fetch its artifacts from the store by itself, so the worker sends them: {error}")
-        return executor, {}, {}
-    if not archives:
-        return executor, {}, {}
-    for url in given["urls"].values():
-        connections.mask(url)
-    for value in signatures_in(given["urls"].values()):
-        connections.mask(value)
+        warn(f"the job cannot fetch from the store by itself, so the worker sends what it is given: {error}")
+        return by_worker
+    urls = offered.grant["urls"].values()
+    if not urls:
+        return by_worker
+    for hidden in (*urls, *signatures_in(urls)):
+        connections.mask(hidden)
+    if package is not None and offered.has_package:
+        package = dataclasses.replace(package, is_fetched=True)
     secrets = {**executor.secrets, FETCH_GRANT: _Leave(variable=FETCH_GRANT)}
-    return dataclasses.replace(executor, secrets=secrets), archives, {FETCH_GRANT: json.dumps(given)}
+    return Fetching(
+        dataclasses.replace(executor, secrets=secrets), package, offered.archives,
+        {FETCH_GRANT: json.dumps(offered.grant)},
+    )  # fmt: skip
 
 
 def note_unreached(executor: Executor) -> None:

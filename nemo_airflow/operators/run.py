@@ -459,7 +459,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             return self._submit_and_wait(context)
         if kind is FailureKind.FETCH:
             self.log.warning(
-                "Job %s: %s: submitting it again with its artifacts sent from here; outputs_route='worker' on the "
+                "Job %s: %s: submitting it again with what it is given sent from here; outputs_route='worker' on the "
                 "executor does so from the start",
                 handle.key, outcome.message,
             )  # fmt: skip

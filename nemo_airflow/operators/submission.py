@@ -21,7 +21,7 @@ from nemo_airflow.job import Archive, Job, JobHandle, Package, without_patch
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
-from nemo_airflow.operators.direct import let_fetch
+from nemo_airflow.operators.direct import Fetching, let_fetch
 from nemo_airflow.operators.equipping import Equipped, Tracking, equip
 from nemo_airflow.operators.links import BackEndLink, MLflowRunLink, console_page
 from nemo_airflow.operators.output_patterns import patterns_of
@@ -92,7 +92,7 @@ class Submission:
         context: Airflow's context of the task.
         log: The task's logger.
         without_zstd: Whether the package must not be in ``tar.zst``.
-        by_worker: Whether all artifacts are sent from here: the job cannot fetch them.
+        by_worker: Whether package and artifacts are sent from here: the job cannot fetch them.
         waits: Whether to wait until a job that needs its package from here has started.
         check: Called right before and after a job is submitted; raises AirflowFailException if none is to run.
     """
@@ -207,10 +207,12 @@ class Submission:
         # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
         values = read_secrets(self._executor.secrets)
         package = self._package()
-        executor, inputs, leave = self._inputs()
-        job = self._job(number, package, inputs, executor)
+        fetching = self._fetching(package)
+        job = self._job(number, fetching.package, self._inputs(fetching.archives), fetching.executor)
         env, warn = self._options.env, self._log.warning
-        equipped = equip(job, executor, {**values, **leave}, self._tracking, env=env, warn=warn)
+        equipped = equip(
+            job, fetching.executor, {**values, **fetching.values}, self._tracking, env=env, warn=warn
+        )  # fmt: skip
         complete = True
         try:
             handle = self._send(equipped)
@@ -256,19 +258,16 @@ class Submission:
         reads_zstd = self._reads_zstd and self.back_end.reads_zstd()
         return PackagingHook(self._options.packager, reads_zstd=reads_zstd).package(self._context)
 
-    def _inputs(self) -> tuple[Executor, tuple[Archive, ...], Mapping[str, str]]:
-        """Returns the archives of the artifacts in the config: on this machine then, or to be fetched by the job.
+    def _fetching(self, package: Package | None) -> Fetching[Executor]:
+        if self._by_worker:
+            return Fetching(self._executor, package)
+        return let_fetch(self._executor, self._prepared.plan, package, self._time_limit, self._log.warning)
 
-        With them come the executor with the name of the secret that this takes, and the secret's value.
-        """
-        plan, executor = self._prepared.plan, self._executor
-        for given in artifacts_in(plan):
+    def _inputs(self, fetched: Mapping[str, Archive]) -> tuple[Archive, ...]:
+        """Returns the archives of the artifacts in the config: on this machine then, or fetched by the job."""
+        for given in artifacts_in(self._prepared.plan):
             self._log.info("The job is given %s", given)
-        fetched: Mapping[str, Archive] = {}
-        leave: Mapping[str, str] = {}
-        if not self._by_worker:
-            executor, fetched, leave = let_fetch(executor, plan, self._time_limit, self._log.warning)
-        return executor, archives_for(plan, fetched), leave
+        return archives_for(self._prepared.plan, fetched)
 
     @property
     def _time_limit(self) -> float | None:

@@ -82,6 +82,11 @@ class Fetcher:
         self._reason = ""
         self._connections = _Connections()
 
+    @property
+    def names(self) -> List[str]:
+        """The names of the archives that it knows."""
+        return sorted(self._archives)
+
     def stop(self) -> None:
         """Gives up, and cuts off what is being read."""
         self._stopped.set()

@@ -57,18 +57,42 @@ def bring(
         OSError: The disk is full, or refuses.
     """
     names = {archive[0]: archive[3] for archive in archives}
+
+    def work(say: Callable[[str], None]) -> None:
+        for given in artifacts_in(plan):
+            _bring_one(folder, given, names, fetcher, say)
+
+    _beside(work, fetcher, say, watch)
+
+
+def fetch_package(fetcher: Fetcher, say: Callable[[str], None], watch: Callable[[], bool]) -> None:
+    """Fetches the archives of the job's package, as far as it was not sent; see :func:`bring`."""
+
+    def work(say: Callable[[str], None]) -> None:
+        for name in fetcher.names:
+            if name.startswith("package."):
+                fetcher.bring(name, say)
+
+    _beside(work, fetcher, say, watch)
+
+
+def _beside(
+    work: Callable[[Callable[[str], None]], None],
+    fetcher: Fetcher | None,
+    say: Callable[[str], None],
+    watch: Callable[[], bool],
+) -> None:
+    """Works in a thread, since the supervisor has to show that it is alive, and keeps the time limit."""
     errors: List[BaseException] = []
     lines: List[str] = []
 
-    def work() -> None:
+    def attempt() -> None:
         try:
-            for given in artifacts_in(plan):
-                _bring_one(folder, given, names, fetcher, lines.append)
+            work(lines.append)
         except BaseException as error:  # noqa: BLE001 - handed to the other thread
             errors.append(error)
 
-    # A thread, since the supervisor has to show that it is alive, and keeps the time limit.
-    thread = threading.Thread(target=work, name="nemo-inputs", daemon=True)
+    thread = threading.Thread(target=attempt, name="nemo-inputs", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(_WATCH_EVERY)

@@ -169,6 +169,10 @@ class Supervisor:
         if package and not os.path.exists(unpacked):
             from nemo_airflow.runner.unpack import ZstdUnreadableError, unpack_package
 
+            if self._fetcher is not None:
+                from nemo_airflow.runner import inputs
+
+                inputs.fetch_package(self._fetcher, self._say, self._is_to_end)
             try:
                 unpack_package(self._folder, package, work)
             except ZstdUnreadableError:

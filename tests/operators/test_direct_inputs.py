@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import random
-from pathlib import Path
+import shutil
 from types import SimpleNamespace
 
 import direct_jobs as jobs
@@ -81,6 +81,20 @@ def test_job_fetches_what_no_worker_has(task, root, bucket, given, lines, tmp_pa
     assert not [line for line in lines if "from here" in line]
 
 
+def test_job_fetches_its_package_and_the_next_version_of_it(task, root, bucket, lines, code, tmp_path, store):
+    executor = DistantExecutor(root=str(root))
+    for changed in ("", "# changed\n"):
+        store.clear()
+        bucket.forget()
+        with (tmp_path / "code" / "direct_jobs.py").open("a") as file:
+            file.write(changed)
+        operator, context = task(Config(jobs.has_weights), job_executor=executor, packager=code, env={})
+        assert operator.execute(context) == 2 << 20
+        assert sum(size for _, size in bucket.fetches) >= 2 << 20
+    assert len(list(root.glob("*/package.base.*"))) == 1
+    assert not [line for line in lines if "from here" in line]
+
+
 def test_local_job_gets_a_link_from_the_worker(task, root, bucket, given):
     operator, context = task(Config(jobs.read, **given), job_executor=LocalExecutor(root=str(root)))
     assert operator.execute(context)["files"] == 30
@@ -97,7 +111,7 @@ def test_worker_sends_what_the_job_does_not_reach_and_the_next_job_does_not_try(
         operator, context = task(Config(jobs.read, **given), job_executor=executor, task_id=f"t{number}")
         assert operator.execute(context)["files"] == 30
     assert bucket.fetches == []
-    said = [line for line in lines if "submitting it again with its artifacts sent from here" in line]
+    said = [line for line in lines if "submitting it again with what it is given sent from here" in line]
     assert len(said) == (0 if route == "worker" else 1)
     assert all("the store at http://127.0.0.1:9 cannot be reached from the job" in line for line in said)
     assert len([line for line in lines if line.startswith("Submitted job")]) == 2 + len(said)
@@ -126,19 +140,28 @@ def test_no_record_and_no_variable_of_the_job_shows_an_address(task, root, bucke
 
 
 @pytest.fixture
-def check(task, bucket, given, store):
+def code(tmp_path):
+    """A package of 2 MiB with the functions of jobs."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    shutil.copy(jobs.__file__, folder)
+    (folder / "weights.bin").write_bytes(random.randbytes(2 << 20))
+    return PatternPackager(path=str(folder))
+
+
+@pytest.fixture
+def check(task, bucket, given, store, code):
     """Returns a function that runs a job on a back-end, and checks that it fetched what it was given."""
 
     def run(executor, address="127.0.0.1", times=1):
         executor = dataclasses.replace(executor, outputs_route=bucket.listen(address))
-        code = PatternPackager(path=str(Path(jobs.__file__).parent), include=("direct_jobs.py",))
         for _ in range(times):
             store.clear()
             operator, context = task(
                 Config(jobs.read, **given), job_executor=executor, packager=code, env={}, deferrable=False
             )
             assert operator.execute(context) == {"model": given["model"].digest, "files": 30}
-        assert 9 << 20 <= sum(size for _, size in bucket.fetches) < 12 << 20
+        assert 11 << 20 <= sum(size for _, size in bucket.fetches) < 14 << 20
 
     return run
 

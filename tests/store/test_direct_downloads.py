@@ -91,8 +91,8 @@ def plan_of(given):
 
 def offered(store, given, seconds=DAY, route=""):
     """Returns the archives of a job that is given these artifacts, and what it gets to fetch them."""
-    archives, granted = granting.offer(store, plan_of(given), seconds, route)
-    return archives_for(plan_of(given), archives), granted
+    made = granting.offer(store, plan_of(given), None, seconds, route)
+    return archives_for(plan_of(given), made.archives), made.grant
 
 
 def fetch(folder, given, archives, granted, is_to_end=lambda: False):
@@ -237,13 +237,13 @@ def test_store_in_a_folder_is_read_where_it_is_mounted(made, tmp_path, monkeypat
     assert [archive.is_fetched for archive in archives] == [True, True]
     fetch(tmp_path / "job", given, archives, granted)
     check(tmp_path / "job", given)
-    assert granting.offer(store, plan_of(given), DAY) == ({}, {})
+    assert granting.offer(store, plan_of(given), None, DAY) == granting.Offer()
 
 
 def test_what_is_small_or_not_in_the_store_is_sent_by_the_worker(store, made, tmp_path):
     given = [keep(each, made / "data" / each.file) for each in [read_artifact(str(made / "data" / "run.sh"))]]
     absent = Artifact(digest="a" * 64, size=5 << 20, file="absent.bin")
-    assert granting.offer(store, plan_of([*given, absent]), DAY) == ({}, {})
+    assert granting.offer(store, plan_of([*given, absent]), None, DAY) == granting.Offer()
 
 
 def test_parts_beside_each_other_are_one_request_and_large_ones_several():

@@ -188,8 +188,8 @@ class HostDriver(Driver):
         await self.shell.close()
 
     async def _lay_out(self, request: Request) -> None:
-        fetched = [archive for archive in request.inputs if archive.is_fetched]
-        script = folders.lay_out(self._root, request.key, request.files, [*request.archives, *fetched])
+        archives = [*request.archives, *request.fetched]
+        script = folders.lay_out(self._root, request.key, request.files, archives)
         answer = self._written(await self.shell.run(script))
         if folders.NO_RUNNER in answer.text:
             self._written(await self.shell.send(folders.take_runner(self._root), _blocks(_runner_archive())))

@@ -158,7 +158,7 @@ class KubernetesExecutor(Executor):
         upload = size if parts > SECRETS else 0
         parts = 1 if upload else parts
         bundle = [f"runner {shipping.runner_digest()}", "job.json"]
-        if job.package and not upload:
+        if job.package and not (upload or job.package.is_fetched):
             bundle.append(f"package {job.package.digest}")
         bundle += [f"artifact {each.digest}" for each in job.inputs if not (upload or each.is_fetched)]
         content = f"<{', '.join(bundle)}>"

@@ -69,6 +69,7 @@ class RayExecutor(Executor):
 
     kind: ClassVar[str] = "ray"
     takes_secrets: ClassVar[bool] = True
+    fetches_packages: ClassVar[bool] = False  # the nodes of its tasks and actors get the code from Ray
 
     ray_conn_id: str | None = None
     address: str | None = None
