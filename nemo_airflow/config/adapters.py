@@ -1,8 +1,8 @@
 """Annotations as pydantic's adapters, in which a config or a deferred value fits at each place.
 
-A strict adapter asks pydantic first, and us only about what pydantic refuses, so that a list of a
-million numbers costs what pydantic takes for it. A lenient one, which converts, asks us first, so
-that no template is taken for a text that means something.
+An adapter asks pydantic first, and us only about what pydantic refuses, so that a list of a
+million numbers costs what pydantic takes for it. It checks strictly, and its result is not used: values are
+read by :mod:`nemo_airflow.language.overrides.values`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,6 @@ from nemo_airflow.config.models import imports_texts, is_import_string
 from nemo_airflow.config.results import result_fits, takes
 from nemo_airflow.language.artifact import Artifact
 
-MEMBERS_BY_NAME = "members_by_name"
-"""Key of the context in which a lenient adapter takes an Enum's member by its name too."""
-
 _SETTINGS = pydantic.ConfigDict(arbitrary_types_allowed=True)
 _NUMBERS = (int, float, complex, decimal.Decimal, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 _NATIVE = (list, dict, set, frozenset)
@@ -58,16 +55,16 @@ _BOOLS = (typing.TypeGuard, typing_extensions.TypeGuard, typing_extensions.TypeI
 _WIDENED: typing.Mapping[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}
 
 
-def adapter(annotation: Any, *, lenient: bool = False) -> pydantic.TypeAdapter[Any] | None:
+def adapter(annotation: Any) -> pydantic.TypeAdapter[Any] | None:
     """Returns the adapter of an annotation, or None where any value fits."""
     try:
-        return _cached_adapter(annotation, lenient)
+        return _cached_adapter(annotation)
     except TypeError:  # an annotation that cannot be hashed
-        return _new_adapter(annotation, lenient)
+        return _new_adapter(annotation)
 
 
-def _new_adapter(annotation: Any, lenient: bool) -> pydantic.TypeAdapter[Any] | None:
-    opened = _Opening(lenient).open(annotation)
+def _new_adapter(annotation: Any) -> pydantic.TypeAdapter[Any] | None:
+    opened = _Opening().open(annotation)
     return None if opened is Any else _pydantics(opened)
 
 
@@ -98,7 +95,7 @@ class _Place:
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> Any:
         inner = handler(source)
         if self._ours_first:
-            return core_schema.with_info_wrap_validator_function(self._first, inner)
+            return core_schema.no_info_wrap_validator_function(self._first, inner)
         ours = core_schema.no_info_plain_validator_function(self._let_in)
         return core_schema.union_schema([inner, ours], mode="left_to_right")
 
@@ -110,15 +107,12 @@ class _Place:
             return value
         raise PydanticCustomError("config", "neither a matching config nor a deferred value")
 
-    def _first(self, value: Any, handler: pydantic.ValidatorFunctionWrapHandler, info: pydantic.ValidationInfo) -> Any:
+    def _first(self, value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
         kind = self._annotation
         if isinstance(value, fdl.Buildable) and not (isinstance(kind, type) and isinstance(value, kind)):
             return self._let_in(value)
         if is_deferred(value) or isinstance(value, Artifact):
             return self._let_in(value)
-        is_enum = isinstance(kind, type) and issubclass(kind, enum.Enum)
-        if is_enum and info.context and isinstance(value, str) and value in kind.__members__:
-            return kind.__members__[value]
         out = handler(value)
         if type(value) is bool and type(out) in _NUMBERS:  # which pydantic makes of it
             raise PydanticCustomError("type", "a bool is not a number")
@@ -135,19 +129,17 @@ class _Opening:
     """Turns an annotation into the one that pydantic is given.
 
     Args:
-        lenient: Whether for the lenient adapter.
         converting: Whether the target itself converts, so that what pydantic converts fits too.
     """
 
-    def __init__(self, lenient: bool, converting: bool = False) -> None:
-        self._lenient = lenient
+    def __init__(self, converting: bool = False) -> None:
         self._converting = converting
         self._above: list[Any] = []
 
     def open(self, annotation: Any) -> Any:
         """Returns the opened annotation; ``Any`` where the values are not constrained."""
         if any(_same(annotation, above) for above in self._above):
-            return _later(annotation, self._lenient)
+            return _later(annotation)
         self._above.append(annotation)
         try:
             return self._open(annotation)
@@ -198,7 +190,7 @@ class _Opening:
         if imports_texts(kind):
             made: Any = pydantic.InstanceOf
             return self._place(kind, made[kind])
-        if self._lenient or self._converting:
+        if self._converting:
             return self._place(kind)
         if issubclass(kind, pydantic.BaseModel | re.Pattern | enum.Enum):
             return self._place(kind, self._instance(kind))
@@ -207,8 +199,6 @@ class _Opening:
         return self._place(kind)
 
     def _instance(self, kind: Any) -> Any:
-        if self._lenient and issubclass(kind, tuple):
-            return kind
         made: Any = pydantic.InstanceOf
         instance = made[kind]
         if self._converting and not issubclass(kind, fdl.Buildable) and _is_known(kind) and not imports_texts(kind):
@@ -238,7 +228,7 @@ class _Opening:
             origin, collections.abc.Iterable | collections.abc.Container
         ):
             return self._container(origin, args)
-        if origin is re.Pattern and not self._lenient:
+        if origin is re.Pattern:
             return self._place(
                 origin, _tested(lambda value: isinstance(value, re.Pattern) and type(value.pattern) in args)
             )
@@ -247,7 +237,7 @@ class _Opening:
     def _annotated(self, inner: Any, notes: tuple[Any, ...]) -> Any:
         if CONVERTING in notes:
             notes = tuple(note for note in notes if note is not CONVERTING)
-            opened = _Opening(self._lenient, converting=True).open(inner)
+            opened = _Opening(converting=True).open(inner)
         else:
             opened = self.open(inner)
         if typing.get_origin(strip_qualifiers(inner)) in UNIONS:
@@ -297,7 +287,7 @@ class _Opening:
         if kind is collections.Counter:
             args = (args[0] if args else Any, int)
         opened = [self.open(arg) for arg in args]
-        if kind in _NATIVE or (self._lenient and kind not in _ONE_PASS and _converts(kind)):
+        if kind in _NATIVE:
             generic: Any = kind
             shown = opened[:1] if kind is collections.Counter else opened
             return self._place(kind, generic[tuple(shown)] if args else generic)
@@ -313,25 +303,8 @@ class _Opening:
         return self._place(kind, Annotated[whole, pydantic.WrapValidator(_elements(kind, is_mapping, takes_text))])
 
     def _place(self, annotation: Any, opened: Any = None) -> Any:
-        place = _Place(annotation, ours_first=self._lenient)
+        place = _Place(annotation, ours_first=False)
         return Annotated[annotation if opened is None else opened, place]
-
-
-_ONE_PASS = (
-    collections.abc.Iterable,
-    collections.abc.Collection,
-    collections.abc.Container,
-    collections.abc.Iterator,
-    collections.abc.Generator,
-)
-"""What pydantic takes lazily: the elements would go unchecked."""
-
-
-@functools.lru_cache(maxsize=256)
-def _converts(kind: Any) -> bool:
-    """Returns whether pydantic makes that kind of container of others, rather than asking for an instance."""
-    found = _pydantics(kind)
-    return found is not None and found.core_schema["type"] != "is-instance"
 
 
 class _TupleSchema:
@@ -354,12 +327,12 @@ def _tested(test: Callable[[Any], bool]) -> Any:
     return Annotated[Any, pydantic.PlainValidator(validate)]
 
 
-def _later(annotation: Any, lenient: bool) -> Any:
+def _later(annotation: Any) -> Any:
     """Returns a schema that looks up the adapter at each value, for an annotation that contains itself."""
 
     def validate(value: Any) -> Any:
-        found = adapter(annotation, lenient=lenient)
-        return value if found is None else found.validate_python(value, strict=not lenient)
+        found = adapter(annotation)
+        return value if found is None else found.validate_python(value, strict=True)
 
     return Annotated[Any, pydantic.PlainValidator(validate)]
 

@@ -1,4 +1,4 @@
-"""Converts values to annotations: strict for values set in code, lenient for values that come as text."""
+"""Values and annotations: what is set in code is only checked, what comes as text is read and then checked."""
 
 from __future__ import annotations
 
