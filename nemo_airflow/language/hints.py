@@ -8,6 +8,7 @@ import collections
 import collections.abc
 import dataclasses
 import functools
+import inspect
 import sys
 import typing
 from collections.abc import Mapping
@@ -23,22 +24,29 @@ def read_hints(target: Any) -> Dict[str, Any]:
     checkers only, is not in the result.
     """
     if not isinstance(target, type):
-        return _resolved(target)
+        return own_hints(inspect.unwrap(target))
     constructor: Any = target.__init__ if target.__init__ is not object.__init__ else target.__new__  # type: ignore[misc]
-    hints = _resolved(constructor)
+    hints = own_hints(inspect.unwrap(constructor))
     if _has_own_fields(target):  # whose generated constructor knows neither their module nor, in a model, their types
         for base in reversed(target.__mro__):
-            hints.update(_resolved(base))
+            hints.update(own_hints(base))
     return hints
 
 
-hints_of = functools.lru_cache(maxsize=1024)(read_hints)
-"""Like :func:`read_hints`, cached for each target that can be hashed."""
+def hints_of(target: Any) -> Mapping[str, Any]:
+    """Like :func:`read_hints`, cached for each target that can be hashed."""
+    try:
+        return _cached_hints(target)
+    except TypeError:
+        return read_hints(target)
+
+
+_cached_hints = functools.lru_cache(maxsize=4096)(read_hints)
 
 
 def annotation_of(target: Any, key: Any) -> Any:
     """Returns the annotation of a target's parameter, ``Any`` where there is none, or it cannot be resolved."""
-    return _hints(target).get(key, Any) if isinstance(key, str) else Any
+    return hints_of(target).get(key, Any) if isinstance(key, str) else Any
 
 
 def element_of(annotation: Any, key: Any) -> Any:
@@ -108,13 +116,6 @@ def is_union(origin: Any) -> bool:
     return origin is Union or getattr(origin, "__name__", "") == "UnionType"  # of Python 3.10
 
 
-def _hints(target: Any) -> Mapping[str, Any]:
-    try:
-        return hints_of(target)
-    except TypeError:  # a target that cannot be hashed
-        return read_hints(target)
-
-
 def _has_own_fields(target: type) -> bool:
     is_record = (
         dataclasses.is_dataclass(target) or hasattr(target, "model_fields") or hasattr(target, "__attrs_attrs__")
@@ -122,7 +123,8 @@ def _has_own_fields(target: type) -> bool:
     return is_record or (issubclass(target, tuple) and hasattr(target, "_fields"))
 
 
-def _resolved(source: Any) -> Dict[str, Any]:
+def own_hints(source: Any) -> Dict[str, Any]:
+    """Returns the annotations of a function, or those in the body of a class without those of its bases."""
     try:
         own = _own_annotations(source)
         hints = typing.get_type_hints(source, include_extras=True) if own else {}
@@ -132,7 +134,6 @@ def _resolved(source: Any) -> Dict[str, Any]:
 
 
 def _own_annotations(source: Any) -> Dict[str, Any]:
-    """Returns the annotations of a function, or those in the body of a class without those of its bases."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
