@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec
 
 import fiddle as fdl
 from fiddle import history as fiddle_history
+from fiddle.tagging import TaggedValueCls
 from typing_extensions import TypeVar
 
 from nemo_airflow.config import checks
@@ -84,8 +85,10 @@ class _Checked(_Base):  # type: ignore[misc]  # Any, so that a config fits where
         super().__delattr__(parameters_of(self.__fn_or_cls__).name_of(name))
 
     def _arguments_set_value(self, key: int | str, value: Any) -> None:
+        # Fiddle takes the value out of a tag's placeholder, if it has one.
+        held = value.__arguments__.get("value", value) if isinstance(value, TaggedValueCls) else value
         try:
-            check_argument(self.__fn_or_cls__, key, value, "" if are_noted() else short_name(self.__fn_or_cls__))
+            check_argument(self.__fn_or_cls__, key, held, "" if are_noted() else short_name(self.__fn_or_cls__))
         except ConfigError as error:
             if not note_fault(error, self):
                 raise

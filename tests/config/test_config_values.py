@@ -32,6 +32,7 @@ from config_targets import (
     use_experiment,
 )
 from model_targets import Aliased, OnlyAliased
+from tag_targets import Layer, Slow
 
 from nemo_airflow import Config, Partial, Script
 from nemo_airflow.config import apply_overrides, build, validate
@@ -426,3 +427,10 @@ def test_a_class_variable_of_a_config_class_is_no_parameter():
     assert (Versioned.VERSION, Versioned().VERSION) == (1, 1)
     message = error_of(lambda: Versioned(VERSION=2), UnknownParameterError)
     assert "has no parameter 'VERSION'" in message
+
+
+def test_the_value_that_a_tag_holds_is_checked_when_it_is_set():
+    message = error_of(lambda: Config(Layer, width=Slow.new("wide")), ParameterTypeError)
+    assert message.startswith("Layer.width: expected int, got 'wide'")
+    assert Config(Layer, width=Slow.new(3)).width == 3
+    assert "width" not in Config(Layer, width=Slow.new()).__arguments__
