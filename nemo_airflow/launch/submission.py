@@ -31,6 +31,7 @@ from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.operators.equipping import Tracking, equip
 from nemo_airflow.operators.preparation import changed_fields, describe, plan_of
+from nemo_airflow.operators.tracing import inherited_trace
 from nemo_airflow.packaging.base import Packager
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.outputs import load_collector
@@ -154,7 +155,7 @@ class Launch:
             allow=self._allow,
             package=package,
             inputs=archives_for(self.plan),
-            env={**self._executor.env, **code, **self._options.env},
+            env={**inherited_trace(), **self._executor.env, **code, **self._options.env},
             secret_env=show_secrets(self._executor.secrets),
             time_limit=self._executor.time_limit,
             outputs=tuple(self._options.outputs),

@@ -5,6 +5,7 @@ import airflow.settings  # noqa: F401 - its logging holds on to the output that 
 import pytest
 
 JOBS = """
+import os
 import time
 from pathlib import Path
 
@@ -21,6 +22,10 @@ def train(steps: int = 3, lr: float = 0.1, pause: float = 0.0, gate: str = "", w
         time.sleep(0.05)
     Path(output_dir(), "model.txt").write_text("weights" * weights)
     return {"steps": steps}
+
+
+def traced() -> None:
+    print("trace", os.environ.get("TRACEPARENT"))
 
 
 def fail():

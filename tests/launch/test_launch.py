@@ -76,6 +76,15 @@ def test_a_job_is_followed_to_its_end_and_recorded_as_that_of_a_task(project, ca
     assert run.data.tags["mlflow.user"]
 
 
+def test_the_trace_of_the_command_reaches_the_job_and_env_goes_before(project, monkeypatch, capsys):
+    command = ["run", f"{project}:traced", "--no-track"]
+    monkeypatch.setenv("TRACEPARENT", f"00-{'ab' * 16}-{'cd' * 8}-01")
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"trace 00-{'ab' * 16}-{'cd' * 8}-01\n"
+    assert main([*command, "--env", "TRACEPARENT=own"]) == 0
+    assert capsys.readouterr().out == "trace own\n"
+
+
 def test_a_function_is_run_by_its_name_on_an_executor_by_its_kind(project, capsys):
     assert main(["run", f"{project}:train", "steps=2", "--executor", "local", "--no-track"]) == 0
     out, err = capsys.readouterr()
