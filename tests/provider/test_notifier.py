@@ -1,6 +1,9 @@
-"""What people are told of a task: sent to a real webhook by the callbacks of a DAG that runs."""
+"""What people are told of a task: sent to a real webhook and a real mail server by the callbacks of a DAG that runs."""
 
+import contextlib
 import datetime
+import email
+import email.policy
 import http.server
 import json
 import threading
@@ -8,11 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 from airflow.sdk import DAG, AsyncCallback
 from dag_database import register
 from provider_jobs import check
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator
+from nemo_airflow.cli.ports import hold_port, port_of
 from nemo_airflow.exceptions import BackendUnavailable, ConfigError, SettingsError
 from nemo_airflow.notifications import NemoRunNotifier
 from nemo_airflow.notifications.report import EVENTS, Report
@@ -39,6 +45,38 @@ def webhook():
     yield f"http://127.0.0.1:{server.server_port}", taken
     server.shutdown()
     server.server_close()
+
+
+class Mailbox:
+    """Takes what an SMTP server is given by those who know its password."""
+
+    def __init__(self):
+        self.taken = []
+
+    def authenticate(self, server, session, envelope, mechanism, login):
+        return AuthResult(success=(login.login, login.password) == (b"airflow", b"letter-4711"))
+
+    async def handle_DATA(self, server, session, envelope):
+        self.taken.append((envelope.rcpt_tos, email.message_from_bytes(envelope.content, policy=email.policy.default)))
+        return "250 OK"
+
+
+@pytest.fixture
+def mail():
+    """An SMTP server that asks for a password: its address, and what was sent to it."""
+    mailbox = Mailbox()
+    with contextlib.closing(hold_port()) as held:
+        server = Controller(
+            mailbox,
+            hostname="127.0.0.1",
+            port=port_of(held),
+            authenticator=mailbox.authenticate,
+            auth_required=True,
+            auth_require_tls=False,
+        )
+        server.start()
+        yield f"127.0.0.1:{server.port}", mailbox.taken
+        server.stop()
 
 
 RUNS = ({"width": 8, "bad": False}, {"width": 16, "bad": True}, {"width": 8, "bad": False})
@@ -83,6 +121,27 @@ def test_a_run_is_told_with_its_reason_what_changed_and_links(airflow_database, 
     assert "  width: 8 -> 16\n" in failed
     assert "\njob: http" in failed
     assert "/plugin/nemo_job" in failed
+
+
+def test_an_e_mail_has_the_title_as_its_subject_and_goes_to_all(mail, monkeypatch):
+    host, taken = mail
+    address = (
+        f"mailto://airflow:letter-4711@{host}?mode=insecure&from=airflow@ml.invalid&to=ann@ml.invalid,uma@ml.invalid"
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM", json.dumps({"conn_type": "apprise", "password": address}))
+    tell = NemoRunNotifier(conn_id="team", message="owner: ml")
+    tell({"dag": None, "reason": "timed_out", "run_id": "r1"})
+    assert sorted(to for recipients, _ in taken for to in recipients) == ["ann@ml.invalid", "uma@ml.invalid"]
+    for _, message in taken:
+        assert message["Subject"] == "a task has failed"
+        assert "airflow@ml.invalid" in message["From"]
+        text = message.get_body(("plain", "html")).get_content()
+        assert all(line in text for line in ("owner: ml", "run: r1", "reason: timed_out"))
+    wrong = json.dumps({"conn_type": "apprise", "password": address.replace("4711", "1")})
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM", wrong)
+    with pytest.raises(BackendUnavailable, match="the notification was not taken by all of mailto://") as refused:
+        tell({"dag": None, "reason": "timed_out", "run_id": "r1"})
+    assert "letter" not in str(refused.value)
 
 
 def test_only_the_events_that_are_asked_for_are_sent(webhook):
