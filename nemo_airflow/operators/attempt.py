@@ -42,6 +42,7 @@ class Attempt:
         max_tries: The task's ``max_tries`` when the attempt was begun.
         consumed: Whether a try has seen how the job ended without success.
         executor: JSON form of the executor that the job was submitted to; None in records of earlier releases.
+        package: What is told of the package that was submitted; None without one, and in records of earlier releases.
         kept: Where the artifacts that the job returned are kept, by digest; None until all its outputs are kept, so
             that its back-end may let go of them.
     """
@@ -52,6 +53,7 @@ class Attempt:
     max_tries: int
     consumed: bool = False
     executor: Mapping[str, Any] | None = None
+    package: Mapping[str, Any] | None = None
     kept: Mapping[str, str] | None = None
 
 

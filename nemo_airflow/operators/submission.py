@@ -129,12 +129,11 @@ class Submission:
         max_tries = self._context["ti"].max_tries
         earlier = attempts.recall(store)
         if earlier is not None and attempts.continues(earlier, digest=self._prepared.digest, max_tries=max_tries):
-            return self._attach(earlier) or self._submit(earlier.number)
+            return self._attach(earlier) or self._submit(earlier)
         number = self._next_number(earlier)
         executor = masked_executor(self._executor)
         key = self._prepared.key(number)
-        attempts.remember(store, attempts.Attempt(number, key, self._prepared.digest, max_tries, executor=executor))
-        return self._submit(number)
+        return self._submit(attempts.Attempt(number, key, self._prepared.digest, max_tries, executor=executor))
 
     def render(self) -> str:
         """Returns what would be sent to the back-end, for people to read."""
@@ -199,16 +198,20 @@ class Submission:
         self._log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
         tracking = self._tracking
         job = self._prepared.job(attempt.number)
-        run = tracking.open_run(job, self._executor, self._log.warning) if tracking else None
-        return Submitted(handle, run.submitted(handle, "") if run else None, attached=True)
+        opened = tracking.open_run(job, self._executor, self._log.warning) if tracking else None
+        run = opened.submitted(handle, "") if opened else None
+        self._announce(handle, run, attempt.package)  # again: Airflow drops what an earlier try has pushed
+        return Submitted(handle, run, attached=True)
 
-    def _submit(self, number: int) -> Submitted:
+    def _submit(self, attempt: attempts.Attempt) -> Submitted:
         self._keep_version()
         # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
         values = read_secrets(self._executor.secrets)
         package = self._package()
+        announced = without_patch(package.to_json()) if package else None
+        attempts.remember(self._context["task_state_store"], dataclasses.replace(attempt, package=announced))
         fetching = self._fetching(package)
-        job = self._job(number, fetching.package, self._inputs(fetching.archives), fetching.executor)
+        job = self._job(attempt.number, fetching.package, self._inputs(fetching.archives), fetching.executor)
         env, warn = self._options.env, self._log.warning
         equipped = equip(
             job, fetching.executor, {**values, **fetching.values}, self._tracking, env=env, warn=warn
@@ -219,7 +222,7 @@ class Submission:
         except NotStarted as queued:
             handle, complete = queued.handle, False
         run = equipped.submitted_run(handle)
-        self._announce(handle, run, package)
+        self._announce(handle, run, announced)
         return Submitted(handle, run, attached=False, complete=complete)
 
     def _keep_version(self) -> None:
@@ -298,7 +301,7 @@ class Submission:
         )
         return mark_secrets(job)
 
-    def _announce(self, handle: JobHandle, run: TrackedRun | None, package: Package | None) -> None:
+    def _announce(self, handle: JobHandle, run: TrackedRun | None, package: Mapping[str, Any] | None) -> None:
         """Pushes what a page or a later task wants to know, before the task waits."""
         ti = self._context["ti"]
         ref = run.ref if run is not None else None
@@ -309,7 +312,7 @@ class Submission:
             "plan_digest": plans.digest(plan),
             "inputs": [given.to_json() for given in artifacts_in(plan)],
             "config": dict(itertools.islice(plans.flatten(plan).items(), _SHOWN_PARAMETERS)),
-            "package": without_patch(package.to_json()) if package else None,
+            "package": package,
             "run": {**ref.to_json(), "env": {}} if ref else None,
         }
         ti.xcom_push(key="nemo_job", value=record)

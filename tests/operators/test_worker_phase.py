@@ -3,13 +3,14 @@
 import asyncio
 import datetime
 import time
+from pathlib import Path
 
 import operator_jobs as jobs
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from nemo_airflow import Config, NemoRunOperator, SlurmExecutor, blocking
+from nemo_airflow import Config, MLflowTracker, NemoRunOperator, PatternPackager, SlurmExecutor, blocking
 from nemo_airflow.exceptions import ConfigError, SettingsError
 from nemo_airflow.job import JobHandle
 from nemo_airflow.operators.termination import is_ended_by_user
@@ -62,6 +63,27 @@ def test_job_that_runs_when_a_try_finds_it_is_left_to_the_triggerer(execute, def
     assert deferred.value.trigger.serialize()[1]["attached"]
     blocking.run(defaults["job_executor"].connect().cancel(handles))
     wait_for_end(defaults["job_executor"], handles[0])
+
+
+def test_job_that_a_try_finds_is_announced_again_with_its_package_and_run(task_context, defaults, tmp_path):
+    """Airflow drops what a task has pushed when its next try begins, and later tasks ask for the job's run."""
+    with DAG("worker_phase", schedule=None) as dag:
+        own = {"tracker": MLflowTracker(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"), "defer_after": 0}
+        packager = PatternPackager(path=str(Path(__file__).parent), include=["/operator_jobs.py"])
+        config = Config(jobs.sleep, seconds=600)
+        operator = NemoRunOperator(task_id="t", config=config, packager=packager, **{**defaults, **own})
+    announced = []
+    for _ in range(2):
+        context = task_context(dag)
+        pushed = {}
+        context["ti"].xcom_push = lambda key, value, pushed=pushed: pushed.update({key: value})
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context)
+        announced.append(pushed)
+    blocking.run(defaults["job_executor"].connect().cancel([handle_of(deferred)]))
+    assert announced[0] == announced[1]
+    assert announced[1]["nemo_job"]["run"]["run_id"]
+    assert announced[1]["nemo_job"]["package"]["digest"]
 
 
 def test_job_that_is_submitted_again_in_a_try_has_the_time_that_is_left_of_it(task_context, defaults):
