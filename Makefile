@@ -10,7 +10,7 @@ UV = "$$(command -v uv || echo $(abspath $(VENV))/uv/bin/uv)"
 # What a machine happens to set must not be what makes the commands below work.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED $(filter AIRFLOW_% MLFLOW_% NEMO_AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help env demo ui test test-lab lab lab-down lint docs format lowest newest release-check wheel bench chaos clean
+.PHONY: help env demo ui test test-lab lab lab-down lint docs format lowest newest release-check wheel bench chaos deployment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench: $(READY) lab ## measure what a job costs, beside the raw tools and their 
 
 chaos: $(READY) lab ## kill workers, triggerers and back-ends at random, over many jobs, and count what was lost; NEMO_CHAOS_SEED repeats it
 	$(BIN)/pytest -s tests/chaos/random_kills.py
+
+deployment: $(READY) lab ## build docker/, start its services, kill some of them on the way, and end them (a quarter of an hour)
+	$(BIN)/pytest -s tests/deployment/compose_services.py tests/deployment/job_image.py
 
 clean: ## remove the environment and all that was made
 	rm -rf $(VENV) .demo .bench build docs/reference-pages .mypy_cache .ruff_cache .pytest_cache .hypothesis
