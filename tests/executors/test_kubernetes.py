@@ -16,7 +16,6 @@ from nemo_airflow import blocking, settings
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, SubmitError
 from nemo_airflow.executors.kubernetes import KubernetesExecutor, manifest
 from nemo_airflow.job import FailureKind, JobState, JobStatus
-from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.packaging.archive import write_archive
 from nemo_airflow.packaging.pattern import PatternPackager
 from nemo_airflow.runner.outputs import COLLECTED
@@ -575,7 +574,7 @@ def test_others_start_also_where_the_first_pod_has_ended_before_anybody_looked(e
     wait_until(has_ended_its_part, "the first pod to end its part")
     first = JobStatus(JobState.SUCCEEDED, 0)
     wait_until(lambda: blocking.run(driver.rest(handle, first)) == first, "the second pod to end", 120)
-    BackEnd(executor, print).release(handle)
+    blocking.run(driver.release([handle]))
 
 
 def test_pods_of_a_group_are_one_group_to_a_queue(executor, api, namespace):
@@ -623,10 +622,10 @@ def test_others_are_watched_and_ended_also_when_the_first_pod_was_deleted(execut
 def test_first_pod_that_fails_ends_the_others_while_it_waits_for_its_outputs_to_be_fetched(executor, api, namespace):
     executor = dataclasses.replace(executor, nodes=2, linger=600)
     text = "[ $NODE_RANK = 1 ] || { touch $NEMO_AIRFLOW_OUTPUT_DIR/f; exit 7; }; sleep 600"
-    handle = submit(executor, script_job(text))
+    driver, handle = start(executor, script_job(text))
     assert follow(executor, handle)[0].status.exit_code == 7
     wait_until(lambda: any(map(has_ended, pods_of(api, namespace, handle.key))), "the second pod to end")
-    BackEnd(executor, print).release(handle)
+    blocking.run(driver.release([handle]))
 
 
 def test_outputs_of_all_pods_of_a_group_are_collected(executor, tmp_path):
@@ -694,7 +693,7 @@ def test_pod_ends_once_its_outputs_were_fetched_and_kept(executor, tmp_path):
     assert follow(executor, handle)[0].succeeded
     blocking.run(driver.collect(handle, tmp_path))
     assert blocking.run(service_of(driver).status([handle]))[handle.key].state is JobState.RUNNING
-    BackEnd(executor, print).release(handle)
+    blocking.run(driver.release([handle]))
     assert wait_for_end(driver, handle, 20).state is JobState.SUCCEEDED
 
 

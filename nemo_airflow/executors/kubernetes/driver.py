@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.finding import Finding
@@ -60,6 +62,9 @@ from nemo_airflow.terminal import Terminal
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_ENDS_WITHIN = 90.0
+"""Seconds within which the API server knows that a container has ended, also from a node that is very busy."""
 
 _AT_ONCE = 16
 """Requests about single pods that are under way at one time."""
@@ -325,13 +330,24 @@ class KubernetesDriver(Driver):
         return await Outputs(self._cluster, self._pods).collect(pods, into, leave_out, intake)
 
     async def release(self, handles: Sequence[JobHandle]) -> None:
-        """See :meth:`Driver.release`: has the pods end that still run.
+        """See :meth:`Driver.release`."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Troubled),
+            wait=wait_fixed(1),
+            stop=stop_after_delay(_ENDS_WITHIN),
+            reraise=True,
+        ):
+            with attempt:
+                await self._release([handle.key for handle in handles])
+
+    async def _release(self, keys: Sequence[str]) -> None:
+        """Releases the pods of some jobs that still run.
 
         Raises:
-            BackendUnavailable: A pod was not told, or has ended just now: asked again, it is known which.
+            Troubled: A pod was not told. The API server says so of one, too, that has ended just now.
         """
         trouble: Troubled | None = None
-        for pods in (await self._pods.of([handle.key for handle in handles])).values():
+        for pods in (await self._pods.of(keys)).values():
             for pod in filter(is_running, pods):
                 try:
                     await release(self._cluster, name_of(pod), python_of(pod))
