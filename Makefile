@@ -87,7 +87,7 @@ bench: $(READY) lab ## measure what a job costs, beside the raw tools and their 
 chaos: $(READY) lab ## kill workers, triggerers and back-ends at random, over many jobs, and count what was lost; NEMO_CHAOS_SEED repeats it
 	$(BIN)/pytest -s tests/chaos/random_kills.py
 
-deployment: $(READY) lab ## build docker/, start its services, kill some of them on the way, and end them (a quarter of an hour)
+deployment: $(READY) lab ## build docker/, start its services, kill some of them on the way, and end them
 	$(BIN)/pytest -s tests/deployment/compose_services.py tests/deployment/job_image.py
 
 clean: ## remove the environment and all that was made
