@@ -161,7 +161,9 @@ class Change:
         if number == len(self.keys) - 1 and self.given is REMOVED:
             return self._without(node, key, below)
         inner = (
-            self.view.annotation(node, key) if self.view.is_config(node) else element_of(_own(node, annotation), key)
+            self.view.annotation(node, key)
+            if self.view.is_config(node)
+            else element_of(_choose_annotation(node, annotation), key)
         )
         child = self._child(node, key, number, below, inner)
         new = self._set(child, number + 1, below, inner, node if self.view.is_config(node) else holder)
@@ -319,7 +321,7 @@ def _operand(reader: Reader, operator: str, annotation: Any, old: Any, given: An
         item = element_of(annotation, 0)
         if items:
             kind: Any = {"list": list, "tuple": tuple, "set": set}[given.kind]
-            return _made(kind, [_read_or_plain(reader, item, each) for each in items])
+            return _make_container(kind, [_read_or_plain(reader, item, each) for each in items])
         wanted = item
     elif isinstance(old, dict) and operator == "|=":
         wanted = annotation
@@ -333,7 +335,7 @@ def _read_or_plain(reader: Reader, annotation: Any, given: Any) -> Any:
         return reader.read(Any, given)
 
 
-def _made(kind: Any, items: Sequence[Any]) -> Any:
+def _make_container(kind: Any, items: Sequence[Any]) -> Any:
     try:
         return kind(items)
     except TypeError:  # a set of what cannot be hashed
@@ -347,8 +349,8 @@ def _plain(given: Any) -> Any:
         return given
 
 
-def _own(node: Any, annotation: Any) -> Any:
-    """Returns the annotation of a container: its own class has that of a named tuple's fields."""
+def _choose_annotation(node: Any, annotation: Any) -> Any:
+    """Returns by which annotation a container is read: a named tuple by its own class, which annotates its fields."""
     return type(node) if hasattr(type(node), "_fields") and class_of(annotation) is not type(node) else annotation
 
 

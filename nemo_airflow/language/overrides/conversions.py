@@ -36,7 +36,7 @@ def from_text(kind: Any, text: str, number: Optional[Number]) -> Any:
         make = _OF_TEXT.get((base.__module__.partition(".")[0], base.__qualname__))
         if make is not None:
             is_number = number is not None and make is _timedelta and not isinstance(number, bool)
-            return _made(make, kind, number if is_number else text)
+            return _try_to_make(make, kind, number if is_number else text)
     return None
 
 
@@ -54,8 +54,8 @@ def from_value(kind: Any, value: Any) -> Any:
     if name == "builtins.complex":
         return complex(value)
     if name == "datetime.timedelta":
-        return _made(_timedelta, kind, value)
-    return _made(kind, None, repr(value)) if name in ("decimal.Decimal", "fractions.Fraction") else None
+        return _try_to_make(_timedelta, kind, value)
+    return _try_to_make(kind, None, repr(value)) if name in ("decimal.Decimal", "fractions.Fraction") else None
 
 
 def _number(kind: Any, number: Any) -> Optional[Number]:
@@ -81,7 +81,7 @@ def _member(kind: Any, text: Optional[str], value: Any) -> Any:
     return None
 
 
-def _made(make: Callable[..., Any], kind: Any, given: Any) -> Any:
+def _try_to_make(make: Callable[..., Any], kind: Any, given: Any) -> Any:
     try:
         return make(given) if kind is None else make(kind, given)
     except (ValueError, TypeError, ArithmeticError, re.error):

@@ -196,7 +196,7 @@ class Reader:
         has_quotes = says is text
         if has_quotes and any(self.fits(member, text) for member in members):
             return text
-        said = self._said(text) if has_quotes else says
+        said = self._read_literal(text) if has_quotes else says
         if self._reads_numbers or said is None:
             for test in (_is_exactly, self.fits):
                 for member in members:
@@ -217,7 +217,7 @@ class Reader:
                 return self._fitting(self._make(node, annotation, keys), annotation, keys)
         raise MisfitError(Misfit(keys, _expected(annotation, says if keys else text)))
 
-    def _said(self, text: str) -> Any:
+    def _read_literal(self, text: str) -> Any:
         try:
             return literal_from_text(text)
         except ValueError:
@@ -257,7 +257,7 @@ class Reader:
         bared = bare(annotation)
         kind = class_of(bared)
         if kind is object:  # a literal of an annotation
-            if self.fits(bared, value := self._shown(given)):
+            if self.fits(bared, value := self._simplify(given)):
                 return value
             raise MisfitError(Misfit(keys, _expected(annotation, value)))
         if isinstance(given, (Pairs, dict)) and issubclass(kind, collections.abc.Mapping):
@@ -279,7 +279,7 @@ class Reader:
         written = given.kind if isinstance(given, Items) else type(given).__name__
         args = typing.get_args(annotation)
         if kind is tuple and _has_other_length(args, items):
-            raise MisfitError(Misfit(keys, _expected(annotation, self._shown(given))))
+            raise MisfitError(Misfit(keys, _expected(annotation, self._simplify(given))))
         if type(given) is list and args and _are_exactly(items, args[0]) and kind is list:
             return given
         if hasattr(kind, "_fields"):
@@ -324,7 +324,7 @@ class Reader:
             made = given if made == given else made
         if is_typed_dict(kind):
             if not self._fit_fields(kind, made) or not set(made) <= set(hints_of(kind)):
-                raise MisfitError(Misfit(keys, _expected(annotation, self._shown(given))))
+                raise MisfitError(Misfit(keys, _expected(annotation, self._simplify(given))))
             return made
         if issubclass(kind, collections.defaultdict):
             return kind(None, made)
@@ -342,7 +342,7 @@ class Reader:
             return self._items(Any, object, given, keys)
         return given
 
-    def _shown(self, given: Any) -> Any:
+    def _simplify(self, given: Any) -> Any:
         return value_of(given) if isinstance(given, _NODES) and not _has_code(given) else given
 
 
