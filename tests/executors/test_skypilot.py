@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import importlib
 import os
 import re
 import sys
@@ -9,7 +10,6 @@ import time
 import uuid
 
 import pytest
-import sky
 import yaml
 from job_cases import collect_without_threads_of_others, follow, script_job, start, status, submit, wait_until
 from lab.sky_server import sky_server  # noqa: F401 - a fixture
@@ -26,6 +26,12 @@ from nemo_airflow.reaping import end_orphans, orphans_among, survey
 from nemo_airflow.testing.services import service_of
 
 # ruff: noqa: F811
+
+
+@pytest.fixture(scope="session")
+def sky():
+    """SkyPilot; what it imports takes seconds, in each process that only looks for tests too."""
+    return importlib.import_module("sky")
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def wait_until_ended(driver, handles):
         ({"managed": True, "job_recovery": "FAILOVER"}, {"job_recovery": {"strategy": "FAILOVER"}}),
     ],
 )  # fmt: skip
-def test_skypilot_reads_what_is_meant(executor, fields, resources, tmp_path, monkeypatch):
+def test_skypilot_reads_what_is_meant(sky, executor, fields, resources, tmp_path, monkeypatch):
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path))
     executor = dataclasses.replace(executor, **fields)
     job = script_job("true")
@@ -178,13 +184,14 @@ def test_job_ends_when_its_last_machine_does(executor, tmp_path, code, state):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "message", "kind"),
     [
-        (sky.exceptions.ResourcesUnavailableError("no H100 in any region"), FailureKind.QUOTA),
-        (sky.exceptions.NoCloudAccessError("Cloud access is not set up."), FailureKind.USER_ERROR),
+        ("ResourcesUnavailableError", "no H100 in any region", FailureKind.QUOTA),
+        ("NoCloudAccessError", "Cloud access is not set up.", FailureKind.USER_ERROR),
     ],
 )
-def test_launch_that_the_server_refuses(executor, sky_server, monkeypatch, error, kind):
+def test_launch_that_the_server_refuses(sky, executor, sky_server, monkeypatch, error, message, kind):
+    error = getattr(sky.exceptions, error)(message)
     monkeypatch.setattr(sky_server, "refusal", error)
     with pytest.raises(SubmitError, match=re.escape(str(error).partition("[")[0])) as caught:
         submit(executor, script_job("true"))
@@ -217,7 +224,7 @@ def test_job_whose_machines_are_still_made_is_queued_and_found_and_launched_once
     assert len(slow_clouds.launched) == before + 1
 
 
-def test_launch_that_is_refused_after_a_while_fails_the_job(executor, slow_clouds, monkeypatch):
+def test_launch_that_is_refused_after_a_while_fails_the_job(sky, executor, slow_clouds, monkeypatch):
     handle = submit(executor, script_job("true"))
     error = sky.exceptions.ResourcesUnavailableError("no H100 in any region")
     monkeypatch.setattr(slow_clouds, "refusal", error)

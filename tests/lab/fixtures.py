@@ -46,6 +46,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Removes the ended pods of a file's tests: the kubelet and dockerd list all there are, each second."""
+    if "KUBECONFIG" in os.environ or (nextitem is not None and nextitem.path == item.path):
+        return
+    if path := getattr(item, "funcargs", {}).get("lab_kubeconfig"):
+        import kubernetes
+
+        with kubernetes.config.new_client_from_config(path) as client:
+            for phase in ("Succeeded", "Failed"):
+                kubernetes.client.CoreV1Api(client).delete_collection_namespaced_pod(
+                    "default", field_selector=f"status.phase={phase}", grace_period_seconds=0
+                )
+
+
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     """The lab that all tests share; NEMO_LAB_AUTO=1 brings up what of it is asked for."""

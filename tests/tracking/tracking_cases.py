@@ -58,7 +58,7 @@ class Server:
                 env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 start_new_session=True,
             )
-        wait_until(self._answers, 120, lambda: (self.folder / "server.log").read_text())
+        wait_until(self._answers, 300, lambda: (self.folder / "server.log").read_text())
 
     def kill(self) -> None:
         if self.process is not None:
