@@ -42,6 +42,7 @@ up_k8s() {
     --secure-port="${PORT[scheduler]}"
   # Every kubelet keeps logs in /var/log/pods, and clears away what it does not know: each lab's sees one of its own.
   # What it mounts for pods has to be seen by dockerd all the same.
+  weigh_like_processes pods
   mkdir -p "$K8S/kubelet" "$K8S/pod-logs" /var/log/pods
   mountpoint -q "$K8S/kubelet" || mount --bind "$K8S/kubelet" "$K8S/kubelet"
   mount --make-shared "$K8S/kubelet"
@@ -100,6 +101,7 @@ kind: KubeletConfiguration
 port: ${PORT[kubelet]}
 healthzPort: ${PORT[kubelet-health]}
 cgroupDriver: cgroupfs
+cgroupRoot: /pods # not beside Docker's containers, of which each weighs 512 times as much as a pod that asks for nothing
 failSwapOn: false
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
