@@ -97,10 +97,15 @@ def test_interpreter_that_is_not_in_the_image(executor):
 
 
 def test_more_than_any_node_has_is_given_up(executor, api, namespace):
-    executor = dataclasses.replace(executor, cpus=1000, pending_timeout=3)
+    executor = dataclasses.replace(executor, cpus=1000, pending_timeout=3600)
     driver, handle = start(executor, script_job("true"))
     waiting = blocking.run(service_of(driver).status([handle]))[handle.key]
     assert waiting.state is JobState.PENDING
+    (pod,) = pods_of(api, namespace, handle.key)
+    assert pod.metadata.annotations[manifest.PENDING_TIMEOUT] == "3600"
+    # Now shorter than it has waited, however long the look took.
+    change = {"metadata": {"annotations": {manifest.PENDING_TIMEOUT: "1"}}}
+    api.patch_namespaced_pod(pod.metadata.name, namespace, change)
     status = wait_for_end(driver, handle)
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.QUOTA)
     assert "Insufficient cpu" in status.reason

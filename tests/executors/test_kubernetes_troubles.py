@@ -11,13 +11,16 @@ from pathlib import Path
 import docker
 import kubernetes
 import pytest
-from job_cases import Following, script_job, wait_until
+from aiohttp import web
+from job_cases import Following, script_job, start, wait_until
+from lab.answering_proxy import AnsweringProxy
 from lab.holding_proxy import HoldingProxy
 
 from nemo_airflow import blocking
 from nemo_airflow.exceptions import AccessRefused
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.executors.kubernetes import KubernetesExecutor
+from nemo_airflow.executors.seen import RUNNING
 from nemo_airflow.job import JobState
 
 PODS = {"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}
@@ -161,6 +164,35 @@ def test_node_that_drops_packets_hides_neither_how_other_jobs_fare_nor_what_they
         proxy.hold()
         assert silent.end().status.state is JobState.SUCCEEDED
         assert silent.lines == ["begun", "end"]
+
+
+def test_release_asks_again_where_the_cluster_is_troubled_and_takes_a_pod_that_is_gone_for_released(
+    executor, lab_kubeconfig, tmp_path
+):
+    client = kubernetes.config.new_client_from_config(lab_kubeconfig)
+    (token,) = client.configuration.api_key.values()
+    answers = ["cut", 500, 429, 503, 404]
+
+    def answer(request):
+        if not request.path.endswith("/exec"):
+            return None
+        status = answers.pop(0)
+        if status == "cut":
+            request.transport.close()
+            return web.Response()
+        return web.json_response({"message": "by the proxy"}, status=status)
+
+    with AnsweringProxy(client.configuration.host) as proxy:
+        write_kubeconfig(tmp_path / "kubeconfig", proxy.url, token.removeprefix("Bearer "))
+        driver, handle = start(
+            dataclasses.replace(executor, config_file=str(tmp_path / "kubeconfig")), script_job("sleep 600")
+        )
+        wait_until(lambda: blocking.run(driver.look([handle]))[handle.key].queue is RUNNING, "the pod to run")
+        proxy.answer = answer
+        blocking.run(driver.release([handle]))
+        assert answers == []
+        blocking.run(driver.cancel([handle]))
+        blocking.run(driver.close())
 
 
 def test_end_of_a_log_is_read_though_the_clock_of_its_node_was_set_back_meanwhile(executor, lab_docker):

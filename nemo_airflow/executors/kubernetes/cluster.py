@@ -9,6 +9,8 @@ import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError
 from nemo_airflow.executors.kubernetes.access import Access
 from nemo_airflow.job import JsonObject
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 MERGE_PATCH = "application/merge-patch+json"
 
 _TIMEOUT = 30.0
+_PAUSE = 0.5
 
 
 class Refused(ExecutorError):
@@ -41,6 +44,22 @@ class Refused(ExecutorError):
 
 class Troubled(BackendUnavailable):
     """The API server answered, but something behind it is down or overloaded: a node, its storage."""
+
+
+def ask_again(seconds: float) -> AsyncRetrying:
+    """Returns what makes a call again that may be made twice, where its failure will pass.
+
+    These pass: an answer of 429 or 5xx (:class:`Troubled`), and a connection that was refused or cut.
+
+    Args:
+        seconds: For how long. The last error is raised then.
+    """
+    return AsyncRetrying(
+        retry=retry_if_exception_type(BackendUnavailable),
+        wait=wait_fixed(_PAUSE),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
 
 
 class Cluster:

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
-
 from nemo_airflow.exceptions import BackendUnavailable, ExecutorError, OutputsLost
 from nemo_airflow.executors.base import Chunk, Cursor, Driver, Executor, LeaveOut, Request
 from nemo_airflow.executors.finding import Finding
@@ -20,7 +18,7 @@ from nemo_airflow.executors.inside import command_inside
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.kubernetes import manifest
 from nemo_airflow.executors.kubernetes.access import Access
-from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, Troubled
+from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, ask_again
 from nemo_airflow.executors.kubernetes.ending import Ending
 from nemo_airflow.executors.kubernetes.entry import enter_pod
 from nemo_airflow.executors.kubernetes.examination import examine_cluster
@@ -331,30 +329,23 @@ class KubernetesDriver(Driver):
 
     async def release(self, handles: Sequence[JobHandle]) -> None:
         """See :meth:`Driver.release`."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(Troubled),
-            wait=wait_fixed(1),
-            stop=stop_after_delay(_ENDS_WITHIN),
-            reraise=True,
-        ):
-            with attempt:
-                await self._release([handle.key for handle in handles])
+        await ask_again(_ENDS_WITHIN)(self._release, [handle.key for handle in handles])
 
     async def _release(self, keys: Sequence[str]) -> None:
-        """Releases the pods of some jobs that still run.
+        """Releases the pods of some jobs that still run; tells the others, where one cannot be told.
 
         Raises:
-            Troubled: A pod was not told. The API server says so of one, too, that has ended just now.
+            BackendUnavailable: A pod was not told. The API server says so of one, too, that has ended just now.
         """
-        trouble: Troubled | None = None
+        trouble: BackendUnavailable | None = None
         for pods in (await self._pods.of(keys)).values():
-            for pod in filter(is_running, pods):
+            for pod in pods:
+                if is_finished(pod) or not is_running(pod):
+                    continue  # of a pod that was ended, the API server may say for long that its container runs
                 try:
                     await release(self._cluster, name_of(pod), python_of(pod))
-                except Troubled as error:
+                except BackendUnavailable as error:
                     trouble = error
-                except BackendUnavailable:
-                    raise
                 except ExecutorError:  # it has ended meanwhile
                     continue
         if trouble is not None:

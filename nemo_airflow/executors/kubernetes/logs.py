@@ -12,19 +12,17 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 
-from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_fixed
-
 from nemo_airflow.exceptions import ExecutorError
 from nemo_airflow.executors.base import Chunk, Cursor
 from nemo_airflow.executors.folder import parse_end
-from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, Troubled
+from nemo_airflow.executors.kubernetes.cluster import Cluster, Refused, Troubled, ask_again
 from nemo_airflow.executors.kubernetes.manifest import CONTAINER
 from nemo_airflow.executors.timed_log import Ask, TimedLog
 from nemo_airflow.job import JsonObject
 from nemo_airflow.stream import MARK
 
-_ATTEMPTS = 4
-_PAUSE = 0.5
+_PATIENCE = 5.0
+"""Seconds for which a node is asked again for the end of a log."""
 
 _TIMEOUT = 45.0
 """Seconds to wait for a log: longer than the API server waits for a kubelet, which it then says."""
@@ -128,12 +126,9 @@ class PodLog:
 
     async def end_record(self) -> JsonObject | None:
         """Returns the runner's last record, or None when the job has not come to it, or its node does not answer."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Troubled), wait=wait_fixed(_PAUSE), stop=stop_after_attempt(_ATTEMPTS)
-        )
         try:
-            return _end_in(await retrying(self._get, _TAIL))
-        except RetryError:
+            return _end_in(await ask_again(_PATIENCE)(self._get, _TAIL))
+        except Troubled:
             return None
 
 
