@@ -247,7 +247,7 @@ class Follower:
             await self._attempt(
                 "cancel what is left of the job", JobService.shared(self._executor).driver.cancel([self._handle])
             )
-        sent = self._end.data.get("sent") if self._end is not None and self._outputs else None
+        sent = self._end.data.get("sent") if self._end is not None and self._outputs is not None else None
         ended_at = self._end.timestamp if self._end is not None else 0.0
         outcome = dataclasses.replace(self._outcome(status), started_at=self._started_at, ended_at=ended_at)
         return dataclasses.replace(outcome, outputs=self._outputs, sent=str(sent or ""))

@@ -327,6 +327,9 @@ class Executor(abc.ABC):
     spans_nodes: ClassVar[bool] = False
     """Whether a job can have several machines."""
 
+    collects_each: ClassVar[bool] = False
+    """Whether the outputs of each machine of a group are kept, those of others than the first below ``node-<n>``."""
+
     aliases: ClassVar[Mapping[str, str]] = {}
     """Fields that are another name of a field, by which the back-end calls it; each is None once it was read."""
 

@@ -24,6 +24,7 @@ from nemo_airflow.job import Archive, Package
 from nemo_airflow.progress import Progress, size_text
 from nemo_airflow.runner.fetching import signatures_in
 from nemo_airflow.runner.secret_env import FETCH_GRANT, GRANT
+from nemo_airflow.runner.upload_targets import secrets_in
 from nemo_airflow.store.address import configured_store
 from nemo_airflow.store.incoming import LONGEST, Incoming, Manifest, grant, lets_jobs_write
 from nemo_airflow.store.shared import SharedStore
@@ -64,12 +65,13 @@ def give_leave(
         The executor with one more secret, and the secret's value by its name; none where outputs go by the worker.
     """
     store = configured_store()
-    is_apart = executor.outputs_route == WORKER or not executor.takes_secrets or executor.nodes > 1
-    if store is None or is_apart:
+    machines = executor.nodes if executor.is_group else 1
+    is_apart = executor.outputs_route == WORKER or not executor.takes_secrets
+    if store is None or is_apart or (machines > 1 and not executor.collects_each):
         return executor, {}
     route = "" if executor.outputs_route == AUTO else str(executor.outputs_route)
     try:
-        given = grant(store, key, _seconds(time_limit), route)
+        given = grant(store, key, _seconds(time_limit), route, machines)
     except NemoAirflowError as error:
         warn(f"the job cannot send its outputs to the store by itself, so the worker collects them: {error}")
         return executor, {}
@@ -77,9 +79,8 @@ def give_leave(
         if route:
             warn(f"outputs_route={route!r} leads no job to the store {store.place.where}: the worker collects outputs")
         return executor, {}
-    for name, value in (given.get("fields") or {}).items():
-        if name.lower() in ("x-amz-signature", "x-amz-security-token"):
-            connections.mask(value)
+    for hidden in secrets_in(given):
+        connections.mask(hidden)
     secrets = {**executor.secrets, GRANT: _Leave(variable=GRANT)}
     return dataclasses.replace(executor, secrets=secrets), {GRANT: json.dumps(given)}
 
@@ -172,15 +173,23 @@ class SentOutputs:
     Args:
         outcome: How the job ended.
         key: The job's key.
+        executor: Where it ran.
         inform: Called with how far it has come.
         warn: Called with what is not as it was asked for, in one line.
     """
 
     def __init__(
-        self, outcome: Outcome, key: str, *, inform: Callable[[str], None], warn: Callable[[str], None]
+        self,
+        outcome: Outcome,
+        key: str,
+        executor: Executor,
+        *,
+        inform: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._outcome = outcome
         self._key = key
+        self._machines = executor.nodes if executor.is_group else 1
         self._inform = inform
         self._warn = warn
 
@@ -223,7 +232,7 @@ class SentOutputs:
         if self._store is None or self._outcome.succeeded:
             return False
         manifest = self._accepted(self._store, "")
-        if manifest is None or not manifest.files:
+        if manifest is None:
             return False
         self.fetch(manifest, into)
         self._warn(
@@ -243,8 +252,8 @@ class SentOutputs:
 
     def _accepted(self, store: SharedStore, sha256: str) -> Manifest | None:
         incoming = Incoming(store, self._key)
-        manifest = incoming.read(sha256)
-        if manifest is None:
+        manifest = incoming.read(sha256, self._machines)
+        if manifest is None or not manifest.files:
             return None
         progress = Progress("outputs accepted by the store", self._inform, manifest.size)
         incoming.accept(manifest, progress.add)

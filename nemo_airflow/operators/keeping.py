@@ -63,7 +63,7 @@ class Keeping:
         self._outcome = outcome
         self._store = store
         self._log = log
-        self._sent = SentOutputs(outcome, handle.key, inform=log.info, warn=log.warning)
+        self._sent = SentOutputs(outcome, handle.key, executor, inform=log.info, warn=log.warning)
 
     def keep(self) -> Outcome:
         """Keeps the outputs, if no earlier try has.

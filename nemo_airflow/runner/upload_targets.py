@@ -1,4 +1,4 @@
-"""Where a job's outputs go by themselves: by signed POST requests into a bucket, or into a folder that is mounted."""
+"""Where a job's outputs go by themselves: by signed requests into a bucket, or into a folder that is mounted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 CONNECT_WITHIN = 5.0
@@ -27,7 +27,13 @@ PATIENCE = 60.0
 _DAMAGED_ON_THE_WAY = 3
 """Times that a piece is sent which arrives damaged."""
 
+_SIGNATURES = ("x-amz-signature", "x-amz-security-token", "x-goog-signature", "sealing-key")
+"""Fields of a grant without which its others are of no use."""
+
 Blocks = Callable[[], Iterator[bytes]]
+
+Send = Callable[[http.client.HTTPConnection], Optional[OSError]]
+"""Sends a request; returns what has cut it off, after which an answer may be there all the same."""
 
 
 class SendError(Exception):
@@ -35,10 +41,18 @@ class SendError(Exception):
 
 
 class Target:
-    """A place for whole files by name, which several threads use at once."""
+    """A place for whole files by name, which several threads use at once.
 
-    def put(self, name: str, sha256: str, size: int, blocks: Blocks) -> None:
-        """Stores a file.
+    Attributes:
+        small: Bytes of a file below which it is to travel in a pack with others.
+        most_pieces: Pieces of one file at most: those of a larger file are larger.
+    """
+
+    small = 256 << 10
+    most_pieces = 9000  # no store joins more than 10,000
+
+    def put(self, name: str, sha256: str, size: int, blocks: Blocks) -> str:
+        """Stores a file, and returns the name that it got.
 
         Args:
             name: Its name, below the prefix that was granted.
@@ -51,6 +65,9 @@ class Target:
         """
         raise NotImplementedError
 
+    def keep(self, name: str, stored: str) -> None:
+        """Notes what an earlier start of the job has stored: its name, and the name that it got."""
+
     def stop(self) -> None:
         """Cuts off what is being stored."""
 
@@ -58,13 +75,27 @@ class Target:
         """Closes all connections."""
 
 
-def open_target(grant: Mapping[str, Any]) -> Target:
+def open_target(grant: Mapping[str, Any], machine: int = 0) -> Target:
     """Returns the target of a grant; connects only when used.
 
     Args:
-        grant: ``folder``; or ``url``, ``prefix`` and ``fields`` of signed POST requests.
+        grant: ``folder``; or ``url``, ``prefix`` and ``fields`` of signed POST requests; or what
+            :class:`~nemo_airflow.runner.blob_target.BlobTarget` takes. ``machines`` is the number of those that write.
+        machine: Which of these this one is.
     """
-    return FolderTarget(str(grant["folder"])) if "folder" in grant else BucketTarget(grant)
+    if "folder" in grant:
+        return FolderTarget(str(grant["folder"]))
+    if "blobs" in grant:
+        from nemo_airflow.runner.blob_target import BlobTarget
+
+        return BlobTarget(grant, machine)
+    return BucketTarget(grant)
+
+
+def secrets_in(grant: Mapping[str, Any]) -> List[str]:
+    """Returns what of a grant must be in no output."""
+    fields: Mapping[str, Any] = grant.get("fields") or {}
+    return [str(value) for name, value in fields.items() if name.lower() in _SIGNATURES]
 
 
 class FolderTarget(Target):
@@ -78,7 +109,7 @@ class FolderTarget(Target):
         self._folder = folder
         self._stopped = False
 
-    def put(self, name: str, sha256: str, size: int, blocks: Blocks) -> None:
+    def put(self, name: str, sha256: str, size: int, blocks: Blocks) -> str:
         """See :meth:`Target.put`."""
         store = os.path.dirname(os.path.dirname(self._folder))
         if not os.path.isdir(store):
@@ -100,40 +131,43 @@ class FolderTarget(Target):
                     os.unlink(new)
         except OSError as error:
             raise SendError(f"the store's folder {store} refuses: {error.strerror}") from error
+        return name
 
     def stop(self) -> None:
         """See :meth:`Target.stop`."""
         self._stopped = True
 
 
-class BucketTarget(Target):
-    """A prefix of an S3 bucket, by POST requests with a signed policy.
+class ServiceTarget(Target):
+    """A service, asked by requests that carry their own signature.
 
     Args:
-        grant: ``url`` of the bucket, the ``prefix`` of all keys, and the form's signed ``fields``.
+        url: Its address, with the path of what is written to.
     """
 
-    def __init__(self, grant: Mapping[str, Any]) -> None:
-        self._url = urlsplit(str(grant["url"]))
-        self._prefix = str(grant["prefix"])
-        self._fields = {str(name): str(value) for name, value in grant["fields"].items()}
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
         self._idle: List[http.client.HTTPConnection] = []
         self._busy: List[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._succeeded_at = 0.0
 
-    def put(self, name: str, sha256: str, size: int, blocks: Blocks) -> None:
-        """See :meth:`Target.put`."""
+    def request(self, send: Send) -> None:
+        """Makes a request, again for a while where that may help.
+
+        Raises:
+            SendError: The service refuses, or cannot be reached.
+        """
         pause, damaged, begun = 0.5, 0, time.monotonic()
         while True:
-            status, reason = self._try(name, sha256, size, blocks)
+            status, reason = self._try(send)
             if 200 <= status < 300:
                 self._succeeded_at = time.monotonic()
                 return
             if self._stopped.is_set():
                 raise SendError("it was given up")
-            if status == 400 and re.search("Digest|Checksum|BadRequest", reason):
+            if status == 400 and re.search("Digest|Checksum|BadRequest|Md5Mismatch", reason):
                 damaged += 1
             may_succeed = status == 0 or status in (408, 429) or status >= 500 or 0 < damaged < _DAMAGED_ON_THE_WAY
             waited = time.monotonic() - max(begun, self._succeeded_at)
@@ -162,7 +196,7 @@ class BucketTarget(Target):
     def _where(self) -> str:
         return f"the store at {self._url.scheme}://{self._url.netloc}"
 
-    def _try(self, name: str, sha256: str, size: int, blocks: Blocks) -> Tuple[int, str]:
+    def _try(self, send: Send) -> Tuple[int, str]:
         """Returns the answer's status, and why it is no success; status 0 where there is no answer."""
         with self._lock:
             connection = self._idle.pop() if self._idle else self._connect()
@@ -175,7 +209,7 @@ class BucketTarget(Target):
                 opened: socket.socket | None = connection.sock
                 if opened is not None:
                     opened.settimeout(ANSWER_WITHIN)
-            broken = self._send(connection, name, sha256, size, blocks)
+            broken = send(connection)
             try:
                 answer = connection.getresponse()
                 text = answer.read(1 << 16).decode("utf-8", "replace")
@@ -197,17 +231,32 @@ class BucketTarget(Target):
         kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
         return kind(str(self._url.hostname), self._url.port)
 
+
+class BucketTarget(ServiceTarget):
+    """A prefix of a bucket of S3 or Google Cloud, by POST requests with a signed policy.
+
+    Args:
+        grant: ``url`` of the bucket, the ``prefix`` of all keys, and the form's signed ``fields``.
+    """
+
+    def __init__(self, grant: Mapping[str, Any]) -> None:
+        super().__init__(str(grant["url"]))
+        self._prefix = str(grant["prefix"])
+        self._fields = {str(name): str(value) for name, value in grant["fields"].items()}
+
+    def put(self, name: str, sha256: str, size: int, blocks: Blocks) -> str:
+        """See :meth:`Target.put`."""
+        self.request(lambda connection: self._send(connection, name, sha256, size, blocks))
+        return name
+
     def _send(
         self, connection: http.client.HTTPConnection, name: str, sha256: str, size: int, blocks: Blocks
     ) -> OSError | None:
-        """Sends a request; returns what has cut it off, after which an answer may be there all the same."""
         boundary = uuid.uuid4().hex
-        fields = {
-            **self._fields,
-            "key": f"{self._prefix}{name}",
-            "x-amz-checksum-algorithm": "SHA256",
-            "x-amz-checksum-sha256": base64.b64encode(bytes.fromhex(sha256)).decode("ascii"),
-        }
+        fields = {**self._fields, "key": f"{self._prefix}{name}"}
+        if "x-goog-signature" not in fields:  # Google's forms have no field for a checksum
+            fields["x-amz-checksum-algorithm"] = "SHA256"
+            fields["x-amz-checksum-sha256"] = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
         head = "".join(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
             for field, value in fields.items()

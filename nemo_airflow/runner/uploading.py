@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Dict, List
 
 from nemo_airflow.runner.secret_env import GRANT
 
@@ -36,12 +36,13 @@ class Uploading:
             self._open(folder, text)
 
     def _open(self, folder: str, text: str) -> None:
+        from nemo_airflow.runner.upload_targets import secrets_in
         from nemo_airflow.runner.uploads import Uploader, read_grant
 
         if grant := read_grant(text):
-            self._uploader = Uploader(folder, grant)
-            fields: Dict[str, Any] = grant.get("fields") or {}
-            self.secrets += [str(fields[name]) for name in fields if name.lower() in _SECRET_FIELDS]
+            several = int(grant.get("machines", 1)) > 1
+            self._uploader = Uploader(folder, grant, int(os.environ.get("NODE_RANK") or 0) if several else 0)
+            self.secrets += secrets_in(grant)
 
     def announce(self, path: str) -> None:
         """Has what the job announces sent while it runs."""
@@ -81,6 +82,3 @@ class Uploading:
     def manifest(self) -> str:
         """SHA-256 of the manifest, in hex; empty where not all outputs were sent."""
         return self._uploader.manifest if self._uploader is not None else ""
-
-
-_SECRET_FIELDS = ("x-amz-signature", "x-amz-security-token")

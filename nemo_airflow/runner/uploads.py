@@ -21,29 +21,29 @@ from nemo_airflow.runner import outputs
 from nemo_airflow.runner.upload_targets import SendError, Target, open_target
 
 MANIFEST = "manifest.json"
-"""Name of the list of all that was sent."""
+"""Name of the list of all that was sent; see :func:`manifest_name`."""
 
 MANIFEST_VERSION = 1
 
 SENT = "outputs.sent"
-"""File in the job's folder with the digests of the pieces that the store has, a line each."""
+"""File in the job's folder with the pieces that the store has: digest, and name there, a line each."""
 
 WORTH_IT = 1 << 20
 """Bytes of outputs below which the worker is quicker, if none was announced."""
 
-SMALL = 256 << 10
-"""Bytes of a file below which it travels in a pack with others."""
-
 PACK = 8 << 20
 PIECE = 32 << 20
-_MOST_PIECES = 9000
-"""Pieces of a file: no store joins more than 10,000. Those of a larger file are larger."""
 
 _SENDERS = 4
 _AHEAD = 8
 """Pieces that may wait for a sender."""
 
 _BLOCK = 1 << 20
+
+
+def manifest_name(machine: int) -> str:
+    """Returns the name of the list of what one machine of a job has sent."""
+    return f"manifest-{machine}.json" if machine else MANIFEST
 
 
 class _Changed(Exception):
@@ -72,20 +72,25 @@ class Uploader:
     Args:
         folder: The job's folder.
         grant: Where they may go.
+        machine: Which machine of a job of several this is, each of which sends its own outputs.
     """
 
-    def __init__(self, folder: str, grant: Mapping[str, Any]) -> None:
+    def __init__(self, folder: str, grant: Mapping[str, Any], machine: int = 0) -> None:
         self._folder = folder
         self._root = os.path.join(folder, outputs.FOLDER)
         self._record = os.path.join(folder, SENT)
-        self._target: Target = open_target(grant)
+        self._target: Target = open_target(grant, machine)
+        self._name = manifest_name(machine)
+        self._is_one_of_several = int(grant.get("machines", 1)) > 1
         self._waiting: Deque[str] = collections.deque()
         self._wake = threading.Condition()
         self._ends = False
         self._thread: threading.Thread | None = None
         self._messages: Deque[str] = collections.deque()
         self._reason = ""
-        self._sent: Dict[str, int] = {}
+        self._sent: Dict[str, str] = {}
+        """Name of each piece that the store has, by its SHA-256."""
+        self._putting: Dict[str, threading.Lock] = {}
         self._done: Dict[str, Tuple[int, int, File]] = {}
         """Size and time of change of each file that was read, by path."""
         self._packs: Dict[str, Dict[str, Any]] = {}
@@ -116,7 +121,8 @@ class Uploader:
         with self._wake:
             self._ends = True
             self._wake.notify_all()
-        if outputs.measure(self._folder)["bytes"] >= WORTH_IT:
+        # Of several machines each has a list, also of nothing: else nobody would know that nothing is missing.
+        if self._is_one_of_several or outputs.measure(self._folder)["bytes"] >= WORTH_IT:
             self._start()
 
     def wait(self, seconds: float) -> bool:
@@ -190,9 +196,10 @@ class Uploader:
         try:
             with open(self._record, encoding="ascii") as file:
                 for line in file:
-                    sha256, _, size = line.strip().partition(" ")
-                    if line.endswith("\n") and len(sha256) == 64 and size.isdigit():
-                        self._sent[sha256] = int(size)
+                    sha256, _, name = line.strip().partition(" ")
+                    if line.endswith("\n") and len(sha256) == 64 and name:
+                        self._sent[sha256] = name
+                        self._target.keep(sha256, name)
         except FileNotFoundError:
             return
 
@@ -205,9 +212,9 @@ class Uploader:
         self._total = self._moved + sum(found.st_size for found in new.values())
         sending = _Sending(senders)
         try:
-            small = [path for path, found in new.items() if found.st_size < SMALL]
+            small = [path for path, found in new.items() if found.st_size < self._target.small]
             for path in new:
-                if new[path].st_size >= SMALL:
+                if new[path].st_size >= self._target.small:
                     self._attempt(lambda path=path: self._send_large(path, new[path], sending), complete)
             for pack in self._pack(small, new, complete):
                 sending.put(self._put, pack["sha256"], pack["size"], pack.pop("content"))
@@ -233,7 +240,7 @@ class Uploader:
         return known is not None and known[:2] == (found.st_size, found.st_mtime_ns)
 
     def _send_large(self, path: str, found: os.stat_result, sending: _Sending) -> None:
-        whole, size = hashlib.sha256(), max(PIECE, -(-found.st_size // _MOST_PIECES))
+        whole, size = hashlib.sha256(), max(PIECE, -(-found.st_size // self._target.most_pieces))
         pieces: List[Tuple[str, int]] = []
         source = os.path.join(self._root, path)
         with _open(source) as file:
@@ -271,7 +278,7 @@ class Uploader:
             data = b""
             try:
                 with _open(os.path.join(self._root, path)) as file:
-                    data = file.read(SMALL)
+                    data = file.read(self._target.small)
                     if len(data) != found[path].st_size or _changed(file, found[path]):
                         raise _Changed(path)
             except (_Changed, FileNotFoundError):
@@ -315,11 +322,14 @@ class Uploader:
         self._put_blocks(sha256, size, lambda: iter((content,)))
 
     def _put_blocks(self, sha256: str, size: int, blocks: Any) -> None:
-        if self._sent.get(sha256) != size:
-            self._target.put(sha256, sha256, size, blocks)
-            with self._lock, open(self._record, "a", encoding="ascii") as file:
-                file.write(f"{sha256} {size}\n")
-                self._sent[sha256] = size
+        with self._lock:
+            alone = self._putting.setdefault(sha256, threading.Lock())
+        with alone:  # two files of one content are one piece
+            if sha256 not in self._sent:
+                name = self._target.put(sha256, sha256, size, blocks)
+                with self._lock, open(self._record, "a", encoding="ascii") as file:
+                    file.write(f"{sha256} {name}\n")
+                    self._sent[sha256] = name
         with self._lock:
             self._moved += size
 
@@ -334,12 +344,13 @@ class Uploader:
             "files": files,
             "packs": packs,
             "pieces": {sha256: pieces for sha256, pieces in self._pieces.items() if sha256 in used},
+            "names": {sha256: name for sha256, name in self._sent.items() if name != sha256},
             "links": survey.links,
             "left_out": survey.left_out,
         }
         content = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode("ascii")
         digest = hashlib.sha256(content).hexdigest()
-        self._target.put(MANIFEST, digest, len(content), lambda: iter((content,)))
+        self._target.put(self._name, digest, len(content), lambda: iter((content,)))
         return digest
 
 

@@ -82,8 +82,10 @@ def read_patch(package: Package) -> bytes | None:
 
 
 def _place(url: str) -> Place:
+    from nemo_airflow.store.azure import AzurePlace
     from nemo_airflow.store.buckets import EXTRAS, ObjectPlace
     from nemo_airflow.store.folder import FolderPlace
+    from nemo_airflow.store.google import GooglePlace
     from nemo_airflow.store.s3 import S3Place
 
     parts = urlsplit(url)
@@ -106,8 +108,8 @@ def _place(url: str) -> Place:
         return SSHPlace(host, path.removeprefix("/") if path.startswith("/~/") else path)
     if parts.scheme in EXTRAS and host:
         options = _options(parts.scheme, get_connection(conn_id)) if conn_id else {}
-        kind = S3Place if parts.scheme == "s3" else ObjectPlace
-        return kind(parts.scheme, f"{host}{path}", options, url)
+        kinds: dict[str, type[ObjectPlace]] = {"s3": S3Place, "gcs": GooglePlace, "azure": AzurePlace}
+        return kinds[EXTRAS[parts.scheme]](parts.scheme, f"{host}{path}", options, url)
     raise SettingsError(f"{url!r} is not the address of a store: give {_FORMS}")
 
 

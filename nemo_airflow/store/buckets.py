@@ -7,6 +7,7 @@ that can be touched, so an empty object ``wanted/<name>`` records when a file wa
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,11 @@ from nemo_airflow.exceptions import MissingExtraError, StoreError, StoreUnavaila
 from nemo_airflow.store.place import Entry, Place
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure"}
+
+LARGEST = 1 << 30
+"""Bytes of a piece that a job may write."""
+
+_BLOCK = 1 << 20
 
 _WANTED = "wanted"
 
@@ -108,6 +114,27 @@ class ObjectPlace(Place):
         except Exception:  # noqa: BLE001 - each client has errors of its own for an identity without a key
             return ""
         return urlunsplit((*urlsplit(route)[:2], *urlsplit(url)[2:])) if route else url
+
+    def key(self, name: str) -> tuple[str, str]:
+        """Returns the bucket and the key of a file."""
+        bucket, _, prefix = self._root.partition("/")
+        return bucket, f"{prefix}/{name}" if prefix else name
+
+    def read_digest(self, name: str) -> str:
+        """Returns the SHA-256 of a file's content, which is read for that."""
+        digest = hashlib.sha256()
+        with self._fs.open(self._path(name), "rb", block_size=_BLOCK, cache_type="readahead") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def missing(self, name: str) -> StoreError:
+        """Returns the error for a file that is not there."""
+        return StoreError(f"{name} is not in the store {self.where}")
+
+    def not_as_named(self, name: str) -> StoreError:
+        """Returns the error for a file that has another content than it should."""
+        return StoreError(f"{name} in the store {self.where} is not what its name says")
 
     def _marks(self, folder: str) -> list[str]:
         return [name.removeprefix(f"{_WANTED}/") for name, _ in self._list(f"{_WANTED}/{folder}")]

@@ -94,13 +94,14 @@ class FolderPlace(Place):
                 with contextlib.suppress(OSError):  # a job has put something there meanwhile
                     (self.folder / folder).rmdir()
 
-    def grant(self, folder: str, seconds: float, route: str = "") -> dict[str, Any]:
+    def grant(self, folder: str, seconds: float, route: str = "", machines: int = 1) -> dict[str, Any]:
         """Returns where a job may write; see :class:`nemo_airflow.store.incoming.DirectPlace`.
 
         Args:
             folder: The folder in the store.
             seconds: Not used: the permissions of the disk decide.
             route: The store's folder as the job's host has mounted it; without one no job writes here.
+            machines: Not used.
         """
         if not route.startswith("/"):
             return {}

@@ -1,7 +1,9 @@
 """Outputs that jobs have sent into the shared store by themselves.
 
-    incoming/<key of the job>/<sha256>        a piece, until it is kept
-    incoming/<key of the job>/manifest.json   what there is, and in which pieces; written last
+    incoming/<key of the job>/<sha256>            a piece, until it is kept
+    incoming/<key of the job>/<number>            the same, where it cannot be named by its content
+    incoming/<key of the job>/manifest.json       what there is, and in which pieces; written last
+    incoming/<key of the job>/manifest-<n>.json   the same of another machine, where each sends its own outputs
 
 A job may write below its own prefix and nowhere else, so nothing there is believed: a piece gets its place in the store
 when its SHA-256 is right, and a file is compared with its own when it is read.
@@ -21,7 +23,7 @@ from typing import Any, Protocol
 
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.runner import digests
-from nemo_airflow.runner.uploads import MANIFEST, MANIFEST_VERSION
+from nemo_airflow.runner.uploads import MANIFEST_VERSION, manifest_name
 from nemo_airflow.store.shared import SharedStore, blob_name
 from nemo_airflow.store.trees import TreeFile, get_tree, tree_digest
 
@@ -36,8 +38,8 @@ _COPIES = 16
 class DirectPlace(Protocol):
     """A place that can let a job write below a folder of it."""
 
-    def grant(self, folder: str, seconds: float, route: str) -> dict[str, Any]:
-        """Returns leave to write there; empty where that route does not lead there."""
+    def grant(self, folder: str, seconds: float, route: str, machines: int) -> dict[str, Any]:
+        """Returns leave for some machines to write there; empty where that route does not lead there."""
 
     def verify(self, name: str, sha256: str, size: int) -> str:
         """Compares a file with its SHA-256; returns a tag that changes with its content."""
@@ -55,6 +57,7 @@ class Manifest:
         files: Its files.
         packs: Pieces with several small files: ``sha256``, ``size``, and ``files`` with the place of each content.
         pieces: The pieces of a file that consists of several, with their sizes, by its SHA-256.
+        names: Names of the pieces that are not named by their SHA-256, by that.
         links: Targets of links, by path.
         left_out: What cannot be kept, and why.
     """
@@ -63,6 +66,7 @@ class Manifest:
     files: tuple[TreeFile, ...]
     packs: tuple[Mapping[str, Any], ...]
     pieces: Mapping[str, list[tuple[str, int]]]
+    names: Mapping[str, str]
     links: Mapping[str, str]
     left_out: tuple[str, ...]
 
@@ -100,10 +104,30 @@ class Manifest:
             "pieces": {sha256: pieces for sha256, pieces in self.pieces.items() if sha256 in used},
         }
 
+    def joined(self, other: Manifest, folder: str) -> Manifest:
+        """Returns this one with the outputs of another machine, which get a folder of their own; each content once."""
+        packed = {sha256 for pack in self.packs for sha256, _ in pack["files"]}
+        packs = []
+        for pack in other.packs:
+            if new := [[sha256, offset] for sha256, offset in pack["files"] if sha256 not in packed]:
+                packs.append({**pack, "files": new})
+        return Manifest(
+            self.complete and other.complete,
+            self.files + tuple(file._replace(path=f"{folder}/{file.path}") for file in other.files),
+            self.packs + tuple(packs),
+            {**other.pieces, **self.pieces},
+            {**other.names, **self.names},
+            {**self.links, **{f"{folder}/{path}": target for path, target in other.links.items()}},
+            self.left_out + tuple(f"{folder}/{line}" for line in other.left_out),
+        )
+
     def below(self, path: str) -> list[TreeFile]:
         """Returns the files below a folder of the outputs, with their paths from there."""
         start = f"{path}/"
         return [file._replace(path=file.path.removeprefix(start)) for file in self.files if file.path.startswith(start)]
+
+
+_NOTHING = Manifest(complete=False, files=(), packs=(), pieces={}, names={}, links={}, left_out=())
 
 
 class Incoming:
@@ -118,21 +142,33 @@ class Incoming:
         self._store = store
         self._folder = f"{FOLDER}/{key}"
 
-    def read(self, sha256: str = "") -> Manifest | None:
+    def read(self, sha256: str = "", machines: int = 1) -> Manifest | None:
         """Returns what was sent; None where the job has sent nothing that is of use.
 
         Args:
-            sha256: SHA-256 of the manifest, as the job has reported it; empty for any.
+            sha256: SHA-256 of the first machine's manifest, as the job has reported it; empty for any, and then also of
+                outputs that are not all.
+            machines: How many of them send their own outputs. Those of others than the first are below ``node-<n>``.
 
         Raises:
-            StoreError: The manifest is another one, or damaged; or the store cannot be reached.
+            StoreError: A manifest is missing, another one, or damaged; or the store cannot be reached.
         """
-        data = self._store.read(f"{self._folder}/{MANIFEST}")
+        manifest = self._read(manifest_name(0), sha256)
+        for machine in range(1, machines):
+            other = self._read(manifest_name(machine), "")
+            if sha256 and not (other and other.complete):
+                raise StoreError(f"machine {machine} of the job has not sent all its outputs")
+            if other is not None:
+                manifest = (manifest or _NOTHING).joined(other, f"node-{machine}")
+        return manifest
+
+    def _read(self, name: str, sha256: str) -> Manifest | None:
+        data = self._store.read(f"{self._folder}/{name}")
         if data is None and not sha256:
             return None
         if data is None or (sha256 and hashlib.sha256(data).hexdigest() != sha256):
-            raise StoreError(f"{self._folder}/{MANIFEST} is not what the job has sent")
-        return _parse(data, f"{self._folder}/{MANIFEST} in {self._store.place.where}")
+            raise StoreError(f"{self._folder}/{name} is not what the job has sent")
+        return _parse(data, f"{self._folder}/{name} in {self._store.place.where}")
 
     def accept(self, manifest: Manifest, moved: Callable[[int], None]) -> None:
         """Has the store keep all pieces at their place, by their content.
@@ -146,7 +182,7 @@ class Incoming:
         """
 
         def keep(blob: tuple[str, int]) -> None:
-            self._accept(*blob)
+            self._accept(*blob, manifest.names.get(blob[0], blob[0]))
             moved(blob[1])
 
         with concurrent.futures.ThreadPoolExecutor(_COPIES) as threads:
@@ -175,10 +211,10 @@ class Incoming:
         if names := [entry.name for entry in self._store.entries(self._folder)]:
             self._store.delete(names)
 
-    def _accept(self, sha256: str, size: int) -> None:
+    def _accept(self, sha256: str, size: int, sent_as: str) -> None:
         if self._store.keeps_blob(sha256, size):
             return
-        source = f"{self._folder}/{sha256}"
+        source = f"{self._folder}/{sent_as}"
         place: Any = self._store.place
         tag = self._store.attempt(lambda: place.verify(source, sha256, size))
         self._store.attempt(lambda: place.copy(source, blob_name(sha256), tag))
@@ -189,7 +225,7 @@ def lets_jobs_write(store: SharedStore) -> bool:
     return all(hasattr(store.place, name) for name in ("grant", "verify", "copy"))
 
 
-def grant(store: SharedStore, key: str, seconds: float, route: str = "") -> dict[str, Any]:
+def grant(store: SharedStore, key: str, seconds: float, route: str = "", machines: int = 1) -> dict[str, Any]:
     """Returns leave for a job to write its outputs into a store; empty where it cannot be given any.
 
     Args:
@@ -197,12 +233,13 @@ def grant(store: SharedStore, key: str, seconds: float, route: str = "") -> dict
         key: The job's key.
         seconds: How long it holds.
         route: The store as the job's host knows it: the service's address, or a folder; empty for that of the store.
+        machines: How many machines of the job send their own outputs.
     """
     if not lets_jobs_write(store):
         return {}
     place: Any = store.place
-    given: dict[str, Any] = place.grant(f"{FOLDER}/{key}", min(seconds, LONGEST), route)
-    return given
+    given: dict[str, Any] = place.grant(f"{FOLDER}/{key}", min(seconds, LONGEST), route, machines)
+    return {**given, "machines": machines} if given else {}
 
 
 def _parse(data: bytes, where: str) -> Manifest:
@@ -231,9 +268,10 @@ def _parse(data: bytes, where: str) -> Manifest:
         pieces = {
             _sha(sha): [(_sha(piece), int(size)) for piece, size in parts] for sha, parts in fields["pieces"].items()
         }
+        names = {_sha(sha): _sent_as(name) for sha, name in fields.get("names", {}).items()}
         links = {_path(path): str(target) for path, target in fields["links"].items()}
         left_out = tuple(str(each) for each in fields["left_out"])
-        return Manifest(fields["complete"] is True, files, packs, pieces, links, left_out)
+        return Manifest(fields["complete"] is True, files, packs, pieces, names, links, left_out)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{where} is not a list of outputs: {type(error).__name__}: {error}") from None
 
@@ -243,6 +281,12 @@ def _path(path: object) -> str:
     if not isinstance(path, str) or not parts or path.startswith("/") or ".." in parts or "\0" in path:
         raise ValueError(f"the path {str(path)[:80]!r} leads out of the outputs")
     return path
+
+
+def _sent_as(name: object) -> str:
+    if not isinstance(name, str) or not re.fullmatch("[0-9]{1,9}", name):
+        raise ValueError(f"{str(name)[:80]!r} is not the name of a piece")
+    return name
 
 
 def _sha(text: object) -> str:

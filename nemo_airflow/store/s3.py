@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.exceptions import StoreError
-from nemo_airflow.store.buckets import ObjectPlace
-
-LARGEST = 1 << 30
-"""Bytes of a piece that a job may write."""
-
-_BLOCK = 1 << 20
+from nemo_airflow.store.buckets import LARGEST, ObjectPlace
 
 
 class S3Place(ObjectPlace):
@@ -29,13 +23,14 @@ class S3Place(ObjectPlace):
         """The address of the service; empty for Amazon's own."""
         return str(self._options.get("endpoint_url") or _from_environment() or "")
 
-    def grant(self, folder: str, seconds: float, route: str = "") -> dict[str, Any]:
+    def grant(self, folder: str, seconds: float, route: str = "", machines: int = 1) -> dict[str, Any]:
         """Returns leave to write below a folder of the store: a signed policy of POST requests. Never shown.
 
         Args:
             folder: The folder, without a slash at its end.
             seconds: How long it holds.
             route: The service's address as whoever uses it knows it; empty for that of the store.
+            machines: Not used: the leave is for the whole folder.
 
         Returns:
             What the job needs; empty where the route is not an address.
@@ -90,11 +85,6 @@ class S3Place(ObjectPlace):
             )
         return self._signers[route]
 
-    def key(self, name: str) -> tuple[str, str]:
-        """Returns the bucket and the key of a file."""
-        bucket, _, prefix = self._root.partition("/")
-        return bucket, f"{prefix}/{name}" if prefix else name
-
     def verify(self, name: str, sha256: str, size: int) -> str:
         """Compares an object with its SHA-256: the one that the service has computed, else by reading it.
 
@@ -109,11 +99,11 @@ class S3Place(ObjectPlace):
             try:
                 found = self.call("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
             except FileNotFoundError:
-                raise StoreError(f"{name} is not in the store {self.where}") from None
+                raise self.missing(name) from None
             digest = str(found.get("ChecksumSHA256") or "")
-            actual = base64.b64decode(digest).hex() if digest and "-" not in digest else self._read_digest(name)
+            actual = base64.b64decode(digest).hex() if digest and "-" not in digest else self.read_digest(name)
         if (actual, found["ContentLength"]) != (sha256, size):
-            raise StoreError(f"{name} in the store {self.where} is not what its name says")
+            raise self.not_as_named(name)
         return str(found["ETag"])
 
     def copy(self, source: str, target: str, tag: str) -> None:
@@ -167,13 +157,6 @@ class S3Place(ObjectPlace):
         """Makes a call of the service's API, with the store's credentials."""
         call: Callable[..., Any] = self._fs.call_s3
         return call
-
-    def _read_digest(self, name: str) -> str:
-        digest = hashlib.sha256()
-        with self._fs.open(self._path(name), "rb", block_size=8 * _BLOCK, cache_type="readahead") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        return digest.hexdigest()
 
 
 def _from_environment() -> str:

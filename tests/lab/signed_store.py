@@ -50,7 +50,7 @@ class SignedStore:
     def listen(self, host):
         """Serves at another address of this machine, too, such as that of a network of containers; returns the URL."""
         if host not in self._servers:
-            server = make_server(host, 0, self._answer, threaded=True, request_handler=_Quiet)
+            server = make_server(host, 0, self._answer, threaded=True, request_handler=QuietHandler)
             threading.Thread(target=server.serve_forever, daemon=True).start()
             self._servers[host] = server
         return f"http://{host}:{self._servers[host].server_port}"
@@ -168,10 +168,20 @@ def _check(bucket, form, content):
     key = _key_of(form["x-amz-credential"])
     if not hmac.compare_digest(hmac.digest(key, form["policy"].encode(), "sha256").hex(), form["x-amz-signature"]):
         raise RefusedError("SignatureDoesNotMatch", "The request signature does not match")
-    policy = json.loads(base64.b64decode(form["policy"]))
+    check_conditions(json.loads(base64.b64decode(form["policy"])), bucket, form, content, "x-amz-signature")
+    if form["x-amz-checksum-sha256"] != base64.b64encode(hashlib.sha256(content).digest()).decode():
+        raise RefusedError("BadDigest", "The SHA256 you specified did not match the calculated checksum.")
+
+
+def check_conditions(policy, bucket, form, content, signature):
+    """Checks a form against its policy, whose signature in the field of that name is right.
+
+    Raises:
+        RefusedError: It does not meet a condition, or has a field that no condition names.
+    """
     if datetime.datetime.fromisoformat(policy["expiration"]) < datetime.datetime.now(datetime.UTC):
         raise RefusedError("AccessDenied", "Invalid according to Policy: Policy expired.")
-    fields, named = {**form, "bucket": bucket}, {"policy", "x-amz-signature"}
+    fields, named = {**form, "bucket": bucket}, {"policy", signature}
     for condition in policy["conditions"]:
         kind, name, value = ("eq", *next(iter(condition.items()))) if isinstance(condition, dict) else condition
         if kind == "content-length-range":
@@ -185,12 +195,12 @@ def _check(bucket, form, content):
             raise RefusedError("AccessDenied", f"Invalid according to Policy: Policy Condition failed: {condition}")
     if extra := set(form) - named:
         raise RefusedError("AccessDenied", f"Invalid according to Policy: Extra input fields: {sorted(extra)}")
-    if form["x-amz-checksum-sha256"] != base64.b64encode(hashlib.sha256(content).digest()).decode():
-        raise RefusedError("BadDigest", "The SHA256 you specified did not match the calculated checksum.")
 
 
-class _Quiet(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are kept open
+class QuietHandler(WSGIRequestHandler):
+    """Keeps connections open, and says nothing of those that are cut."""
+
+    protocol_version = "HTTP/1.1"
 
     def log(self, *_):
         return

@@ -298,16 +298,16 @@ echo "digest $(sha256sum < $NEMO_AIRFLOW_OUTPUT_DIR/a/model.bin)"
 def check(task, kept, lines, bucket, capsys):
     """Returns a function that runs a job on a back-end, and checks that its outputs went straight to the store."""
 
-    def run(executor, address="127.0.0.1"):
+    def run(executor, address="127.0.0.1", script=SCRIPT, names=("a/model.bin",), posts=2):
         executor = dataclasses.replace(executor, outputs_route=bucket.listen(address))
-        operator, context = task(Script(inline=SCRIPT), job_executor=executor, env={}, deferrable=False)
+        operator, context = task(Script(inline=script), job_executor=executor, env={}, deferrable=False)
         operator.execute(context)
         in_run, in_store = kept()
-        assert list(in_run) == ["a/model.bin"]
+        assert sorted(in_run) == sorted(names)
         assert in_run == in_store
-        assert f"digest {in_run['a/model.bin']}" in capsys.readouterr().out
+        assert f"digest {in_run[names[0]]}" in capsys.readouterr().out
         assert sum("sent its outputs to the store itself" in line for line in lines) == 1
-        assert [status for _, _, status in bucket.posts] == [204, 204]
+        assert [status for _, _, status in bucket.posts] == [204] * posts
         assert bucket.list_keys("store/incoming/") == []
 
     return run
@@ -327,3 +327,22 @@ def test_job_on_slurm_sends_its_outputs_straight_to_the_store(check, lab_slurm, 
 
 def test_job_on_a_host_over_ssh_sends_its_outputs_straight_to_the_store(check, ssh_conn_id):
     check(SSHExecutor(ssh_conn_id=ssh_conn_id))
+
+
+SHARDS = """
+shard=$NEMO_AIRFLOW_OUTPUT_DIR/shard-${SLURM_NODEID:-$NODE_RANK}
+head -c 2000000 /dev/urandom > $shard
+head -c 1000000 /dev/zero > $shard-zeros
+echo "digest $(sha256sum < $shard)"
+"""
+
+
+def test_pods_of_a_group_send_their_outputs_straight_to_the_store(check, lab_kubeconfig, lab_image, gateway):
+    names = ["shard-0", "shard-0-zeros", "node-1/shard-1", "node-1/shard-1-zeros"]
+    executor = KubernetesExecutor(container_image=lab_image, config_file=lab_kubeconfig, linger=30.0, nodes=2)
+    check(executor, gateway, SHARDS, names, posts=2 * 3)
+
+
+def test_nodes_of_a_slurm_job_have_their_outputs_sent_straight_to_the_store(check, lab_slurm, ssh_conn_id):
+    names = ["shard-0", "shard-0-zeros", "shard-1", "shard-1-zeros"]
+    check(SlurmExecutor(ssh_conn_id=ssh_conn_id, nodes=2), script=SHARDS, names=names, posts=4)

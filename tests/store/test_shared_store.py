@@ -307,7 +307,7 @@ DOES = {
     "folder": (False, False),
     "ssh": (False, False),
     "s3": (True, True),
-    "azure": (False, True),
+    "azure": (True, True),
     "gcs": (False, False),  # the lab's connection is anonymous: there is no key
 }
 """Whether a store lets jobs write, and read, without a route to it: docs/store.md, "Which store does what"."""

@@ -82,6 +82,7 @@ class KubernetesExecutor(Executor):
     kind: ClassVar[str] = manifest.KIND
     takes_secrets: ClassVar[bool] = True
     spans_nodes: ClassVar[bool] = True
+    collects_each: ClassVar[bool] = True
     aliases: ClassVar[Mapping[str, str]] = {"gpus": "gpus_per_node"}
 
     container_image: str
