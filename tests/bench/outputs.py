@@ -2,7 +2,10 @@
 
 From SSH, Slurm and Kubernetes: one file of 1 GB, and 10,000 files of 4 KiB. All in one run, interleaved, medians of
 several; the ratios are what counts. Ours runs in a process of its own that has imported its libraries, as a worker has,
-and logs in each time, as the tools do. Memory is what its peak grows by. Needs the lab (``make lab``).
+and logs in each time, as the tools do. Memory is what its peak grows by from then on.
+
+Then once what a task does: a process as of a triggerer follows the job to its end, and one as of a worker keeps the
+outputs in an MLflow server and in a shared store, and lets go of them. Needs the lab (``make lab``).
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -34,23 +36,36 @@ Fetch = Callable[[Path], tuple[float, float]]
 
 
 def main() -> None:
-    """Runs the benchmark and prints its table; with ``--ours`` it is one fetch."""
+    """Runs the benchmark and prints its table; with ``--ours`` it does one thing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=3, help="runs of each")
     parser.add_argument("--only", nargs="*", help="back-ends to measure")
-    parser.add_argument("--ours", nargs=3, help="executor and job as JSON, and the folder: fetch that")
+    parser.add_argument("--ours", nargs=4, help="what, executor and job as JSON, and what it takes: do that")
     options = parser.parse_args()
+    tests = Path(__file__).resolve().parents[1]
+    sys.path += [str(tests), str(tests / "tracking")]
     if options.ours:
-        fetch(*options.ours)
+        what, executor, handle, given = options.ours
+        {"collect": collect, "follow": follow, "keep": keep}[what](executor, handle, given)
         return
     SCRATCH.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
         prepare(Path(home))
-        print("| from | | fetched by | seconds | times the best tool | memory, MB |\n|---|---|---|--:|--:|--:|")
-        for name, made in executors().items():
-            if not options.only or name in options.only:
-                for shape, script in SHAPES.items():
-                    measure(name, shape, made, script, options.repeat, Path(home))
+        os.environ.update(NEMO_AIRFLOW_STORE=f"{home}/store", MLFLOW_DISABLE_TELEMETRY="true")
+        from tracking_cases import Server
+
+        (Path(home) / "mlflow").mkdir()
+        server = Server(Path(home) / "mlflow")
+        try:
+            server.start()
+            os.environ["MLFLOW_TRACKING_URI"] = server.uri
+            print("| from | | by | seconds | times the best tool | memory, MB |\n|---|---|---|--:|--:|--:|")
+            for name, made in executors().items():
+                if not options.only or name in options.only:
+                    for shape, script in SHAPES.items():
+                        measure(name, shape, made, script, options.repeat, Path(home))
+        finally:
+            server.close()
 
 
 def executors() -> dict[str, Any]:
@@ -68,21 +83,22 @@ def measure(name: str, shape: str, executor: Any, script: str, repeat: int, home
     """Has a job leave its outputs, fetches them by each contender in turn, and prints the rows."""
     from nemo_airflow import Script, blocking
     from nemo_airflow.config import plan as plans
-    from nemo_airflow.follow import Follower
+    from nemo_airflow.follow import Outcome
     from nemo_airflow.job import Job
 
     plan = plans.to_plan(Script(inline=f'cd "$NEMO_AIRFLOW_OUTPUT_DIR"; {script}'))
     job = Job(key=f"bench-{uuid.uuid4().hex[:8]}", name="outputs", plan=plan, allow=plans.targets(plan))
     driver = executor.connect()
     handle = blocking.run(driver.submit(executor.render(job)), 120)
-    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 600)
+    watched = alone("follow", executor, handle)
+    outcome = Outcome.from_json(json.loads(watched[2]))
     if not outcome.succeeded:
         raise SystemExit(f"the job of {name} has failed: {outcome.message}")
     if name == "kubernetes":
         tools = from_pod(handle.key)
     else:
         tools = from_host(f"{executor.root.removeprefix('~/')}/jobs/{handle.key}/outputs")
-    contenders = {**tools, "`collect`": ours(executor, handle)}
+    contenders = {**tools, "`collect`": lambda into: alone("collect", executor, handle, str(into))[:2]}
     found: dict[str, list[tuple[float, float]]] = {who: [] for who in contenders}
     for _ in range(repeat):
         for who, contender in contenders.items():
@@ -99,8 +115,11 @@ def measure(name: str, shape: str, executor: Any, script: str, repeat: int, home
         seconds, memory = (statistics.median(values) for values in zip(*each, strict=True))
         shown = "" if memory != memory else f"{memory:.0f}"
         print(f"| {name} | {shape} | {who} | {seconds:.2f} | {seconds / best:.2f} | {shown} |", flush=True)
-    blocking.run(driver.release([handle]), 60)
+    kept = alone("keep", executor, handle, watched[2])
+    print(f"| {name} | {shape} | keeping, in a worker | {kept[0]:.2f} | | {kept[1]:.0f} |")
+    print(f"| {name} | {shape} | following, in a triggerer | | | {watched[1]:.0f} |", flush=True)
     blocking.run(driver.cancel([handle]), 60)
+    shutil.rmtree(home / "store")
 
 
 def from_host(path: str) -> dict[str, Fetch]:
@@ -150,42 +169,110 @@ def tool(command: Callable[[Path], list[str]]) -> Fetch:
     return turn
 
 
-def ours(executor: Any, handle: Any) -> Fetch:
-    """This project's ``collect``, in a process of its own."""
-
-    def turn(into: Path) -> tuple[float, float]:
-        given = [json.dumps(executor.to_json()), json.dumps(handle.to_json()), str(into)]
-        done = subprocess.run([sys.executable, __file__, "--ours", *given], check=True, capture_output=True, text=True)
-        seconds, memory = done.stdout.split()[-2:]
-        return float(seconds), float(memory)
-
-    return turn
+def alone(what: str, executor: Any, handle: Any, given: str = "") -> tuple[float, float, str]:
+    """Does one of ours in a process of its own; returns seconds, MB of memory, and its result."""
+    words = [what, json.dumps(executor.to_json()), json.dumps(handle.to_json()), given]
+    done = subprocess.run([sys.executable, __file__, "--ours", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{what} has failed: {done.stderr[-2000:]}")
+    seconds, memory, result = done.stdout.splitlines()[-1].split(" ", 2)
+    return float(seconds), float(memory), result
 
 
-def fetch(executor_json: str, handle_json: str, into: str) -> None:
-    """Fetches once, and prints seconds and MB."""
-    import asyncio
+class Meter:
+    """Measures a block of code: seconds, and what the peak of this process's memory grows by."""
 
+    def __enter__(self) -> Meter:
+        # Not ru_maxrss: a process begins with that of the one that has started it.
+        Path("/proc/self/clear_refs").write_text("5")
+        self._idle = _status("VmRSS")
+        self._begun = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._begun
+        self.memory = max(_status("VmHWM") - self._idle, 0) * 1024 / 1e6
+
+    def report(self, result: str = "") -> None:
+        """Prints what was measured, for :func:`alone`."""
+        print(self.seconds, self.memory, result)
+
+
+def _status(field: str) -> int:
+    """Returns a size of this process, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def load(executor_json: str, handle_json: str) -> tuple[Any, Any]:
+    """Returns an executor and a job, with all imported that a worker has, and a login made."""
+    import nemo_airflow.operators.keeping  # noqa: F401 - as in a worker
+    from nemo_airflow import blocking
     from nemo_airflow.executors import executor_from_json
     from nemo_airflow.job import JobHandle
 
     executor, handle = executor_from_json(json.loads(executor_json)), JobHandle.from_json(json.loads(handle_json))
 
-    async def both() -> tuple[float, int]:
-        warm = executor.connect()
-        await warm.look([handle])
-        await warm.close()
-        idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        begun = time.perf_counter()
+    async def warm() -> None:
         driver = executor.connect()
-        await driver.collect(handle, Path(into))
-        seconds = time.perf_counter() - begun
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle
+        await driver.look([handle])
         await driver.close()
-        return seconds, grown
 
-    seconds, grown = asyncio.run(both())
-    print(seconds, grown * 1024 / 1e6)
+    blocking.run(warm())
+    return executor, handle
+
+
+def collect(executor_json: str, handle_json: str, into: str) -> None:
+    """Fetches once into a folder, from a login on."""
+    from nemo_airflow import blocking
+
+    executor, handle = load(executor_json, handle_json)
+    with Meter() as meter:
+        blocking.run(executor.connect().collect(handle, Path(into)))
+    meter.report()
+
+
+def follow(executor_json: str, handle_json: str, _: str) -> None:
+    """Follows the job to its end, as a triggerer does."""
+    from nemo_airflow import blocking
+    from nemo_airflow.follow import Follower
+
+    executor, handle = load(executor_json, handle_json)
+    with Meter() as meter:
+        outcome = blocking.run(Follower(executor, handle, on_line=lambda line: None, warn=print).run(), 600)
+    meter.report(json.dumps(outcome.to_json()))
+
+
+def keep(executor_json: str, handle_json: str, outcome_json: str) -> None:
+    """Keeps the outputs as the worker does that resumes a task: in its run, in the shared store, then lets go."""
+    import logging
+
+    from tracking_cases import make_job
+
+    from nemo_airflow.follow import Outcome
+    from nemo_airflow.operators.keeping import Keeping
+    from nemo_airflow.tracking.mlflow import MLflowTracker
+    from nemo_airflow.tracking.run import open_run
+
+    executor, handle = load(executor_json, handle_json)
+    tracker = MLflowTracker(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    job = make_job(handle.key)
+    run = open_run(tracker, job, experiment="bench", shares_filesystem=False, collector="", warn=print)
+    tracker.tag(run.ref, {"warm": "yes"})
+    logging.basicConfig(level=logging.INFO)
+    with Meter() as meter:
+        Keeping(
+            executor, handle, run, Outcome.from_json(json.loads(outcome_json)), State(), logging.getLogger("keep")
+        ).keep()
+    meter.report()
+
+
+class State(dict[str, Any]):
+    """Stands for Airflow's store of a task's state, which is a database."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Stores a value."""
+        self[key] = value
 
 
 if __name__ == "__main__":
