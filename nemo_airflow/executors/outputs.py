@@ -299,7 +299,31 @@ class _Member(tarfile.TarInfo):
         """
         if not buf:
             raise tarfile.ReadError("unexpected end of data")
-        return super().frombuf(buf, encoding, errors)
+        return cls._of_plain_file(buf) or super().frombuf(buf, encoding, errors)
+
+    @classmethod
+    def _of_plain_file(cls, buf: bytes | bytearray) -> Self | None:
+        """Reads the header of a file that has a short name and no other names; None for any other.
+
+        Most are such, and tarfile takes four times as long for one.
+        """
+        name, _, rest = bytes(buf[:100]).partition(b"\0")
+        if buf[156:157] != tarfile.REGTYPE or buf[345] or rest.strip(b"\0") or not name.isascii():
+            return None
+        try:
+            checksum, *numbers = (int(buf[place], 8) for place in _NUMBERS)
+        except ValueError:
+            return None
+        if checksum != sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
+            return None
+        member = cls(name.decode("ascii"))
+        member.mode, member.size, member.mtime = numbers
+        member.chksum = checksum
+        return member
+
+
+_NUMBERS = (slice(148, 154), slice(100, 107), slice(124, 135), slice(136, 147))
+"""Where a header has its checksum, and a file's mode, size and time, as octal digits."""
 
 
 def _write(file: int, data: memoryview) -> None:

@@ -5,10 +5,11 @@ import fcntl
 import io
 import os
 import shutil
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Dict, List, Optional
+from typing import IO, Any, Dict, List
+
+from nemo_airflow.runner.archive import write_folder
 
 FOLDER = "outputs"
 COLLECTED = "collected"
@@ -98,29 +99,11 @@ def send(folder: str, to: IO[bytes]) -> int:
     root = os.path.join(folder, FOLDER)
     # The outputs' own folder may be somebody else's, who sends them by a link to it.
     sending = os.path.join(os.path.dirname(os.path.realpath(root)), SENDING)
-    with (
-        _locked(sending),
-        io.BufferedWriter(_Shown(to, sending), _SHOWN_EACH) as shown,
-        tarfile.TarFile(fileobj=shown, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_SHOWN_EACH) as tar,
-    ):
-        # Links first: whoever takes the files one by one knows then for what else each stands.
-        for chosen in (_link, _other):
-            for name in sorted(os.listdir(root)) if os.path.isdir(root) else ():
-                tar.add(os.path.join(root, name), arcname=name, filter=chosen)
+    with _locked(sending), io.BufferedWriter(_Shown(to, sending), _SHOWN_EACH) as shown:
+        write_folder(root, shown)
     to.flush()
     Path(folder, COLLECTED).touch()
     return 0
-
-
-def _link(member: tarfile.TarInfo) -> Optional[tarfile.TarInfo]:
-    """Returns a member that is a link, or a folder, in which links may be."""
-    return member if member.issym() or member.isdir() else None
-
-
-def _other(member: tarfile.TarInfo) -> Optional[tarfile.TarInfo]:
-    """Returns a member that is no link."""
-    member.mtime = int(member.mtime)  # a fraction would take a header of its own
-    return None if member.issym() else member
 
 
 def is_sent(folder: str) -> bool:

@@ -118,7 +118,6 @@ def test_job_fetches_a_file_and_a_folder_that_the_worker_does_not_have(any_store
     check(tmp_path / "job", given)
 
 
-@pytest.mark.parametrize("any_store", ["signed", pytest.param("ceph", marks=pytest.mark.lab)], indirect=True)
 def test_job_fetches_what_another_has_sent_straight_to_the_store(any_store, made, tmp_path):
     uploader = Uploader(str(made.parent), grant(any_store, "job-1", DAY))
     uploader.finish()
