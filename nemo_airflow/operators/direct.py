@@ -28,8 +28,9 @@ from nemo_airflow.runner.upload_targets import secrets_in
 from nemo_airflow.store.address import configured_store
 from nemo_airflow.store.incoming import LONGEST, Incoming, Manifest, grant, lets_jobs_write
 from nemo_airflow.store.shared import SharedStore
+from nemo_airflow.tracking.passage import Passage
 from nemo_airflow.tracking.run import TrackedRun
-from nemo_airflow.tracking.stored_outputs import keep_stored
+from nemo_airflow.tracking.stored_outputs import keep_stored, kept_files, pass_on
 
 E = TypeVar("E", bound=Executor)
 
@@ -198,6 +199,12 @@ class SentOutputs:
         store = configured_store()
         return store if store is not None and lets_jobs_write(store) else None
 
+    @property
+    def _accepting(self) -> SharedStore:
+        """The store, once it has accepted the manifest."""
+        assert self._store is not None  # noqa: S101 - for the type checker
+        return self._store
+
     def accept(self) -> Manifest | None:
         """Has the store keep what it got; returns None where not all outputs are there, or one is damaged."""
         if self._store is None or not self._outcome.sent:
@@ -208,24 +215,26 @@ class SentOutputs:
             self._warn(f"what the job has sent to the store is of no use, so it is fetched from the back-end: {error}")
             return None
 
-    def keep(self, manifest: Manifest, run: TrackedRun | None) -> dict[str, str] | None:
-        """Keeps all of it without fetching anything.
+    def keep_artifacts(self, manifest: Manifest) -> dict[str, str] | None:
+        """Returns where the artifacts are kept that the job returned, by digest; None if one has to be fetched."""
+        return keep_stored_artifacts(self._outcome.result, self._key, self._accepting, manifest)
 
-        Returns:
-            Where the artifacts are that the job returned, by digest; None if something has to be fetched.
-        """
-        assert self._store is not None  # noqa: S101 - for the type checker: it has accepted the manifest
-        artifacts = keep_stored_artifacts(self._outcome.result, self._key, self._store, manifest)
-        if artifacts is None:
-            return None
-        if run is not None and not keep_stored(run, self._store, manifest, inform=self._inform, warn=self._warn):
-            return None
-        return artifacts
+    def keep_in_run(self, manifest: Manifest, run: TrackedRun | None) -> bool:
+        """Has the store copy the outputs to their run; returns False where they have to be fetched for that."""
+        return run is None or keep_stored(run, self._accepting, manifest, inform=self._inform, warn=self._warn)
+
+    def put_tree(self, manifest: Manifest) -> str:
+        """Has what a run keeps of the outputs be a tree of the store; returns its digest."""
+        return Incoming(self._accepting, self._key).put_tree(manifest, kept_files(manifest, lambda line: None))
 
     def fetch(self, manifest: Manifest, into: Path) -> None:
         """Writes the outputs into a folder of this machine."""
-        assert self._store is not None  # noqa: S101 - for the type checker: it has accepted the manifest
-        Incoming(self._store, self._key).fetch(manifest, into)
+        Incoming(self._accepting, self._key).fetch(manifest, into)
+
+    def pass_on(self, manifest: Manifest, passage: Passage) -> None:
+        """Hands the outputs to where they are kept, while they come from the store."""
+        pass_on(self._accepting, manifest, passage)
+        passage.has_all(lambda line: self._warn(f"this output cannot be kept: {line}"))
 
     def fetch_announced(self, into: Path) -> bool:
         """Writes what a job has sent that did not end by itself; returns whether there was anything."""

@@ -102,10 +102,10 @@ class Keeping:
         """Returns where the artifacts are kept that the job returned, by digest."""
         begun = time.monotonic()
         manifest = self._sent.accept()
-        addresses = self._sent.keep(manifest, self._run) if manifest is not None else None
+        addresses = self._sent.keep_artifacts(manifest) if manifest is not None else None
         complete = True
-        if addresses is None:
-            addresses, complete = self._fetch_and_keep(manifest, folder)
+        if manifest is None or addresses is None or not self._sent.keep_in_run(manifest, self._run):
+            addresses, complete = self._fetch_and_keep(manifest, addresses, folder)
         counts = self._outcome.outputs or {}
         if counts:
             self._log.info(
@@ -120,22 +120,40 @@ class Keeping:
             self._log.warning("%s", self._where_they_are())
         return addresses
 
-    def _fetch_and_keep(self, manifest: Manifest | None, folder: Path) -> tuple[dict[str, str], bool]:
-        """Keeps outputs that pass this machine; returns where artifacts are, by digest, and whether all is kept."""
+    def _fetch_and_keep(
+        self, manifest: Manifest | None, kept: dict[str, str] | None, folder: Path
+    ) -> tuple[dict[str, str], bool]:
+        """Keeps outputs that pass this machine.
+
+        Args:
+            manifest: What the store has of them already, or None.
+            kept: Where artifacts are kept already; None where they have to be kept, too.
+            folder: Room on this machine's disk.
+
+        Returns:
+            Where artifacts are, by digest, and whether all is kept.
+        """
         with contextlib.ExitStack() as stack:
-            passing = self._bring(manifest, folder, stack)
+            passing = self._bring(manifest, folder, stack, with_artifacts=kept is None)
             complete = self._put(passing)
+            if kept is not None:
+                return kept, complete
             result = keep_artifacts(self._outcome.result, self._handle.key, passing.outputs)
         own = [made for made in find_references(result) if made.job == self._handle.key]
         return {made.digest: made.address for made in own}, complete
 
-    def _bring(self, manifest: Manifest | None, folder: Path, stack: contextlib.ExitStack) -> _Passing:
+    def _bring(
+        self, manifest: Manifest | None, folder: Path, stack: contextlib.ExitStack, *, with_artifacts: bool
+    ) -> _Passing:
         """Fetches the outputs from where they are nearest: this machine's disk, the store, the back-end."""
         whole = _Passing(folder, None, None)
+        passing = self._begin(manifest, folder, stack, with_artifacts=with_artifacts)
         if manifest is not None and not self._executor.shares_filesystem:
-            self._sent.fetch(manifest, whole.outputs)
-            return whole
-        passing = self._begin(folder, stack)
+            if passing.passage is None:
+                self._sent.fetch(manifest, whole.outputs)
+            else:
+                self._sent.pass_on(manifest, passing.passage)
+            return passing
         try:
             self._collect(passing)
         except (ExecutorError, OSError):
@@ -144,15 +162,19 @@ class Keeping:
             return whole
         return whole if passing.is_empty and self._sent.fetch_announced(whole.outputs) else passing
 
-    def _begin(self, folder: Path, stack: contextlib.ExitStack) -> _Passing:
+    def _begin(
+        self, manifest: Manifest | None, folder: Path, stack: contextlib.ExitStack, *, with_artifacts: bool
+    ) -> _Passing:
         if self._keeper is not None and self._keeper.wants_whole_folder:
             return _Passing(folder, None, None)
-        made = [each.output for each in find_references(self._outcome.result) if each.job == self._handle.key]
+        found = find_references(self._outcome.result) if with_artifacts else ()
+        made = [each.output for each in found if each.job == self._handle.key]
         counts = self._outcome.outputs or {}
         progress = Progress("outputs kept", self._log.info, counts.get("bytes"))
         passage = Passage(folder, progress, is_below(made))
         stack.callback(passage.close)
-        keepers = stack.enter_context(self._keeper.begin(passage)) if self._keeper is not None else None
+        stored = self._sent.put_tree(manifest) if manifest is not None else ""
+        keepers = stack.enter_context(self._keeper.begin(passage, stored)) if self._keeper is not None else None
         passage.start()
         return _Passing(folder, passage, keepers)
 

@@ -44,6 +44,7 @@ class Keepers:
         inform: Called with what is tried again.
         warn: Called with what is not as it was asked for, in one line.
         stall: Seconds without a byte after which a tracker, or a store, is given up.
+        stored: Digest of the files as a tree of the shared store, where that has them already; else empty.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Keepers:
         inform: Callable[[str], None],
         warn: Callable[[str], None],
         stall: float,
+        stored: str = "",
     ) -> None:
         self._run = run
         self._passage = passage
@@ -68,7 +70,8 @@ class Keepers:
         self._undelivered = Undelivered(run.job.key, run.began)
         self._outbox = Outbox()
         self._spooled = 0
-        store = configured_store()
+        self._in_store = stored
+        store = None if stored else configured_store()
         self._tree = TreeWriter(store, self._patiently) if store is not None else None
         passage.add_keeper(self._share)
         passage.add_keeper(self._upload, _UPLOADERS)
@@ -90,7 +93,9 @@ class Keepers:
         if not self._passage.count:
             return True
         if self._tree is not None:
-            self._record(calls.tags({OUTPUTS_DIGEST: self._tree.finish()}), self._outbox.put)
+            self._in_store = self._tree.finish()
+        if self._in_store:
+            self._record(calls.tags({OUTPUTS_DIGEST: self._in_store}), self._outbox.put)
         if not self._refused:
             self._record(calls.outputs_kept(), self._outbox.file_calls.append)
         if self._away is not None:
@@ -112,7 +117,7 @@ class Keepers:
             return [self._names.path_of(name) for name in item.names]
 
     def _share(self, items: list[Item]) -> None:
-        """Puts files into the shared store; without one it only reads their digests."""
+        """Puts files into the shared store; where there is none to put them into it only reads their digests."""
         for item in items:
             if self._tree is None:
                 item.sha256 = sha256_of(item.path)

@@ -76,9 +76,14 @@ class OutputKeeper:
             passage.start()
             return await self.finish(keepers)
 
-    def begin(self, passage: Passage) -> Keepers:
-        """Returns the keepers of what passes there, which begin with the passage, and end with the context."""
-        return Keepers(self._run, passage, self._inform, self._warn, self._stall)
+    def begin(self, passage: Passage, stored: str = "") -> Keepers:
+        """Returns the keepers of what passes there, which begin with the passage, and end with the context.
+
+        Args:
+            passage: Where the files come.
+            stored: Their digest as a tree of the shared store, where that has them already; else empty.
+        """
+        return Keepers(self._run, passage, self._inform, self._warn, self._stall, stored)
 
     async def finish(self, keepers: Keepers) -> bool:
         """Waits until all is kept; returns and raises as :meth:`keep` does."""

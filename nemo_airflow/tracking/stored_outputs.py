@@ -1,15 +1,19 @@
-"""Keeps outputs that are in the shared store already in a run whose artifacts are in a bucket of the same service.
+"""Keeps outputs that are in the shared store already in a run.
 
-The service copies on its own side. Where it cannot, nothing is lost: the caller fetches the outputs, and keeps them as
-those of any job.
+Where the run's artifacts are in a bucket of the same service, that copies on its own side. Else the outputs pass this
+machine on their way there.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import hashlib
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from nemo_airflow.exceptions import StoreError, TrackingError
 from nemo_airflow.progress import Progress
@@ -20,9 +24,11 @@ from nemo_airflow.store.trees import TreeFile
 from nemo_airflow.tracking import reserved
 from nemo_airflow.tracking.base import OUTPUTS_DIGEST
 from nemo_airflow.tracking.links import Links
+from nemo_airflow.tracking.passage import Passage
 from nemo_airflow.tracking.run import TrackedRun
 
 _COPIES = 16
+_FETCHES = 4
 
 
 def keep_stored(
@@ -61,6 +67,69 @@ def keep_stored(
         inform(f"the store cannot copy the outputs to the run by itself, so they are fetched: {error}")
         return False
     return True
+
+
+def pass_on(store: SharedStore, manifest: Manifest, passage: Passage) -> None:
+    """Hands all outputs of a job on while they come from the store. Blocks.
+
+    Args:
+        store: The store, which has accepted all pieces.
+        manifest: All that the job has sent.
+        passage: What takes them.
+
+    Raises:
+        StoreError: A piece is missing or damaged.
+    """
+    room = passage.into
+    room.mkdir(parents=True, exist_ok=True)
+    for path, target in manifest.links.items():
+        passage.take_link(path, target)
+    places = {sha256: (str(pack["sha256"]), offset) for pack in manifest.packs for sha256, offset in pack["files"]}
+    packed: dict[str, list[TreeFile]] = {}
+
+    def take_file(file: TreeFile) -> None:
+        pieces = manifest.pieces.get(file.sha256)
+        parts = None if pieces is None else [(blob, 0, size) for blob, size in pieces]
+        with _passing(file, passage, room) as out:
+            store.write_content(out, file.sha256, parts, room)
+
+    def take_pack(pack: str, files: list[TreeFile]) -> None:
+        with store.fetch_blob(pack, room) as blob, blob.open("rb") as source:
+            for file in files:
+                source.seek(places[file.sha256][1])
+                content = source.read(file.size)
+                if hashlib.sha256(content).hexdigest() != file.sha256:
+                    raise StoreError(f"{file.path!r} is not in the blob {pack[:12]} that the job has named")
+                with _passing(file, passage, room) as out:
+                    out.write(content)
+
+    with concurrent.futures.ThreadPoolExecutor(_FETCHES) as threads:
+        tasks = []
+        for file in manifest.files:
+            if file.sha256 in places and file.sha256 not in manifest.pieces:
+                packed.setdefault(places[file.sha256][0], []).append(file)
+            else:
+                tasks.append(threads.submit(take_file, file))
+        tasks += [threads.submit(take_pack, pack, files) for pack, files in packed.items()]
+        for task in tasks:
+            task.result()
+
+
+@contextlib.contextmanager
+def _passing(file: TreeFile, passage: Passage, room: Path) -> Iterator[BinaryIO]:
+    """Opens a file of this machine to be written; hands it on then."""
+    passage.make_room(file.size)
+    path = room / uuid.uuid4().hex
+    try:
+        with path.open("xb") as out:
+            yield out
+        path.chmod(file.mode)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        passage.give_back(file.size)
+        raise
+    passage.note_bytes(file.size)
+    passage.take_file(file.path, path, passing=True)
 
 
 def kept_files(manifest: Manifest, warn: Callable[[str], None]) -> list[TreeFile]:

@@ -158,6 +158,8 @@ def test_run_whose_files_are_not_in_a_bucket_has_the_outputs_too(task, tmp_path,
     made = outputs_of(root)
     assert kept() == (made, made)
     assert bucket.list_keys("store/incoming/") == []
+    # Nothing has been put into the store a second time.
+    assert len(bucket.list_keys("store/blobs/")) == len({key for key, _, _ in bucket.posts}) - 1
 
 
 def test_store_in_a_mounted_folder_gets_the_outputs_from_the_job(task, tmp_path, root, monkeypatch, run_of, lines):
