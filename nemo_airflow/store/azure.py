@@ -10,6 +10,7 @@ from typing import Any
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.runner.blob_target import seal
 from nemo_airflow.runner.uploads import manifest_name
+from nemo_airflow.store.buckets import PIECE
 from nemo_airflow.store.reading import ReadingPlace
 
 _BLOBS = 1000
@@ -52,6 +53,13 @@ class AzurePlace(ReadingPlace):
             "blobs": seal({name: signature for name, (_, signature) in signed.items()}, key),
             "fields": {"sealing-key": key},
         }
+
+    @property
+    def _fs(self) -> Any:
+        fs = super()._fs
+        # The client's own are 32 and 64 MiB, each in memory.
+        fs.service_client._config.max_single_put_size = fs.service_client._config.max_single_get_size = PIECE
+        return fs
 
     def _signatures(self, folder: str, names: list[str], seconds: float) -> dict[str, tuple[str, str]]:
         """Returns what is signed, and the signature, by the names of blobs."""

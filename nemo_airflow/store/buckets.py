@@ -23,6 +23,9 @@ EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azur
 LARGEST = 1 << 30
 """Bytes of a piece that a job may write."""
 
+PIECE = 5 << 20
+"""Bytes that are held of a file while it is sent: the smallest piece that all services take."""
+
 _BLOCK = 1 << 20
 
 _WANTED = "wanted"
@@ -59,7 +62,7 @@ class ObjectPlace(Place):
     def put(self, name: str, source: Path, sha256: str) -> None:
         """See :meth:`Place.put`."""
         with self._errors():
-            self._fs.put_file(str(source), self._path(name))
+            self._fs.put_file(str(source), self._path(name), **self.pieces_of(source.stat().st_size))
 
     def get(self, name: str, target: Path) -> bool:
         """See :meth:`Place.get`."""
@@ -119,6 +122,10 @@ class ObjectPlace(Place):
         """Returns the bucket and the key of a file."""
         bucket, _, prefix = self._root.partition("/")
         return bucket, f"{prefix}/{name}" if prefix else name
+
+    def pieces_of(self, size: int) -> dict[str, int]:
+        """Returns how the file system is told to send a file of so many bytes, so that it holds few of them."""
+        return {}
 
     def read_digest(self, name: str) -> str:
         """Returns the SHA-256 of a file's content, which is read for that."""

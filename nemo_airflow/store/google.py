@@ -7,7 +7,7 @@ import datetime
 import json
 from typing import Any
 
-from nemo_airflow.store.buckets import LARGEST
+from nemo_airflow.store.buckets import LARGEST, PIECE
 from nemo_airflow.store.reading import ReadingPlace
 
 _ALGORITHM = "GOOG4-RSA-SHA256"
@@ -65,6 +65,10 @@ class GooglePlace(ReadingPlace):
                 "prefix": prefix,
                 "fields": fields,
             }
+
+    def pieces_of(self, size: int) -> dict[str, int]:
+        """See :meth:`.ObjectPlace.pieces_of`."""
+        return {"chunksize": PIECE}
 
     def copy(self, source: str, target: str, tag: str) -> None:
         """See :meth:`.ReadingPlace.copy`."""

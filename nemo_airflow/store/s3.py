@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.exceptions import StoreError
-from nemo_airflow.store.buckets import LARGEST, ObjectPlace
+from nemo_airflow.store.buckets import LARGEST, PIECE, ObjectPlace
+
+_MOST_PIECES = 9000
+"""Pieces of a file: the service joins no more than 10,000."""
 
 
 class S3Place(ObjectPlace):
@@ -84,6 +87,10 @@ class S3Place(ObjectPlace):
                 config=Config(**{**options, "signature_version": "s3v4"}),
             )
         return self._signers[route]
+
+    def pieces_of(self, size: int) -> dict[str, int]:
+        """See :meth:`.ObjectPlace.pieces_of`."""
+        return {"chunksize": max(PIECE, -(-size // _MOST_PIECES)), "max_concurrency": 1}
 
     def verify(self, name: str, sha256: str, size: int) -> str:
         """Compares an object with its SHA-256: the one that the service has computed, else by reading it.

@@ -25,6 +25,8 @@ _SMALL = 256 << 10
 _PACK = 8 << 20
 _CUT = 1 << 250  # of 2 ** 256: one file in 64 ends a pack
 _TRANSFERS = 8
+_SENDERS = 4
+"""Files and packs that are sent at one time. So many packs may wait on disk, too: their files are gone by then."""
 
 
 class TreeFile(NamedTuple):
@@ -67,7 +69,7 @@ class TreeWriter:
         self._offsets: list[tuple[str, int]] = []
         self._packs: list[Future[dict[str, Any]]] = []
         self._sent: list[Future[str]] = []
-        self._threads = concurrent.futures.ThreadPoolExecutor(_TRANSFERS, "nemo-tree")
+        self._threads = concurrent.futures.ThreadPoolExecutor(_SENDERS, "nemo-tree")
         self._scratch = tempfile.TemporaryDirectory(prefix="nemo-airflow-")
 
     def __enter__(self) -> TreeWriter:
@@ -143,17 +145,19 @@ class TreeWriter:
 
     def _end_pack(self) -> None:
         if self._offsets:
-            data, offsets = self._pack, self._offsets
+            waiting = [pack for pack in self._packs if not pack.done()]
+            if len(waiting) >= 2 * _SENDERS:
+                concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+            sha256 = hashlib.sha256(self._pack).hexdigest()
+            target = Path(self._scratch.name, sha256)
+            target.write_bytes(self._pack)
+            self._packs.append(self._threads.submit(self._put_pack, target, sha256, len(self._pack), self._offsets))
             self._pack, self._offsets = bytearray(), []
-            self._packs.append(self._threads.submit(self._put_pack, data, offsets))
 
-    def _put_pack(self, data: bytearray, offsets: list[tuple[str, int]]) -> dict[str, Any]:
-        sha256 = hashlib.sha256(data).hexdigest()
-        target = Path(self._scratch.name, sha256)
-        target.write_bytes(data)
+    def _put_pack(self, target: Path, sha256: str, size: int, offsets: list[tuple[str, int]]) -> dict[str, Any]:
         self._attempt(lambda: self._store.put_blob(target, sha256))
         target.unlink(missing_ok=True)
-        return {"sha256": sha256, "size": len(data), "files": [list(each) for each in offsets]}
+        return {"sha256": sha256, "size": size, "files": [list(each) for each in offsets]}
 
 
 def get_tree(store: SharedStore, digest: str, into: Path) -> list[Path]:
