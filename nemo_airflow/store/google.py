@@ -39,7 +39,7 @@ class GooglePlace(ReadingPlace):
         with self._errors():
             from google.auth.credentials import Signing
 
-            signer = self._fs.credentials.credentials
+            signer: Any = self._fs.credentials.credentials
             if not isinstance(signer, Signing):
                 return {}
             bucket, prefix = self.key(f"{folder}/")
