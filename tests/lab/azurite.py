@@ -19,7 +19,7 @@ VERSION = "3.35.0"
 ACCOUNT = "devstoreaccount1"
 # The account and key that Azurite has for everybody; no secret.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-_PATIENCE = 60
+_PATIENCE = 180
 
 
 @contextmanager
