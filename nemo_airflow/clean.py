@@ -12,6 +12,8 @@ import math
 import re
 from typing import Any
 
+from nemo_airflow.language.plan.grammar import MAX_DEPTH
+
 LONGEST_MESSAGE = 64 << 10
 """Characters of an error message that are kept."""
 
@@ -22,6 +24,9 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DEEPEST = 64
 """Levels of lists and mappings that are kept; deeper values become JSON text."""
 
+PLAN_LEVELS = 4 * MAX_DEPTH + 2
+"""Levels of a record with a plan: a shared dict with keys other than texts takes four for one level of a config."""
+
 _SMALLEST, _LARGEST = -(1 << 63), (1 << 64) - 1
 
 
@@ -30,16 +35,17 @@ def clean_text(text: str) -> str:
     return _UNSTORABLE.sub(_escape, text)
 
 
-def clean_value(value: Any) -> Any:
+def clean_value(value: Any, levels: int = _DEEPEST) -> Any:
     """Returns a JSON value that can be stored and sent on.
 
     Texts and keys are cleaned as by :func:`clean_text`; numbers that are not finite, and integers of more than 64 bits,
-    become texts; values deeper than 64 levels become JSON text.
+    become texts; values deeper than so many levels become JSON text.
 
     Args:
         value: A result of ``json.loads``, or a value of such types.
+        levels: Levels of lists and mappings that are kept.
     """
-    return _clean(value, _DEEPEST)
+    return _clean(value, levels)
 
 
 def shorten_text(text: str, limit: int) -> str:
@@ -61,10 +67,17 @@ def _clean(value: Any, depth: int) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (dict, list, tuple)) and depth == 0:
         return clean_text(_dump(value))
+    # No comprehensions: they would take a frame more for each level.
     if isinstance(value, dict):
-        return {clean_text(str(key)): _clean(item, depth - 1) for key, item in value.items()}
+        fields = {}
+        for key, item in value.items():
+            fields[clean_text(str(key))] = _clean(item, depth - 1)
+        return fields
     if isinstance(value, (list, tuple)):
-        return [_clean(item, depth - 1) for item in value]
+        items = []
+        for item in value:
+            items.append(_clean(item, depth - 1))
+        return items
     return clean_text(str(value))
 
 

@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from nemo_airflow.clean import clean_value
+from nemo_airflow.clean import PLAN_LEVELS, clean_value
 
 VERSION = 1
 """Version of the records that this reader understands."""
@@ -202,7 +202,8 @@ class StreamReader:
 
     def _add_record(self, items: list[Line | Record], raw: bytes) -> None:
         try:
-            data = clean_value(json.loads(raw))
+            data = json.loads(raw)
+            data = clean_value(data, PLAN_LEVELS) if data["type"] == "config" else clean_value(data)
             version, kind, timestamp = data["v"], data["type"], float(data["ts"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             items.append(self._warning(f"a record on the job's stream cannot be read: {raw[:80]!r}"))

@@ -10,14 +10,15 @@ from typing import Any
 import fiddle as fdl
 
 from nemo_airflow.config import checks
-from nemo_airflow.config.buildable import known_default, path_below, unchecked
-from nemo_airflow.config.graph import children, is_dataclass_instance, iter_nodes, rebuild, recipe_overrides
+from nemo_airflow.config.buildable import path_below, unchecked
+from nemo_airflow.config.graph import is_dataclass_instance, iter_nodes, recipe_overrides
 from nemo_airflow.config.leaves import copy_config
 from nemo_airflow.config.origins import ChangeLocation, Origin, location_of, remove_argument, set_argument
-from nemo_airflow.config.parameters import NO_DEFAULT, parameters_of
+from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.values import Layers, Values
+from nemo_airflow.config.view import FiddleConfigs
 from nemo_airflow.exceptions import OverrideError, ParameterTypeError
-from nemo_airflow.language.overrides.apply import MISSING, REMOVED, Change, View
+from nemo_airflow.language.overrides.apply import REMOVED, Change, ChangeView
 from nemo_airflow.language.overrides.nodes import File
 from nemo_airflow.language.overrides.paths import parse_path
 from nemo_airflow.language.overrides.syntax import parse_override, parse_value
@@ -36,7 +37,7 @@ def not_too_deep(path: str) -> Iterator[None]:
         raise OverrideError("the value is nested too deep to be read", path) from None
 
 
-class FiddleView(View):
+class FiddleView(FiddleConfigs, ChangeView):
     """Sees Fiddle's configs.
 
     Args:
@@ -46,10 +47,6 @@ class FiddleView(View):
 
     def __init__(self, values: Values, location: ChangeLocation) -> None:
         self.values, self.location = values, location
-
-    def is_config(self, value: Any) -> bool:
-        """Returns whether a value is a config."""
-        return isinstance(value, fdl.Buildable)
 
     def find_key(self, config: Any, key: Key) -> Any:
         """Returns the name of a parameter under one of its names, or None."""
@@ -65,11 +62,9 @@ class FiddleView(View):
         parameter = parameters_of(config.__fn_or_cls__).find(key)
         return Any if parameter is None else parameter.annotation
 
-    def default(self, config: Any, key: Key) -> Any:
-        """Returns a copy of a parameter's default, which is the target's own; or ``MISSING``."""
-        parameter = parameters_of(config.__fn_or_cls__).find(key)
-        default = NO_DEFAULT if parameter is None or parameter.is_variadic else known_default(parameter)
-        return MISSING if default is NO_DEFAULT else copy_config(default)
+    def copy_default(self, default: Any) -> Any:
+        """Returns a copy of a default, which is the target's own."""
+        return copy_config(default)
 
     def set(self, config: Any, key: Key, value: Any) -> None:
         """Sets an argument, and notes who did."""
@@ -78,14 +73,6 @@ class FiddleView(View):
     def remove(self, config: Any, key: Key) -> None:
         """Removes an argument, and notes who did."""
         remove_argument(config, key, self.location)
-
-    def children(self, value: Any) -> Sequence[tuple[Any, Any]] | None:
-        """Returns the keys and values below a value, or None for a leaf."""
-        return children(value)
-
-    def rebuild(self, value: Any, below: Sequence[Any]) -> Any:
-        """Returns a container with other values."""
-        return rebuild(value, below)
 
     def open_instance(self, value: Any, root: Any) -> Any:
         """Returns a dataclass's instance as a config, in all places of the root that have it."""

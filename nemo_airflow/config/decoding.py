@@ -76,7 +76,7 @@ class _ConfigBuilder(Builder):
     def _argument(self, known: _Known, name: str, value: Any, path: Path) -> Any:
         parameter = known.parameters.find(name)
         if parameter is None:
-            check_name(known.target, name, path_text((path, name)))
+            check_name(known.target, name, path_text((*path, name)))
             return value
         return _read(parameter, value, path, name)
 
@@ -106,4 +106,4 @@ class _ConfigBuilder(Builder):
 def _read(parameter: Parameter, value: Any, path: Path, key: int | str) -> Any:
     if checks.check(parameter.annotation, value) is None:
         return value
-    return fit_value(parameter.annotation, value, path_text((path, key)), checks.read_plain)
+    return fit_value(parameter.annotation, value, path_text((*path, key)), checks.read_plain)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from nemo_airflow.config import outline
-from nemo_airflow.config.outline import Node, summary
+from nemo_airflow.config.outline import Node, join_key, summary
 
 Kind = Literal["changed", "added", "removed", "retargeted", "shared", "unshared"]
 
@@ -133,15 +133,13 @@ class _Comparison:
         self._compared: set[tuple[int, int]] = set()
 
     def run(self) -> ConfigDiff:
-        waiting = [iter((_Pair("", "", self._old, self._new),))]
-        while waiting:
-            pair = next(waiting[-1], None)
-            if pair is None:
-                waiting.pop()
-            else:
-                waiting.append(self._compare(pair))
+        self._visit(_Pair("", "", self._old, self._new))
         self._compare_sharing()
         return ConfigDiff(tuple(self._changes), self._old, self._new)
+
+    def _visit(self, pair: _Pair) -> None:
+        for each in self._compare(pair):
+            self._visit(each)
 
     def _add(self, kind: Kind, pair: _Pair, old: str = "", new: str = "") -> None:
         self._changes.append(Change(kind, pair.path, old, new, pair.parent))
@@ -194,9 +192,9 @@ class _Comparison:
         for was, now in places:
             if now is not None:
                 item = before[was] if was is not None else None
-                yield _Pair(outline.place(path, now, after[now]), path, item, after[now])
+                yield _Pair(join_key(path, now), path, item, after[now])
             elif was is not None:
-                yield _Pair(outline.place(path, was, before[was]), path, before[was], None)
+                yield _Pair(join_key(path, was), path, before[was], None)
 
     def _compare_sharing(self) -> None:
         """Adds which places became one object, and which no longer are."""
@@ -216,9 +214,9 @@ def _by_key(path: str, old: Node, new: Node) -> Iterator[_Pair]:
     before = {outline.key_text(key): (key, child) for key, child in old.edges}
     for key, child in new.edges:
         _, other = before.pop(outline.key_text(key), (key, None))
-        yield _Pair(outline.place(path, key, child), path, other, child)
+        yield _Pair(join_key(path, key), path, other, child)
     for key, child in before.values():
-        yield _Pair(outline.place(path, key, child), path, child, None)
+        yield _Pair(join_key(path, key), path, child, None)
 
 
 def _call(node: Node, other: Node) -> str:

@@ -15,7 +15,7 @@ import fiddle as fdl
 
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.language.artifact import Artifact
-from nemo_airflow.language.plan.grammar import Path, join, path_text
+from nemo_airflow.language.plan.grammar import MAX_DEPTH, Path, below, join, path_text, too_deep
 
 Key = str | int
 
@@ -205,37 +205,40 @@ def is_named_tuple(value: Any) -> TypeGuard[Any]:
 
 
 def iter_nodes(root: Any) -> Iterator[tuple[Path, Any, Sequence[tuple[Any, Any]] | None]]:
-    """Yields every value of a graph with its path and children, depth first; shared values once.
-
-    The paths are linked ones, as :func:`nemo_airflow.language.plan.grammar.path_text` writes them.
+    """Iterates over every value of a graph with its path and children, depth first; shared values once.
 
     Raises:
-        ConfigError: A value contains itself.
+        ConfigError: A value contains itself, or is nested too deep.
     """
-    seen: set[int] = set()
-    tuples: dict[int, Any] = {}
+    found: list[tuple[Path, Any, Sequence[tuple[Any, Any]] | None]] = []
     above: set[int] = set()
-    stack: list[tuple[Any, Any]] = [((), root)]
-    while stack:
-        path, value = stack.pop()
-        if path is None:  # the way back up
-            above.discard(value)
-            continue
-        below = children(value)
-        if below is not None:
-            if id(value) in above:
-                raise ConfigError("the value contains itself", path_text(path))
-            if is_shareable(value):
-                if id(value) in seen:
-                    continue
-                seen.add(id(value))
-                if below:
-                    above.add(id(value))
-                    stack.append((None, id(value)))
-            elif any(isinstance(child, tuple) for _, child in below):
-                # A plan writes a tuple at each place, but visiting each place could take exponential time.
-                if id(value) in tuples:
-                    continue
-                tuples[id(value)] = value
-            stack.extend([((path, key), child) for key, child in reversed(below)])
-        yield path, value, below
+    levels: dict[int, int] = {}
+    """How many levels there are below each visited value that may be shared."""
+    kept: list[Any] = []  # alive, since ids are reused
+
+    def visit(path: Path, value: Any) -> int:
+        pairs = children(value)
+        if pairs is None:
+            found.append((path, value, None))
+            return 0
+        if id(value) in above:
+            raise ConfigError("the value contains itself", path_text(path))
+        # A plan writes a tuple at each place, but visiting each place could take exponential time.
+        is_once = is_shareable(value) or any(isinstance(child, tuple) for _, child in pairs)
+        if is_once and id(value) in levels:
+            if len(path) + levels[id(value)] > MAX_DEPTH:
+                raise too_deep(path)
+            return levels[id(value)]
+        found.append((path, value, pairs))
+        above.add(id(value))
+        deepest = 0
+        for key, child in pairs:
+            deepest = max(deepest, 1 + visit(below(path, key), child))
+        above.discard(id(value))
+        if is_once:
+            levels[id(value)] = deepest
+            kept.append(value)
+        return deepest
+
+    visit((), root)
+    return iter(found)

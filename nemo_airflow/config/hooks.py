@@ -90,23 +90,18 @@ class Instances:
         self._made: dict[int, tuple[Any, bool, Any]] = {}
         """The instance, whether it contains a config, and the original value, kept alive since ids are reused."""
 
-    def of(self, root: Any) -> Any:
-        """Returns the instance of an acyclic config; without recursion."""
-        stack: list[tuple[Any, Sequence[Any] | None]] = [(root, None)]
-        while stack:
-            value, below = stack.pop()
-            if id(value) in self._made:
-                continue
-            if below is None:
-                below = _below(value)
-                if below:
-                    stack.append((value, below))
-                    stack.extend((child, None) for child in reversed(below))
-                    continue
-            parts = [self._made[id(child)] for child in below]
+    def of(self, value: Any) -> Any:
+        """Returns the instance of an acyclic config that is nowhere too deep."""
+        return self._of(value)[0]
+
+    def _of(self, value: Any) -> tuple[Any, bool, Any]:
+        if id(value) not in self._made:
+            parts = []
+            for child in _below(value):
+                parts.append(self._of(child))
             made, holds = _instance(value, [part[0] for part in parts], any(part[1] for part in parts))
             self._made[id(value)] = (made, holds, value)
-        return self._made[id(root)][0]
+        return self._made[id(value)]
 
 
 def _below(value: Any) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fiddle as fdl
@@ -22,20 +22,20 @@ from nemo_airflow.config.graph import (
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError
-from nemo_airflow.language.plan.grammar import Path, path_text
+from nemo_airflow.language.plan.grammar import Path, below, path_text
 
 
 def iter_leaves(config: Any) -> Iterator[tuple[str, Any]]:
     """Yields the dotted path and value of each leaf that is set, depth first.
 
     A leaf is any value other than a config, a container or a dataclass instance. A value in several
-    places is visited at the first one. A path of hundreds of keys is cut to its end.
+    places is visited at the first one.
 
     Args:
         config: A config, a container, or a leaf itself (its path is empty).
     """
-    for path, value, below in iter_nodes(config):
-        if below is None:
+    for path, value, pairs in iter_nodes(config):
+        if pairs is None:
             yield path_text(path), value
 
 
@@ -56,7 +56,7 @@ def map_leaves(config: Any, fn: Callable[[str, Any], Any]) -> Any:
 
     def convert(path: str, leaf: Any, annotation: Any) -> Any:
         new = fn(path, leaf)
-        if new is leaf or (isinstance(new, str) and isinstance(leaf, str) and new == leaf) or is_deferred(new):
+        if _is_same(new, leaf) or is_deferred(new):
             return new
         return fit_value(annotation, new, path)
 
@@ -125,41 +125,32 @@ class _Mapping:
         # By the id of the original, which is kept alive since ids are used again. A tuple also by its annotation:
         # its items are converted for each place.
         self._copies: dict[tuple[int, int], tuple[_Made, Any, Any]] = {}
+        self._above: set[int] = set()
 
     def map(self, root: Any) -> Any:
-        """Returns the copy; children first, without recursion."""
-        above: set[int] = set()
-        made: list[_Made] = []
-        stack: list[tuple[Any, Path, Any, Sequence[tuple[Any, Any]] | None]] = [(root, (), Any, None)]
-        while stack:
-            value, path, annotation, below = stack.pop()
-            if below is not None:
-                start = len(made) - len(below)
-                changed = any(part.changed for part in made[start:])
-                copy = _Made(rebuild(value, [part.value for part in made[start:]], same=not changed), changed)
-                made[start:] = [copy]
-                above.discard(id(value))
-                self._copies[self._key(value, annotation)] = (copy, value, annotation)
-                continue
-            below = children(value)
-            if below is None:
-                new = self._leaf(value, path, annotation)
-                same = new is value or (isinstance(new, str) and isinstance(value, str) and new == value)
-                made.append(_Made(new, not same))
-            elif (known := self._copies.get(self._key(value, annotation))) is not None:
-                made.append(known[0])
-            elif id(value) in above:
-                raise ConfigError("the value contains itself", path_text(path))
-            else:
-                above.add(id(value))
-                stack.append((value, path, annotation, below))
-                stack.extend(
-                    [(child, (path, key), annotation_below(value, key, annotation), None) for key, child in below][::-1]
-                )
-        return made[0].value
+        """Returns the copy."""
+        return self._copy(root, (), Any).value
 
-    def _key(self, value: Any, annotation: Any) -> tuple[int, int]:
-        return id(value), 0 if is_shareable(value) else id(annotation)
+    def _copy(self, value: Any, path: Path, annotation: Any) -> _Made:
+        pairs = children(value)
+        if pairs is None:
+            new = value if self._fn is None else self._fn(path_text(path), value, annotation)
+            return _Made(new, not _is_same(new, value))
+        key = (id(value), 0 if is_shareable(value) else id(annotation))
+        if key in self._copies:
+            return self._copies[key][0]
+        if id(value) in self._above:
+            raise ConfigError("the value contains itself", path_text(path))
+        self._above.add(id(value))
+        made = []
+        for name, child in pairs:
+            made.append(self._copy(child, below(path, name), annotation_below(value, name, annotation)))
+        self._above.discard(id(value))
+        changed = any(part.changed for part in made)
+        copy = _Made(rebuild(value, [part.value for part in made], same=not changed), changed)
+        self._copies[key] = (copy, value, annotation)
+        return copy
 
-    def _leaf(self, value: Any, path: Path, annotation: Any) -> Any:
-        return value if self._fn is None else self._fn(path_text(path), value, annotation)
+
+def _is_same(new: Any, old: Any) -> bool:
+    return new is old or (isinstance(new, str) and isinstance(old, str) and new == old)

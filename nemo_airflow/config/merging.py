@@ -48,6 +48,8 @@ class _Merge:
     def __init__(self, root: Any, origin: Origin, what: str, layers: Layers) -> None:
         self._root = root
         self._location = location_of(what, origin)
+        self._laid: set[tuple[int, int]] = set()
+        """The configs that were laid over others, which may be shared."""
         self._values = Values(
             origin, None if root is ABSENT else root, self._location, layers=layers, reads_numbers=False
         )
@@ -65,32 +67,21 @@ class _Merge:
         return match_type(reader, old, self._values.read(annotation, new, path, neighbours), annotation)
 
     def _config(self, old: Any, new: Any, path: str) -> Any:
-        root = self._of_type(old, new, path)
-        # Without recursion: configs may be as deep as they like.
-        waiting = [] if root is new else [(root, new, path)]
-        laid: set[tuple[int, int]] = set()
-        while waiting:
-            made, layer, here = waiting.pop()
-            if (id(made), id(layer)) in laid:  # what is in several places
-                continue
-            laid.add((id(made), id(layer)))
-            for key, value in layer.__arguments__.items():
-                below = join(here, key)
-                before = made.__arguments__.get(key, ABSENT)
-                if _are_same_call(before, value):
-                    merged = self._of_type(before, value, below)
-                    if merged is not value:
-                        waiting.append((merged, value, below))
-                else:
-                    parameter = parameters_of(made.__fn_or_cls__).find(key)
-                    annotation = Any if parameter is None else parameter.annotation
-                    merged = self.replace(before, value, annotation, below, made)
-                if merged is not before:
-                    set_argument(made, key, merged, _last_location(layer, key) or self._location)
-            for key, tags in layer.__argument_tags__.items():
-                made.__argument_tags__[key] |= tags
-            self._add_overrides(made, recipe_overrides(layer) or ())
-        return root
+        made = self._of_type(old, new, path)
+        if made is new or (id(made), id(new)) in self._laid:
+            return made
+        self._laid.add((id(made), id(new)))
+        for key, value in new.__arguments__.items():
+            before = made.__arguments__.get(key, ABSENT)
+            parameter = parameters_of(made.__fn_or_cls__).find(key)
+            annotation = Any if parameter is None else parameter.annotation
+            merged = self.replace(before, value, annotation, join(path, key), made)
+            if merged is not before:
+                set_argument(made, key, merged, _last_location(new, key) or self._location)
+        for key, tags in new.__argument_tags__.items():
+            made.__argument_tags__[key] |= tags
+        self._add_overrides(made, recipe_overrides(new) or ())
+        return made
 
     def _of_type(self, old: Any, new: Any, path: str) -> Any:
         """Returns a config converted to the kind of another; the other itself where one of them is a recipe."""

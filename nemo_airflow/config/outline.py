@@ -1,16 +1,15 @@
 """A plan or a config as one graph of plain nodes, from which diffs, pictures and generated code are made.
 
-Reading a plan needs neither Fiddle nor the plan's targets. Nothing here recurses.
+Reading a plan needs neither Fiddle nor the plan's targets.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nemo_airflow.exceptions import PlanError
 from nemo_airflow.language.plan import grammar
 from nemo_airflow.language.plan.contents import check
 from nemo_airflow.language.plan.grammar import join
@@ -20,9 +19,6 @@ _FORMS = {"_tuple_": "tuple", "_set_": "set", "_frozenset_": "frozenset", "list"
 CONTAINERS = frozenset(("list", "tuple", "set", "frozenset", "dict"))
 
 _SHORT = 72
-
-_LONGEST_PATH = 4_000
-"""In characters. Whole paths would take room with the square of a config's depth."""
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -37,8 +33,6 @@ class Node:
         value: A leaf as a plan writes it.
         edges: Child nodes by key: a parameter's name, a position, a dict's key as a plan writes it.
         places: Every path that leads to it directly; more than one where it is shared.
-        source: The config from which it was made, if any.
-        is_part: Whether its path begins with it, as that of a plan's part does.
     """
 
     form: str
@@ -47,8 +41,6 @@ class Node:
     value: Any = None
     edges: list[tuple[Any, Node]] = dataclasses.field(default_factory=list)
     places: list[str] = dataclasses.field(default_factory=list)
-    source: Any = None
-    is_part: bool = False
 
     @property
     def is_shared(self) -> bool:
@@ -68,7 +60,7 @@ def of_plan(plan: Mapping[str, Any]) -> Node:
         PlanError: The plan is not valid.
     """
     check(plan)
-    return _PlanReader(plan).read()
+    return _PlanReader().read(plan["root"])
 
 
 def of_config(config: Any) -> Node:
@@ -77,7 +69,10 @@ def of_config(config: Any) -> Node:
     Raises:
         ConfigError: It cannot be written as a plan; the path is in the error.
     """
-    return _read_config(config)
+    from nemo_airflow.config.plan import to_plan
+
+    to_plan(config, check=False, defaults=False)
+    return _ConfigReader().read(config, "")
 
 
 def of(config_or_plan: Any) -> Node:
@@ -95,31 +90,32 @@ def is_plan(value: Any) -> bool:
 
 
 def iter_nodes(root: Node) -> Iterator[Node]:
-    """Yields every node once, parents before children, depth first."""
-    seen: set[int] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        yield node
-        stack.extend(child for _, child in reversed(node.edges))
+    """Iterates over every node once, parents before children, depth first."""
+    found: dict[int, Node] = {}
+
+    def visit(node: Node) -> None:
+        if id(node) not in found:
+            found[id(node)] = node
+            for _, child in node.edges:
+                visit(child)
+
+    visit(root)
+    return iter(found.values())
 
 
 def children_first(root: Node) -> list[Node]:
     """Returns every node once, children before parents."""
     order: list[Node] = []
-    done: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(root, False)]
-    while stack:
-        node, is_after = stack.pop()
-        if is_after:
+    seen: set[int] = set()
+
+    def visit(node: Node) -> None:
+        if id(node) not in seen:
+            seen.add(id(node))
+            for _, child in node.edges:
+                visit(child)
             order.append(node)
-        elif id(node) not in done:
-            done.add(id(node))
-            stack.append((node, True))
-            stack.extend((child, False) for _, child in reversed(node.edges) if id(child) not in done)
+
+    visit(root)
     return order
 
 
@@ -154,22 +150,10 @@ def key_text(key: Any) -> str:
 
 
 def join_key(path: str, key: Any) -> str:
-    """Returns the path under a key; only its end where it has hundreds of keys."""
-    if len(path) > _LONGEST_PATH:
-        path = f"…{path[-_LONGEST_PATH // 2 :]}"
+    """Returns the path under a key."""
     if isinstance(key, (str, int)) and not isinstance(key, bool):
         return join(path, key)
     return f"{path}[{value_text(key)}]"
-
-
-def place(path: str, key: Any, child: Node) -> str:
-    """Returns the path of a node that is under a key."""
-    return child.path if child.is_part else join_key(path, key)
-
-
-def leaf_text(node: Node) -> str:
-    """Returns a leaf as Python would write it, in one line."""
-    return value_text(node.value)
 
 
 def value_text(value: Any) -> str:
@@ -197,7 +181,11 @@ def short_target(target: str) -> str:
 
 def summary(node: Node, length: int = _SHORT) -> str:
     """Returns a node as one line of about that many characters at most."""
-    text = _Summary(length).of(node)
+    text = ""
+    for piece in _pieces(node, length):
+        text += piece
+        if len(text) > length:
+            break
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
@@ -224,83 +212,58 @@ def format_closing(node: Node) -> str:
     return {"list": "]", "dict": "}", "set": "}" if node.edges else ")"}.get(node.form, ")")
 
 
-class _Summary:
-    """Writes the beginning of a node; stops at the limit, so that a huge node costs no more."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def of(self, root: Node) -> str:
-        parts: list[str] = []
-        written = 0
-        stack: list[str | Node] = [root]
-        while stack and written <= self._length:
-            item = stack.pop()
-            if isinstance(item, Node) and item.form != "leaf":
-                inner: list[str | Node] = [format_opening(item)]
-                for number, (key, child) in enumerate(item.edges[: self._length]):
-                    if number:
-                        inner.append(", ")
-                    if item.form == "dict":
-                        inner.append(f"{key_of_dict(key)}: ")
-                    elif isinstance(key, str):
-                        inner.append(f"{key}=")
-                    inner.append(child)
-                inner.append(format_closing(item))
-                stack.extend(reversed(inner))
-                continue
-            text = item if isinstance(item, str) else leaf_text(item)
-            parts.append(text)
-            written += len(text)
-        return "".join(parts)
-
-
-def key_of_dict(key: Any) -> str:
-    """Returns the key of a dict as Python would write it."""
-    return value_text(key)
+def _pieces(node: Node, most: int) -> Iterator[str]:
+    """Yields the text of a node piece by piece, with so many children at most: a huge node is not read to its end."""
+    if node.form == "leaf":
+        yield value_text(node.value)
+        return
+    yield format_opening(node)
+    for number, (key, child) in enumerate(node.edges[:most]):
+        if number:
+            yield ", "
+        if node.form == "dict":
+            yield f"{value_text(key)}: "
+        elif isinstance(key, str):
+            yield f"{key}="
+        yield from _pieces(child, most)
+    yield format_closing(node)
 
 
 class _PlanReader:
     """Makes nodes from a checked plan."""
 
-    def __init__(self, plan: Mapping[str, Any]) -> None:
-        self._plan = plan
+    def __init__(self) -> None:
         self._defined: dict[str, Node] = {}
         self._later: list[tuple[list[tuple[Any, Node]], int, str, str]] = []
 
-    def read(self) -> Node:
-        holder: list[tuple[Any, Node]] = []
-        stack: list[tuple[Any, list[tuple[Any, Node]], Any, str]] = [(self._plan["root"], holder, "", "")]
-        while stack:
-            data, siblings, key, path = stack.pop()
-            kind = grammar.kind_of(data)
-            name = None
-            is_part = kind == "part"
-            while kind in ("part", "shared"):
-                if kind == "part":
-                    data, linked = grammar.part(self._plan, data)
-                    path = grammar.path_text(linked)
-                else:
-                    name, data = data["_id_"], data["_value_"]
-                kind = grammar.kind_of(data)
-            if kind == "same":
-                # Its definition may come later in the order of the keys.
-                self._later.append((siblings, len(siblings), data["_same_"], path))
-                siblings.append((key, Node("leaf", path)))
-                continue
-            node = _node(data, kind, path)
-            node.is_part = is_part
-            node.places.append(path)
-            siblings.append((key, node))
-            name = data.get("_id_", name) if kind == "target" else name
-            if name is not None:
-                self._defined[name] = node
-            stack.extend((child, node.edges, key, join_key(path, key)) for key, child in reversed(_below(data, kind)))
+    def read(self, root: Any) -> Node:
+        found: list[tuple[Any, Node]] = []
+        self._add(root, found, "", "")
         for siblings, index, name, path in self._later:
             node = self._defined[name]
             siblings[index] = (siblings[index][0], node)
             node.places.append(path)
-        return holder[0][1]
+        return found[0][1]
+
+    def _add(self, data: Any, siblings: list[tuple[Any, Node]], key: Any, path: str) -> None:
+        kind = grammar.kind_of(data)
+        name = None
+        if kind == "shared":
+            name, data = data["_id_"], data["_value_"]
+            kind = grammar.kind_of(data)
+        if kind == "same":
+            # Its definition may come later in the order of the keys.
+            self._later.append((siblings, len(siblings), data["_same_"], path))
+            siblings.append((key, Node("leaf", path)))
+            return
+        node = _node(data, kind, path)
+        node.places.append(path)
+        siblings.append((key, node))
+        name = data.get("_id_", name) if kind == "target" else name
+        if name is not None:
+            self._defined[name] = node
+        for inner, child in _below(data, kind):
+            self._add(child, node.edges, inner, join_key(path, inner))
 
 
 def _node(data: Any, kind: str, path: str) -> Node:
@@ -328,63 +291,41 @@ def _recipe_edge(names: Any, overrides: Sequence[str] | None) -> list[tuple[str,
     return [("_recipe_" if "overrides" in names else "overrides", list(overrides))] if overrides else []
 
 
-def _read_config(config: Any) -> Node:
+class _ConfigReader:
+    """Makes nodes from a config that can be written as a plan."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Node] = {}
+
+    def read(self, value: Any, path: str) -> Node:
+        from nemo_airflow.config import graph
+
+        shareable = graph.is_shareable(value)
+        if shareable and id(value) in self._known:
+            self._known[id(value)].places.append(path)
+            return self._known[id(value)]
+        pairs = graph.children(value)
+        node = Node("leaf", path, value=_leaf(value)) if pairs is None else _config_node(value, path)
+        node.places.append(path)
+        if shareable:
+            self._known[id(value)] = node
+        if overrides := graph.recipe_overrides(value):
+            pairs = [*(pairs or ()), *_recipe_edge(value.__arguments__, overrides)]
+        for key, child in pairs or ():
+            name = _leaf(key) if isinstance(value, dict) else key
+            node.edges.append((name, self.read(child, join_key(path, name))))
+        return node
+
+
+def _leaf(value: Any) -> Any:
+    from nemo_airflow.config.plan import to_plan
+
+    return to_plan(value, check=False, defaults=False)["root"]
+
+
+def _config_node(value: Any, path: str) -> Node:
     import fiddle as fdl
 
-    from nemo_airflow.config import graph
-    from nemo_airflow.config.encoding import encode
-
-    known: dict[int, Node] = {}
-    holder: list[tuple[Any, Node]] = []
-    above: set[int] = set()
-    stack: list[tuple[Any, list[tuple[Any, Node]], Any, str]] = [(config, holder, "", "")]
-    keep: list[Any] = []  # kept alive, since ids are reused
-    while stack:
-        value, siblings, key, path = stack.pop()
-        if siblings is _UP:
-            above.discard(key)
-            continue
-        if id(value) in above:
-            raise PlanError("the value contains itself", path)
-        shareable = graph.is_shareable(value)
-        if shareable and id(value) in known:
-            known[id(value)].places.append(path)
-            siblings.append((key, known[id(value)]))
-            continue
-        pairs = graph.children(value)
-        if pairs is not None and (overrides := graph.recipe_overrides(value)):
-            pairs = [*pairs, *_recipe_edge(value.__arguments__, overrides)]
-        keep.append(value)
-        if pairs is None:
-            node = Node("leaf", path, value=_leaf(encode, value, path), source=value)
-        else:
-            node = _config_node(value, path, fdl)
-            if isinstance(value, dict):
-                pairs = [(_leaf(encode, name, path), item) for name, item in pairs]
-        node.places.append(path)
-        siblings.append((key, node))
-        if shareable:
-            known[id(value)] = node
-        if pairs:
-            above.add(id(value))
-            stack.append((None, _UP, id(value), ""))
-        stack.extend((child, node.edges, name, join_key(path, name)) for name, child in reversed(list(pairs or ())))
-    return holder[0][1]
-
-
-_UP: list[tuple[Any, Node]] = []
-
-
-def _leaf(encode: Any, value: Any, path: str) -> Any:
-    from nemo_airflow.exceptions import ConfigError
-
-    try:
-        return encode(value, defaults=False)
-    except ConfigError as error:
-        raise type(error)(error.message, ".".join(filter(None, (path, error.path)))) from None
-
-
-def _config_node(value: Any, path: str, fdl: Any) -> Node:
     from nemo_airflow.config import graph
     from nemo_airflow.config.targets import target_name
 
@@ -398,11 +339,7 @@ def _config_node(value: Any, path: str, fdl: Any) -> Node:
         else:
             kinds = ((fdl.ArgFactory, "arg_factory"), (fdl.Partial, "partial"), (fdl.Buildable, "call"))
             form = next(form for kind, form in kinds if isinstance(value, kind))
-        return Node(form, path, target=target_name(type(value) if of_class else value.__fn_or_cls__), source=value)
+        return Node(form, path, target=target_name(type(value) if of_class else value.__fn_or_cls__))
     if graph.is_dataclass_instance(value) or graph.is_named_tuple(value):
-        return Node("instance", path, target=target_name(type(value)), source=value)
-    form = "dict" if isinstance(value, dict) else next(kind.__name__ for kind in _KINDS if isinstance(value, kind))
-    return Node(form, path, source=value)
-
-
-_KINDS: Iterable[type] = (list, tuple, set, frozenset)
+        return Node("instance", path, target=target_name(type(value)))
+    return Node("dict" if isinstance(value, dict) else type(value).__name__, path)

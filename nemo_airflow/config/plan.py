@@ -12,8 +12,7 @@ from typing import Any
 
 from nemo_airflow.exceptions import PlanError
 from nemo_airflow.language.plan import contents, grammar
-from nemo_airflow.language.plan.contents import check, walk
-from nemo_airflow.language.plan.parts import plan_of
+from nemo_airflow.language.plan.contents import check
 
 __all__ = ["digest", "dumps", "flatten", "from_plan", "loads", "targets", "to_plan"]
 
@@ -33,12 +32,13 @@ def to_plan(config: Any, *, check: bool = True, defaults: bool = True) -> dict[s
         PlanError: A plan cannot hold a value, with its path.
         TargetNotImportableError: A job could not import a function or class.
     """
-    from nemo_airflow.config.encoding import encode
     from nemo_airflow.config.validation import validate
+    from nemo_airflow.config.view import FiddleConfigs
+    from nemo_airflow.language.plan.write import write
 
     if check:
         validate(config)
-    return plan_of(encode(config, defaults=defaults))
+    return {"version": grammar.VERSION, "root": write(config, FiddleConfigs(), defaults=defaults)}
 
 
 def from_plan(plan: Mapping[str, Any] | str | bytes, allow: Iterable[str]) -> Any:
@@ -83,9 +83,7 @@ def _parsed(text: str | bytes) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
-        raise PlanError(
-            f"nested deeper than {grammar.MAX_DEPTH} levels: move what is deeper into parts of the plan"
-        ) from None
+        raise PlanError(f"nested deeper than {grammar.MAX_DEPTH} levels: {grammar.TOO_DEEP}") from None
     except UnicodeDecodeError as error:
         raise PlanError("the plan is not UTF-8") from error
     except json.JSONDecodeError as error:
@@ -124,10 +122,10 @@ def flatten(plan: Mapping[str, Any], *, as_str: bool = False) -> dict[str, str]:
     flat: dict[str, str] = {}
     first: dict[str, str] = {}
     later: list[tuple[str, str]] = []
-    for node, kind, linked in walk(plan):
-        if _is_in_key(linked):
+    for node, kind, keys in check(plan, list_nodes=True).nodes:
+        if any(isinstance(key, grammar.DictKey) for key in keys):
             continue
-        path = grammar.path_text(linked)
+        path = grammar.path_text(keys)
         if kind in ("target", "shared") and "_id_" in node:
             first[node["_id_"]] = path or "_target_"
         if kind == "target" and node.get("_recipe_", {}).get("overrides"):
@@ -139,14 +137,6 @@ def flatten(plan: Mapping[str, Any], *, as_str: bool = False) -> dict[str, str]:
             flat[path or ("_target_" if kind == "target" else "_value_")] = text
     flat.update((path, f"same as {first.get(name, '?')}") for path, name in later)
     return flat
-
-
-def _is_in_key(linked: grammar.Path) -> bool:
-    while linked:
-        linked, key = linked
-        if isinstance(key, grammar.DictKey):
-            return True
-    return False
 
 
 def _leaf_text(node: Any, kind: str) -> str | None:

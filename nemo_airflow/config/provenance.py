@@ -12,6 +12,7 @@ from fiddle import history as fiddle_history
 from nemo_airflow.config import graph, outline
 from nemo_airflow.config.representation import value_text
 from nemo_airflow.exceptions import UnknownParameterError
+from nemo_airflow.language.plan.grammar import path_text
 
 _CODE = "__fn_or_cls__"
 
@@ -63,20 +64,12 @@ def history(config: Any, path: str | None = None) -> list[Setting]:
         UnknownParameterError: The path does not exist, and never did.
     """
     found: list[Setting] = []
-    seen: set[int] = set()
     known: set[str] = set()
-    stack: list[tuple[Any, str]] = [(config, "")]
-    while stack:
-        value, here = stack.pop()
-        if graph.is_shareable(value):
-            if id(value) in seen:
-                continue
-            seen.add(id(value))
+    for keys, value, _ in graph.iter_nodes(config):
+        here = path_text(keys)
         known.add(here)
         if isinstance(value, fdl.Buildable):
             found += _settings(value, here)
-        pairs = graph.children(value) or ()
-        stack.extend((child, outline.join_key(here, key)) for key, child in reversed(list(pairs)))
     if path is None:
         return found
     chosen = [setting for setting in found if _is_at(setting.path, path)]

@@ -23,8 +23,8 @@ _CALLS = {"call": "Config", "partial": "Partial", "recipe": "Recipe"}
 def to_python(config_or_plan: Any, name: str = "config", *, by_name: bool = False) -> str:
     """Returns the source of a module that makes the config.
 
-    A shared value becomes a variable, and so one object again. The code is at most
-    ``_LEVELS`` calls at most, whatever the config's depth.
+    A shared value becomes a variable, and so one object again. The code nests
+    ``_LEVELS`` calls at most; what is deeper becomes variables too.
 
     Args:
         config_or_plan: A config, written with its set values only, unless ``by_name``; or a plan, with its defaults.

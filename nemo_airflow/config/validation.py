@@ -16,7 +16,6 @@ import pydantic
 from nemo_airflow.config import checks
 from nemo_airflow.config.buildable import check_argument, check_name, path_below
 from nemo_airflow.config.graph import (
-    children,
     is_dataclass_instance,
     is_deferred,
     is_named_tuple,
@@ -28,8 +27,11 @@ from nemo_airflow.config.hooks import Instances, hook_of
 from nemo_airflow.config.leaves import iter_leaves, map_leaves
 from nemo_airflow.config.parameters import Parameter, parameters_of
 from nemo_airflow.config.targets import short_name
+from nemo_airflow.config.view import FiddleConfigs
 from nemo_airflow.exceptions import ConfigError, MissingParameterError
+from nemo_airflow.language.plan.build import Builder
 from nemo_airflow.language.plan.grammar import Path, path_text
+from nemo_airflow.language.recipes import tree
 
 
 def validate(config: Any) -> None:
@@ -81,22 +83,22 @@ def find_faults(config: Any, *, deferred: bool = False) -> list[PlacedFault]:
     hooks: list[tuple[Path, Callable[[], object], Any]] = []
     instances = Instances()
     add((), functools.partial(check_root, config), config)
-    for path, value, below in iter_nodes(config):
+    for path, value, pairs in iter_nodes(config):
         if isinstance(value, fdl.Buildable):
             target = value.__fn_or_cls__
             for key, argument in value.__arguments__.items():
                 add(path, functools.partial(check_argument, target, key, argument, ""), value, key)
             for missing in missing_parameters(value) if isinstance(value, fdl.Config) or value is config else ():
                 found.append(PlacedFault(_placed(missing, path), value))
-        elif not (deferred and is_deferred(value)) and (below is not None or is_deferred(value)):
-            add(path, functools.partial(_check_value, value, below or (), complete=False), None)
+        elif not (deferred and is_deferred(value)) and (pairs is not None or is_deferred(value)):
+            add(path, functools.partial(_check_value, value, pairs or (), complete=False), None)
         if not deferred and (hook := hook_of(value, instances)) is not None:
             hooks.append((path, hook, value))
     wrong = [fault.error.path for fault in found]
     for path, hook, value in reversed(hooks):
         here = path_text(path)
         # What has a wrong value in it fails its own check too, with an error that says nothing new.
-        if not any(not here or below == here or below.startswith((f"{here}.", f"{here}[")) for below in wrong):
+        if not any(not here or each == here or each.startswith((f"{here}.", f"{here}[")) for each in wrong):
             add((), functools.partial(_call, hook, path), value)
     return found
 
@@ -119,7 +121,7 @@ def check_complete(config: Any) -> None:
 
 
 def build(config: Any) -> Any:
-    """Validates a config, then builds it here, as Fiddle does.
+    """Validates a config, then builds it here, as a job does.
 
     Args:
         config: A config, or a value with configs in it.
@@ -128,20 +130,15 @@ def build(config: Any) -> Any:
         The object that the config describes; a callable for a ``Partial``.
 
     Raises:
-        ConfigError: As for :func:`validate`, or it nests too deep for Fiddle.
+        ConfigError: As for :func:`validate`.
     """
     _validate(config, called=False)
-    try:
-        return fdl.build(_without_literals(config))
-    except RecursionError as error:
-        levels = _levels(config)
-        if levels < _SURELY_BUILT:
-            raise  # the user's own code went too deep
-        message = (
-            f"the config is nested {levels} levels deep, too deep for Fiddle to build here; a job can build it, as can "
-            "nemo_airflow.runner.plan.build(to_plan(config), allow)"
-        )
-        raise ConfigError(message) from error
+    return tree.build(_without_literals(config), FiddleConfigs(), _Builder(()))
+
+
+class _Builder(Builder):
+    def artifact(self, given: Any) -> Any:
+        return given  # only a job has it as a path
 
 
 def _without_literals(config: Any) -> Any:
@@ -150,21 +147,6 @@ def _without_literals(config: Any) -> Any:
         return config
     with templates_rendered():
         return map_leaves(config, lambda _, leaf: literal_of(leaf))
-
-
-_SURELY_BUILT = 50
-"""Most levels at which Fiddle's recursion stays far from Python's limit."""
-
-
-def _levels(config: Any) -> int:
-    """Returns how many levels of values there are below a config, itself included."""
-    level, seen, count = [config], {id(config)}, 0
-    while level:
-        count += 1
-        below = [child for value in level for _, child in children(value) or ()]
-        level = [child for child in below if id(child) not in seen]
-        seen.update(map(id, level))
-    return count
 
 
 def check_root(config: Any) -> None:
@@ -186,11 +168,11 @@ def _validate(config: Any, *, called: bool) -> None:
         check_root(config)
     hooks: list[tuple[Path, Callable[[], object]]] = []
     instances = Instances()
-    for path, value, below in iter_nodes(config):
-        if below is None and not is_deferred(value):
+    for path, value, pairs in iter_nodes(config):
+        if pairs is None and not is_deferred(value):
             continue
         try:
-            _check_value(value, below or (), complete=isinstance(value, fdl.Config) or (called and value is config))
+            _check_value(value, pairs or (), complete=isinstance(value, fdl.Config) or (called and value is config))
         except ConfigError as error:
             raise _placed(error, path) from error.__cause__
         if (hook := hook_of(value, instances)) is not None:
@@ -199,11 +181,11 @@ def _validate(config: Any, *, called: bool) -> None:
         _call(hook, path)
 
 
-def _check_value(value: Any, below: Sequence[tuple[Any, Any]], *, complete: bool) -> None:
+def _check_value(value: Any, pairs: Sequence[tuple[Any, Any]], *, complete: bool) -> None:
     if isinstance(value, fdl.Buildable):
         _check_config(value, complete=complete)
     elif is_dataclass_instance(value) or is_named_tuple(value):
-        for name, field in below:
+        for name, field in pairs:
             check_argument(type(value), name, field, "")
     elif is_deferred(value) and literal_of(value) is value:
         raise ConfigError(_not_rendered(value))

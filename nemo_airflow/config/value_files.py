@@ -14,12 +14,11 @@ from nemo_airflow.exceptions import OverrideError, PlanError
 from nemo_airflow.language.nearest import nearest
 from nemo_airflow.language.overrides.nodes import File
 from nemo_airflow.language.overrides.paths import parse_path
+from nemo_airflow.language.plan.grammar import MAX_DEPTH
 
 ENDINGS = (".yaml", ".yml", ".toml", ".json")
 
 _FILE = re.compile(rf"([^\n]+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?::([^\n]+))?")
-
-_MAX_DEPTH = 200
 
 _LARGEST = 16 << 20
 """Most bytes of a file of values; a larger file is data, not a config."""
@@ -81,17 +80,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_depth(root: Any, shown: str) -> None:
-    stack = [(root, 0)]
-    seen: set[int] = set()
-    while stack:
-        value, depth = stack.pop()
-        if not isinstance(value, (list, dict)) or id(value) in seen:
-            continue
-        if depth >= _MAX_DEPTH:
-            raise OverrideError(f"{shown} is nested deeper than {_MAX_DEPTH} levels")
-        seen.add(id(value))
-        stack.extend((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
+def _check_depth(value: Any, shown: str, levels: int = 0) -> None:
+    if isinstance(value, (list, dict)):
+        if levels == MAX_DEPTH:
+            raise OverrideError(f"{shown} is nested deeper than {MAX_DEPTH} levels")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, shown, levels + 1)
 
 
 def _at(value: Any, key: str, shown: str) -> Any:

@@ -20,7 +20,7 @@ from nemo_airflow.language.overrides import nodes as nodes
 from nemo_airflow.language.overrides.advice import classes_in
 from nemo_airflow.language.overrides.coded import is_code, plain, read_call
 from nemo_airflow.language.overrides.values import Reader
-from nemo_airflow.language.plan.grammar import is_reserved, join_paths
+from nemo_airflow.language.plan.grammar import join_paths
 from nemo_airflow.registered import RECIPES, Registered, registered
 
 _NODES = (nodes.Word, nodes.Quoted, nodes.Items, nodes.Pairs, nodes.Call, nodes.File)
@@ -195,22 +195,6 @@ class Values:
 
     def _argument(self, annotation: Any, given: Any, path: str, target: Any) -> Any:
         return self.read(annotation, given, path, (target,))
-
-
-def holds_code(node: Any) -> bool:
-    """Returns whether a node, or a value, names a factory, a file or a target."""
-    waiting = [node]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, (nodes.Call, nodes.File)):
-            return True
-        if isinstance(value, nodes.Items):
-            waiting += value.items
-        elif isinstance(value, nodes.Pairs):
-            if any(is_reserved(nodes.value_of(key)) for key, _ in value.pairs):
-                return True
-            waiting += [item for _, item in value.pairs]
-    return False
 
 
 def _targets_in(root: Any) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """Configs as YAML, with ``_target_`` and ``_partial_`` keys as Hydra and NeMo-Run write them.
 
-A YAML file is read event by event into a plan: nothing is imported, tags are refused, and input that
+A YAML file is read from PyYAML's events into a plan: nothing is imported, tags are refused, and input that
 would grow without bounds is refused with its line.
 """
 
@@ -19,15 +19,14 @@ from nemo_airflow.exceptions import PlanError
 from nemo_airflow.language.names import name_from_dotted
 from nemo_airflow.language.plan import grammar
 from nemo_airflow.language.plan.contents import check
-from nemo_airflow.language.plan.parts import plan_of
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _MAX_NODES = 1_000_000
 """Most values of a file after its aliases are replaced."""
 
-_MAX_DEPTH = 20_000
-"""Most levels of a file: libyaml's time grows with the square of the depth."""
+_MAX_DEPTH = 3 * grammar.MAX_DEPTH
+"""Most levels of a file: a dict with keys other than texts may take three for one level of a config."""
 
 _MOST_DIGITS = 4_000
 
@@ -110,7 +109,7 @@ def plan_from_values(values: Any) -> dict[str, Any]:
     Raises:
         PlanError: The values do not describe a plan.
     """
-    plan = plan_of(_Sharing(values).plan_root())
+    plan = {"version": grammar.VERSION, "root": _Sharing(values).plan_root()}
     check(plan)
     return plan
 
@@ -152,28 +151,17 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-class _Open:
-    """A list or mapping whose end has not been read."""
-
-    def __init__(self, value: Any, anchor: str | None) -> None:
-        self.value, self.anchor, self.size, self.key = value, anchor, 1, _NO_KEY
-
-
-_NO_KEY: Any = object()
-
-
 class _Events:
-    """Reads one YAML document, without recursion.
+    """Reads one YAML document. One frame for each level.
 
     Args:
         text: The document.
     """
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._open: list[_Open] = []
+        self._events = yaml.parse(text, Loader=_LOADER)
         self._anchors: dict[str, tuple[Any, int] | None] = {}
-        self._root: Any = _NO_KEY
+        """Values with their sizes by anchor; None while they are read."""
 
     def read(self) -> Any:
         """Returns the document as plain Python values; an alias is the same object as its anchor.
@@ -181,79 +169,74 @@ class _Events:
         Raises:
             PlanError: It cannot be read, with the line.
         """
+        found: list[Any] = []
         try:
-            for event in yaml.parse(self._text, Loader=_LOADER):
-                self._take(event)
+            for event in self._events:
+                if isinstance(event, yaml.DocumentStartEvent):
+                    if found:
+                        line = event.start_mark.line + 1
+                        raise PlanError(f"line {line}: a second YAML document begins here: a file may have only one")
+                    found.append(self._node(next(self._events), 0)[0])
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 0
             raise PlanError(f"line {line}: not YAML: {error.problem or error.context}") from error
-        except (yaml.YAMLError, RecursionError) as error:
+        except yaml.YAMLError as error:
             raise PlanError(f"not YAML: {' '.join(str(error).split())}") from error
-        if self._root is _NO_KEY:
+        if not found:
             raise PlanError("the YAML document is empty")
-        return self._root
+        return found[0]
 
-    def _take(self, event: Any) -> None:
+    def _node(self, event: Any, levels: int) -> tuple[Any, int]:
+        """Returns the value that begins with an event, and how many values it has once its aliases are replaced."""
         line = event.start_mark.line + 1
-        if isinstance(event, yaml.DocumentStartEvent) and self._root is not _NO_KEY:
-            raise PlanError(f"line {line}: a second YAML document begins here: a file may have only one")
         if isinstance(event, yaml.AliasEvent):
-            known = self._anchors.get(str(event.anchor))
-            if known is None:
-                reason = (
-                    "refers to a node that contains it" if event.anchor in self._anchors else "has no anchor before it"
-                )
-                raise PlanError(f"line {line}: the alias *{event.anchor} {reason}")
-            self._put(known[0], known[1], line)
-        elif isinstance(event, yaml.ScalarEvent):
-            self._check_tag(event, line)
-            if event.value == "<<" and event.implicit[0] and self._is_at_key():
-                raise PlanError(f"line {line}: merge keys (<<) are not supported; write the values out")
-            value = self._value(event, line)
-            if event.anchor:
-                self._anchors[event.anchor] = (value, 1)
-            self._put(value, 1, line)
-        elif isinstance(event, yaml.CollectionStartEvent):
-            self._check_tag(event, line)
-            if len(self._open) >= _MAX_DEPTH:
-                raise PlanError(f"line {line}: nested deeper than {_MAX_DEPTH} levels")
-            if event.anchor:
-                self._anchors[event.anchor] = None
-            self._open.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], event.anchor))
-        elif isinstance(event, yaml.CollectionEndEvent):
-            done = self._open.pop()
-            if done.anchor:
-                self._anchors[done.anchor] = (done.value, done.size)
-            self._put(done.value, done.size, line)
-
-    def _put(self, value: Any, size: int, line: int) -> None:
-        if not self._open:
-            self._root = value
-            return
-        inside = self._open[-1]
-        inside.size += size
-        if inside.size > _MAX_NODES:
-            raise PlanError(f"line {line}: more than {_MAX_NODES} values once the aliases are replaced")
-        if isinstance(inside.value, list):
-            inside.value.append(value)
-        elif inside.key is _NO_KEY:
-            if isinstance(value, (list, dict)):
-                raise PlanError(f"line {line}: a key has to be a scalar, not a list or mapping")
-            if value in inside.value:
-                raise PlanError(f"line {line}: the key {value!r} is given twice")
-            inside.key = value
-        else:
-            inside.value[inside.key] = value
-            inside.key = _NO_KEY
-
-    def _is_at_key(self) -> bool:
-        return bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is _NO_KEY
-
-    def _check_tag(self, event: Any, line: int) -> None:
+            return self._alias(event.anchor, line)
         if event.tag is not None and event.tag not in _PLAIN_TAGS:
             raise PlanError(f"line {line}: the YAML tag {event.tag!r} is not allowed; use _target_ for an object")
+        value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+        size = 1
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event, line)
+        else:
+            if levels == _MAX_DEPTH:
+                raise PlanError(f"line {line}: nested deeper than {grammar.MAX_DEPTH} levels: {grammar.TOO_DEEP}")
+            if event.anchor:
+                self._anchors[event.anchor] = None
+            while not isinstance(inner := next(self._events), yaml.CollectionEndEvent):
+                key = self._key(inner, value) if isinstance(value, dict) else None
+                child, more = self._node(inner if key is None else next(self._events), levels + 1)
+                size += more + (key is not None)
+                if size > _MAX_NODES:
+                    line = inner.start_mark.line + 1
+                    raise PlanError(f"line {line}: more than {_MAX_NODES} values once the aliases are replaced")
+                if key is None:
+                    value.append(child)
+                else:
+                    value[key[0]] = child
+        if event.anchor:
+            self._anchors[event.anchor] = (value, size)
+        return value, size
 
-    def _value(self, event: Any, line: int) -> Any:
+    def _alias(self, anchor: str, line: int) -> tuple[Any, int]:
+        known = self._anchors.get(anchor)
+        if known is None:
+            reason = "refers to a node that contains it" if anchor in self._anchors else "has no anchor before it"
+            raise PlanError(f"line {line}: the alias *{anchor} {reason}")
+        return known
+
+    def _key(self, event: Any, mapping: dict[Any, Any]) -> tuple[Any]:
+        """Returns the key of a mapping, in a tuple of one, since null is a key too."""
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
+            raise PlanError(f"line {line}: merge keys (<<) are not supported; write the values out")
+        key = [] if isinstance(event, yaml.CollectionStartEvent) else self._node(event, 0)[0]
+        if isinstance(key, (list, dict)):
+            raise PlanError(f"line {line}: a key has to be a scalar, not a list or mapping")
+        if key in mapping:
+            raise PlanError(f"line {line}: the key {key!r} is given twice")
+        return (key,)
+
+    def _scalar(self, event: Any, line: int) -> Any:
         if not event.implicit[0]:  # quoted, or tagged as a text
             return event.value
         try:
@@ -275,44 +258,54 @@ class _Sharing:
         self._shared = self._in_several_places(root)
 
     def plan_root(self) -> Any:
-        """Returns the root's node. Without recursion: each node is written into the place that its parent keeps."""
-        holder: list[Any] = [None]
-        stack: list[tuple[Any, Any, Any]] = [(self._root, holder, 0)]
-        while stack:
-            value, inside, key = stack.pop()
-            if not isinstance(value, (list, dict)):
-                inside[key] = _leaf(value)
-                continue
-            if id(value) in self._ids:
-                inside[key] = {"_same_": self._ids[id(value)]}
-                continue
-            node, below = _opened(value)
-            inside[key] = node
-            if id(value) in self._shared:
-                name = self._ids[id(value)] = str(len(self._ids) + 1)
-                if isinstance(value, dict) and "_target_" in value:
-                    node["_id_"] = name
-                else:
-                    inside[key] = {"_id_": name, "_value_": node}
-            stack.extend(reversed(below))
-        return holder[0]
+        """Returns the root's node."""
+        return self._node(self._root)
+
+    def _node(self, value: Any) -> Any:
+        if not isinstance(value, (list, dict)):
+            return _leaf(value)
+        if id(value) in self._ids:
+            return {"_same_": self._ids[id(value)]}
+        name = ""
+        if id(value) in self._shared:
+            name = self._ids[id(value)] = str(len(self._ids) + 1)
+        node: Any = []
+        if isinstance(value, list):
+            for item in value:
+                node.append(self._node(item))
+        elif not all(isinstance(key, str) for key in value):
+            for key, item in value.items():
+                node.append([_leaf(key), self._node(item)])
+            node = {"_dict_": node}
+        else:
+            node = _mapping(value)
+            for key, item in node.items():
+                node[key] = self._node(item)
+        if not name:
+            return node
+        if isinstance(value, dict) and "_target_" in value:
+            node["_id_"] = name
+            return node
+        return {"_id_": name, "_value_": node}
 
     def _in_several_places(self, root: Any) -> set[int]:
         once: set[int] = set()
         twice: set[int] = set()
-        stack = [root]
-        while stack:
-            value: Any = stack.pop()
+
+        def visit(value: Any) -> None:
             if not isinstance(value, (list, dict)):
-                continue
-            if _is_tag(value):
-                held = next(iter(value.values()))
-                stack.extend(held if isinstance(held, list) else [held])
-            elif id(value) in once:
-                twice.add(id(value))
-            else:
+                return
+            if not _is_tag(value):
+                if id(value) in once:
+                    twice.add(id(value))
+                    return
                 once.add(id(value))
-                stack.extend(value if isinstance(value, list) else list(value.values()))
+            elif isinstance(held := next(iter(value.values())), list):
+                value = held
+            for item in value if isinstance(value, list) else value.values():
+                visit(item)
+
+        visit(root)
         return twice
 
 
@@ -322,26 +315,20 @@ def _leaf(value: Any) -> Any:
     return value
 
 
-def _opened(value: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
-    """Returns the node of a list or mapping, and the values to write into it with their places."""
-    if isinstance(value, list):
-        items: list[Any] = [None] * len(value)
-        return items, [(item, items, index) for index, item in enumerate(value)]
-    if not all(isinstance(key, str) for key in value):
-        pairs = [[_leaf(key), None] for key in value]
-        return {"_dict_": pairs}, [(item, pair, 1) for item, pair in zip(value.values(), pairs, strict=True)]
+def _mapping(value: dict[str, Any]) -> dict[str, Any]:
+    """Returns a mapping with what a plan writes otherwise: names of targets, and flags that are not set."""
     node = dict(value)
     for key in ("_target_", "_ref_"):
         if isinstance(node.get(key), str):
             node[key] = name_from_dotted(node[key])
     if node.get("_partial_") is False and "_target_" in node:
         del node["_partial_"]
-    for key in ("_id_", "_same_", "_part_"):
+    for key in ("_id_", "_same_"):
         if key in node:
             raise PlanError(
                 f"{key} is reserved for plans: in YAML, share a value with an anchor (&name) and aliases (*name)"
             )
-    return node, [(item, node, key) for key, item in node.items() if isinstance(item, (list, dict, float))]
+    return node
 
 
 def _is_tag(value: Any) -> TypeGuard[dict[str, Any]]:

@@ -1,7 +1,4 @@
-"""Writes a plan as YAML, event by event: nothing recurses, and deep levels are written in one line.
-
-With a line for each level, thousands of levels would be mostly indentation.
-"""
+"""Writes a plan as YAML. Deep levels are written in one line: they would be mostly indentation."""
 
 from __future__ import annotations
 
@@ -40,76 +37,57 @@ class _Writer:
     def __init__(
         self, plan: Mapping[str, Any], dotted: Callable[[str], str], quoted: Callable[[str], str | None]
     ) -> None:
-        self._plan = plan
+        self._root = plan["root"]
         self._dotted = dotted
         self._quoted = quoted
         self._shared = check(plan).shared
         self._anchors: dict[str, str] = {}
         self._stream = io.StringIO()
         self._dumper: Any = yaml.SafeDumper(self._stream, allow_unicode=True, width=_WIDTH)
-        # Ends of lists and mappings, and nodes with their depth, a name to anchor, and whether they are keys.
-        self._stack: list[tuple[Any, int, str | None]] = []
 
     def text(self) -> str:
         dumper = self._dumper
         dumper.open()
         dumper.emit(yaml.DocumentStartEvent(explicit=False))
-        self._stack.append((self._plan["root"], 0, None))
-        while self._stack:
-            node, depth, anchor = self._stack.pop()
-            if isinstance(node, yaml.Event):
-                dumper.emit(node)
-                if depth == _BLOCK_LEVELS:
-                    dumper.best_width = _WIDTH
-            else:
-                self._node(node, depth, anchor)
+        self._node(self._root, 0)
         dumper.emit(yaml.DocumentEndEvent(explicit=False))
         dumper.close()
         return self._stream.getvalue()
 
-    def _node(self, node: Any, depth: int, anchor: str | None) -> None:
+    def _node(self, node: Any, depth: int) -> None:
+        """Writes a node; one frame for each list and mapping, of which a level of a config may have three."""
+        anchor = None
         kind = grammar.kind_of(node)
-        if kind == "part":
-            self._stack.append((grammar.part(self._plan, node)[0], depth, anchor))
-        elif kind == "same" or (kind in ("target", "shared") and "_id_" in node and anchor is None):
-            self._place(node["_same_" if kind == "same" else "_id_"], depth)
-        elif isinstance(node, (list, dict)) and kind != "_float_":
-            self._collection(node, depth, anchor)
-        else:
+        if kind == "same" or (kind in ("target", "shared") and "_id_" in node):
+            name = node["_same_" if kind == "same" else "_id_"]
+            if name in self._anchors:
+                self._dumper.emit(yaml.AliasEvent(self._anchors[name]))
+                return
+            node = self._shared[name][0]
+            node = node.get("_value_", node)
+            kind = grammar.kind_of(node)
+            if not isinstance(node, dict) or all(tag not in node for tag in _IMMUTABLE):  # equal values need no anchor
+                anchor = self._anchors[name] = f"id{len(self._anchors) + 1:03}"
+        if kind == "_float_" or not isinstance(node, (list, dict)):
             self._scalar(float(node[kind]) if kind == "_float_" else node)
-
-    def _place(self, name: str, depth: int) -> None:
-        """Writes a shared value at one of its places."""
-        if name in self._anchors:
-            self._dumper.emit(yaml.AliasEvent(self._anchors[name]))
             return
-        node = self._shared[name][0]
-        inner = node.get("_value_", node)
-        if isinstance(inner, dict) and any(tag in inner for tag in _IMMUTABLE):
-            self._stack.append((inner, depth, None))  # equal values need no anchor
-            return
-        self._anchors[name] = f"id{len(self._anchors) + 1:03}"
-        self._stack.append((inner, depth, self._anchors[name]))
-
-    def _collection(self, node: Any, depth: int, anchor: str | None) -> None:
         in_line = depth >= _BLOCK_LEVELS
         if depth == _BLOCK_LEVELS:
             self._dumper.best_width = float("inf")
-        below: list[tuple[Any, int, str | None]] = []
         if isinstance(node, list):
             self._dumper.emit(yaml.SequenceStartEvent(anchor, None, True, flow_style=in_line))
-            below = [(item, depth + 1, None) for item in node]
-            end: yaml.Event = yaml.SequenceEndEvent()
+            for item in node:
+                self._node(item, depth + 1)
+            self._dumper.emit(yaml.SequenceEndEvent())
         else:
             self._dumper.emit(yaml.MappingStartEvent(anchor, None, True, flow_style=in_line))
             for key, item in node.items():
-                if key == "_id_":
-                    continue
-                shown = self._dotted(item) if key in ("_target_", "_ref_") else item
-                below += [(key, depth + 1, None), (shown, depth + 1, None)]
-            end = yaml.MappingEndEvent()
-        self._stack.append((end, depth, None))
-        self._stack.extend(reversed(below))
+                if key != "_id_":
+                    self._scalar(key)
+                    self._node(self._dotted(item) if key in ("_target_", "_ref_") else item, depth + 1)
+            self._dumper.emit(yaml.MappingEndEvent())
+        if depth == _BLOCK_LEVELS:
+            self._dumper.best_width = _WIDTH
 
     def _scalar(self, value: Any) -> None:
         dumper = self._dumper

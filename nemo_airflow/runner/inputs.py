@@ -106,10 +106,10 @@ def _beside(
 
 def artifacts_in(plan: Mapping[str, Any]) -> List[Artifact]:
     """Returns the artifacts of a plan, each content once for each file name."""
-    from nemo_airflow.language.plan.contents import walk
+    from nemo_airflow.language.plan.contents import check
 
     found: Dict[Tuple[str, str], Artifact] = {}
-    for node, kind, _ in walk(plan, leaves=False):
+    for node, kind, _ in check(plan, list_nodes=True).nodes:
         if kind == TAG:
             given = Artifact.from_json(node)
             found.setdefault((given.digest, given.file), given)

@@ -36,7 +36,10 @@ def map_texts(value: Any, change: Callable[[str], str], keys: bool = True) -> An
     if isinstance(value, str):
         return change(value)
     if isinstance(value, (list, tuple)):
-        return [map_texts(item, change, keys) for item in value]
+        items = []
+        for item in value:  # no comprehension: it would take a frame more for each level of a plan
+            items.append(map_texts(item, change, keys))
+        return items
     if isinstance(value, dict):
         fields = {}
         for key, item in value.items():

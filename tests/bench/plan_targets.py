@@ -27,11 +27,3 @@ class Net:
     """Blocks, one after the other."""
 
     blocks: list[Block]
-
-
-@dataclasses.dataclass
-class Link:
-    """One of a chain."""
-
-    number: int
-    inner: Link | None = None

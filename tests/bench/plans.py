@@ -20,16 +20,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fiddle as fdl
 from fiddle.experimental import serialization
 from omegaconf import OmegaConf
-from plan_targets import Block, Layer, Link, Net
+from plan_targets import Block, Layer, Net
 
 from nemo_airflow import Config
+from nemo_airflow.config import apply_overrides, validate
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config import validate
 from nemo_airflow.runner.plan import build
 
 SIZES = (100, 1_000, 10_000)
 LAYERS_A_BLOCK = 9
-CHAIN = 10_000
 TOO_LONG = 10.0
 """Seconds after which a step is not done again."""
 
@@ -46,7 +45,6 @@ def main() -> None:
     print("|--:|---|--:|--:|--:|--:|--:|")
     for size in options.sizes:
         report(size, measure(size, options.repeat))
-    report_chain(options.repeat)
 
 
 def graph(size: int, config: Callable[..., object]) -> object:
@@ -95,6 +93,7 @@ def ours(size: int) -> Work:
         "digest": lambda: plans.digest(plans.to_plan(config, check=False)),
         "load": lambda: plans.from_plan(text, allow),
         "validate": lambda: validate(config),
+        "override": lambda: apply_overrides(config, ["blocks.0.skip=true"]),
         "build": lambda: build(plan, allow),
     }
 
@@ -146,61 +145,6 @@ def report(size: int, medians: dict[str, dict[str, float]]) -> None:
             theirs = medians[other].get(step)
             cells += ["", ""] if theirs is None else [shown(theirs), f"{theirs / mine[step]:.1f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
-
-
-def report_chain(repeat: int) -> None:
-    """Prints what a chain takes, each config an argument of the one before, and how far the others get with one."""
-    config: object = None
-    for number in range(CHAIN):
-        config = Config(Link, number=number, inner=config)
-    plan = plans.to_plan(config)
-    text = plans.dumps(plan)
-    steps: Work = {
-        "write": lambda: plans.dumps(plans.to_plan(config, check=False)),
-        "load": lambda: plans.from_plan(text, ["plan_targets."]),
-        "validate": lambda: validate(config),
-        "build": lambda: build(plan, ["plan_targets."]),
-    }
-    print(f"\n| a chain of {CHAIN:,} | `nemo_airflow` |\n|---|--:|")
-    for step, work in steps.items():
-        times = []
-        for _ in range(repeat):
-            begun = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - begun)
-        print(f"| {step} | {shown(statistics.median(times))} |")
-    print(f"| longest that is written: Fiddle's JSON | {longest(fiddle_chain)} |")
-    print(f"| OmegaConf | {longest(omegaconf_chain)} |")
-
-
-def longest(write: Callable[[int], object]) -> int:
-    """Returns the longest chain that can be written without a ``RecursionError``, up to the length of ours."""
-    least, most = 1, CHAIN
-    while least < most:
-        middle = (least + most + 1) // 2
-        try:
-            write(middle)
-        except RecursionError:
-            most = middle - 1
-        else:
-            least = middle
-    return least
-
-
-def fiddle_chain(length: int) -> object:
-    """Writes a chain with Fiddle."""
-    config: object = None
-    for number in range(length):
-        config = fdl.Config(Link, number=number, inner=config)
-    return serialization.dump_json(config)
-
-
-def omegaconf_chain(length: int) -> object:
-    """Makes a chain with OmegaConf, and writes it."""
-    config: object = None
-    for number in range(length):
-        config = {"number": number, "inner": config}
-    return json.dumps(OmegaConf.to_container(OmegaConf.create(config)))
 
 
 def shown(seconds: float) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from annotated_types import Gt
 
 from nemo_airflow.config import Config
+from nemo_airflow.language import configs
 
 if TYPE_CHECKING:
     from somewhere_else import Missing
@@ -222,3 +223,17 @@ class Quality(str, enum.Enum):  # noqa: UP042 - as most code writes it
 
 def leveled(level: Level = Level.ON, quality: Quality = Quality.BEST) -> None:
     return None
+
+
+def nested_for_a_job(levels: int) -> Any:
+    config: Any = 1
+    for _ in range(levels):
+        config = configs.Config(Everything, value=config)
+    return config
+
+
+def nested_in_fiddle(levels: int) -> Any:
+    config: Any = 1
+    for _ in range(levels):
+        config = Config(Everything, value=config)
+    return config

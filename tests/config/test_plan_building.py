@@ -23,7 +23,10 @@ REPOSITORY = Path(__file__).parents[2]
 def working_pythons():
     """Returns the interpreters at hand that start: a version manager puts in names for some that do not."""
     found = {}
-    for name in (sys.executable, *(f"python3.{minor}" for minor in range(9, 15))):
+    names = [f"python3.{minor}" for minor in range(9, 15)]
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    kept = [path for name in names for path in root.glob(f"versions/*/bin/{name}")]
+    for name in (sys.executable, *names, *kept):
         path = shutil.which(name)
         if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
             found.setdefault(Path(path).resolve(), path)

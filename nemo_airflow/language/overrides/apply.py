@@ -5,10 +5,12 @@ What differs between the two is behind a :class:`View`.
 
 from __future__ import annotations
 
+import abc
 import contextlib
+import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, List, Optional, Tuple, Union
+from collections.abc import Iterable, Sequence
+from typing import Any, List, Optional, Union
 
 from nemo_airflow.language.errors import OverrideError, ParameterTypeError, excerpt
 from nemo_airflow.language.hints import class_of, element_of
@@ -20,6 +22,7 @@ from nemo_airflow.language.overrides.syntax import Override
 from nemo_airflow.language.overrides.values import MisfitError, Reader
 from nemo_airflow.language.plan.grammar import join
 from nemo_airflow.language.texts import short_name, value_text
+from nemo_airflow.language.view import View
 
 Key = Union[str, int]
 
@@ -30,61 +33,42 @@ MISSING: Any = type("_Missing", (), {"__repr__": lambda self: "no value"})()
 """Stands for a value that is not set."""
 
 
-class View:
-    """How a change sees configs. The keys of a config are names of parameters, and positions of those without one."""
+class ChangeView(View):
+    """How a change sees configs."""
 
-    def is_config(self, value: Any) -> bool:
-        """Returns whether a value is a config."""
-        raise NotImplementedError
-
-    def target(self, config: Any) -> Any:
-        """Returns what a config calls."""
-        return config.__fn_or_cls__
-
-    def arguments(self, config: Any) -> Mapping[Any, Any]:
-        """Returns the arguments that are set."""
-        return config.__arguments__  # type: ignore[no-any-return]
-
+    @abc.abstractmethod
     def find_key(self, config: Any, key: Key) -> Any:
         """Returns the key of an argument that a config takes under a name or position, or None."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def names(self, config: Any) -> Iterable[str]:
         """Returns the names of the arguments that a config takes."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def annotation(self, config: Any, key: Key) -> Any:
         """Returns the annotation of an argument, ``Any`` where there is none."""
-        raise NotImplementedError
 
-    def default(self, config: Any, key: Key) -> Any:
-        """Returns a copy of an argument's default, or :data:`MISSING`."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def set(self, config: Any, key: Key, value: Any) -> None:
         """Sets an argument, which was checked."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def remove(self, config: Any, key: Key) -> None:
         """Removes an argument that is set."""
-        raise NotImplementedError
 
-    def children(self, value: Any) -> Optional[Sequence[Tuple[Any, Any]]]:
-        """Returns the keys and values below a value, or None for a leaf."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def copy_default(self, default: Any) -> Any:
+        """Returns a copy of a target's default, which is then changed."""
 
-    def rebuild(self, value: Any, below: Sequence[Any]) -> Any:
-        """Returns a container with other values."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def open_instance(self, value: Any, root: Any) -> Any:
         """Returns a dataclass's instance as a config, also wherever else the root has it; any other value unchanged."""
-        raise NotImplementedError
 
     def hand_on(self, config: Any, change: Change, number: int) -> bool:
         """Returns whether the rest of a change's path, from a key on, is for others, and gives it to them if so."""
         return False
 
+    @abc.abstractmethod
     def reader(self, annotation: Any, path: str, old: Any, holder: Any) -> Reader:
         """Returns the reader of the values for a place.
 
@@ -94,7 +78,6 @@ class View:
             old: What is there, or None.
             holder: The config that has the place, or None.
         """
-        raise NotImplementedError
 
     def check(self, annotation: Any, value: Any, path: str) -> None:
         """Checks what was read; raises :class:`ParameterTypeError` where it does not fit."""
@@ -114,7 +97,7 @@ class Change:
 
     def __init__(
         self,
-        view: View,
+        view: ChangeView,
         path: str,
         keys: Sequence[Key],
         operator: str,
@@ -261,9 +244,9 @@ class Change:
             return dict(self.view.children(node) or ())[key]
         if key in self.view.arguments(node):
             return self.view.arguments(node)[key]
-        default = self.view.default(node, key)
-        if default is not MISSING:
-            return default
+        default = self.view.default(self.view.target(node), key)
+        if default is not inspect.Parameter.empty:
+            return self.view.copy_default(default)
         if number == len(self.keys) - 1:
             return None
         hint = self._whole(annotation, path, number + 1)

@@ -73,18 +73,13 @@ def _written_by_hand(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
-def _is_literal(root: Node) -> bool:
+def _is_literal(node: Node) -> bool:
     """Returns whether a value contains no call, no file, and nothing that Python writes as ``<...>`` or ``b'...'``."""
-    stack: list[Node] = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, (Call, File)) or (isinstance(node, Word) and not _MARKS.isdisjoint(node.text)):
-            return False
-        if isinstance(node, Items):
-            stack.extend(node.items)
-        elif isinstance(node, Pairs):
-            stack.extend(part for pair in node.pairs for part in pair)
-    return True
+    if isinstance(node, (Call, File)) or (isinstance(node, Word) and not _MARKS.isdisjoint(node.text)):
+        return False
+    if isinstance(node, Items):
+        return all(map(_is_literal, node.items))
+    return not isinstance(node, Pairs) or all(_is_literal(part) for pair in node.pairs for part in pair)
 
 
 _MARKS = frozenset("<>'\"")

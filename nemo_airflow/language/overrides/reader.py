@@ -1,4 +1,4 @@
-"""Reads the value of an override into nodes, without recursion."""
+"""Reads the value of an override into nodes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class _Reader:
     def __init__(self, text: str, position: int) -> None:
         self._text, self._at = text, position
         self._end = len(text.rstrip())
-        self._open: list[_Frame] = []
+        self._levels = 0
 
     def read(self) -> Node:
         """Returns the value."""
@@ -104,61 +104,59 @@ class _Reader:
             return Word(rest)
         if rest[0] == "@" and self._file_at_end(rest) is None:
             return Word(rest)
-        while True:
-            node = self._next()
-            if node is None:
-                continue
-            while self._open:
-                node = self._placed(node)
-                if node is None:
-                    break
-            else:
-                self._space()
-                if self._at < self._end:
-                    self._fail("expected nothing more: put the whole in quotes if it is a text")
-                assert node is not None  # noqa: S101 - for the type checker: the loop ended without a break
-                return node
-
-    def _next(self) -> Node | None:
-        """Reads one value, or opens a bracket."""
+        node = self._value(None)
         self._space()
-        frame = self._open[-1] if self._open else None
+        if self._at < self._end:
+            self._fail("expected nothing more: put the whole in quotes if it is a text")
+        return node
+
+    def _value(self, frame: _Frame | None) -> Node:
+        """Reads one value, in a bracket or outside of all."""
+        self._space()
         if self._at >= self._end:
             expected = "a value" if frame is None else f"a value or {frame.close!r}"
             self._fail(f"expected {expected}, and the override ends")
         character = self._text[self._at]
-        if frame is not None and character == frame.close and frame.may_end:
-            return self._closed()
         if character in _CLOSING:
-            self._opened(_Frame(character, self._at), 1)
-            return None
+            return self._bracket(_Frame(character, self._at), 1)
         if character in "\"'":
             return self._quoted()
-        if frame is not None and frame.kind == "call" and frame.key is None:
-            keyword = _KEYWORD.match(self._text, self._at, self._end)
-            if keyword is not None:
-                self._set_key(frame, keyword[1], keyword[1])
-                self._at = keyword.end()
-                return None
         call = _CALL.match(self._text, self._at, self._end)
         if call is not None:
-            self._opened(_Frame("call", self._at, call[1]), len(call[0]))
-            return None
+            return self._bracket(_Frame("call", self._at, call[1]), len(call[0]))
         return self._file(frame) if character == "@" else self._word(frame)
 
-    def _placed(self, node: Node) -> Node | None:
-        """Puts a value into the innermost bracket; returns the bracket's own value if it ends."""
-        frame = self._open[-1]
+    def _bracket(self, frame: _Frame, width: int) -> Node:
+        """Reads a list, tuple, set, dict or call that begins here, with an opening of so many characters."""
+        if self._levels == MAX_NESTING:
+            self._fail(f"nested deeper than {MAX_NESTING} levels")
+        self._levels += 1
+        self._at += width
         self._space()
+        while self._text[self._at : self._at + 1] != frame.close or not frame.may_end:
+            keyword = _KEYWORD.match(self._text, self._at, self._end)
+            if frame.kind == "call" and frame.key is None and keyword is not None:
+                self._set_key(frame, keyword[1], keyword[1])
+                self._at = keyword.end()
+            node = self._value(frame)
+            self._space()
+            if self._text[self._at : self._at + 1] == ":" and frame.kind == "{" and frame.key is None:
+                if frame.items:
+                    self._fail("expected ',' or '}': a set has no keys")
+                if not isinstance(node, (Word, Quoted)):
+                    self._fail("expected a plain key, such as a name or a number, before the colon")
+                self._set_key(frame, value_of(node), node)
+                self._at += 1
+            elif self._place(frame, node):
+                break
+            self._space()
+        self._at += 1
+        self._levels -= 1
+        return frame.node()
+
+    def _place(self, frame: _Frame, node: Node) -> bool:
+        """Puts a value into a bracket; returns whether that is closed behind it."""
         character = self._text[self._at] if self._at < self._end else ""
-        if frame.kind == "{" and frame.key is None and character == ":":
-            if frame.items:
-                self._fail("expected ',' or '}': a set has no keys")
-            if not isinstance(node, (Word, Quoted)):
-                self._fail("expected a plain key, such as a name or a number, before the colon")
-            self._set_key(frame, value_of(node), node)
-            self._at += 1
-            return None
         if character not in (",", frame.close) or not character:
             what = f"',' or {frame.close!r}" + (" or ':'" if frame.kind == "{" and not frame.items else "")
             self._fail(f"expected {what}" + ("" if character else ", and the override ends"))
@@ -175,18 +173,7 @@ class _Reader:
         frame.comma = character == ","
         if frame.comma:
             self._at += 1
-            return None
-        return self._closed()
-
-    def _opened(self, frame: _Frame, width: int) -> None:
-        if len(self._open) >= MAX_NESTING:
-            self._fail(f"nested deeper than {MAX_NESTING} levels")
-        self._open.append(frame)
-        self._at += width
-
-    def _closed(self) -> Node:
-        self._at += 1
-        return self._open.pop().node()
+        return not frame.comma
 
     def _set_key(self, frame: _Frame, key: Any, written: Any) -> None:
         # 1, 1.0 and True are the same key in Python.

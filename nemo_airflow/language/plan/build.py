@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from nemo_airflow.language.errors import PlanError
 from nemo_airflow.language.names import resolve
 from nemo_airflow.language.plan.contents import Contents, check, check_allowed
-from nemo_airflow.language.plan.grammar import SCALARS, TARGET_KEYS, Path, children, kind_of, part, path_text
+from nemo_airflow.language.plan.grammar import SCALARS, TARGET_KEYS, Path, children, kind_of, path_text
 
 
 class Builder:
-    """Turns nodes into values, each shared node once. Nothing here recurses: a plan may have any depth.
+    """Turns nodes into values, each shared node once.
 
     Args:
         allow: Exact names (``pkg.mod:name`` or ``pkg.mod.name``), or prefixes that end with a dot.
@@ -42,7 +42,7 @@ class Builder:
             contents = check(plan)
             check_allowed(contents.names, self._allow)
         self._shared = contents.shared
-        return self._root(plan)
+        return self._build(plan["root"], ())
 
     def call(self, kind: str, target: Any, args: Sequence[Any], kwargs: Dict[str, Any], path: Path) -> Any:
         """Makes the value of a target node.
@@ -95,51 +95,33 @@ class Builder:
         """
         raise PlanError(f"the recipe {name!r} was not resolved before building", path_text(path))
 
-    def _root(self, plan: Mapping[str, Any]) -> Any:
-        values: List[Any] = []
-        stack: List[Tuple[Any, Path, Optional[_Frame]]] = [(plan["root"], (), None)]
-        while stack:
-            node, path, opened = stack.pop()
-            if opened is not None:
-                kind, target, below = opened.kind, opened.target, opened.below
-                start = len(values) - len(opened.holes)
-                built = values[start:]
-                for hole, value in zip(opened.holes, built):
-                    below[hole] = value
-                del values[start:]
-            else:
-                kind = kind_of(node)
-                if kind == "value":
-                    values.append(node)
-                    continue
-                if kind == "part":
-                    stack.append((*part(plan, node), None))
-                    continue
-                if kind == "same" or ((kind == "target" or kind == "shared") and node.get("_id_") in self._built):
-                    name = node["_same_" if kind == "same" else "_id_"]
-                    if name in self._built:
-                        values.append(self._built[name])
-                    else:  # keys may have been sorted since the plan was made, so the definition may come last
-                        stack.append((*self._shared[name], None))
-                    continue
-                target = None
-                if kind == "target" and (self.imports_recipes or "_recipe_" not in node):
-                    target = self._resolve(node["_target_"])
-                below, keys = _below(node, kind)
-                pairs = below.items() if isinstance(below, dict) else enumerate(below)
-                holes = [hole for hole, child in pairs if type(child) not in _LEAVES]
-                if holes:
-                    stack.append((node, path, _Frame(kind, target, below, holes)))
-                    for hole in reversed(holes):
-                        key = hole if keys is None else keys[hole]
-                        stack.append((below[hole], path if key is None else (path, key), None))
-                    continue
-                built = []
-            value = self._value(node, kind, target, below, built, path)
-            values.append(value)
-            if (kind == "target" or kind == "shared") and "_id_" in node:
-                self._built[node["_id_"]] = value
-        return values[0]
+    def _build(self, node: Any, path: Path) -> Any:
+        """Returns the value of a node; one frame for each level, since all of a plan's levels are open at once."""
+        kind = kind_of(node)
+        if kind == "value":
+            return node
+        if kind == "same":  # keys may have been sorted since the plan was made, so the definition may come last
+            if node["_same_"] in self._built:
+                return self._built[node["_same_"]]
+            node, path = self._shared[node["_same_"]]
+            kind = kind_of(node)
+        name = node.get("_id_") if kind == "target" or kind == "shared" else None
+        if name in self._built:
+            return self._built[name]
+        target = None
+        if kind == "target" and (self.imports_recipes or "_recipe_" not in node):
+            target = self._resolve(node["_target_"])
+        below, keys = _below(node, kind)
+        built = []
+        for place, child in below.items() if isinstance(below, dict) else enumerate(below):
+            if type(child) not in _LEAVES:
+                key = place if keys is None else keys[place]
+                below[place] = self._build(child, path if key is None else (*path, key))
+                built.append(below[place])
+        value = self._value(node, kind, target, below, built, path)
+        if name is not None:
+            self._built[name] = value
+        return value
 
     def _value(self, node: Any, kind: str, target: Any, below: Any, built: Sequence[Any], path: Path) -> Any:
         """Returns a node's value from its children and the keys of those that were built."""
@@ -182,22 +164,6 @@ class Builder:
         if name not in self._resolved:
             self._resolved[name] = resolve(name, self._allow)
         return self._resolved[name]
-
-
-class _Frame(NamedTuple):
-    """A node whose children are built first.
-
-    Attributes:
-        kind: Its kind.
-        target: Its target, or None.
-        below: Its children, by key.
-        holes: The keys of those children that are built and put back.
-    """
-
-    kind: str
-    target: Any
-    below: Any
-    holes: Sequence[Any]
 
 
 class _Factory:

@@ -1,8 +1,7 @@
 """The grammar of a plan: the forms of its nodes. Imports nothing that a plan names.
 
-A plan is a config as JSON, ``{"version": 1, "root": NODE}``. Where it would nest too deep for JSON readers, it
-is cut: ``{"_part_": 3}`` then refers to the node of that number in the plan's list ``"parts"``, each of which is
-used at one place. The depth of a config has no limit.
+A plan is a config as JSON, ``{"version": 1, "root": NODE}``. It nests :data:`MAX_DEPTH` levels at most, also
+through shared values, so that whatever reads or writes one may recurse.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from nemo_airflow.language.plan.tags import SCALARS as SCALARS
 VERSION = 1
 
 MAX_DEPTH = 200
-"""Most levels of a plan's root and of each part: JSON readers recurse."""
+"""Most levels of a config: most keys of the path of a value, also of a path through a shared one."""
 
 SEQUENCES = ("_tuple_", "_set_", "_frozenset_")
 NAMES = ("_target_", "_ref_", "_enum_")
@@ -24,15 +23,11 @@ FLAGS = ("_partial_", "_arg_factory_")
 TARGET_KEYS = frozenset(("_target_", "_args_", "_id_", "_recipe_", *FLAGS))
 
 Path = Tuple[Any, ...]
-"""Keys from the root, as a linked list ``(parent, key)``; ``()`` is the root."""
+"""Keys from the root; ``()`` is the root."""
 
 
 class DictKey(int):
     """In a path: the key of a pair in a ``_dict_``, by the pair's number."""
-
-
-class PartKey(int):
-    """First key of a path: the part of that number."""
 
 
 def is_reserved(key: Any) -> bool:
@@ -55,18 +50,38 @@ def join_paths(path: str, below: str) -> str:
 
 
 def path_text(path: Path) -> str:
-    """Returns a linked path as dotted text; a path of hundreds of keys is cut to its end, after ``….``."""
-    keys: List[Any] = []
-    while path and len(keys) < _SHOWN_KEYS:
-        path, key = path
-        keys.append(key)
-    text = "…" if path else ""
-    for key in reversed(keys):
-        text = f"[part {int(key)}]" if type(key) is PartKey else join(text, key)
+    """Returns a path as dotted text."""
+    text = ""
+    for key in path:
+        text = join(text, key)
     return text
 
 
-_SHOWN_KEYS = 250
+def below(path: Path, key: Any) -> Path:
+    """Returns the path of a value under a key.
+
+    Raises:
+        PlanError: It has more than :data:`MAX_DEPTH` keys.
+    """
+    path = (*path, key)
+    if len(path) > MAX_DEPTH:
+        raise too_deep(path)
+    return path
+
+
+def too_deep(path: Path) -> PlanError:
+    """Returns the error for a value that is nested too deep, with the two ends of its path."""
+    text = path_text(path)
+    if len(text) > 2 * _SHOWN:
+        text = f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
+    return PlanError(f"nested deeper than {MAX_DEPTH} levels: {TOO_DEEP}", text)
+
+
+_SHOWN = 60
+"""Characters of each end of a long path."""
+
+TOO_DEEP = "make what is deeper in a function, and configure that function"
+"""What to do about a config that nests too deep."""
 
 
 def kind_of(node: Any) -> str:
@@ -74,7 +89,7 @@ def kind_of(node: Any) -> str:
 
     Returns:
         ``value`` (null, bool, int, float, str), ``list``, ``map`` (a dict as it is), ``target``,
-        ``shared`` (a container with an ``_id_``), ``same``, ``part``, or the tag: ``_dict_``, ``_tuple_`` ...
+        ``shared`` (a container with an ``_id_``), ``same``, or the tag: ``_dict_``, ``_tuple_`` ...
 
     Raises:
         PlanError: The node has none of these forms.
@@ -89,8 +104,6 @@ def kind_of(node: Any) -> str:
             tag = reserved[0]
             if tag == "_same_":
                 return "same"
-            if tag == "_part_":
-                return "part"
             if tag in SCALARS or tag in SEQUENCES or tag in ("_dict_", "_ref_", "_enum_"):
                 return tag
         elif node.keys() == {"_id_", "_value_"}:
@@ -124,21 +137,6 @@ def children(node: Any, kind: str) -> Iterable[Tuple[Any, Any]]:
     return pairs
 
 
-def part(plan: Mapping[str, Any], node: Mapping[str, Any]) -> Tuple[Any, Path]:
-    """Returns the part to which a node of the kind ``part`` refers, and the part's path.
-
-    Raises:
-        PlanError: The plan has no part of this number.
-    """
-    number, parts = node["_part_"], plan.get("parts", ())
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(parts):
-        raise PlanError(f"_part_ {number!r} refers to a missing part: this plan has {len(parts)}")
-    return parts[number], ((), PartKey(number))
-
-
 def is_plan(value: Any) -> bool:
     """Returns whether a value has a plan's keys."""
-    return isinstance(value, Mapping) and set(value) in _ENVELOPES
-
-
-_ENVELOPES = ({"version", "root"}, {"version", "root", "parts"})
+    return isinstance(value, Mapping) and set(value) == {"version", "root"}

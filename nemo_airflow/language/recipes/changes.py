@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, Dict, Optional, Tuple
 
@@ -13,7 +12,7 @@ from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.language.errors import ConfigError, OverrideError, ParameterTypeError, UnknownParameterError
 from nemo_airflow.language.names import is_allowed, name_from_dotted, names_in, resolve
 from nemo_airflow.language.overrides.advice import classes_in, unknown_factory
-from nemo_airflow.language.overrides.apply import MISSING, REMOVED, Change, Key, View, path_below
+from nemo_airflow.language.overrides.apply import REMOVED, Change, ChangeView, Key, path_below
 from nemo_airflow.language.overrides.arguments import annotation_of, bind
 from nemo_airflow.language.overrides.coded import is_code, no_files, plain, read_call
 from nemo_airflow.language.overrides.nodes import Call, File
@@ -43,12 +42,9 @@ def apply(root: Any, text: str, allow: Iterable[str]) -> Any:
     return Change(view, override.place, override.path, override.operator, given, override).apply(root)
 
 
-class _View(View):
+class _View(tree.JobConfigs, ChangeView):
     def __init__(self, allow: Tuple[str, ...]) -> None:
         self._allow = allow
-
-    def is_config(self, value: Any) -> bool:
-        return isinstance(value, configs.Config)
 
     def find_key(self, config: Any, key: Key) -> Any:
         return key if isinstance(key, str) and configs.takes(self.target(config), key) else None
@@ -59,22 +55,14 @@ class _View(View):
     def annotation(self, config: Any, key: Key) -> Any:
         return annotation_of(self.target(config), key)
 
-    def default(self, config: Any, key: Key) -> Any:
-        default = configs.default_of(self.target(config), str(key))
-        # It belongs to the target.
-        return MISSING if default is inspect.Parameter.empty else copy.deepcopy(default)
+    def copy_default(self, default: Any) -> Any:
+        return copy.deepcopy(default)
 
     def set(self, config: Any, key: Key, value: Any) -> None:
         config.__arguments__[key] = value
 
     def remove(self, config: Any, key: Key) -> None:
         del config.__arguments__[key]
-
-    def children(self, value: Any) -> Optional[Sequence[Tuple[Any, Any]]]:
-        return tree.children(value)
-
-    def rebuild(self, value: Any, below: Sequence[Any]) -> Any:
-        return tree.rebuild(value, below)
 
     def open_instance(self, value: Any, root: Any) -> Any:
         if not dataclasses.is_dataclass(value) or isinstance(value, (type, configs.Config, Artifact)):
@@ -83,7 +71,7 @@ class _View(View):
         fields: Dict[Any, Any] = {name: getattr(value, name) for name in own}
         opened = configs.unchecked("config", type(value), fields)
         for holder in tree.all_below(root):
-            for key, child in tree.children(holder) or ():
+            for key, child in self.children(holder) or ():
                 if child is value and isinstance(holder, (configs.Config, list, dict)):
                     places = holder.__arguments__ if isinstance(holder, configs.Config) else holder
                     places[key] = opened

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Dict, List
 
 from nemo_airflow.language import configs, hints
+from nemo_airflow.language.plan.grammar import Path, below
 from nemo_airflow.language.recipes import tree
 from nemo_airflow.language.recipes.autoconvert import Converted
 
@@ -52,32 +53,34 @@ class _Foreign:
         self._made: Dict[int, Any] = {}
         self._kept: List[Any] = []
 
-    def own(self, root: Any) -> Any:
-        """Returns the root with each foreign config converted."""
-        waiting: List[Any] = []
-        found = self._shallow(root, waiting)
-        while waiting:
-            made = waiting.pop()
-            arguments = made.__arguments__
-            for key, value in list(arguments.items()):
-                arguments[key] = self._shallow(value, waiting)
-        return found
+    def own(self, value: Any, path: Path = ()) -> Any:
+        """Returns a value with each foreign config in it converted.
 
-    def _shallow(self, value: Any, waiting: List[Any]) -> Any:
-        """Returns a converted value whose configs' arguments are not converted yet."""
+        Raises:
+            PlanError: It is nested too deep.
+        """
         if id(value) in self._made:
             return self._made[id(value)]
-        if isinstance(value, configs.Config):
-            made: Any = value
-            waiting.append(made)
-        elif is_foreign(value):
-            made = configs.unchecked(_kind_of(value), value.__fn_or_cls__, dict(value.__arguments__))
-            waiting.append(made)
+        if is_foreign(value):
+            made: Any = configs.unchecked(_kind_of(value), value.__fn_or_cls__, dict(value.__arguments__))
+        elif isinstance(value, configs.Config):
+            made = value
         else:
-            pairs = tree.children(value)
-            if not pairs:
-                return value
-            made = tree.rebuild(value, [self._shallow(child, waiting) for _, child in pairs])
+            made = None
+        if made is not None:
+            self._keep(value, made)
+            for key, child in list(made.__arguments__.items()):
+                made.__arguments__[key] = self.own(child, below(path, key))
+            return made
+        pairs = tree.VIEW.children(value)
+        if not pairs:
+            return value
+        values = []
+        for key, child in pairs:
+            values.append(self.own(child, below(path, key)))
+        return self._keep(value, tree.VIEW.rebuild(value, values))
+
+    def _keep(self, value: Any, made: Any) -> Any:
         self._made[id(value)] = made
         self._kept.append(value)
         return made
