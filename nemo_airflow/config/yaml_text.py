@@ -10,8 +10,8 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable
-from typing import Any, TypeGuard
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import yaml
 
@@ -91,7 +91,7 @@ def plan_from_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         PlanError: The file is not valid, with its line.
     """
-    return plan_from_values(_read(source))
+    return plan_from_values(*_read(source))
 
 
 def values_from_yaml(text: str) -> Any:
@@ -103,29 +103,39 @@ def values_from_yaml(text: str) -> Any:
     return _Events(text).read()
 
 
-def plan_from_values(values: Any) -> dict[str, Any]:
+def plan_from_values(values: Any, shared: Collection[int] = ()) -> dict[str, Any]:
     """Returns the plan that plain values describe, as :func:`plan_from_yaml` does of a file's.
+
+    Args:
+        values: The values.
+        shared: The ids of lists and mappings that are one object in several places.
 
     Raises:
         PlanError: The values do not describe a plan.
     """
-    plan = {"version": grammar.VERSION, "root": _Sharing(values).plan_root()}
+    plan = {"version": grammar.VERSION, "root": _Plan(shared).node(values)}
     check(plan)
     return plan
 
 
-def _read(source: str | os.PathLike[str]) -> Any:
+def _read(source: str | os.PathLike[str]) -> tuple[Any, set[int]]:
+    """Returns the values of a YAML file or text, and the ids of those that are aliased."""
     is_path = not isinstance(source, str) or ("\n" not in source and source.endswith((".yaml", ".yml")))
     if not is_path:
-        return _Events(str(source)).read()
+        return _read_text(str(source))
     try:
         text = pathlib.Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"cannot read {os.fspath(source)}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        return _Events(text).read()
+        return _read_text(text)
     except PlanError as error:
         raise PlanError(f"{os.fspath(source)}: {error.message}", error.path) from error
+
+
+def _read_text(text: str) -> tuple[Any, set[int]]:
+    events = _Events(text)
+    return events.read(), events.aliased
 
 
 def _scalar(text: str) -> Any:
@@ -162,6 +172,8 @@ class _Events:
         self._events = yaml.parse(text, Loader=_LOADER)
         self._anchors: dict[str, tuple[Any, int] | None] = {}
         """Values with their sizes by anchor; None while they are read."""
+        self.aliased: set[int] = set()
+        """The ids of values that have aliases."""
 
     def read(self) -> Any:
         """Returns the document as plain Python values; an alias is the same object as its anchor.
@@ -222,6 +234,7 @@ class _Events:
         if known is None:
             reason = "refers to a node that contains it" if anchor in self._anchors else "has no anchor before it"
             raise PlanError(f"line {line}: the alias *{anchor} {reason}")
+        self.aliased.add(id(known[0]))
         return known
 
     def _key(self, event: Any, mapping: dict[Any, Any]) -> tuple[Any]:
@@ -245,68 +258,48 @@ class _Events:
             raise PlanError(f"line {line}: {str(error).split(';')[0]}") from error
 
 
-class _Sharing:
-    """Writes shared objects as a plan's ``_id_`` and ``_same_``.
+class _Plan:
+    """Writes plain values as the nodes of a plan.
 
     Args:
-        root: The document; not deeper than a plan may be, and without cycles.
+        shared: The ids of lists and mappings that are one object in several places.
     """
 
-    def __init__(self, root: Any) -> None:
-        self._root = root
+    def __init__(self, shared: Collection[int]) -> None:
+        self._shared = shared
         self._ids: dict[int, str] = {}
-        self._shared = self._in_several_places(root)
 
-    def plan_root(self) -> Any:
-        """Returns the root's node."""
-        return self._node(self._root)
-
-    def _node(self, value: Any) -> Any:
+    def node(self, value: Any) -> Any:
+        """Returns the node of a value, which has no cycles."""
         if not isinstance(value, (list, dict)):
             return _leaf(value)
         if id(value) in self._ids:
             return {"_same_": self._ids[id(value)]}
         name = ""
-        if id(value) in self._shared:
+        if id(value) in self._shared and not _is_tag(value):
             name = self._ids[id(value)] = str(len(self._ids) + 1)
         node: Any = []
         if isinstance(value, list):
             for item in value:
-                node.append(self._node(item))
+                node.append(self.node(item))
+        elif _is_tag(value) and isinstance(held := next(iter(value.values())), list):  # which is no value of its own
+            for item in held:
+                node.append(self.node(item))
+            node = {next(iter(value)): node}
         elif not all(isinstance(key, str) for key in value):
             for key, item in value.items():
-                node.append([_leaf(key), self._node(item)])
+                node.append([_leaf(key), self.node(item)])
             node = {"_dict_": node}
         else:
             node = _mapping(value)
             for key, item in node.items():
-                node[key] = self._node(item)
+                node[key] = self.node(item)
         if not name:
             return node
         if isinstance(value, dict) and "_target_" in value:
             node["_id_"] = name
             return node
         return {"_id_": name, "_value_": node}
-
-    def _in_several_places(self, root: Any) -> set[int]:
-        once: set[int] = set()
-        twice: set[int] = set()
-
-        def visit(value: Any) -> None:
-            if not isinstance(value, (list, dict)):
-                return
-            if not _is_tag(value):
-                if id(value) in once:
-                    twice.add(id(value))
-                    return
-                once.add(id(value))
-            elif isinstance(held := next(iter(value.values())), list):
-                value = held
-            for item in value if isinstance(value, list) else value.values():
-                visit(item)
-
-        visit(root)
-        return twice
 
 
 def _leaf(value: Any) -> Any:
@@ -331,7 +324,7 @@ def _mapping(value: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def _is_tag(value: Any) -> TypeGuard[dict[str, Any]]:
+def _is_tag(value: Any) -> bool:
     """Returns whether a value is one of a plan's tags for immutable values, such as ``{"_path_": ...}``."""
     if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) in ("_set_", "_dict_"):
         return False

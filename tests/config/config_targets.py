@@ -97,6 +97,13 @@ class Everything:
     other: Any = None
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class Silent:
+    """Its text has an address."""
+
+    value: int
+
+
 class Experiment(Config):
     name: str
     lr: float = 1e-3

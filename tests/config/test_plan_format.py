@@ -218,6 +218,8 @@ from nemo_airflow import Config
 from nemo_airflow.config import plan
 names = {f"name {i}": [i] for i in range(5)}
 value = [{f"member {i}" for i in range(50)}, {Color.RED, Color.BLUE}, frozenset({1, "a", None}), double, names, names]
+members = [Silent(2), Silent(1), Silent(3)]
+value.append([frozenset(members), *members])
 print(plan.digest(plan.to_plan(Config(train, model=Config(Model, hidden=3), names=names))),
       plan.digest(plan.to_plan(Config(Everything, value))))
 """
