@@ -48,8 +48,8 @@ class _Merge:
     def __init__(self, root: Any, origin: Origin, what: str, layers: Layers) -> None:
         self._root = root
         self._location = location_of(what, origin)
-        self._laid: set[tuple[int, int]] = set()
-        """The configs that were laid over others, which may be shared."""
+        self._laid: dict[tuple[int, int], tuple[Any, Any]] = {}
+        """The configs that have others laid over them, which may be shared; by ids, so they are kept alive."""
         self._values = Values(
             origin, None if root is ABSENT else root, self._location, layers=layers, reads_numbers=False
         )
@@ -70,7 +70,7 @@ class _Merge:
         made = self._of_type(old, new, path)
         if made is new or (id(made), id(new)) in self._laid:
             return made
-        self._laid.add((id(made), id(new)))
+        self._laid[id(made), id(new)] = (made, new)
         for key, value in new.__arguments__.items():
             before = made.__arguments__.get(key, ABSENT)
             parameter = parameters_of(made.__fn_or_cls__).find(key)

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -169,7 +169,7 @@ class _Events:
     """
 
     def __init__(self, text: str) -> None:
-        self._events = yaml.parse(text, Loader=_LOADER)
+        self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
         self._anchors: dict[str, tuple[Any, int] | None] = {}
         """Values with their sizes by anchor; None while they are read."""
         self.aliased: set[int] = set()

@@ -301,16 +301,22 @@ def deep(depth, make, leaf):
     return leaf
 
 
-def test_configs_may_be_deep_and_values_that_are_too_deep_are_refused():
-    base = deep(3000, lambda inner: Config(identity, inner), Config(Model, 1))
-    composed = compose(base, deep(3000, lambda inner: Config(identity, inner), Config(Model, 2)), check=False)
+def test_layers_may_be_deep_and_those_that_are_too_deep_are_refused():
+    base = deep(199, lambda inner: Config(identity, inner), Config(Model, 1))
+    composed = compose(base, deep(199, lambda inner: Config(identity, inner), Config(Model, 2)), check=False)
     leaf = composed
     while leaf.__fn_or_cls__ is identity:
         leaf = leaf.value
     assert leaf.hidden == 2
-    for layer in (deep(3000, lambda inner: {"value": inner}, 1), {"value": deep(3000, lambda inner: [inner], 1)}):
-        with pytest.raises(OverrideError, match="nested too deep"):
-            compose(Config(identity), layer)
+    with pytest.raises(PlanError, match="nested deeper than 200 levels"):
+        compose(base, deep(200, lambda inner: Config(identity, inner), Config(Model, 2)), check=False)
+    for levels, says in ((201, "nested deeper than 200 levels"), (3000, "nested too deep")):
+        for layer in (
+            deep(levels, lambda inner: {"value": inner}, 1),
+            {"value": deep(levels, lambda inner: [inner], 1)},
+        ):
+            with pytest.raises(ConfigError, match=says):
+                compose(Config(identity), layer)
 
 
 def test_what_is_in_many_places_is_laid_over_once():

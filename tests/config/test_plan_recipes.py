@@ -103,7 +103,7 @@ def test_builder_hands_over_the_imported_factory_and_built_arguments():
     root = [{**NODE, "_args_": [{"_tuple_": [1]}], "_id_": "1"}, {"_same_": "1"}]
     first, second = Resolving(ALLOW).build(plan_of(root))
     assert first == (
-        "config_targets:Model", Model, [(1,)], {"hidden": 1}, ["hidden=3", "dropout=0.5"], ((), 0),
+        "config_targets:Model", Model, [(1,)], {"hidden": 1}, ["hidden=3", "dropout=0.5"], (0,),
     )  # fmt: skip
     assert first is second
 
