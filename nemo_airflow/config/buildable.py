@@ -21,11 +21,12 @@ from nemo_airflow.config.faults import are_noted, note_fault, noting
 from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
 from nemo_airflow.config.representation import config_text
-from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError, TargetNotImportableError, UnknownParameterError
+from nemo_airflow.language.names import target_name
 from nemo_airflow.language.nearest import nearest
 from nemo_airflow.language.plan.grammar import is_reserved, join
 from nemo_airflow.language.record import Record
+from nemo_airflow.language.texts import short_name
 
 if TYPE_CHECKING:
     from typing import Any as _Base

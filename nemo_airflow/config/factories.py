@@ -13,7 +13,6 @@ import fiddle as fdl
 from nemo_airflow.config.buildable import KINDS, Config, Partial, by_parameter, check_name, positional, unchecked
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.parameters import parameters_of
-from nemo_airflow.config.targets import short_name, source_folder, source_name, target_name
 from nemo_airflow.exceptions import (
     ConfigError,
     NemoAirflowError,
@@ -23,10 +22,11 @@ from nemo_airflow.exceptions import (
     UnknownParameterError,
 )
 from nemo_airflow.language.names import check_name as check_target_name
-from nemo_airflow.language.names import is_allowed, names_in, resolve
+from nemo_airflow.language.names import is_allowed, names_in, resolve, source_folder, source_name, target_name
 from nemo_airflow.language.overrides import advice
 from nemo_airflow.language.plan.grammar import join, join_paths
 from nemo_airflow.language.recipes.autoconvert import Converted
+from nemo_airflow.language.texts import short_name
 
 Fit = Callable[[Any, Any, str, Any], Any]
 """Converts an argument to its annotation; called with annotation, argument, path and target."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.config import factories
 from nemo_airflow.config.source import source_at, target_from_source
-from nemo_airflow.config.targets import source_folder
 from nemo_airflow.config.values import Values
 from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
+from nemo_airflow.language.names import source_folder
 from nemo_airflow.language.overrides import nodes as nodes
 from nemo_airflow.language.overrides.coded import holds_code, is_code, read_call
 from nemo_airflow.language.plan.grammar import join

@@ -15,12 +15,13 @@ from nemo_airflow.config.graph import is_dataclass_instance, join, recipe_overri
 from nemo_airflow.config.leaves import annotation_below, copy_config, fit_value
 from nemo_airflow.config.origins import Origin, location_of, set_argument
 from nemo_airflow.config.parameters import parameters_of
-from nemo_airflow.config.targets import short_name, target_name
 from nemo_airflow.config.values import Layers, Values
 from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
+from nemo_airflow.language.names import target_name
 from nemo_airflow.language.overrides.apply import MISSING, Change, find_name, match_type
 from nemo_airflow.language.overrides.paths import parse_path
 from nemo_airflow.language.plan.grammar import is_reserved
+from nemo_airflow.language.texts import short_name
 
 ABSENT: Any = type("_Absent", (), {"__repr__": lambda self: "no value"})()
 """Stands for the missing config below the first layer."""

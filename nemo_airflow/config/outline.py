@@ -327,7 +327,7 @@ def _config_node(value: Any, path: str) -> Node:
     import fiddle as fdl
 
     from nemo_airflow.config import graph
-    from nemo_airflow.config.targets import target_name
+    from nemo_airflow.language.names import target_name
 
     if isinstance(value, fdl.Buildable):
         record = getattr(type(value), "__record__", None)

@@ -14,8 +14,8 @@ from nemo_airflow.config.buildable import Config, T
 from nemo_airflow.config.origins import set_target
 from nemo_airflow.config.parameters import parameters_of
 from nemo_airflow.config.source import SourceFunction, packages_in, target_from_source
-from nemo_airflow.config.targets import source_folder, target_name
 from nemo_airflow.exceptions import ConfigError, OverrideError
+from nemo_airflow.language.names import source_folder, target_name
 
 P = ParamSpec("P")
 _Overrides = Iterable[str] | Mapping[str, Any]

@@ -26,12 +26,12 @@ from nemo_airflow.config.graph import (
 from nemo_airflow.config.hooks import Instances, hook_of
 from nemo_airflow.config.leaves import iter_leaves, map_leaves
 from nemo_airflow.config.parameters import Parameter, parameters_of
-from nemo_airflow.config.targets import short_name
 from nemo_airflow.config.view import FiddleConfigs
 from nemo_airflow.exceptions import ConfigError, MissingParameterError
 from nemo_airflow.language.plan.build import Builder
 from nemo_airflow.language.plan.grammar import Path, path_text
 from nemo_airflow.language.recipes import tree
+from nemo_airflow.language.texts import short_name
 
 
 def validate(config: Any) -> None:

@@ -14,8 +14,8 @@ from nemo_airflow.config.buildable import path_below
 from nemo_airflow.config.graph import is_dataclass_instance, iter_nodes
 from nemo_airflow.config.leaves import fit_value
 from nemo_airflow.config.origins import ChangeLocation, Origin, note_arguments
-from nemo_airflow.config.targets import target_name
 from nemo_airflow.exceptions import ConfigError, OverrideError, TargetNotImportableError
+from nemo_airflow.language.names import target_name
 from nemo_airflow.language.overrides import nodes as nodes
 from nemo_airflow.language.overrides.advice import classes_in
 from nemo_airflow.language.overrides.coded import is_code, plain, read_call

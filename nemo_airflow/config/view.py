@@ -10,7 +10,7 @@ import fiddle as fdl
 from nemo_airflow.config.buildable import known_default
 from nemo_airflow.config.graph import children, is_deferred, literal_of, rebuild, recipe_overrides
 from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
-from nemo_airflow.config.targets import target_name
+from nemo_airflow.language.names import target_name
 from nemo_airflow.language.view import View
 
 
