@@ -236,7 +236,7 @@ class Job(_Plain):
         time_limit: Seconds after which the runner ends the job, or None.
         grace: Seconds between SIGTERM and SIGKILL when the job is ended early.
         launch: Command line of a launcher that starts the job's processes, with the placeholders of
-            :func:`nemo_airflow.runner.ranks.command`; empty for a job of one process.
+            :func:`nemo_airflow.runner.launch_command.command`; empty for a job of one process.
         outputs: Glob patterns, relative to the job's working directory, of files to keep, besides
             those under its output directory.
         heartbeat: Seconds between heartbeat records.

@@ -1,7 +1,7 @@
 """How a job of several processes is started on each of its machines.
 
 A launcher turns into a command line for the runner, which fills its placeholders where the job runs:
-see :func:`nemo_airflow.runner.ranks.command`.
+see :func:`nemo_airflow.runner.launch_command.command`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from nemo_airflow.exceptions import ExecutorArgumentError
-from nemo_airflow.runner.ranks import literal
+from nemo_airflow.runner.launch_command import literal
 
 RANK = ("{runner}", "--rank", "{folder}")
 """What runs the job's config as one process of several, after the interpreter."""

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Dict, List, Optional, Tuple
 
-from nemo_airflow.runner import report, signals
+from nemo_airflow.runner import signals
+from nemo_airflow.runner.channel import Channel
 from nemo_airflow.runner.error_record import describe_error
 
 EXIT_NO_LAUNCHER = 127
@@ -27,7 +28,7 @@ def run(folder: str, job: Dict[str, Any], output: int, events: str) -> int:
     _become_the_job(folder, job, output, events)
     if job.get("launch"):
         return _launch(folder, job)
-    channel = report.Channel(events)
+    channel = Channel(events)
     try:
         return call(job, channel)
     finally:
@@ -36,9 +37,9 @@ def run(folder: str, job: Dict[str, Any], output: int, events: str) -> int:
 
 def _launch(folder: str, job: Dict[str, Any]) -> int:
     """Becomes the launcher of the job's processes."""
-    from nemo_airflow.runner import ranks
+    from nemo_airflow.runner import launch_command
 
-    command = ranks.command(job, folder)
+    command = launch_command.command(job, folder)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)  # noqa: S606 - a list of arguments, and no shell

@@ -5,7 +5,7 @@ import os
 import re
 from typing import Optional, Union
 
-from nemo_airflow.runner import report
+from nemo_airflow.runner import channel
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#]*@)?([^?#]*)(\?[^#]*)?")
 _SIGNED = re.compile("sig|token|key|secret|password|credential", re.IGNORECASE)
@@ -39,7 +39,7 @@ def log_input(
             f"log_input: {os.path.abspath(text)} does not exist: give a path where the job runs, or an address such as "
             "s3://bucket/path"
         )
-    if not report.in_job():
+    if not channel.in_job():
         return
     if address is None:
         place = os.path.abspath(text)
@@ -50,7 +50,7 @@ def log_input(
         kind, where = ("http", {"url": place}) if scheme in ("http", "https") else (scheme, {"uri": place})
     name = name or os.path.basename(place.partition("?")[0].rstrip("/")) or place
     digest = digest or _digest_of(address, name, place)
-    report.send("input", name=name, source=json.dumps(where), source_type=kind, digest=digest, context=context)
+    channel.send("input", name=name, source=json.dumps(where), source_type=kind, digest=digest, context=context)
 
 
 def _digest_of(address: object, name: str, place: str) -> str:

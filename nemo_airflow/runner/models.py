@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Dict, Optional, Tuple, Union
 
-from nemo_airflow.runner import report
+from nemo_airflow.runner import channel
 
 MLMODEL = "MLmodel"
 
@@ -75,7 +75,7 @@ def log_model(
     if is_whole and not all(each is None for each in (signature, input_example, flavors, metadata)):
         raise ValueError(f"log_model: {source} has a file {MLMODEL}, which has the signature and the rest: give none")
     files = {} if is_whole else _describe(source, signature, input_example, flavors, metadata)
-    if not report.in_job():
+    if not channel.in_job():
         return
     folder = _free_folder(name)
     target = os.path.join(os.environ["NEMO_AIRFLOW_OUTPUT_DIR"], folder)
@@ -86,7 +86,7 @@ def log_model(
     for file, text in files.items():
         with open(os.path.join(target, file), "w", encoding="utf-8") as out:
             out.write(text)
-    report.send("model", name=name, path=folder)
+    channel.send("model", name=name, path=folder)
 
 
 def _describe(

@@ -1,4 +1,4 @@
-"""Jobs of several processes: the command that starts them, and the work of each process.
+"""Jobs of several processes: the work of each process, and the outcome of all.
 
 One supervisor watches the whole job. Instead of the user's code it starts a launcher (``srun``,
 ``torchrun``, this package's own), which starts this module for each process. A process records in a file
@@ -7,12 +7,10 @@ how it ended, since it may run on another node than the supervisor.
 
 import json
 import os
-import re
 import signal
 import socket
 import sys
 import time
-import zlib
 from typing import Any, Dict, List, Optional
 
 _FOLDER = "ranks"
@@ -26,45 +24,11 @@ ARRAY_TASK = "NEMO_AIRFLOW_ARRAY_TASK"
 _FROM_SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
 """Slurm's variables for torch's names of a process."""
 
-_FIRST_PORT, _PORTS = 20000, 12000
-"""Below the range of ephemeral ports."""
-
-
-PLACEHOLDERS = ("brace", "python", "runner", "folder", "key", "head", "port", "nodes", "node_rank")
-
-_PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
-
-
-def literal(text: str) -> str:
-    """Returns a part of a launcher's command line for a literal text, in which no placeholder is filled."""
-    return _PLACEHOLDER.sub(lambda match: "{brace}" + match[1] + "}", text)
-
-
-def command(job: Dict[str, Any], folder: str) -> List[str]:
-    """Returns the launcher's command line with its ``{placeholders}`` filled.
-
-    ``{head}`` and ``{port}`` are the address where the processes meet, ``{nodes}`` and ``{node_rank}`` which of
-    how many machines this one is: from the environment that the back-end sets. ``{brace}`` is an opening brace:
-    see :func:`literal`.
-    """
-    port = _FIRST_PORT + zlib.crc32(job["key"].encode()) % _PORTS
-    values = {
-        "brace": "{",
-        "python": sys.executable,
-        "runner": os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py"),
-        "folder": folder,
-        "key": job["key"],
-        "head": os.environ.setdefault("MASTER_ADDR", "127.0.0.1"),
-        "port": os.environ.setdefault("MASTER_PORT", str(port)),
-        "nodes": os.environ.setdefault("NNODES", "1"),
-        "node_rank": os.environ.setdefault("NODE_RANK", "0"),
-    }
-    return [_PLACEHOLDER.sub(lambda match: values[match[1]], argument) for argument in job["launch"]]
-
 
 def run(folder: str) -> int:
     """Runs the job's config as one process of several; returns the exit code."""
-    from nemo_airflow.runner import child, node_samples, report, report_files, signals
+    from nemo_airflow.runner import child, node_samples, report_files, signals
+    from nemo_airflow.runner.channel import Channel
     from nemo_airflow.runner.masking import Masker
 
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
@@ -84,7 +48,7 @@ def run(folder: str) -> int:
         # and another process of this machine something between them.
         stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
     secrets = [os.environ[name] for name in job.get("secret_env") or () if name in os.environ]
-    channel = _RankChannel(folder, report.Channel(os.environ.get("NEMO_AIRFLOW_EVENTS", "")), Masker(job, secrets))
+    channel = _RankChannel(folder, Channel(os.environ.get("NEMO_AIRFLOW_EVENTS", "")), Masker(job, secrets))
     code = child.call(job, channel)
     if code and not channel.kept:
         channel.send("outcome", error={"type": "", "message": f"ended with exit code {code}", "traceback": ""})

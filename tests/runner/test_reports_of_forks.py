@@ -4,11 +4,12 @@
 def test_child_forked_while_a_thread_reports_reports_too(run):
     code = """
 import os, threading
-from nemo_airflow.runner import log_metric, report
+from nemo_airflow.runner import channel as channels
+from nemo_airflow.runner import log_metric
 
 def fork_while_a_report_is_sent():
     log_metric("before", 1)
-    (channel,) = report._channels.values()
+    (channel,) = channels._channels.values()
     with channel._lock:  # as another thread holds it at that moment
         pid = os.fork()
         if pid == 0:
