@@ -40,7 +40,7 @@ def take(folder: str, heartbeat: float) -> bool:
     try:
         os.link(temporary, claim)
     except FileExistsError:
-        if not owner or _read(claim).get("owner") != owner or not _ends_unfinished(folder, heartbeat):
+        if not owner or _read(claim).get("owner") != owner or not _succeeds(folder, heartbeat, temporary):
             os.unlink(temporary)
             return False
         os.replace(temporary, claim)
@@ -85,15 +85,35 @@ def _claim(folder: str) -> str:
     return os.path.join(folder, "claim")
 
 
-def _ends_unfinished(folder: str, heartbeat: float) -> bool:
-    """Waits until the earlier start of a job is over; returns whether that start was cancelled or died before its end.
+def _succeeds(folder: str, heartbeat: float, temporary: str) -> bool:
+    """Waits until the earlier start of a job is over; returns whether this process takes its place, and no other."""
+    while True:
+        ended = _wait_for_end(folder, heartbeat)
+        if ended is None:
+            return False
+        while ended:
+            successor = f"{_claim(folder)}.after.{ended.get('pid')}.{ended.get('ts')}"
+            try:
+                os.link(temporary, successor)
+                return True
+            except FileExistsError:  # another start was first; it may have died before it took the claim
+                other = _read(successor)
+                ended = other if _is_alive(other) is False else {}
+        if signal.SIGTERM in signal.sigpending():
+            return False
+        time.sleep(_LOOK_EVERY)
 
-    Also returns False where this process gets a (blocked) signal to end while it waits.
+
+def _wait_for_end(folder: str, heartbeat: float) -> Optional[Dict[str, Any]]:
+    """Waits until the earlier start of a job is over; returns its claim if it was cancelled or died before its end.
+
+    Returns None for a job that has ended, and where this process gets a (blocked) signal to end while it waits.
     """
     claim = _claim(folder)
     beat, since = 0, time.monotonic()
     while True:
-        alive = _is_alive(_read(claim))
+        runner = _read(claim)
+        alive = _is_alive(runner)
         if alive is None:
             with open(claim) as file:  # a network file system asks the server only when a file is opened
                 seen = os.fstat(file.fileno()).st_mtime_ns
@@ -103,9 +123,9 @@ def _ends_unfinished(folder: str, heartbeat: float) -> bool:
         # After that, since the end mark is the last file that a runner writes.
         end = _read(os.path.join(folder, "end.json"))
         if end or not alive:
-            return not end or bool(end.get("told_to_end"))
+            return None if end and not end.get("told_to_end") else runner
         if signal.SIGTERM in signal.sigpending():
-            return False
+            return None
         time.sleep(_LOOK_EVERY)
 
 
