@@ -61,8 +61,7 @@ def _add_comparisons(commands: Any) -> None:
     diff.add_argument(
         "--last-good", default="", metavar="RUN", help="instead: a run with the newest before it that succeeded"
     )
-    diff.add_argument("--svg", default="", metavar="FILE", help="also draw the differences into this file")
-    add_output(diff)
+    add_output(diff, ("text", "tree", "mermaid", "json"))
     diff.add_argument(
         "--repository",
         action="append",
@@ -72,10 +71,10 @@ def _add_comparisons(commands: Any) -> None:
         help="a repository with the code of runs, besides the current folder; may be repeated",
     )
     diff.set_defaults(run=_diff)
-    graph = commands.add_parser("graph", help="draw a config")
+    graph = commands.add_parser("graph", help="show a config as a tree, or as a flowchart for documents")
     graph.add_argument("config", help=what)
     graph.add_argument("overrides", **overrides)
-    graph.add_argument("--svg", required=True, metavar="FILE", help="the file to write")
+    add_output(graph, ("tree", "mermaid"))
     graph.set_defaults(run=_graph)
     code = commands.add_parser("code", help="print a config as the Python code that makes it")
     code.add_argument("config", help=what)
@@ -103,9 +102,7 @@ def _add_lineage(commands: Any) -> None:
     lineage.add_argument("--up", action="store_true", help="only what it was made from")
     lineage.add_argument("--down", action="store_true", help="only what was made from it")
     lineage.add_argument("--depth", type=int, default=10, help="follow so many runs (%(default)s)")
-    lineage.add_argument(
-        "-o", "--output", choices=("text", "json", "mermaid"), default="text", help="how to print it (%(default)s)"
-    )
+    add_output(lineage, ("text", "json", "mermaid"))
     add_store_of_runs(lineage)
     lineage.set_defaults(run=_lineage)
 
@@ -142,13 +139,13 @@ def _diff(options: argparse.Namespace) -> int:
     if bool(options.last_good) == bool(options.new) or bool(options.old) != bool(options.new):
         raise SettingsError("diff compares two: give OLD and NEW, or --last-good RUN")
     where = _where(options, options.repositories)
-    return diff.run(options.old, options.new or options.last_good, svg=options.svg, output=options.output, where=where)
+    return diff.run(options.old, options.new or options.last_good, output=options.output, where=where)
 
 
 def _graph(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import diff
 
-    return diff.draw(options.config, options.overrides, options.svg, _where(options))
+    return diff.draw(options.config, options.overrides, options.output, _where(options))
 
 
 def _code(options: argparse.Namespace) -> int:

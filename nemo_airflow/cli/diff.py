@@ -1,4 +1,4 @@
-"""Compares two configs or runs, draws configs, writes them as Python, and shows who set their values."""
+"""Compares two configs or runs; shows a config as a tree, a flowchart or Python code, and who set its values."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nemo_airflow.comparison.code_parts import CodePart, part_changes, recorded_
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.differences import diff
 from nemo_airflow.config.outline import is_plan
-from nemo_airflow.config.picture import to_svg
+from nemo_airflow.config.picture import to_mermaid, to_tree
 from nemo_airflow.config.value_files import as_file, read_values
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.config.yaml_text import plan_from_yaml
-from nemo_airflow.exceptions import ConfigError, SettingsError
+from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.registered import RECIPES, registered
 
 if TYPE_CHECKING:
@@ -69,15 +69,14 @@ class Where:
     repositories: Sequence[str] = ()
 
 
-def run(old: str, new: str, *, svg: str, output: str, where: Where) -> int:
+def run(old: str, new: str, *, output: str, where: Where) -> int:
     """Prints the differences; returns 0 if there are none, else 1, like ``diff``. Metrics are shown and not counted.
 
     Args:
         old: A config, a folder or a run, as :func:`load_plan` knows them; when empty, the newest run that succeeded
             before the other.
         new: The same for the other side; a run where ``old`` is empty.
-        svg: A file in which to draw the differences of the configs, or an empty text.
-        output: ``text`` or ``json``.
+        output: ``text``, ``json``; or ``tree`` or ``mermaid`` for the whole new config with its changes alone.
         where: Where they are looked up.
 
     Raises:
@@ -88,10 +87,11 @@ def run(old: str, new: str, *, svg: str, output: str, where: Where) -> int:
         old, new = _last_good(new, where)
     before, after = (_side(name, where) for name in (old, new))
     found = diff(before.plan, after.plan) if before.plan is not None and after.plan is not None else None
-    if svg:
+    if output in ("tree", "mermaid"):
         if found is None:
-            raise ConfigError("--svg draws configs, but a folder has none: compare two configs or runs")
-        _write(svg, found.to_svg())
+            raise ConfigError(f"-o {output} shows configs, but a folder has none: compare two configs or runs")
+        print(found.to_tree() if output == "tree" else found.to_mermaid(), end="")
+        return 1 if found else 0
     sections: dict[str, Sequence[str] | None] = {"config": found.to_text().splitlines() if found is not None else None}
     if before.is_run or after.is_run:
         sections["code"] = _code(before, after, where)
@@ -112,9 +112,10 @@ def run(old: str, new: str, *, svg: str, output: str, where: Where) -> int:
     return 1 if differ else 0
 
 
-def draw(config: str, overrides: Sequence[str], svg: str, where: Where) -> int:
-    """Draws a config."""
-    _write(svg, to_svg(load_plan(config, overrides, where)))
+def draw(config: str, overrides: Sequence[str], output: str, where: Where) -> int:
+    """Prints a config as a ``tree``, or as a flowchart for ``mermaid``."""
+    plan = load_plan(config, overrides, where)
+    print(to_tree(plan) if output == "tree" else to_mermaid(plan), end="")
     return 0
 
 
@@ -288,10 +289,3 @@ def _listed(sections: Mapping[str, Sequence[str] | None]) -> Iterator[str]:
     for name, lines in sections.items():
         yield f"{name}: not compared\n" if lines is None else f"{name}:\n" if lines else f"{name}: the same\n"
         yield from (f"  {line}\n" for line in lines or ())
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror}") from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator
 
 from nemo_airflow.artifacts.earlier import run_of_model
 from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.terminal import keep_output_clean, say
+from nemo_airflow.config.picture import mermaid_label
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.tracking.mlflow.jobs import JobRun
 from nemo_airflow.tracking.mlflow.lineage import Lineage, Use, find_lineage
@@ -101,18 +101,12 @@ def _mermaid(found: Lineage) -> Iterator[str]:
     yield "flowchart LR"
     for key, number in ids.items():
         run = found.runs.get(key)
-        label = f"{run.name}<br>{run.key}<br>{run.state}" if run else key
-        yield f'  {number}["{_escaped(label)}"]'
+        label = (run.name, run.key, run.state) if run else (key,)
+        yield f'  {number}["{mermaid_label(*label)}"]'
     for use in found.uses:
-        yield f'  {ids[use.source]} -->|"{_escaped(use.name)}"| {ids[use.run_id]}'
+        yield f'  {ids[use.source]} -->|"{mermaid_label(use.name)}"| {ids[use.run_id]}'
     for run_id in found.start:
         yield f"  style {ids[run_id]} stroke-width:3px"
-
-
-def _escaped(label: str) -> str:
-    """Returns a text for Mermaid, in which a quote ends it and angle brackets are HTML; ``<br>`` stays."""
-    parts = (re.sub(r"[\"<>&#]", lambda found: f"#{ord(found[0])};", part) for part in label.split("<br>"))
-    return "<br>".join(parts)
 
 
 def _to_json(found: Lineage) -> dict[str, object]:

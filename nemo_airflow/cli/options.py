@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 EXECUTOR = "an executor by its name or kind, as YAML, 'kind: slurm\\nssh_conn_id: cluster', or a file with that YAML"
 
@@ -49,7 +50,9 @@ def add_store_of_runs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--conn-id", metavar="ID", help="an Airflow connection with MLflow's address and login")
 
 
-def add_output(command: argparse.ArgumentParser) -> None:
-    """Adds how to print what is found; ``--json`` is short for JSON."""
-    command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print it (text)")
+def add_output(command: argparse.ArgumentParser, forms: Sequence[str] = ("text", "json")) -> None:
+    """Adds how to print what is found, the first of these forms if not told; ``--json`` is short for JSON."""
+    command.add_argument("-o", "--output", choices=forms, default=forms[0], help=f"how to print it ({forms[0]})")
+    if "json" not in forms:
+        return
     command.add_argument("--json", action="store_const", const="json", dest="output", help=argparse.SUPPRESS)

@@ -26,8 +26,9 @@ _EXPORTS = {
     "map_leaves": "nemo_airflow.config.leaves",
     "plan_from_yaml": "nemo_airflow.config.yaml_text",
     "target_from_source": "nemo_airflow.config.source",
+    "to_mermaid": "nemo_airflow.config.picture",
     "to_python": "nemo_airflow.config.python_code",
-    "to_svg": "nemo_airflow.config.picture",
+    "to_tree": "nemo_airflow.config.picture",
     "to_yaml": "nemo_airflow.config.yaml_text",
     "validate": "nemo_airflow.config.validation",
 }
@@ -50,8 +51,9 @@ __all__ = [
     "map_leaves",
     "plan_from_yaml",
     "target_from_source",
+    "to_mermaid",
     "to_python",
-    "to_svg",
+    "to_tree",
     "to_yaml",
     "validate",
 ]
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     from nemo_airflow.config.form import FormField, form_fields
     from nemo_airflow.config.leaves import iter_leaves, map_leaves
     from nemo_airflow.config.overrides import apply_overrides
-    from nemo_airflow.config.picture import to_svg
+    from nemo_airflow.config.picture import to_mermaid, to_tree
     from nemo_airflow.config.provenance import history
     from nemo_airflow.config.python_code import to_python
     from nemo_airflow.config.recipe import Recipe

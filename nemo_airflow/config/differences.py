@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from nemo_airflow.config import outline
+from nemo_airflow.config import outline, picture
 from nemo_airflow.config.outline import Node, join_key, summary
 
 Kind = Literal["changed", "added", "removed", "retargeted", "shared", "unshared"]
@@ -92,11 +92,14 @@ class ConfigDiff:
             {"kind": change.kind, "path": change.path, "old": change.old, "new": change.new} for change in self.changes
         ]
 
-    def to_svg(self) -> str:
-        """Returns the new config's picture with the changes marked in it; see :func:`nemo_airflow.config.to_svg`."""
-        from nemo_airflow.config.picture import draw
+    def to_tree(self) -> str:
+        """Returns the new config as a tree, with the sign of its change before a line that changed."""
+        lines = picture.tree_lines(self.new, self.changes)
+        return "".join(f"{SIGNS.get(line.change, ' ')} {line.text}\n" for line in lines)
 
-        return draw(self.new, self.changes)
+    def to_mermaid(self) -> str:
+        """Returns the new config as a flowchart with the changes in it; see :func:`nemo_airflow.config.to_mermaid`."""
+        return picture.flowchart(self.new, self.changes)
 
 
 def diff(old: Any, new: Any) -> ConfigDiff:

@@ -1,4 +1,4 @@
-"""A plan or a config as one graph of plain nodes, from which diffs, pictures and generated code are made.
+"""A plan or a config as one graph of plain nodes, from which diffs, trees, flowcharts and generated code are made.
 
 Reading a plan needs neither Fiddle nor the plan's targets.
 """

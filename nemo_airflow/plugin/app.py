@@ -22,7 +22,6 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 
 from nemo_airflow.comparison.records import changes
-from nemo_airflow.config.picture import STYLE
 from nemo_airflow.job import without_patch
 from nemo_airflow.plugin import pictures
 from nemo_airflow.web_address import web_address
@@ -68,6 +67,7 @@ def _page(
     others = _earlier(session, dag_id, run_id, task_id, index) if record is not None else []
     against = against or (others[0] if others else "")
     other = _find(session, dag_id, against, task_id, index) if against and record is not None else None
+    tree, flowchart = pictures.picture(other, record) if record is not None else ([], "")
     return HTMLResponse(
         _template().render(
             record=record,
@@ -79,7 +79,8 @@ def _page(
             against=against,
             other=other,
             changes=changes(other, record) if other is not None and record is not None else [],
-            picture=pictures.picture(other, record) if record is not None else "",
+            tree=tree,
+            flowchart=flowchart,
         ),
         headers={"Content-Security-Policy": _policy(), "X-Content-Type-Options": "nosniff"},
     )
@@ -130,9 +131,8 @@ def _template() -> jinja2.Template:
 @functools.cache
 def _policy() -> str:
     """Returns the page's Content-Security-Policy: only its own script and styles, by their digests."""
-    styles = " ".join(_digest(text) for text in (_file("job.css"), STYLE))
     return (
-        f"default-src 'none'; script-src {_digest(_file('job.js'))}; style-src {styles}; "
+        f"default-src 'none'; script-src {_digest(_file('job.js'))}; style-src {_digest(_file('job.css'))}; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
     )
 

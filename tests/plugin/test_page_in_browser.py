@@ -27,7 +27,7 @@ def test_the_job_tab_below_a_path_compares_runs_and_its_link_opens(server, runs,
     frame = page.frame_locator("iframe")
     expect(frame.get_by_text(record["key"])).to_be_visible()
     expect(frame.locator("#config").get_by_role("row", name="rate")).to_contain_text("0.25")
-    expect(frame.locator(".picture svg")).to_contain_text("rate")
+    expect(frame.locator("pre.tree").first).to_contain_text("rate")
 
     # A choice needs no button where scripts run, and what it leads to is below the path as well.
     expect(frame.get_by_role("button", name="Compare")).to_be_hidden()

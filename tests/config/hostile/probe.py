@@ -166,8 +166,8 @@ def as_page():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
         record = {"plan_digest": digest, "config": {}}
-        shown = pictures.picture(record, record)
-        raise PermissionError(f"a picture of {len(shown)} characters" if shown else "no picture")
+        lines, flowchart = pictures.picture(record, record)
+        raise PermissionError(f"a picture of {len(lines)} lines and {len(flowchart)} characters" if lines else "none")
 
     return read
 
