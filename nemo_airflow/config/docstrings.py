@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -12,6 +13,7 @@ from typing import Any
 
 from nemo_airflow.config.hints import hints_of
 from nemo_airflow.config.models import model_fields
+from nemo_airflow.language.names import source_name
 
 _STYLES = ("google", "numpy", "sphinx")
 
@@ -37,6 +39,8 @@ def description_of(target: Any) -> str:
 
 def _at_fields(target: Any) -> dict[str, str]:
     texts: dict[str, str] = {}
+    if source_name(target) and dataclasses.is_dataclass(target):
+        texts.update((field.name, str(field.metadata["doc"])) for field in dataclasses.fields(target))
     for kind in reversed(target.__mro__[:-1]) if isinstance(target, type) else ():
         texts.update(_below_fields(kind))
     texts.update((name, field.description) for name, field in model_fields(target).items() if field.description)
@@ -45,7 +49,7 @@ def _at_fields(target: Any) -> dict[str, str]:
             text = getattr(note, "documentation", None) or getattr(note, "description", None)
             if isinstance(text, str):
                 texts[name] = text
-    return {name: " ".join(text.split()) for name, text in texts.items()}
+    return {name: " ".join(text.split()) for name, text in texts.items() if text}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -44,6 +44,8 @@ def model_fields(target: Any) -> Mapping[str, ModelField]:
 
 def other_names(target: Any) -> Mapping[str, str]:
     """Returns the field names that a pydantic model also accepts beside the aliases in its constructor."""
+    if (names := getattr(target, "__nemo_names__", None)) is not None:  # a class that was read from its source
+        return {name: taken for name, taken in names.items() if name != taken}
     settings = getattr(target, "model_config", None) or {}
     if not isinstance(target, type) or not issubclass(target, pydantic.BaseModel):
         return {}

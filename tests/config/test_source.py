@@ -2,6 +2,7 @@
 
 import datetime
 import enum
+import importlib
 import sys
 import textwrap
 from decimal import Decimal
@@ -208,6 +209,60 @@ def test_dataclasses_have_their_fields_and_those_of_their_bases(zoo):
     assert warm.by_name["lr"].default == 3e-4 * 2
     assert known_default(warm.by_name["extra"]) == {}
     assert not warm.by_name["made"].is_required
+
+
+MODELS = """
+    from __future__ import annotations
+    import attr, attrs, dataclasses
+    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+    @attrs.define
+    class Attrs:
+        _x: int
+        __z: int = 3
+        y: float = attrs.field(default=1.0, alias="why")
+    @attrs.define
+    class Derived(Attrs):
+        _w: int = 2
+    @attr.s(auto_attribs=True)
+    class Older:
+        _x: int = attr.ib(default=2)
+    @dataclasses.dataclass
+    class Plain:
+        _x: int = 1
+    class Aliases(BaseModel):
+        x: int = Field(alias="ex", description="How many.")
+        y: int = Field(2, validation_alias="why")
+        z: int = Field(3, alias="not-a-name")
+        _private: int = 3
+        _other: int = PrivateAttr(2)
+    class Both(BaseModel):
+        model_config = ConfigDict(populate_by_name=True)
+        lr: float = Field(0.1, alias="learning_rate")
+    class Below(Both):
+        n: int = Field(..., alias="count")
+    class ByKeyword(BaseModel, validate_by_name=True):
+        n: int = Field(1, alias="count")
+    class Open(BaseModel):
+        model_config = {"extra": "allow"}
+        n: int = 1
+"""
+
+
+def test_fields_are_given_by_the_names_that_the_class_itself_takes(tmp_path, monkeypatch):
+    (tmp_path / "fielded.py").write_text(textwrap.dedent(MODELS))
+    names = ("Attrs", "Derived", "Older", "Plain", "Aliases", "Both", "Below", "ByKeyword", "Open")
+    read = [target_from_source(f"fielded:{name}", Source([tmp_path])) for name in names]
+    assert "fielded" not in sys.modules
+    monkeypatch.syspath_prepend(tmp_path)
+    imported = importlib.import_module("fielded")
+    del sys.modules["fielded"]
+    for target in read:
+        found, own = parameters_of(target), parameters_of(getattr(imported, target.__name__))
+        assert (found.names, found.other_names) == (own.names, own.other_names)
+        for one, other in zip(found.by_name.values(), own.by_name.values(), strict=True):
+            assert (one.kind, one.is_required) == (other.kind, other.is_required)
+    assert parameter_help(read[4]) == {"ex": "How many."}
 
 
 def test_a_config_by_name_is_checked_without_an_import(zoo):

@@ -7,6 +7,8 @@ import dataclasses
 import enum
 import functools
 import inspect
+import keyword
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,8 +34,16 @@ _MODELS = ("pydantic.BaseModel", "pydantic.main.BaseModel")
 _FIELD_BASES = (*_MODELS, "typing.NamedTuple")
 """Base classes whose annotated fields are the parameters, as for a dataclass."""
 
-_FIELD_DECORATORS = ("dataclass", "define", "frozen", "attrs", "attr.s")
+_ATTRS_DECORATORS = ("define", "mutable", "frozen", "attrs", "attr.s")
+
+_FIELD_DECORATORS = ("dataclass", *_ATTRS_DECORATORS)
 """Decorators that make annotated fields the parameters: of dataclasses, pydantic and attrs."""
+
+_MODEL_SETTINGS = {
+    "names": re.compile(r"(populate|validate)_by_name['\"]?\s*[=:]\s*True"),
+    "extra": re.compile(r"extra['\"]?\s*[=:]\s*['\"]allow"),
+}
+"""Settings of a pydantic model: takes the names of its fields beside their aliases, and any other argument."""
 
 _MAKING: contextvars.ContextVar[frozenset[Any]] = contextvars.ContextVar("making", default=frozenset())
 
@@ -207,23 +217,31 @@ class _Targets:
     def _record(
         self, name: str, found: griffe.Class, reader: Reader, parents: tuple[type, ...], names: dict[str, Any]
     ) -> type:
-        fields = list(self._fields(found, reader))
-        records = tuple(parent for parent in parents if dataclasses.is_dataclass(parent))
-        made = dataclasses.make_dataclass(found.name, fields, bases=records or (_Root,), namespace=dict(names))
+        records: Any = tuple(parent for parent in parents if dataclasses.is_dataclass(parent))
+        is_model = any(reader.path_of(str(base)) in _MODELS for base in found.bases)
+        is_model = is_model or any(parent.__nemo_model__ is not None for parent in records)
+        settings = _model_settings(found).union(*(parent.__nemo_model__ or () for parent in records))
+        names = {**names, "__nemo_model__": settings if is_model else None}
+        fields = list(self._fields(found, reader, is_model=is_model))
+        made: Any = dataclasses.make_dataclass(found.name, fields, bases=records or (_Root,), namespace=names)
         made.__qualname__ = name.partition(":")[2]
         made.__module__ = names["__module__"]
-        return made
+        if is_model and "names" in settings:
+            made.__nemo_names__ = {field.metadata["name"]: field.name for field in dataclasses.fields(made)}
+        if is_model and "extra" in settings:
+            own = list(inspect.signature(made.__init__).parameters.values())[1:]
+            made.__signature__ = inspect.Signature([*own, *_anything().parameters.values()])
+        return made  # type: ignore[no-any-return]
 
-    def _fields(self, found: griffe.Class, reader: Reader) -> Iterator[tuple[str, Any, Any]]:
-        by_name = any("kw_only=True" in str(decorator.value) for decorator in found.decorators)
-        by_name = by_name or any(reader.path_of(str(base)) in _MODELS for base in found.bases)
+    def _fields(self, found: griffe.Class, reader: Reader, *, is_model: bool) -> Iterator[tuple[str, Any, Any]]:
+        by_name = is_model or any("kw_only=True" in str(decorator.value) for decorator in found.decorators)
         for member in found.members.values():
             if not isinstance(member, griffe.Attribute) or member.annotation is None:
                 continue
             text = str(member.annotation)
             by_name = by_name or "KW_ONLY" in text
             of_class = "instance-attribute" not in member.labels  # a ClassVar
-            if of_class or "KW_ONLY" in text or member.name.startswith("__"):
+            if of_class or "KW_ONLY" in text or (member.name.startswith("_") and is_model):
                 continue
             settings = _field_settings(member, reader)
             if settings.get("init") is False:
@@ -238,13 +256,14 @@ class _Targets:
                 made["default_factory" if changes else "default"] = (
                     functools.partial(_copied, default) if changes and default is not SET_BY_THE_CODE else default
                 )
-            if text := _doc(member):
-                made["metadata"] = {"doc": text}
-            yield member.name, reader.annotation(member.annotation), dataclasses.field(**made)
+            made["metadata"] = {"doc": settings.get("description") or _doc(member), "name": member.name}
+            name = _argument_name(found, member, settings)
+            yield name, reader.annotation(member.annotation), dataclasses.field(**made)
 
 
 class _Root(metaclass=_SourceClass):
     __nemo_source__ = ""
+    __nemo_model__: frozenset[str] | None = None  # the settings of a pydantic model
 
 
 class _Constructor:
@@ -280,6 +299,25 @@ def _has_fields(found: griffe.Class, reader: Reader) -> bool:
     if any(name.endswith(_FIELD_DECORATORS) for name in decorators):
         return True
     return any(reader.path_of(str(base)) in _FIELD_BASES for base in found.bases)
+
+
+def _model_settings(found: griffe.Class) -> frozenset[str]:
+    given = [f"{name}={value}" for name, value in found.keywords.items()]
+    if isinstance(config := found.members.get("model_config"), griffe.Attribute):
+        given.append(str(config.value))
+    return frozenset(name for name, pattern in _MODEL_SETTINGS.items() if any(map(pattern.search, given)))
+
+
+def _argument_name(found: griffe.Class, member: griffe.Attribute, settings: Mapping[str, Any]) -> str:
+    """Returns the name under which a constructor takes a field: its alias; for attrs, without leading underscores."""
+    for alias in (settings.get("alias"), settings.get("validation_alias")):
+        if isinstance(alias, str) and alias.isidentifier() and not keyword.iskeyword(alias):
+            return alias
+    name = member.name
+    if name.startswith("__") and not name.endswith("__"):  # Python mangles it
+        name = f"_{found.name.lstrip('_')}{name}"
+    decorators = [str(decorator.value).partition("(")[0] for decorator in found.decorators]
+    return name.lstrip("_") if any(each.endswith(_ATTRS_DECORATORS) for each in decorators) else name
 
 
 def _field_settings(member: griffe.Attribute, reader: Reader) -> dict[str, Any]:
