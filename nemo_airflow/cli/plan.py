@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.cli.output import JSON
-from nemo_airflow.config import Config, Partial, to_yaml, validate
+from nemo_airflow.cli.terminal import divert_prints
+from nemo_airflow.config import Config, Partial, to_yaml
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.allow import extend_allow as allow_here
 from nemo_airflow.config.allow import load_code, own_packages
@@ -34,14 +35,18 @@ def run(
 ) -> int:
     """Prints a config with layers and overrides; see :func:`compose_config`."""
     config = compose_config(name, overrides, layers, allow)
-    if output == JSON:
-        print(plans.dumps(plans.to_plan(config)))
-    else:
-        validate(config)
-        print(to_yaml(config), end="")
+    plan = write_plan(config)
+    print(plans.dumps(plan) if output == JSON else to_yaml(config).rstrip("\n"))
     return 0
 
 
+@divert_prints()
+def write_plan(config: Any) -> dict[str, Any]:
+    """Returns the plan of a valid config; raises ConfigError for any other."""
+    return plans.to_plan(config)
+
+
+@divert_prints()
 def compose_config(name: str, overrides: Sequence[str], layers: Sequence[str] = (), allow: Sequence[str] = ()) -> Any:
     """Returns a config with layers laid over it, and overrides applied to that.
 
@@ -84,6 +89,7 @@ def compose_config(name: str, overrides: Sequence[str], layers: Sequence[str] = 
     return config
 
 
+@divert_prints()
 def load_config(name: str) -> Any:
     """Returns the config ``pkg.mod:name``, the result of the function of that name, or a config of that function.
 

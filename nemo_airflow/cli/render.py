@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nemo_airflow.cli.output import JSON, print_json
-from nemo_airflow.cli.plan import compose_config
+from nemo_airflow.cli.plan import compose_config, write_plan
 from nemo_airflow.cli.reap import load_executor
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config import validate
 from nemo_airflow.job import Job
 from nemo_airflow.keys import job_key
 
@@ -19,8 +18,7 @@ def run(
     """Prints the request for a config, as a task would send it; see :func:`nemo_airflow.cli.plan.compose_config`."""
     where = load_executor(executor)
     config = compose_config(name, overrides, layers, allow)
-    validate(config)
-    plan = plans.to_plan(config)
+    plan = write_plan(config)
     key = job_key({"digest": plans.digest(plan)}, name=name, attempt=1)
     job = Job(key=key, name=name, plan=plan, allow=tuple(plans.targets(plan)))
     request = where.render(job)

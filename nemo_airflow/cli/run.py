@@ -11,7 +11,7 @@ from nemo_airflow.cli.follow import INTERRUPTED, follow_to_end
 from nemo_airflow.cli.packagers import load_packager
 from nemo_airflow.cli.plan import compose_config
 from nemo_airflow.cli.reap import load_executor
-from nemo_airflow.cli.terminal import keep_output_clean, say
+from nemo_airflow.cli.terminal import divert_prints, keep_output_clean, say
 from nemo_airflow.config.differences import diff
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.exceptions import BackendUnavailable, ConfigError, SettingsError
@@ -61,7 +61,9 @@ def run(
         env=_variables(env),
         folder=folder,
     )
-    launch = Launch(compose_config(config, overrides, layers, allow), where, options, say)
+    composed = compose_config(config, overrides, layers, allow)
+    with divert_prints():
+        launch = Launch(composed, where, options, say)
     package = launch.package()
     records = Records()
     if dry_run:

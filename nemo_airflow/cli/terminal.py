@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 
 
 def print_line(line: str) -> None:
@@ -15,6 +17,13 @@ def print_line(line: str) -> None:
 def say(text: str) -> None:
     """Prints a line of this command itself, apart from what the job writes."""
     print(f"nemo-airflow: {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def divert_prints() -> Iterator[None]:
+    """Sends what the user's code prints to the error output while it runs here: programs read a command's output."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def keep_output_clean() -> None:

@@ -9,10 +9,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 
 from nemo_airflow.cli.plan import load_config, see_current_folder
-from nemo_airflow.cli.terminal import keep_output_clean
+from nemo_airflow.cli.terminal import divert_prints, keep_output_clean
 from nemo_airflow.validation.examination import examine
 from nemo_airflow.validation.report import Report
 from nemo_airflow.validation.revisions import Change, examine_revision, find_changes
@@ -34,7 +33,7 @@ def run(targets: Sequence[str], *, allow: Sequence[str], since: str, output: str
     logging.getLogger("airflow.dag_processing").setLevel(logging.CRITICAL)
     keep_output_clean()
     see_current_folder()
-    with redirect_stdout(sys.stderr):  # what DAG files print is not what was found
+    with divert_prints():
         report = examine(targets, allow, load_config)
         changes = find_changes(examine_revision(since, targets, allow), report) if since else None
     if output == "json":

@@ -16,6 +16,7 @@ import enum
 import functools
 import pathlib
 import re
+import threading
 import typing
 import warnings
 from collections.abc import Callable, Iterable
@@ -72,12 +73,16 @@ _cached_adapter = functools.lru_cache(maxsize=8192, typed=True)(_new_adapter)
 
 
 def _pydantics(annotation: Any) -> pydantic.TypeAdapter[Any] | None:
-    with warnings.catch_warnings():
+    # The filters are those of the process: of two threads, the later one would put back what the other has set.
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what pydantic does not protect: we only ask whether it fits
         for settings in (_SETTINGS, None):  # some types have settings of their own, and take no others
             with contextlib.suppress(Exception):  # any object may be an annotation, and is asked for its schema
                 return pydantic.TypeAdapter(annotation, config=settings)
     return None
+
+
+_WARNINGS = threading.RLock()  # making one adapter may make another
 
 
 @functools.lru_cache(maxsize=4096)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -239,8 +237,7 @@ def _not_rendered(value: Any) -> str:
 
 def _call(hook: Callable[[], object], linked: Path) -> None:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # the command line's own output may be read by a program
-            answer = hook()
+        answer = hook()
     except ConfigError as error:
         raise _placed(error, linked) from error
     except pydantic.ValidationError as error:

@@ -1,9 +1,13 @@
 """Every form of annotation, at each step at which a value is checked; and the hooks of classes."""
 
+import concurrent.futures
 import copy
 import datetime as dt
 import pickle
+import sys
+import threading
 import typing as t
+import warnings
 
 import annotated_types as at
 import annotation_corpus as corpus
@@ -13,6 +17,7 @@ import model_targets as models
 import pytest
 
 from nemo_airflow import Config, Partial
+from nemo_airflow.cli import main
 from nemo_airflow.config import apply_overrides, build, form_fields, validate
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.buildable import unchecked
@@ -128,9 +133,59 @@ def test_partial_is_refused_where_it_takes_too_few_arguments():
     assert "does not take 1 positional argument" in error_of(lambda: Config(models.takes_any, on=Partial(corpus.f0)))
 
 
-def test_hook_that_prints_leaves_standard_output_alone(capsys):
-    validate(Config(models.Aloud, "good"))
-    assert capsys.readouterr() == ("", "heard\n")
+@pytest.mark.parametrize("arguments", [["plan"], ["render"]])
+def test_hook_that_prints_leaves_what_a_command_prints_alone(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(models, "aloud", Config(models.Aloud, "good"), raising=False)
+    assert main([arguments[0], "model_targets:aloud", *arguments[1:]]) == 0
+    printed, said = capsys.readouterr()
+    assert "model_targets" in printed
+    assert "heard" not in printed
+    assert "heard" in said
+
+
+def test_threads_that_validate_at_once_leave_the_output_and_the_warnings_as_they_are(monkeypatch):
+    output, filters = sys.stdout, list(warnings.filters)
+    is_first_in, is_second_in, is_first_out = threading.Event(), threading.Event(), threading.Event()
+
+    class First:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source, handler):
+            is_first_in.set()
+            is_second_in.wait(0.3)
+            return handler(int)
+
+    class Second:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source, handler):
+            is_second_in.set()
+            is_first_out.wait(5)
+            return handler(int)
+
+    def wait_in_hook():
+        is_first_in.set()
+        return is_second_in.wait(5)
+
+    def follow_in_hook():
+        is_second_in.set()
+        return is_first_out.wait(5)
+
+    monkeypatch.setitem(models.hooks, "first", wait_in_hook)
+    monkeypatch.setitem(models.hooks, "second", follow_in_hook)
+    for first, second in (
+        (lambda: check(list[First], [1]), lambda: check(list[Second], [1])),
+        (lambda: validate(Config(models.Aloud, "first")), lambda: validate(Config(models.Aloud, "second"))),
+    ):
+        for event in (is_first_in, is_second_in, is_first_out):
+            event.clear()
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            earlier = pool.submit(first)
+            assert is_first_in.wait(5)
+            later = pool.submit(second)
+            earlier.result()
+            is_first_out.set()
+            later.result()
+    assert sys.stdout is output
+    assert warnings.filters == filters
 
 
 def test_method_of_a_plain_class_is_no_hook():
