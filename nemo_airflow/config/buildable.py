@@ -22,10 +22,10 @@ from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
 from nemo_airflow.config.representation import config_text
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError, TargetNotImportableError, UnknownParameterError
+from nemo_airflow.language.config_classes import add_record
 from nemo_airflow.language.names import target_name
 from nemo_airflow.language.nearest import nearest
 from nemo_airflow.language.plan.grammar import is_reserved, join
-from nemo_airflow.language.record import Record
 from nemo_airflow.language.texts import short_name
 
 if TYPE_CHECKING:
@@ -178,13 +178,11 @@ class Config(_Checked, Generic[T], fdl.Config[T]):  # type: ignore[misc]  # Fidd
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        fields = inspect.get_annotations(cls)
-        if not fields and cls.__record__ is None:
+        if not add_record(cls):
             return
-        cls.__record__ = _record_class(cls, fields)
 
         def init(self: Any, **values: Any) -> None:
-            _Checked.__init__(self, cls.__record__, **values)
+            _Checked.__init__(self, type(self).__record__, **values)
 
         if "__init__" not in vars(cls):
             setattr(cls, "__init__", init)  # noqa: B010 - a class's own constructor, as dataclasses set it
@@ -410,19 +408,3 @@ def _check_names(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         if parameter is not None and parameter.name in kwargs and parameter is parameters.find(parameter.name):
             message = f"{short_name(target)} is given {parameter.name!r} twice, by position and by name"
             raise UnknownParameterError(message)
-
-
-def _record_class(cls: type[Config[Any]], fields: Mapping[str, Any]) -> type:
-    defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
-    base = cls.__record__ or Record
-    listed: list[Any] = [
-        (name, kind, defaults[name]) if name in defaults else (name, kind) for name, kind in fields.items()
-    ]
-    names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.__record__"}
-    record = dataclasses.make_dataclass(
-        cls.__name__, listed, bases=(base,), namespace=names, eq=False, repr=False, kw_only=True
-    )
-    for field in dataclasses.fields(record):  # and no ``ClassVar``
-        if field.name in defaults:
-            type.__delattr__(cls, field.name)  # it would hide what is set on a config
-    return record

@@ -97,11 +97,7 @@ class FiddleView(FiddleConfigs, ChangeView):
             return False
         values = JobValues(self.values, config.__fn_or_cls__)
         value = None if change.given is REMOVED else values.of(change.given, change.path)
-        try:
-            text = format_override(change.keys[number:], change.operator, value)
-        except OverrideError as error:
-            raise OverrideError(error.message, change.path) from None
-        add_override(config, text, self.location)
+        add_override(config, format_override(change.keys[number:], change.operator, value), self.location)
         return True
 
     def reader(self, annotation: Any, path: str, old: Any, holder: Any) -> Reader:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemo_airflow.config import factories
+from nemo_airflow.config.plan import to_plan
 from nemo_airflow.config.source import source_at, target_from_source
 from nemo_airflow.config.values import Values
-from nemo_airflow.exceptions import OverrideError, TargetNotImportableError
+from nemo_airflow.exceptions import ConfigError, OverrideError, TargetNotImportableError
 from nemo_airflow.language.names import source_folder
 from nemo_airflow.language.overrides import nodes as nodes
-from nemo_airflow.language.overrides.coded import holds_code, is_code, read_call
-from nemo_airflow.language.plan.grammar import join
+from nemo_airflow.language.overrides.coded import NODES, holds_code, is_code, plain, read_call
+from nemo_airflow.language.plan.grammar import join, join_paths
 
 if TYPE_CHECKING:
     from nemo_airflow.config.recipe import Factory
+
+
+_WRITTEN = (
+    *(bool, int, float, str, type(None), set, frozenset, enum.Enum, os.PathLike, datetime.date, datetime.time),
+    *NODES,
+)
+"""Types of values that have a text of their own in an override."""
 
 
 class JobValues:
@@ -53,16 +64,36 @@ class JobValues:
             given = {nodes.value_of(key): item for key, item in given.pairs}
         if is_code(given):
             coded = read_call(given, path)
-            if coded is None or coded.kind != "config":
-                raise OverrideError(
-                    "keys of plans other than _target_ and _args_ cannot be used below a recipe, whose values the job "
-                    "makes: name a factory",
-                    path,
-                )
-            return self._call(coded.call.name, coded.call.args, dict(coded.call.kwargs), path)
+            if coded is None:
+                return self._tag(given, path)
+            call = self._call(coded.call.name, coded.call.args, dict(coded.call.kwargs), path)
+            if coded.kind == "config":
+                return call
+            return {"_target_": call.name, f"_{coded.kind}_": True, "_args_": list(call.args), **dict(call.kwargs)}
         if isinstance(given, Mapping):
             return {key: self.of(value, path) for key, value in given.items()}
-        return [self.of(item, path) for item in given] if isinstance(given, list) else given
+        if type(given) in (list, tuple):
+            return type(given)(self.of(item, path) for item in given)
+        return given if isinstance(given, _WRITTEN) else self._encoded(given, path)
+
+    def _tag(self, given: Any, path: str) -> Any:
+        """Returns a mapping that is one tag of plans, such as ``{_path_: /data}``."""
+        from nemo_airflow.config.yaml_text import plan_from_values
+
+        try:
+            node = plan_from_values(plain(given))["root"]
+        except ConfigError as error:
+            raise type(error)(error.message, join_paths(path, error.path)) from error
+        if not isinstance(node, dict) or "_target_" in node or "_value_" in node:
+            raise OverrideError("a recipe cannot be a value below another one: name a factory", path)
+        return node
+
+    def _encoded(self, given: Any, path: str) -> Any:
+        """Returns a value that has no text of its own, such as a config, as a plan has it."""
+        try:
+            return self.of(to_plan(given, check=False, defaults=False)["root"], path)
+        except ConfigError as error:
+            raise type(error)(error.message, error.path if error.path.startswith(path) else path) from error
 
     def _call(self, written: str, args: Sequence[Any], kwargs: Mapping[str, Any], path: str) -> nodes.Call:
         name = self._full_name(written, path)

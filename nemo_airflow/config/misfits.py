@@ -16,8 +16,8 @@ from nemo_airflow.config.annotations import UNIONS, class_of, find_element, stri
 from nemo_airflow.config.representation import annotation_text, value_text
 from nemo_airflow.config.results import takes
 from nemo_airflow.language.nearest import nearest
-from nemo_airflow.language.overrides.values import Misfit as Misfit
-from nemo_airflow.language.overrides.values import MisfitError as MisfitError
+from nemo_airflow.language.overrides.fits import Misfit as Misfit
+from nemo_airflow.language.overrides.fits import MisfitError as MisfitError
 
 
 def check(annotation: Any, value: Any) -> Misfit | None:
@@ -171,6 +171,8 @@ _PLAIN: frozenset[type] = _EXACT | {type(None), list, dict}
 _CONSTRAINTS = frozenset(
     {
         "assertion_error",
+        "bytes_too_long",
+        "bytes_too_short",
         "date_future",
         "date_past",
         "datetime_future",

@@ -23,8 +23,6 @@ from nemo_airflow.language.overrides.values import Reader
 from nemo_airflow.language.plan.grammar import join_paths
 from nemo_airflow.registered import RECIPES, Registered, registered
 
-_NODES = (nodes.Word, nodes.Quoted, nodes.Items, nodes.Pairs, nodes.Call, nodes.File)
-
 
 class Layers(Protocol):
     """What lays whole files over configs, in which there are changes again: it is handed in from above."""

@@ -6,13 +6,14 @@ with their names checked. Types are checked when overrides are applied, and by t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Dict, List, Optional, Tuple, Type, Union
 
+from nemo_airflow.language.config_classes import add_record
 from nemo_airflow.language.nearest import nearest
-from nemo_airflow.language.record import Record
 from nemo_airflow.language.texts import dotted_name, short_name
 
 Key = Union[int, str]
@@ -32,7 +33,8 @@ class Config:
         TypeError: It does not take these arguments; the message has the nearest names.
     """
 
-    kind: ClassVar[str] = "config"
+    __kind__: ClassVar[str] = "config"
+    __record__: ClassVar[Any] = None
     __fn_or_cls__: Any
     __arguments__: Dict[Key, Any]
 
@@ -45,18 +47,14 @@ class Config:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - inspect.get_annotations is of Python 3.10
-        fields = [name for name in own if name not in Config.__annotations__]
-        if not fields or "__init__" in vars(cls):
+        if not add_record(cls):
             return
-        defaults = {name: vars(cls)[name] for base in reversed(cls.__mro__) for name in fields if name in vars(base)}
-        for name in [name for name in fields if name in vars(cls)]:
-            type.__delattr__(cls, name)  # it would hide what is set on a config
 
         def init(self: Any, **values: Any) -> None:
-            Config.__init__(self, Record, **{**defaults, **values})
+            Config.__init__(self, type(self).__record__, **values)
 
-        setattr(cls, "__init__", init)  # noqa: B010 - a class's own constructor, as dataclasses set it
+        if "__init__" not in vars(cls):
+            setattr(cls, "__init__", init)  # noqa: B010 - a class's own constructor, as dataclasses set it
 
     def __getattr__(self, name: str) -> Any:
         if name[:2] == "__":
@@ -81,7 +79,9 @@ class Config:
 
     def __repr__(self) -> str:
         given = [f"{key}={value!r}" if isinstance(key, str) else repr(value) for key, value in ordered(self)]
-        return f"{type(self).__name__}({', '.join([dotted_name(self.__fn_or_cls__), *given])})"
+        if self.__fn_or_cls__ is not self.__record__:
+            given.insert(0, dotted_name(self.__fn_or_cls__))
+        return f"{type(self).__name__}({', '.join(given)})"
 
     __hash__ = None  # type: ignore[assignment]  # it is mutable, and Fiddle's has none
 
@@ -89,13 +89,13 @@ class Config:
 class Partial(Config):
     """Builds a callable with some of its arguments."""
 
-    kind: ClassVar[str] = "partial"
+    __kind__ = "partial"
 
 
 class ArgFactory(Config):
     """An argument of a partial that is created anew at each call."""
 
-    kind: ClassVar[str] = "arg_factory"
+    __kind__ = "arg_factory"
 
 
 KINDS: Mapping[str, Type[Config]] = {"config": Config, "partial": Partial, "arg_factory": ArgFactory}
@@ -202,12 +202,11 @@ def default_of(target: Any, name: str) -> Any:
     parameter = parameters_of(target).get(name)
     if parameter is None or parameter.kind in VARIADIC:
         return inspect.Parameter.empty
-    if type(parameter.default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":  # a dataclass's field
-        import dataclasses
-
-        fields = {field.name: field.default_factory for field in dataclasses.fields(target)}
-        factory: Any = fields.get(name)
-        return factory() if callable(factory) else inspect.Parameter.empty
+    if dataclasses.is_dataclass(target):
+        factories = {field.name: field.default_factory for field in dataclasses.fields(target)}
+        factory: Any = factories.get(name, dataclasses.MISSING)
+        if factory is not dataclasses.MISSING:
+            return factory()
     return parameter.default
 
 

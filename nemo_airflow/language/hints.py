@@ -126,14 +126,15 @@ def _has_own_fields(target: type) -> bool:
 def own_hints(source: Any) -> Dict[str, Any]:
     """Returns the annotations of a function, or those in the body of a class without those of its bases."""
     try:
-        own = _own_annotations(source)
+        own = own_annotations(source)
         hints = typing.get_type_hints(source, include_extras=True) if own else {}
         return {name: hints[name] for name in own if name in hints}
     except Exception:  # noqa: BLE001 - an annotation is any expression, and evaluating it may raise anything
         return _one_by_one(source)
 
 
-def _own_annotations(source: Any) -> Dict[str, Any]:
+def own_annotations(source: Any) -> Dict[str, Any]:
+    """Like :func:`own_hints`, with annotations that are texts left as they are."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
@@ -150,7 +151,7 @@ def _one_by_one(source: Any) -> Dict[str, Any]:
     scope = dict(vars(source)) if isinstance(source, type) else {}
     names[_UNION] = typing.Union
     hints: Dict[str, Any] = {}
-    for name, annotation in _own_annotations(source).items():
+    for name, annotation in own_annotations(source).items():
         try:
             holder = type("_Holder", (), {"__annotations__": {name: _with_unions(annotation)}})
             hints[name] = typing.get_type_hints(holder, names, scope, include_extras=True)[name]

@@ -12,6 +12,9 @@ import pathlib
 import typing
 import uuid
 
+import annotated_types
+import pydantic
+
 
 class Color(enum.Enum):
     RED = "r"
@@ -36,9 +39,29 @@ class Point(typing.NamedTuple):
     y: float = 1.0
 
 
+@dataclasses.dataclass
+class Holder:
+    held: typing.Any
+    made: int = 0
+
+    def __post_init__(self):
+        self.made += 1
+
+
+def hand_on(x=None, _=None, **others):
+    return x, _, others
+
+
+def make_config():
+    from nemo_airflow.language.configs import Config
+
+    return Config(hand_on)
+
+
 ANNOTATIONS = {
     "any": typing.Any,
     "bool": bool,
+    "bounded": typing.Annotated[int, annotated_types.Gt(0), annotated_types.Le(10)],
     "bytes": bytes,
     "callable": collections.abc.Callable[[int], int],
     "color": Color,
@@ -49,7 +72,9 @@ ANNOTATIONS = {
     "dict": dict[str, int],
     "dict_of_lists": dict[str, list[int]],
     "floats": list[float],
+    "even": typing.Annotated[int, annotated_types.Predicate(lambda number: number % 2 == 0)],
     "float": float,
+    "fractions": dict[str, list[typing.Annotated[float, annotated_types.Interval(ge=0.0, lt=1.5)]]],
     "frozen": frozenset[str],
     "int": int,
     "int_or_text": int | str,
@@ -70,6 +95,8 @@ ANNOTATIONS = {
     "point": Point,
     "sequence": collections.abc.Sequence[float],
     "set": set[int],
+    "short": typing.Annotated[list[int], annotated_types.Len(1, 2)] | None,
+    "short_texts": list[typing.Annotated[str, pydantic.Field(min_length=2, pattern="^[a-z1]+$")]],
     "text": str,
     "texts": list[str],
     "time": datetime.time,
@@ -108,6 +135,7 @@ TEXTS = (
 PRESENT = {
     "any": [1, {"b": 2}],
     "bool": True,
+    "bounded": 4,
     "bytes": b"a",
     "dict": {"a": 1, "b.c": 2, "3": 3},
     "dict_of_lists": {"a": [1, 2]},
@@ -124,6 +152,7 @@ PRESENT = {
     "point": Point(1, 2.0),
     "sequence": (1.0, 2.0),
     "set": {1, 2},
+    "short": [1],
     "text": "a",
     "texts": ["a", "1"],
     "tuple": (1, 2),

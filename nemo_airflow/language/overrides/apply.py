@@ -16,10 +16,11 @@ from nemo_airflow.language.errors import OverrideError, ParameterTypeError, exce
 from nemo_airflow.language.hints import class_of, element_of
 from nemo_airflow.language.nearest import nearest
 from nemo_airflow.language.overrides.advice import as_call, as_whole
+from nemo_airflow.language.overrides.fits import MisfitError
 from nemo_airflow.language.overrides.nodes import Items, Node, Pairs, value_of
 from nemo_airflow.language.overrides.operators import combine
 from nemo_airflow.language.overrides.syntax import Override
-from nemo_airflow.language.overrides.values import MisfitError, Reader
+from nemo_airflow.language.overrides.values import Reader
 from nemo_airflow.language.plan.grammar import join
 from nemo_airflow.language.texts import short_name, value_text
 from nemo_airflow.language.view import View
@@ -131,6 +132,10 @@ class Change:
             return self._set(node, 0, path, annotation, holder)
         except RecursionError:
             raise OverrideError("the value is nested too deep to be read", self.path) from None
+        except OverrideError as error:  # those below do not know the whole path
+            if error.path:
+                raise
+            raise OverrideError(error.message, self.path) from None
 
     def _set(self, node: Any, number: int, path: str, annotation: Any, holder: Any) -> Any:
         """Returns the replacement of a node after the value was set in it."""
@@ -170,7 +175,7 @@ class Change:
     def _without(self, node: Any, key: Any, path: str) -> Any:
         if self.view.is_config(node):
             if key not in self.view.arguments(node):
-                raise OverrideError(f"{path} is not set, so ~= cannot remove it", self.path)
+                raise OverrideError(f"{path} is not set, so ~= cannot remove it")
             self.view.remove(node, key)
             return node
         if isinstance(node, (list, dict)):
@@ -178,9 +183,7 @@ class Change:
             return node
         if type(node) is tuple:
             return tuple(item for index, item in enumerate(node) if index != key)
-        raise OverrideError(
-            f"~= cannot remove an item of a {type(node).__name__}: set the whole value with =", self.path
-        )
+        raise OverrideError(f"~= cannot remove an item of a {type(node).__name__}: set the whole value with =")
 
     def _key(self, node: Any, number: int, path: str, annotation: Any) -> Any:
         """Returns the key of a node for one part of the path."""
@@ -198,7 +201,7 @@ class Change:
         if pairs is None:
             what = "None" if node is None else f"of type {type(node).__name__}"
             hint = self._whole(annotation, path, number) if node is None else ""
-            raise OverrideError(f"{path or 'the root'} is {what} and has nothing below it{hint}", self.path)
+            raise OverrideError(f"{path or 'the root'} is {what} and has nothing below it{hint}")
         names = [name for name, _ in pairs]
         found = find_name(names, key, is_sequence=isinstance(node, (list, tuple)))
         if found is not MISSING:
@@ -233,11 +236,7 @@ class Change:
         return new
 
     def _combined(self, reader: Reader, annotation: Any, old: Any) -> Any:
-        given = _operand(reader, self.operator, annotation, old, self.given)
-        try:
-            return combine(self.operator, old, given)
-        except OverrideError as error:
-            raise OverrideError(error.message, self.path) from None
+        return combine(self.operator, old, _operand(reader, self.operator, annotation, old, self.given))
 
     def _child(self, node: Any, key: Any, number: int, path: str, annotation: Any) -> Any:
         if not self.view.is_config(node):
@@ -250,7 +249,7 @@ class Change:
         if number == len(self.keys) - 1:
             return None
         hint = self._whole(annotation, path, number + 1)
-        raise OverrideError(f"{path} is not set, so nothing below it can be changed{hint}", self.path)
+        raise OverrideError(f"{path} is not set, so nothing below it can be changed{hint}")
 
     def _whole(self, annotation: Any, path: str, number: int) -> str:
         """Returns a hint for an error: the value at a path written as a whole, with the given value in it."""
@@ -264,7 +263,7 @@ class Change:
         message = f"{what} {key!r}{f' at {path}' if path else ''}{nearest(str(key), names)}{hint}"
         if self.override is not None and number < len(self.override.columns):
             message += f"\n{excerpt(self.override.text, self.override.columns[number])}"
-        return OverrideError(message, self.path)
+        return OverrideError(message)
 
 
 def match_type(reader: Reader, old: Any, new: Any, annotation: Any) -> Any:

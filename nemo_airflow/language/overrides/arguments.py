@@ -9,7 +9,7 @@ from typing import Any, Dict
 from nemo_airflow.language import hints
 from nemo_airflow.language.configs import VARIADIC, Key, check_name, keys_of, names_of, parameters_of, star_of
 from nemo_airflow.language.errors import UnknownParameterError
-from nemo_airflow.language.overrides.values import widened
+from nemo_airflow.language.overrides.fits import widened
 from nemo_airflow.language.plan.grammar import join
 from nemo_airflow.language.texts import short_name
 

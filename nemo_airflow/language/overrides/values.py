@@ -3,71 +3,45 @@
 One rule for a text, wherever it comes from: first what it says as a literal (``3``, ``true``, ``null``) where that
 fits exactly; then the text as it stands, where a text fits; then what the annotation makes of it, such as a path,
 a date or a member of an Enum. A value with a type of its own is only converted where nothing is lost: a whole number to
-a float, a list to a tuple. A bool is no number.
-
-An annotation of a kind that is not known here (an array, a protocol, a type of pydantic) lets any value through.
+a float, a list to a tuple. A bool is no number. Whether a value fits is for
+:mod:`nemo_airflow.language.overrides.fits`.
 """
 
 from __future__ import annotations
 
 import collections
 import collections.abc
-import dataclasses
 import enum
-import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Dict, List, Optional, Tuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Dict, Optional, Tuple
 
 from nemo_airflow.language.errors import OverrideError
 from nemo_airflow.language.hints import bare, class_of, element_of, hints_of, is_typed_dict, is_union
 from nemo_airflow.language.overrides.coded import NODES as _NODES
 from nemo_airflow.language.overrides.coded import holds_code
 from nemo_airflow.language.overrides.conversions import from_text, from_value
+from nemo_airflow.language.overrides.fits import (
+    Fit,
+    Keys,
+    Misfit,
+    MisfitError,
+    always,
+    expectation,
+    has_other_length,
+    is_exactly,
+    is_open,
+    members_of,
+    never,
+    without_none,
+)
 from nemo_airflow.language.overrides.literals import literal_from_text
 from nemo_airflow.language.overrides.nodes import Call, File, Items, Node, Pairs, Quoted, Word, literal, value_of
 from nemo_airflow.language.overrides.syntax import parse_value
-from nemo_airflow.language.texts import annotation_text, value_text
-
-Keys = Tuple[Any, ...]
-
-_PLAIN = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type(None))
+from nemo_airflow.language.texts import value_text
 
 
-@dataclasses.dataclass(frozen=True)
-class Misfit:
-    """Why a value does not fit.
-
-    Attributes:
-        keys: Where in the value; empty for the value itself.
-        message: For example ``expected int, got 'x'``.
-    """
-
-    keys: Keys
-    message: str
-
-
-class MisfitError(ValueError):
-    """A value that cannot be converted to its annotation.
-
-    Args:
-        misfit: Where and why.
-    """
-
-    def __init__(self, misfit: Misfit) -> None:
-        self.misfit = misfit
-        super().__init__(misfit.message)
-
-
-def _nothing(value: Any) -> bool:
-    return False
-
-
-def _anything(value: Any, annotation: Any) -> bool:
-    return True
-
-
-class Reader:
+class Reader(Fit):
     """Reads values as annotations want them.
 
     Args:
@@ -82,18 +56,17 @@ class Reader:
 
     def __init__(
         self,
-        stands_in: Callable[[Any], bool] = _nothing,
+        stands_in: Callable[[Any], bool] = never,
         make: Optional[Callable[[Any, Any, Keys], Any]] = None,
-        is_code: Callable[[Any], bool] = _nothing,
+        is_code: Callable[[Any], bool] = never,
         reads_numbers: bool = True,
-        result_fits: Callable[[Any, Any], bool] = _anything,
+        result_fits: Callable[[Any, Any], bool] = always,
         accepts: Optional[Callable[[Any, Any], bool]] = None,
     ) -> None:
-        self._stands_in = stands_in
+        super().__init__(stands_in, result_fits)
         self._make = make
         self._is_code = is_code
         self._reads_numbers = reads_numbers
-        self._result_fits = result_fits
         self._accepts = self.fits if accepts is None else accepts
         self._dicts: Dict[Tuple[int, int], Tuple[Any, Any, Any]] = {}
 
@@ -119,43 +92,6 @@ class Reader:
                 return text
             raise
 
-    def fits(self, annotation: Any, value: Any) -> bool:
-        """Returns whether a value fits an annotation as it is; a bool is no number, but a number is a float."""
-        if is_open(annotation):
-            return True
-        if self._stands_in(value):
-            return self._result_fits(value, annotation)
-        annotation = bare(annotation)
-        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-        if is_union(origin):
-            return any(self.fits(arg, value) for arg in args)
-        if origin is typing.Literal:
-            return any(type(value) is type(arg) and value == arg for arg in args)
-        if annotation is None or annotation is type(None):
-            return value is None
-        kind: Any = class_of(annotation)
-        if kind is collections.abc.Callable:
-            return callable(value)
-        if kind is type:
-            return isinstance(value, type)
-        if is_typed_dict(kind):
-            return isinstance(value, dict) and self._fit_fields(kind, value)
-        if kind is float:
-            return isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind is int:
-            return isinstance(value, int) and not isinstance(value, bool)
-        if not isinstance(value, kind) or (isinstance(value, (str, bytes)) and kind not in (str, bytes, type(value))):
-            return _is_text_container(kind, args, value)
-        if kind is tuple and isinstance(value, tuple) and _has_other_length(args, value):
-            return False
-        return not args or all(self.fits(element_of(annotation, key), item) for key, item in _items(value))
-
-    def _fit_fields(self, kind: Any, value: Mapping[Any, Any]) -> bool:
-        required = getattr(kind, "__required_keys__", ())
-        return set(required) <= set(value) and all(
-            self.fits(hints_of(kind).get(key, Any), item) for key, item in value.items()
-        )
-
     def _read(self, annotation: Any, given: Any, keys: Keys) -> Any:
         if self._stands_in(given):
             return self._fitting(given, annotation, keys)
@@ -178,7 +114,7 @@ class Reader:
 
     def _fitting(self, made: Any, annotation: Any, keys: Keys) -> Any:
         if not self._result_fits(made, annotation):
-            raise MisfitError(Misfit(keys, _expected(annotation, made)))
+            raise MisfitError(Misfit(keys, expectation(annotation, made)))
         return made
 
     def _text(self, annotation: Any, text: str, says: Any, keys: Keys) -> Any:
@@ -192,13 +128,13 @@ class Reader:
         """
         if is_open(annotation):
             return says
-        members = _members(annotation)
+        members = members_of(annotation)
         has_quotes = says is text
         if has_quotes and any(self.fits(member, text) for member in members):
             return text
         said = self._read_literal(text) if has_quotes else says
         if self._reads_numbers or said is None:
-            for test in (_is_exactly, self.fits):
+            for test in (is_exactly, self.fits):
                 for member in members:
                     if said is not text and test(member, said):
                         return self._typed(member, said, keys)
@@ -208,14 +144,14 @@ class Reader:
             try:
                 return self._converted(member, text, said, keys)
             except MisfitError as error:
-                if error.misfit.keys != keys and len(_without_none(members)) == 1:  # that says where in it
+                if error.misfit.keys != keys and len(without_none(members)) == 1:  # that says where in it
                     raise
         if self._make is not None and has_quotes:
             # A form's field, or a value of a run's conf, at a place that only a factory fits.
             node = _parsed(text)
             if isinstance(node, (Call, File)):
                 return self._fitting(self._make(node, annotation, keys), annotation, keys)
-        raise MisfitError(Misfit(keys, _expected(annotation, says if keys else text)))
+        raise MisfitError(Misfit(keys, expectation(annotation, says if keys else text)))
 
     def _read_literal(self, text: str) -> Any:
         try:
@@ -231,17 +167,17 @@ class Reader:
         number = said if self._reads_numbers and isinstance(said, (int, float)) else None
         found = from_text(kind, text, number)
         if found is None or not self.fits(member, found):
-            raise MisfitError(Misfit(keys, _expected(member, text)))
+            raise MisfitError(Misfit(keys, expectation(member, text)))
         return found
 
     def _of_union(self, annotation: Any, given: Any, keys: Keys) -> Any:
         plain = value_of(given) if isinstance(given, _NODES) and not _has_code(given) else given
         members = typing.get_args(annotation)
-        for test in (_is_exactly, self.fits):
+        for test in (is_exactly, self.fits):
             for member in members:
                 if not isinstance(plain, _NODES) and test(member, plain):
                     return self._read(member, given, keys)
-        candidates = _without_none(members) if plain is not None else members
+        candidates = without_none(members) if plain is not None else members
         holders = [member for member in candidates if _may_hold(member, given)]
         for member in holders or candidates:
             try:
@@ -250,7 +186,7 @@ class Reader:
                 if len(holders) == 1 or len(candidates) == 1:
                     raise
         shown = self._plain(given, keys) if isinstance(plain, _NODES) else plain
-        raise MisfitError(Misfit(keys, _expected(annotation, shown)))
+        raise MisfitError(Misfit(keys, expectation(annotation, shown)))
 
     def _typed(self, annotation: Any, given: Any, keys: Keys) -> Any:
         """Returns a value other than a text as one annotation wants it, which is no union."""
@@ -259,7 +195,7 @@ class Reader:
         if kind is object:  # a literal of an annotation
             if self.fits(bared, value := self._simplify(given)):
                 return value
-            raise MisfitError(Misfit(keys, _expected(annotation, value)))
+            raise MisfitError(Misfit(keys, expectation(annotation, value)))
         if isinstance(given, (Pairs, dict)) and issubclass(kind, collections.abc.Mapping):
             return self._mapping(bared, kind, given, keys)
         if isinstance(given, (Items, list, tuple, set, frozenset)) and _is_iterable(kind):
@@ -271,15 +207,15 @@ class Reader:
             return value
         converted = from_value(kind, value)
         if converted is None or not self.fits(bared, converted):
-            raise MisfitError(Misfit(keys, _expected(annotation, value)))
+            raise MisfitError(Misfit(keys, expectation(annotation, value)))
         return converted
 
     def _items(self, annotation: Any, kind: Any, given: Any, keys: Keys) -> Any:
         items = given.items if isinstance(given, Items) else _sorted(given)
         written = given.kind if isinstance(given, Items) else type(given).__name__
         args = typing.get_args(annotation)
-        if kind is tuple and _has_other_length(args, items):
-            raise MisfitError(Misfit(keys, _expected(annotation, self._simplify(given))))
+        if kind is tuple and has_other_length(args, items):
+            raise MisfitError(Misfit(keys, expectation(annotation, self._simplify(given))))
         if type(given) is list and args and _are_exactly(items, args[0]) and kind is list:
             return given
         if hasattr(kind, "_fields"):
@@ -299,7 +235,7 @@ class Reader:
         try:
             return kind(*made, *items[len(made) :])
         except TypeError:
-            raise MisfitError(Misfit(keys, _expected(annotation, list(items)))) from None
+            raise MisfitError(Misfit(keys, expectation(annotation, list(items)))) from None
 
     def _mapping(self, annotation: Any, kind: Any, given: Any, keys: Keys) -> Any:
         """Returns the value of a mapping; once, though it may be in several places, like that of a YAML anchor."""
@@ -323,8 +259,8 @@ class Reader:
         if type(given) is dict and all(new is old for new, old in zip(made.values(), given.values())):
             made = given if made == given else made
         if is_typed_dict(kind):
-            if not self._fit_fields(kind, made) or not set(made) <= set(hints_of(kind)):
-                raise MisfitError(Misfit(keys, _expected(annotation, self._simplify(given))))
+            if not self.fit_fields(kind, made) or not set(made) <= set(hints_of(kind)):
+                raise MisfitError(Misfit(keys, expectation(annotation, self._simplify(given))))
             return made
         if issubclass(kind, collections.defaultdict):
             return kind(None, made)
@@ -353,60 +289,11 @@ def _parsed(text: str) -> Optional[Node]:
         return None
 
 
-def widened(annotation: Any, default: Any) -> Any:
-    """Returns an annotation that the parameter's own default fits, as in ``x: int = None``."""
-    if default is inspect.Parameter.empty or is_open(annotation) or Reader().fits(annotation, default):
-        return annotation
-    return typing.Union[annotation, type(default)]
-
-
-def is_open(annotation: Any) -> bool:
-    """Returns whether any value fits an annotation, as far as can be known here."""
-    if annotation in (Any, object, inspect.Parameter.empty) or isinstance(annotation, str):
-        return True
-    if any(type(note).__name__ in _VALIDATORS for note in getattr(annotation, "__metadata__", ())):
-        return True
-    annotation = bare(annotation)
-    if annotation in (Any, object) or isinstance(annotation, (str, typing.TypeVar)):
-        return True
-    origin = typing.get_origin(annotation)
-    if annotation is None or is_union(origin) or origin is typing.Literal:
-        return False
-    kind = origin or annotation
-    if not isinstance(kind, type):
-        return True
-    return getattr(kind, "_is_protocol", False) or hasattr(kind, "__get_pydantic_core_schema__")
-
-
-_VALIDATORS = ("BeforeValidator", "PlainValidator", "WrapValidator")
-"""Notes of annotations that decide themselves what fits."""
-
-
-def _members(annotation: Any) -> Sequence[Any]:
-    annotation = bare(annotation)
-    if not is_union(typing.get_origin(annotation)):
-        return (annotation,)
-    return [inner for arg in typing.get_args(annotation) for inner in _members(arg)]
-
-
-def _without_none(members: Iterable[Any]) -> List[Any]:
-    return [member for member in members if member not in (None, type(None))]
-
-
 def _takes_only_text(annotation: Any) -> bool:
     if is_open(annotation):
         return False
-    kinds = [class_of(member) for member in _members(annotation)]
+    kinds = [class_of(member) for member in members_of(annotation)]
     return str in kinds and all(kind in (str, int, float, bool, type(None)) for kind in kinds)
-
-
-def _is_exactly(annotation: Any, value: Any) -> bool:
-    """Returns whether a value is of the annotated type itself, rather than of one that fits, too."""
-    if annotation in (None, type(None)):
-        return value is None
-    if typing.get_origin(annotation) is typing.Literal:
-        return any(type(value) is type(arg) and value == arg for arg in typing.get_args(annotation))
-    return type(value) is annotation and annotation in (bool, int, float, complex, str, bytes)
 
 
 def _are_exactly(items: Iterable[Any], kind: Any) -> bool:
@@ -438,28 +325,6 @@ def _is_iterable(kind: Any) -> bool:
     )
 
 
-def _is_text_container(kind: Any, args: Sequence[Any], value: Any) -> bool:
-    """Returns whether a text is a collection of texts, as for ``Iterable[str]``, other than a sequence."""
-    if not isinstance(value, str) or kind.__module__ != "collections.abc" or not isinstance(value, kind):
-        return False
-    return not issubclass(kind, collections.abc.Sequence) and (not args or args[0] in (str, Any))
-
-
-def _items(value: Any) -> Iterable[Tuple[Any, Any]]:
-    if isinstance(value, collections.abc.Mapping):
-        return value.items()
-    if isinstance(value, (list, tuple)):
-        return enumerate(value)
-    return ((0, item) for item in value) if isinstance(value, collections.abc.Set) else ()
-
-
-def _has_other_length(args: Sequence[Any], items: Sequence[Any]) -> bool:
-    """Returns whether a tuple with these annotations has another number of items."""
-    if not args or args[-1] is ...:
-        return False
-    return (0 if args == ((),) else len(args)) != len(items)
-
-
 def _container(kind: Any, written: str) -> Any:
     own = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}.get(written, list)
     if kind in (list, tuple, set, frozenset, collections.deque):
@@ -479,11 +344,4 @@ def _float(value: int, annotation: Any, keys: Keys) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise MisfitError(Misfit(keys, _expected(annotation, value))) from None
-
-
-def _expected(annotation: Any, value: Any) -> str:
-    members = _members(annotation)
-    others = _without_none(members)
-    shown = others[0] if len(others) == 1 and value is not None else bare(annotation)
-    return f"expected {annotation_text(shown)}, got {value_text(value)}"
+        raise MisfitError(Misfit(keys, expectation(annotation, value))) from None

@@ -31,8 +31,8 @@ class DictKey(int):
 
 
 def is_reserved(key: Any) -> bool:
-    """Returns whether a key belongs to the plan's grammar rather than to the user."""
-    return isinstance(key, str) and key[:1] == "_" and key[-1:] == "_"
+    """Returns whether a key belongs to the plan's grammar rather than to the user: ``_tuple_``, but not ``_``."""
+    return isinstance(key, str) and len(key) > 2 and key[0] == "_" and key[-1] == "_"
 
 
 def join(path: str, key: object) -> str:
@@ -97,7 +97,9 @@ def kind_of(node: Any) -> str:
     if isinstance(node, dict):
         if "_target_" in node:
             return "target"
-        reserved: list[str] = [key for key in node if isinstance(key, str) and key[:1] == "_" and key[-1:] == "_"]
+        reserved: list[str] = [
+            key for key in node if isinstance(key, str) and key[:1] == "_" and key[-1:] == "_" and len(key) > 2
+        ]
         if not reserved:
             return "map"
         if len(node) == 1:

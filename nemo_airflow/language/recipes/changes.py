@@ -15,9 +15,11 @@ from nemo_airflow.language.overrides.advice import classes_in, unknown_factory
 from nemo_airflow.language.overrides.apply import REMOVED, Change, ChangeView, Key, path_below
 from nemo_airflow.language.overrides.arguments import annotation_of, bind
 from nemo_airflow.language.overrides.coded import is_code, no_files, plain, read_call
+from nemo_airflow.language.overrides.constraints import find_violation
+from nemo_airflow.language.overrides.fits import MisfitError
 from nemo_airflow.language.overrides.nodes import Call, File
 from nemo_airflow.language.overrides.syntax import parse_override
-from nemo_airflow.language.overrides.values import MisfitError, Reader
+from nemo_airflow.language.overrides.values import Reader
 from nemo_airflow.language.plan.build import Builder
 from nemo_airflow.language.plan.grammar import VERSION, join, join_paths
 from nemo_airflow.language.recipes import foreign, tree
@@ -95,6 +97,11 @@ class _View(tree.JobConfigs, ChangeView):
 
         return Reader(_stands_in, make, is_code, result_fits=_result_fits)
 
+    def check(self, annotation: Any, value: Any, path: str) -> None:
+        misfit = find_violation(annotation, value, _stands_in)
+        if misfit is not None:
+            raise ParameterTypeError(misfit.message, path_below(path, misfit.keys))
+
     def _tag(self, given: Any, path: str) -> Any:
         try:
             return Builder(self._allow).build({"version": VERSION, "root": plain(given)})
@@ -106,14 +113,16 @@ class _View(tree.JobConfigs, ChangeView):
             target = resolve(self._full_name(call.name, path, homes), self._allow)
         except ConfigError as error:
             raise type(error)(error.message, path) from error
-        arguments = bind(target, call.args, dict(call.kwargs), path)
+        takes = getattr(target, "__record__", None) or target  # a config class has its fields as parameters
+        arguments = bind(takes, call.args, dict(call.kwargs), path)
         for key, given in arguments.items():
-            annotation = annotation_of(target, key)
+            annotation = annotation_of(takes, key)
             below = join(path, key)
             try:
                 arguments[key] = self.reader(annotation, below, None, None).read(annotation, given)
             except MisfitError as error:
                 raise ParameterTypeError(error.misfit.message, path_below(below, error.misfit.keys)) from None
+            self.check(annotation, arguments[key], below)
         try:
             return foreign.config_of_call(target, arguments, kind)
         except TypeError as error:
@@ -135,7 +144,7 @@ def _has_target(value: Any) -> bool:
 
 def _result_fits(made: Any, annotation: Any) -> bool:
     return not isinstance(made, configs.Config) or results.result_fits(
-        made, annotation, is_partial=made.kind == "partial"
+        made, annotation, is_partial=made.__kind__ == "partial"
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from nemo_airflow.language import configs, hints
+from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.language.plan.grammar import Path, below
 from nemo_airflow.language.recipes import tree
 from nemo_airflow.language.recipes.autoconvert import Converted
@@ -18,13 +20,13 @@ def own(root: Any) -> Any:
 
 
 def config_of_call(target: Any, arguments: Mapping[configs.Key, Any], kind: str = "config") -> Any:
-    """Returns the config of a call; calls a function whose annotation is a config, and returns its result.
+    """Returns the config of a call; calls a config class, or a function whose annotation is a config.
 
     Raises:
         TypeError: An argument before another one is missing.
     """
     made = configs.unchecked(kind, target, arguments)
-    if kind != "config" or isinstance(target, type) or not _returns_configs(target):
+    if kind != "config" or not _returns_configs(target):
         return made
     as_buildable = getattr(target, "as_buildable", None)  # Fiddle's auto_config
     return own((as_buildable or target)(*configs.positional(made), **configs.named(made)))
@@ -38,6 +40,8 @@ def is_foreign(value: Any) -> bool:
 
 
 def _returns_configs(target: Any) -> bool:
+    if isinstance(target, type):
+        return getattr(target, "__record__", None) is not None  # a config class
     if isinstance(target, Converted) or hasattr(target, "as_buildable"):
         return True
     returned = hints.annotation_of(target, "return")
@@ -65,6 +69,8 @@ class _Foreign:
             made: Any = configs.unchecked(_kind_of(value), value.__fn_or_cls__, dict(value.__arguments__))
         elif isinstance(value, configs.Config):
             made = value
+        elif _is_instance(value) and _holds_config(value):
+            made = configs.unchecked("config", type(value), dict(_fields(value)))
         else:
             made = None
         if made is not None:
@@ -84,6 +90,29 @@ class _Foreign:
         self._made[id(value)] = made
         self._kept.append(value)
         return made
+
+
+def _is_instance(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, (type, Artifact))
+
+
+def _fields(instance: Any) -> List[Tuple[str, Any]]:
+    return [(field.name, getattr(instance, field.name)) for field in dataclasses.fields(instance) if field.init]
+
+
+def _holds_config(instance: Any) -> bool:
+    """Returns whether a config is in the fields of a dataclass's instance, also deep in them."""
+    seen: Dict[int, Any] = {}
+    stack = [instance]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, configs.Config) or is_foreign(value):
+            return True
+        if id(value) not in seen:
+            seen[id(value)] = value
+            pairs = _fields(value) if _is_instance(value) else tree.VIEW.children(value) or ()
+            stack.extend(child for _, child in pairs)
+    return False
 
 
 def _kind_of(value: Any) -> str:

@@ -26,7 +26,7 @@ class JobConfigs(View):
 
     def kind(self, config: Any) -> str:
         """Returns ``config``, ``partial`` or ``arg_factory``."""
-        return str(config.kind)
+        return str(config.__kind__)
 
     def name(self, target: Any) -> str:
         """Returns the name of a function or class."""
