@@ -41,7 +41,9 @@ _EXPORTS = {
     "MLflowTracker": "nemo_airflow.tracking",
     "Tracker": "nemo_airflow.tracking",
     "runs": "nemo_airflow.tracking",
+    "NemoReproduceOperator": "nemo_airflow.operators",
     "NemoRunOperator": "nemo_airflow.operators",
+    "reproduce": "nemo_airflow.launch.reproducing",
     "Artifact": "nemo_airflow.runner",
     "artifact": "nemo_airflow.runner",
     "fetch_outputs": "nemo_airflow.runner",
@@ -72,6 +74,7 @@ __all__ = [
     "KubernetesExecutor",
     "LocalExecutor",
     "MLflowTracker",
+    "NemoReproduceOperator",
     "NemoRunOperator",
     "PBSExecutor",
     "Packager",
@@ -100,6 +103,7 @@ __all__ = [
     "log_model",
     "output_dir",
     "params_from",
+    "reproduce",
     "runs",
 ]
 
@@ -121,7 +125,8 @@ if TYPE_CHECKING:
         SSHExecutor,
         Torchrun,
     )
-    from nemo_airflow.operators import NemoRunOperator, params_from
+    from nemo_airflow.launch.reproducing import reproduce
+    from nemo_airflow.operators import NemoReproduceOperator, NemoRunOperator, params_from
     from nemo_airflow.packaging import (
         DistributionPackager,
         GitArchivePackager,

@@ -34,7 +34,7 @@ from nemo_airflow.jobs.flood import FloodGate
 from nemo_airflow.jobs.service import JobService, Update
 from nemo_airflow.jobs.turns import Turns
 from nemo_airflow.kept_log import HEAD, TAIL, KeptLog
-from nemo_airflow.stream import BEGINNING, Line, Place, Record, StreamReader
+from nemo_airflow.stream import BEGINNING, IMAGE, Line, Place, Record, StreamReader
 
 _CANCEL_SLACK = 30.0
 """Seconds, after the grace period of a job that is ended early, for its end to be seen."""
@@ -182,12 +182,24 @@ class Follower:
                 log = log or await self._read_log_again(Path(scratch.name))
                 await asyncio.to_thread(log.close)
             error = "\n".join(filter(None, (outcome.message, outcome.traceback)))
+            await self._record_image(self._sink)
             await self._sink.finish(outcome.status, log.path if log is not None else None, error)
             return outcome
         finally:
             await self._sink.close()
             if scratch is not None:
                 await asyncio.to_thread(scratch.cleanup)
+
+    async def _record_image(self, sink: GuardedSink) -> None:
+        """Records which image the job ran in, while its back-end still knows."""
+        driver = JobService.shared(self._executor).driver
+        try:
+            digest = await driver.image_digest(self._executor, self._handle)
+        except ExecutorError as error:
+            self._inform(f"the digest of the job's image is not recorded: {error}")
+            return
+        if digest:
+            sink.record(Record(IMAGE, {"digest": digest}, time.time(), self._stream_end))
 
     async def wait_for_start(self) -> bool:
         """Returns whether the job runs, once it does, or has ended without."""
@@ -394,6 +406,8 @@ class Follower:
                 self._pass_on_record(item)
 
     def _pass_on_record(self, record: Record) -> None:
+        if record.type == IMAGE:  # which no job makes
+            return
         if record.type == "start":
             self._end = None  # of an earlier start: the back-end has started the job again
             self._started_at = record.timestamp

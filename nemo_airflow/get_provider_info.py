@@ -30,12 +30,19 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": name,
                 "external-doc-url": "https://github.com/google/fiddle",
                 "logo": "/docs/img/logo.svg",
-                "how-to-guide": [f"/docs/{page}.md" for page in ("operator", "executors", "tracking", "provider")],
+                "how-to-guide": [
+                    f"/docs/{page}.md" for page in ("operator", "executors", "tracking", "reproduce", "provider")
+                ],
                 "tags": ["software"],
             },
             *({"integration-name": each, "external-doc-url": url, "tags": ["software"]} for each, url in _WORKS_WITH),
         ],
-        "operators": [{"integration-name": name, "python-modules": ["nemo_airflow.operators.run"]}],
+        "operators": [
+            {
+                "integration-name": name,
+                "python-modules": [f"nemo_airflow.operators.{each}" for each in ("run", "reproduce")],
+            }
+        ],
         "triggers": [{"integration-name": name, "python-modules": ["nemo_airflow.triggers.run"]}],
         "hooks": [
             {

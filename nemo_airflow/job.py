@@ -249,6 +249,8 @@ class Job(_Plain):
             form down to a text, then the start and end in it.
         description: What it does, for people, as Markdown.
         run_description: The same of the whole DAG run.
+        asked: What was asked for besides, for its run to be reproduced: the public JSON form of its ``executor``, and
+            its ``collector``.
         version: Version of this form.
     """
 
@@ -271,6 +273,7 @@ class Job(_Plain):
     secrets: tuple[tuple[Any, ...], ...] = ()
     description: str = ""
     run_description: str = ""
+    asked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     version: int = JOB_VERSION
 
     @property
@@ -294,12 +297,12 @@ class Job(_Plain):
     def dumps(self) -> str:
         """Returns the canonical JSON text for the runner: sorted keys, no spaces, the same in every process.
 
-        It contains neither the descriptions, nor the package's patch and its list of included files: no job needs
-        them, and they may be too large for a back-end.
+        It contains neither the descriptions and what was asked for besides, nor the package's patch and its list of
+        included files: no job needs them, and they may be too large for a back-end.
         """
         package = dataclasses.replace(self.package, patch="", included={}) if self.package is not None else None
         data = dataclasses.replace(self, package=package).to_json()
-        del data["description"], data["run_description"]
+        del data["description"], data["run_description"], data["asked"]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -77,6 +77,9 @@ class Place:
 
 BEGINNING = Place()
 
+IMAGE = "image"
+"""Type of a record that a follower makes, and no job: the ``digest`` of the image that the job ran in."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:

@@ -44,9 +44,9 @@ def artifact_of_model(uri: str, *, tracking_uri: str = "", conn_id: str = "") ->
     """See :meth:`nemo_airflow.Artifact.from_model`."""
     client, model = _find_model(uri, tracking_uri, conn_id)
     name = model.name
-    with _explained(f"find {uri}"):
+    with explained(f"find {uri}"):
         source = client.get_model_version_download_uri(name, model.version)
-    with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch, _explained(f"download {uri} from {source}"):
+    with tempfile.TemporaryDirectory(prefix="nemo-airflow-") as scratch, explained(f"download {uri} from {source}"):
         from mlflow.artifacts import download_artifacts
 
         path = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=client.tracking_uri)
@@ -72,7 +72,7 @@ def _find_model(uri: str, tracking_uri: str, conn_id: str) -> tuple[Any, Any]:
     if found is None:
         raise ArtifactError(f"{uri!r} does not name a model: give models:/NAME@ALIAS or models:/NAME/VERSION")
     name, alias, version = found.groups()
-    with _explained(f"find {uri}"):
+    with explained(f"find {uri}"):
         client = _client(tracking_uri, conn_id)
         return client, (
             client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
@@ -86,7 +86,7 @@ def download(run_id: str, path: str, into: Path, *, tracking_uri: str = "", conn
         ArtifactError: MLflow cannot be reached, or refuses.
         MissingExtraError: MLflow is not installed.
     """
-    with _explained(f"read {path} of run {run_id}"):
+    with explained(f"read {path} of run {run_id}"):
         client = _client(tracking_uri, conn_id)
         path = clean_path(path)
         names = {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0] or None)}
@@ -100,7 +100,8 @@ def _client(tracking_uri: str, conn_id: str) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(doing: str) -> Iterator[None]:
+def explained(doing: str) -> Iterator[None]:
+    """Turns whatever MLflow's client raises into an error that says what it was to do."""
     try:
         yield
     except (ArtifactError, MissingExtraError):

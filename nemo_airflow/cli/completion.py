@@ -139,7 +139,9 @@ def _quietly(find: Callable[[], list[str]]) -> list[str]:
 
 _COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "key": keys,
+    "against": keys,
     "executor": executors,
+    "on": executors,
     "targets": executors,
     "config": configs,
     "paths": paths,

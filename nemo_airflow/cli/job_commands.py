@@ -82,6 +82,7 @@ def add(commands: Any) -> None:
     jobs.set_defaults(run=_jobs)
 
     _add_runs(commands)
+    _add_reproduce(commands)
     shell = commands.add_parser(
         "shell",
         help="run a shell, or a command, in the environment of a running job",
@@ -140,6 +141,37 @@ def _add_runs(commands: Any) -> None:
     add_output(runs)
     add_store_of_runs(runs)
     runs.set_defaults(run=_runs)
+
+
+def _add_reproduce(commands: Any) -> None:
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="run a recorded run again, on any back-end, and report what came out the same",
+        epilog="example: nemo-airflow reproduce KEY --on slurm --tolerance 1e-6; exit code 0: all is the same; 3: what "
+        "came of it is; 4: that is not",
+    )
+    reproduce.add_argument(
+        "key", metavar="run", help="the run's id in MLflow, or its job's key or the beginning of that"
+    )
+    reproduce.add_argument("overrides", nargs="*", metavar="path=value", help="changes: a variation of the run")
+    reproduce.add_argument("--on", default="", metavar="EXECUTOR", help=f"where to run it (where it ran): {EXECUTOR}")
+    reproduce.add_argument("--check", action="store_true", help="run nothing: only say what could be restored")
+    reproduce.add_argument("--against", default="", metavar="RUN", help="run nothing: compare it with this other run")
+    reproduce.add_argument(
+        "--tolerance", type=float, default=0.0, metavar="SHARE", help="the relative difference up to which the last "
+        "values of a metric are the same, such as 1e-6 (0: to the last digit)",
+    )  # fmt: skip
+    reproduce.add_argument(
+        "--ignore", action="append", default=[], metavar="PATTERN", help="metrics and outputs to leave out, such as "
+        "'*seconds'; may be repeated",
+    )  # fmt: skip
+    reproduce.add_argument(
+        "--repository", action="append", default=[], metavar="FOLDER", dest="repositories",
+        help="a repository with the run's code, besides the current folder; may be repeated",
+    )  # fmt: skip
+    add_output(reproduce)
+    add_store_of_runs(reproduce)
+    reproduce.set_defaults(run=_reproduce)
 
 
 def _add_packager(command: argparse.ArgumentParser) -> None:
@@ -203,6 +235,15 @@ def _runs(options: argparse.Namespace) -> int:
         [name for name in map(str.strip, options.columns.split(",")) if name],
         **{name: getattr(options, name) for name in ("limit", "page", "output", "tracking_uri", "conn_id")},
     )
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import reproduce
+
+    names = (
+        "on", "check", "against", "tolerance", "ignore", "repositories", "output", "tracking_uri", "conn_id",
+    )  # fmt: skip
+    return reproduce.run(options.key, options.overrides, **{name: getattr(options, name) for name in names})
 
 
 def _shell(options: argparse.Namespace) -> int:

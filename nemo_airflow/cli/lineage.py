@@ -72,7 +72,8 @@ def _above(found: Lineage) -> _Steps:
     def steps(run_id: str) -> Iterator[tuple[str, str]]:
         for use in found.sources(run_id):
             maker = found.runs.get(use.source)
-            yield f"{_label(use)} by {_name(maker) if maker else use.source}", use.source if maker else ""
+            link = "of" if use.is_whole_run else "by"
+            yield f"{_label(use)} {link} {_name(maker) if maker else use.source}", use.source if maker else ""
 
     return steps
 
@@ -80,7 +81,8 @@ def _above(found: Lineage) -> _Steps:
 def _below(found: Lineage) -> _Steps:
     def steps(run_id: str) -> Iterator[tuple[str, str]]:
         for use in found.users(run_id):
-            yield f"{_label(use)} in {_name(found.runs[use.run_id])}", use.run_id
+            link = "" if use.is_whole_run else "in "
+            yield f"{_label(use)} {link}{_name(found.runs[use.run_id])}", use.run_id
 
     return steps
 

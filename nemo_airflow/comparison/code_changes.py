@@ -70,7 +70,7 @@ def code_changes(folder: Path, old: CodeState, new: CodeState) -> list[FileChang
     """
     repository = Repository.at(folder)
     with repository.scratch() as scratch:
-        trees = [_inside(scratch, _tree(scratch, state), state) for state in (old, new)]
+        trees = [_inside(scratch, tree_of(scratch, state), state) for state in (old, new)]
         names = scratch.git("diff-tree", "-r", "-z", "--name-status", "--no-renames", *trees)
         counts = scratch.git("diff-tree", "-r", "-z", "--numstat", "--no-renames", *trees)
     fields = names.decode("utf-8", "surrogateescape").split("\0")[:-1]
@@ -142,7 +142,16 @@ def _restore_pointers(scratch: Repository) -> None:
     scratch.git(*NO_LFS, "update-index", "-z", "--index-info", input=os.fsencode("".join(same)))
 
 
-def _tree(scratch: Repository, state: CodeState) -> str:
+def tree_of(scratch: Repository, state: CodeState) -> str:
+    """Returns the id of the tree of a whole repository in a state.
+
+    Args:
+        scratch: The repository, with an index that may be written.
+        state: The state; its ``subpath`` only says where its patch belongs.
+
+    Raises:
+        PackagingError: The repository lacks the commit, or the patch does not fit it.
+    """
     if not state.commit:
         return _tree_of_files(scratch)
     if not has_commit(scratch, state.commit):

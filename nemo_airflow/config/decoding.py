@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,20 +11,21 @@ from nemo_airflow.config.buildable import KINDS, Blank, blank, by_parameter, che
 from nemo_airflow.config.leaves import fit_value
 from nemo_airflow.config.origins import find_caller
 from nemo_airflow.config.parameters import Parameter, Parameters, parameters_of
-from nemo_airflow.config.recipe import recipe_from
+from nemo_airflow.config.recipe import ANY_ARGUMENTS, recipe_from
+from nemo_airflow.exceptions import TargetNotImportableError
 from nemo_airflow.language.plan.build import Builder
 from nemo_airflow.language.plan.grammar import Path, path_text
 
 
-def decode(plan: Mapping[str, Any], allow: Iterable[str]) -> Any:
-    """Returns the config that a plan describes.
+def decode(plan: Mapping[str, Any], allow: Iterable[str], source: str | os.PathLike[str] | None = None) -> Any:
+    """Returns the config that a plan describes; its targets are read in a folder of code where one is given.
 
     Raises:
         PlanError: The plan is not valid, or names a target that is not permitted.
         TargetNotImportableError: A target does not exist.
         ConfigError: An argument is unknown, or does not fit.
     """
-    return _ConfigBuilder(allow).build(plan)
+    return (_ConfigBuilder(allow) if source is None else _SourceBuilder(allow, source)).build(plan)
 
 
 class _Known(NamedTuple):
@@ -101,6 +103,25 @@ class _ConfigBuilder(Builder):
         arguments.update(enumerate(args))
         arguments.update(kwargs)
         return recipe_from(name, arguments, list(overrides))
+
+
+class _SourceBuilder(_ConfigBuilder):
+    """Reads targets from their source instead of importing them."""
+
+    def __init__(self, allow: Iterable[str], source: str | os.PathLike[str]) -> None:
+        super().__init__(allow)
+        self._source = source
+
+    def _resolve(self, name: str) -> Any:
+        from nemo_airflow.config.source.modules import source_at
+        from nemo_airflow.config.source.targets import SourceFunction, target_from_source
+
+        if name not in self._resolved:
+            try:
+                self._resolved[name] = target_from_source(name, source_at(self._source))
+            except TargetNotImportableError:  # compiled, or only in the job's image
+                self._resolved[name] = SourceFunction(name, ANY_ARGUMENTS, "")
+        return self._resolved[name]
 
 
 def _read(parameter: Parameter, value: Any, path: Path, key: int | str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,13 +42,17 @@ def to_plan(config: Any, *, check: bool = True, defaults: bool = True) -> dict[s
     return {"version": grammar.VERSION, "root": write(config, FiddleConfigs(), defaults=defaults)}
 
 
-def from_plan(plan: Mapping[str, Any] | str | bytes, allow: Iterable[str]) -> Any:
+def from_plan(
+    plan: Mapping[str, Any] | str | bytes, allow: Iterable[str], source: str | os.PathLike[str] | None = None
+) -> Any:
     """Returns the config that a plan describes, checked against the targets' annotations.
 
     Args:
         plan: The plan, or its JSON, the shape of which is then checked once only.
         allow: What may be imported besides the entries of ``$NEMO_AIRFLOW_ALLOW``: exact names (``pkg.mod:name``), or
             prefixes that end with a dot.
+        source: Folder of the code in which targets are read, besides Python's path; nothing is imported then, and of a
+            target that is in neither any argument is taken.
 
     Raises:
         PlanError: The plan is not valid.
@@ -59,7 +64,7 @@ def from_plan(plan: Mapping[str, Any] | str | bytes, allow: Iterable[str]) -> An
     from nemo_airflow.config.decoding import decode
 
     read = _parsed(plan) if isinstance(plan, (str, bytes)) else plan
-    return decode(read, extend_allow(allow))
+    return decode(read, extend_allow(allow), source)
 
 
 def dumps(plan: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ class Factory(SourceFunction):
     @property
     def is_read(self) -> bool:
         """Whether its source was read, rather than left to the job's image."""
-        return self.__signature__ is not _ANY
+        return self.__signature__ is not ANY_ARGUMENTS
 
     def with_override(self, text: str) -> Factory:
         """Returns the factory with one more override."""
@@ -140,7 +140,7 @@ def recipe_from(name: str, arguments: Mapping[Any, Any], overrides: Iterable[str
         overrides: The override texts.
     """
     recipe: Any = object.__new__(Recipe)
-    fdl.Buildable.__init__(recipe, Factory(name, _ANY, "", tuple(overrides)))
+    fdl.Buildable.__init__(recipe, Factory(name, ANY_ARGUMENTS, "", tuple(overrides)))
     recipe.__arguments__.update(arguments)
     return recipe  # type: ignore[no-any-return]
 
@@ -164,7 +164,7 @@ def add_override(recipe: Any, text: str, location: Location) -> None:
     set_target(recipe, recipe.__fn_or_cls__.with_override(text), location)
 
 
-_ANY = inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)])
+ANY_ARGUMENTS = inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)])
 
 
 def _factory(factory: str | Callable[..., Any], source: str | os.PathLike[str] | None, *, in_image: bool) -> Factory:
@@ -177,7 +177,7 @@ def _factory(factory: str | Callable[..., Any], source: str | os.PathLike[str] |
         from nemo_airflow.config.source.targets import check_target_name
 
         check_target_name(factory)
-        return Factory(factory, _ANY, "")
+        return Factory(factory, ANY_ARGUMENTS, "")
     found = target_from_source(factory, os.fspath(source) if source is not None else None)
     return Factory(factory, inspect.signature(found), inspect.getdoc(found) or "", folder=source_folder(found))
 

@@ -280,6 +280,21 @@ class Driver(abc.ABC):
         """
         raise no_way_in(executor.kind)
 
+    async def image_digest(self, executor: Executor, handle: JobHandle | None = None) -> str | None:
+        """Returns what names the content of the image of a job, or of that which the next job would have.
+
+        Args:
+            executor: One of this driver.
+            handle: A job that runs or has ended; None for the next one.
+
+        Returns:
+            The digest; an empty text where the image is not there; None where nothing tells.
+
+        Raises:
+            BackendUnavailable: The back-end cannot be reached.
+        """
+        return None
+
     async def reads_zstd(self, executor: Executor) -> bool:
         """Returns whether jobs of an executor of this driver are known to unpack ``tar.zst``; False where it is not.
 

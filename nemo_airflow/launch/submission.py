@@ -16,6 +16,7 @@ from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.graph import is_deferred
 from nemo_airflow.config.leaves import iter_leaves
+from nemo_airflow.config.outline import is_plan
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor, Request
@@ -50,6 +51,8 @@ class Options:
         outputs: Patterns of files to keep besides those in the output directory.
         env: Environment variables of the job.
         folder: Where the code is.
+        allow: What the job may import besides the targets of its config.
+        description: What it does, for people; what its function's docstring says when empty.
     """
 
     name: str
@@ -60,13 +63,15 @@ class Options:
     outputs: Sequence[str] = ()
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folder: Path = dataclasses.field(default_factory=Path.cwd)
+    allow: Sequence[str] = ()
+    description: str = ""
 
 
 class Launch:
     """One launch of a config, which becomes one job.
 
     Args:
-        config: The config; checked at once.
+        config: The config, which is checked at once; or a plan, as a run has recorded it.
         executor: Where it runs.
         options: What else is asked for.
         warn: Called with what people should know, in one line.
@@ -78,11 +83,15 @@ class Launch:
 
     def __init__(self, config: Any, executor: Executor, options: Options, warn: Callable[[str], None]) -> None:
         load_collector(options.collector)
-        _refuse_templates(config)
-        self.plan, self._allow = plan_of(config, plans.targets(plans.to_plan(config, check=False)))
+        if is_plan(config):
+            self.plan, self._allow = config, tuple(dict.fromkeys((*options.allow, *plans.targets(config))))
+        else:
+            _refuse_templates(config)
+            allow = (*options.allow, *plans.targets(plans.to_plan(config, check=False)))
+            self.plan, self._allow = plan_of(config, allow)
         self.public_plan = masked_plan(self.plan)
         self.digest = plans.digest(self.public_plan)
-        self._description = describe(config)
+        self._description = options.description or ("" if is_plan(config) else describe(config))
         self._executor = executor
         self._options = options
         self._warn = warn
@@ -160,6 +169,7 @@ class Launch:
             time_limit=self._executor.time_limit,
             outputs=tuple(self._options.outputs),
             description=self._description,
+            asked={"executor": masked_executor(self._executor), "collector": self._options.collector},
             labels={"installation": installation_id(), "user": getpass.getuser()},
         )
         return mark_secrets(job)

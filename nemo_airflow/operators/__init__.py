@@ -12,12 +12,14 @@ _EXPORTS = {
     "overrides_from": "params",
     "FailureKindRetryPolicy": "retry",
     "NemoReapOperator": "reap",
+    "NemoReproduceOperator": "reproduce",
 }
 
 __all__ = [
     "FailureKindRetryPolicy",
     "MLflowRunLink",
     "NemoReapOperator",
+    "NemoReproduceOperator",
     "NemoRunOperator",
     "overrides_from",
     "params_from",
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from nemo_airflow.operators.links import MLflowRunLink
     from nemo_airflow.operators.params import overrides_from, params_from
     from nemo_airflow.operators.reap import NemoReapOperator
+    from nemo_airflow.operators.reproduce import NemoReproduceOperator
     from nemo_airflow.operators.retry import FailureKindRetryPolicy
     from nemo_airflow.operators.run import NemoRunOperator
 

@@ -98,6 +98,21 @@ def prepare(
         made = plans.to_plan(origin.granted.configs, check=False)
         allowed += (*sorted(origin.granted.names), *plans.targets(made))
     plan, allow_in_job = plan_of(config, allowed)
+    return prepare_plan(plan, allow_in_job, executor, context, describe(config))
+
+
+def prepare_plan(
+    plan: Mapping[str, Any], allow: tuple[str, ...], executor: Executor, context: Context, description: str
+) -> Prepared:
+    """Names what will run.
+
+    Args:
+        plan: The checked config.
+        allow: What its job may import.
+        executor: Where it runs.
+        context: Airflow's context of the task.
+        description: What the job does, where the task does not say it.
+    """
     where = json.dumps(changed_fields(executor), sort_keys=True)
     digest = hashlib.sha256(f"{plans.digest(plan)}\n{where}".encode()).hexdigest()
     labels = labels_of(context)
@@ -107,9 +122,7 @@ def prepare(
     task_text, dag_text = (
         inspect.cleandoc(getattr(context.get(each), "doc_md", None) or "") for each in ("task", "dag")
     )
-    return Prepared(
-        plan, allow_in_job, digest, labels, {**identity, "digest": digest}, task_text or describe(config), dag_text
-    )
+    return Prepared(plan, allow, digest, labels, {**identity, "digest": digest}, task_text or description, dag_text)
 
 
 def describe(config: Any) -> str:

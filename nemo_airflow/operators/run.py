@@ -131,6 +131,8 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         "overrides": "json",
         "secrets": "json",
     }
+    takes_config: ClassVar[bool] = True
+    """Whether a config is given; a subclass that finds one when it runs says no."""
     operator_extra_links: Sequence[BaseOperatorLink] = (MLflowRunLink(), JobLink(), ComparisonLink(), BackEndLink())
     ui_color = "#d5e8c8"
 
@@ -164,12 +166,15 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         executor = by_name(job_executor, find_executor) if job_executor is not None else LocalExecutor()
         # A task of a mapped operator is made when it runs, where an error of the author must not be retried.
         if not getattr(self, "_BaseOperator__from_mapped", False):
+            of_config: tuple[Callable[[], None], ...] = (
+                lambda: check_config(config, overrides, allow, takes_params=params_prefix is not None),
+                lambda: check_root(config),
+            )
             checks: tuple[Callable[[], None], ...] = (
                 lambda: check_kind("packager", packager, Packager, "GitArchivePackager()"),
                 lambda: check_kind("tracker", tracker, Tracker, "MLflowTracker()"),
                 lambda: check_executor(executor),
-                lambda: check_config(config, overrides, allow, takes_params=params_prefix is not None),
-                lambda: check_root(config),
+                *(of_config if self.takes_config else ()),
                 lambda: check_outputs(outputs),
                 lambda: check_given_secrets(executor, secrets, env),
                 lambda: check_defer_after(defer_after),
@@ -418,7 +423,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             complete=job.complete,
             logged=log.mark,
             deferred_at=time.time(),
-            may_end_task=type(self).execute_complete is NemoRunOperator.execute_complete and needs_no_worker(self),
+            may_end_task=self._may_end_in_triggerer() and needs_no_worker(self),
             pushes_result=self.do_xcom_push,
             alerts=alerts,
         )
@@ -427,6 +432,12 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         # The worker lets go of the job: from here on only the trigger may cancel it.
         self._let_go()
         self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
+
+    @classmethod
+    def _may_end_in_triggerer(cls) -> bool:
+        """Returns whether a worker does nothing at the end of the task but return the job's result."""
+        ours = (NemoRunOperator.execute_complete, NemoRunOperator._end)
+        return (cls.execute_complete, cls._end) == ours
 
     def _let_go(self) -> None:
         if self._submission is not None:

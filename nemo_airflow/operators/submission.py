@@ -298,6 +298,7 @@ class Submission:
             secret_env=show_secrets((executor or self._executor).secrets),
             time_limit=self._time_limit,
             outputs=patterns_of(self._options.outputs),
+            asked={"executor": masked_executor(self._executor), "collector": self._options.collector},
         )
         return mark_secrets(job)
 

@@ -1,10 +1,11 @@
 """Captures the job's environment: interpreter, packages, machine, devices."""
 
+import glob
 import os
 import platform
 import socket
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 
 def capture(job: Dict[str, Any], work: str) -> Dict[str, Any]:
@@ -21,7 +22,8 @@ def capture(job: Dict[str, Any], work: str) -> Dict[str, Any]:
         "host": socket.gethostname(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _memory_bytes(),
-        "packages": _packages(),
+        "packages": installed_packages(),
+        "gpu_models": gpu_models(),
         "gpus": [name for name in os.environ.get("NVIDIA_VISIBLE_DEVICES", "").split(",") if name],
         "cwd": work,
         # Names only: values may be secrets.
@@ -36,7 +38,19 @@ def _memory_bytes() -> int:
         return 0
 
 
-def _packages() -> Dict[str, str]:
+def gpu_models() -> List[str]:
+    """Returns the models of the NVIDIA GPUs that the driver shows here: in a container those that it was given."""
+    models = []
+    for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
+        try:
+            with open(path) as file:
+                models += [line.partition(":")[2].strip() for line in file if line.startswith("Model:")]
+        except OSError:
+            continue
+    return sorted(models)
+
+
+def installed_packages() -> Dict[str, str]:
     """Returns the installed distributions, from the names of their metadata folders."""
     packages: Dict[str, str] = {}
     for folder in reversed(sys.path):  # the first on the path is the one that is imported

@@ -107,7 +107,7 @@ def _opened(archive: str) -> Iterator[tarfile.TarFile]:
             yield tar
         return
     # As a stream: the disk may not have room for the files and a plain archive.
-    with open(archive, "rb") as packed, _plain(packed) as plain:
+    with open(archive, "rb") as packed, zstd_stream(packed) as plain:
         stream = _Stream(plain)
         with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
             yield tar
@@ -144,14 +144,14 @@ def reads_zstd() -> bool:
         packed.write(_TRIAL)
         packed.seek(0)
         try:
-            with _plain(packed) as plain:
+            with zstd_stream(packed) as plain:
                 return plain.read() == b"ab"
         except Exception:  # noqa: BLE001 - whatever a broken or an old installation raises, it does not read zstd
             return False
 
 
 @contextlib.contextmanager
-def _plain(packed: IO[bytes]) -> Iterator[IO[bytes]]:
+def zstd_stream(packed: IO[bytes]) -> Iterator[IO[bytes]]:
     """Reads zstd with Python 3.14's own module, the package zstandard, or the program, whichever is here."""
     with contextlib.ExitStack() as stack:
         plain: Any

@@ -30,6 +30,21 @@ ARTIFACT_INPUT = "nemo_airflow.artifact"
 INPUT_RUN = "nemo_airflow.input_run."
 """Beginning of the tags with the runs whose artifacts a job was given, by run id: to search for them."""
 
+IMAGE_DIGEST = "nemo_airflow.image_digest"
+"""Tag of a run with what names the content of the image that its job ran in."""
+
+REPRODUCES = "nemo_airflow.reproduces"
+"""Tag of a run with the id of the run that it reproduces."""
+
+REPRODUCED_BY = "nemo_airflow.reproduced_by."
+"""Beginning of the tags of a run with the runs that reproduce it, by run id: each one's job."""
+
+REPRODUCTION = "nemo_airflow.reproduction"
+"""Tag of a reproduction with what differs from the original, in one line."""
+
+VARIATION = "nemo_airflow.variation"
+"""Tag of a reproduction with the overrides by which it differs on purpose."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Metric:

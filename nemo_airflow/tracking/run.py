@@ -16,10 +16,10 @@ from typing import Any
 
 from nemo_airflow.exceptions import NemoAirflowError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
-from nemo_airflow.stream import Record
+from nemo_airflow.stream import IMAGE, Record
 from nemo_airflow.tracking import calls, reserved
 from nemo_airflow.tracking.artifacts import tags_of_artifacts
-from nemo_airflow.tracking.base import Metric, RunInput, RunRef, Tracker
+from nemo_airflow.tracking.base import IMAGE_DIGEST, Metric, RunInput, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.calls import Call
 from nemo_airflow.tracking.outbox import LIMIT, Outbox
@@ -98,7 +98,7 @@ class TrackedRun:
         # A plan and a patch can be large, and a trigger's arguments are rows of a database.
         job = self.job
         if self.ref is not None:
-            job = dataclasses.replace(job, plan={}, package=None, description="", run_description="")
+            job = dataclasses.replace(job, plan={}, package=None, description="", run_description="", asked={})
         return {
             "tracker": self.tracker.to_json(),
             "job": job.to_json(),
@@ -322,6 +322,8 @@ class RunSink:
     def _tags_of(self, record: Record) -> dict[str, Any]:
         if record.type == "end":
             return dict(tags_of_artifacts(record.data.get("result")))
+        if record.type == IMAGE:
+            return {IMAGE_DIGEST: record.data["digest"]}
         return self._own_tags(record.data["tags"]) if record.type == "tags" else {}
 
     def _own_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from nemo_airflow.config import plan as plans
 from nemo_airflow.config.versions import ConfigVersions
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job, Package
+from nemo_airflow.launch.records import Records
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -169,6 +170,30 @@ def test_the_commands_for_running_without_a_dag_run_and_print_what_is_shown(fold
     assert "kind: local" in as_json
 
 
+def test_the_commands_and_examples_for_reproducing_run(folder):
+    code = (
+        "import random\nfrom nemo_airflow.runner import log_metric\n"
+        "def train(seed: int = 7) -> None:\n    log_metric('loss', random.Random(seed).random())\n"
+    )
+    write(folder, {"training.py": code})
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *arguments], cwd=folder, check=True)
+    run(folder, [("nemo-airflow run training:train", [])], {})
+    key = Records().find("last").key
+    shown = SHOWN["docs/reproduce.md"]
+    checked, again, there, *_ = run(folder, shown, {"RUN": key, "OTHER": key})
+    assert "not known" not in checked
+    assert "seed=7" in again
+    assert "equal to the last digit" in there
+    page = (ROOT / "docs/reproduce.md").read_text()
+    [function, dag] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(function.replace("RUN", key), "docs/reproduce.md", "exec"), {})
+    names = {}
+    exec(compile(dag, "docs/reproduce.md", "exec"), names)
+    assert names["dag"].task_ids == ["again"]
+
+
 def test_the_commands_for_differences_run_and_print_what_is_shown(folder, two_runs):
     write(
         folder,
@@ -308,7 +333,7 @@ def test_the_commands_for_tracking_run(folder):
 
 
 def test_every_page_with_commands_is_run_here():
-    pages = ("differences", "composition", "executors", "run", "runner", "store", "tracking")
+    pages = ("differences", "composition", "executors", "reproduce", "run", "runner", "store", "tracking")
     with_commands = {page for page, shown in SHOWN.items() if any(looked_up(command) is None for command, _ in shown)}
     with_commands -= {"docs/tutorial.md", "docs/deploying.md"}  # which tests of their own run
     assert with_commands == {"README.md", *(f"docs/{page}.md" for page in pages)}

@@ -197,16 +197,15 @@ class Docker:
         with self.asking("say how it fares") as client:
             return dict(client.info())
 
-    def has_image(self, image: str) -> bool:
-        """Returns whether the daemon has an image."""
+    def image_id(self, image: str) -> str:
+        """Returns the id of an image; empty where the daemon does not have it."""
         try:
             with self.asking(f"look for image {image}") as client:
-                client.inspect_image(image)
+                return str(client.inspect_image(image)["Id"])
         except Refused as error:
             if error.code == _NOT_FOUND:
-                return False
+                return ""
             raise
-        return True
 
     def close(self) -> None:
         """Closes the connections."""

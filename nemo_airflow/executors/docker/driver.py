@@ -66,6 +66,14 @@ class DockerDriver(Driver):
             lambda: examine_daemon(self._docker, given.container_image, pull=given.pull, gpus=given.gpu_count)
         )
 
+    async def image_digest(self, executor: Executor, handle: JobHandle | None = None) -> str | None:
+        """See :meth:`Driver.image_digest`: the id of the image on this daemon."""
+        if handle is not None:
+            container = (await self._inspected([handle.key])).get(handle.key)
+            return str(container["Image"]) if container is not None else None
+        given: Any = executor
+        return await self._threads.call(self._docker.image_id, given.container_image)
+
     async def enter(self, handle: JobHandle, command: Sequence[str], executor: Executor, terminal: Terminal) -> int:
         """See :meth:`Driver.enter`."""
         given: Any = executor

@@ -24,7 +24,7 @@ def examine_daemon(docker: Docker, image: str, *, pull: str, gpus: int) -> list[
     """
     info = docker.info()
     findings = [good("reached", f"Docker {info.get('ServerVersion')} on {info.get('Name')}, {docker.url}")]
-    if docker.has_image(image):
+    if docker.image_id(image):
         findings.append(good("image", f"{image} is there"))
     elif pull == "never":
         fix = f"docker pull {image}, or give the executor pull='missing'"

@@ -28,6 +28,7 @@ from nemo_airflow.executors.kubernetes.pod import (
     annotation,
     container_end,
     has_started,
+    image_digest,
     is_finished,
     is_running,
     is_unsettled,
@@ -97,6 +98,13 @@ class KubernetesDriver(Driver):
     async def examine(self, executor: Executor) -> list[Finding]:
         """See :meth:`Driver.examine`."""
         return await examine_cluster(self._cluster)
+
+    async def image_digest(self, executor: Executor, handle: JobHandle | None = None) -> str | None:
+        """See :meth:`Driver.image_digest`: as the node says it; of the next job's image nobody tells."""
+        if handle is None:
+            return None
+        pods = (await self._pods.of([handle.key])).get(handle.key)
+        return image_digest(pods[0]) if pods and _is_of(handle, pods) else None
 
     async def enter(self, handle: JobHandle, command: Sequence[str], executor: Executor, terminal: Terminal) -> int:
         """See :meth:`Driver.enter`: into the first of its pods."""

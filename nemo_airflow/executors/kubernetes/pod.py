@@ -122,6 +122,11 @@ def image_of(pod: Mapping[str, Any]) -> str:
     return str(_manifest(pod).get("image") or "")
 
 
+def image_digest(pod: Mapping[str, Any]) -> str | None:
+    """Returns what names the content of the job's image, as its node says it; None before it has started."""
+    return str(container(pod).get("imageID") or "") or None
+
+
 def ended_at(pod: Mapping[str, Any]) -> float:
     """Returns when the job's container ended, or the pod was made if it never started."""
     return seconds((container_end(pod) or {}).get("finishedAt"), created_at(pod))

@@ -259,4 +259,8 @@ def _run(run: MlflowRun) -> Run:
         # From the protocol message, because run.data.metrics has the values without their times.
         latest={metric.key: (metric.step, metric.timestamp) for metric in run.data.to_proto().metrics},
         metrics=dict(run.data.metrics),
+        inputs=tuple(
+            RunInput(each.dataset.name, each.dataset.digest, each.dataset.source, each.dataset.source_type)
+            for each in (run.inputs.dataset_inputs if run.inputs else ())
+        ),
     )

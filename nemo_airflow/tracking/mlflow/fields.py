@@ -87,6 +87,7 @@ def tags_of_job(job: Job) -> dict[str, str]:
         **_source_tags(job.name, job.package),
         USER: labels.get("user", ""),
         PLAN_DIGEST: digest(job.plan),
+        "nemo_airflow.image": (job.asked.get("executor") or {}).get("container_image") or "",
         **{f"airflow.{name}": value for name, value in labels.items()},
     }
     tags |= tags_of_inputs(job.plan)

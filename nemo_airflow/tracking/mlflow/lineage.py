@@ -7,21 +7,22 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nemo_airflow.exceptions import TrackingError
-from nemo_airflow.tracking.base import ARTIFACT_DIGESTS, INPUT, INPUT_RUN
+from nemo_airflow.tracking.base import ARTIFACT_DIGESTS, INPUT, INPUT_RUN, REPRODUCES, VARIATION
 from nemo_airflow.tracking.mlflow import fields
 from nemo_airflow.tracking.mlflow.jobs import RUN_ID, JobRun, JobRuns
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+REPRODUCTION_OF, VARIATION_OF = "reproduction", "variation"
 _USERS = 1000
 """Runs that are shown as users of the artifacts of one run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """An artifact that a run was given.
+    """An artifact that a run was given; or, as a whole, another run that it reproduces.
 
     Attributes:
-        name: Its name.
+        name: Its name; ``reproduction`` or ``variation`` for a run.
         digest: Its digest, or empty.
         source: The id of the run that made it; else its job, or the address where it was.
         run_id: The run that was given it.
@@ -31,6 +32,11 @@ class Use:
     digest: str
     source: str
     run_id: str
+
+    @property
+    def is_whole_run(self) -> bool:
+        """Whether a run was reproduced, rather than an artifact of it used."""
+        return not self.digest and self.name in (REPRODUCTION_OF, VARIATION_OF)
 
 
 _Step = Callable[[JobRun], tuple[list[Use], list[JobRun]]]
@@ -152,7 +158,9 @@ class _Search:
 
 
 def uses_of(run: JobRun) -> Iterator[Use]:
-    """Yields the artifacts that a run was given."""
+    """Yields the artifacts that a run was given, and the run that it reproduces."""
+    if original := run.tags.get(REPRODUCES):
+        yield Use(VARIATION_OF if run.tags.get(VARIATION) else REPRODUCTION_OF, "", original, run.run_id)
     for tag, text in run.tags.items():
         if tag.startswith(INPUT):
             source, _, digest = text.rpartition(" ")

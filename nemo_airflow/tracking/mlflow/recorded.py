@@ -1,7 +1,8 @@
-"""Reads a job's config, code and environment from its run in MLflow, to compare it with another."""
+"""Reads from its run in MLflow what a job was: its config, code, environment, inputs and what came of it."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,9 @@ from typing import Any
 
 from nemo_airflow.exceptions import PlanError, TrackingError
 from nemo_airflow.job import JobState
-from nemo_airflow.tracking.base import ARTIFACT_DIGESTS, INPUT, OUTPUTS_DIGEST
-from nemo_airflow.tracking.mlflow import address
+from nemo_airflow.language.artifact import Artifact
+from nemo_airflow.tracking.base import ARTIFACT, ARTIFACT_DIGESTS, INPUT, OUTPUTS_DIGEST, RunInput
+from nemo_airflow.tracking.mlflow import address, fields
 from nemo_airflow.tracking.mlflow.jobs import JobRuns
 from nemo_airflow.tracking.mlflow.queries import RunQuery
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
@@ -35,6 +37,14 @@ class RecordedRun:
         environment: The environment in which its job ran; empty if it never started.
         inputs: Where each artifact that it was given is from, and its digest, by name.
         metrics: The newest value of each metric.
+        steps: The step of that value.
+        asked: What else was asked for: ``executor``, ``collector``, ``name``, ``allow``, ``env``, ``outputs`` and
+            ``package``; empty for a run of an earlier release.
+        datasets: The data sets that its job was given, or has named.
+        artifacts: The digest of each artifact that its job returned, by name.
+        outputs_digest: The digest of its outputs in the shared store, or empty.
+        experiment_id: The experiment that has it.
+        tags: All tags of the run.
     """
 
     run_id: str
@@ -49,6 +59,23 @@ class RecordedRun:
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    asked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    datasets: Sequence[RunInput] = ()
+    artifacts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    outputs_digest: str = ""
+    experiment_id: str = ""
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The key of its job."""
+        return self.tags.get(fields.KEY, "")
+
+    @property
+    def state(self) -> str:
+        """How its job ended; empty while that is not recorded."""
+        return self.tags.get(fields.STATE, "")
 
 
 def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | None = None) -> RecordedRun:
@@ -67,6 +94,7 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
     plan = _plan(store, run)
     environment = _read(store, run, "environment.json")
     tags = run.tags
+    image = {name: tags[f"nemo_airflow.{name}"] for name in ("image", "image_digest") if f"nemo_airflow.{name}" in tags}
     return RecordedRun(
         run_id=run_id,
         plan=plan,
@@ -77,9 +105,16 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
         excluded=_json_list(tags.get("nemo_airflow.excluded", "")),
         parts=_json_list(tags.get("nemo_airflow.package_parts", "")),
         package_digest=tags.get("nemo_airflow.package_digest", ""),
-        environment=json.loads(environment) if environment else {},
+        environment={**json.loads(environment), **image} if environment else {},
         inputs={tag.removeprefix(INPUT): text for tag, text in tags.items() if tag.startswith(INPUT)},
         metrics=run.metrics,
+        steps={name: step for name, (step, _) in run.latest.items()},
+        asked=json.loads(_read(store, run, "job.json") or b"{}"),
+        datasets=run.inputs,
+        artifacts=_digests_of_artifacts(tags),
+        outputs_digest=tags.get(OUTPUTS_DIGEST, ""),
+        experiment_id=run.experiment_id,
+        tags=tags,
     )
 
 
@@ -132,12 +167,22 @@ def _plan(store: Store, run: Run) -> Mapping[str, Any]:
     data = _read(store, run, "plan.json")
     if data is None:
         raise TrackingError(
-            f"run {run.run_id} has no {_FOLDER}/plan.json: it is not the run of a job, or its config was not recorded"
+            f"run {run.run_id} has no {_FOLDER}/plan.json: it is not the run of a job, or its config was not recorded; "
+            "'nemo-airflow runs' lists the runs of jobs"
         )
     try:
         return plans.loads(data)
     except PlanError as error:
         raise TrackingError(f"{_FOLDER}/plan.json of run {run.run_id} is not a config: {error}") from error
+
+
+def _digests_of_artifacts(tags: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for tag, text in tags.items():
+        if tag.startswith(ARTIFACT):
+            with contextlib.suppress(ValueError):  # so long that the tag was cut
+                found[tag.removeprefix(ARTIFACT)] = Artifact.from_json(json.loads(text)).digest
+    return found
 
 
 def _json_list(text: str) -> Sequence[Any]:

@@ -415,4 +415,8 @@ def _run(data: Mapping[str, Any]) -> Run:
             for metric in values.get("metrics", ())
         },
         metrics={metric["key"]: float(metric.get("value", 0.0)) for metric in values.get("metrics", ())},
+        inputs=tuple(
+            RunInput(*(each["dataset"][name] for name in ("name", "digest", "source", "source_type")))
+            for each in data.get("inputs", {}).get("dataset_inputs", ())
+        ),
     )

@@ -88,6 +88,7 @@ class Run:
         latest: Step of each metric's newest point, and its time in milliseconds since the epoch. The newest has
             the highest step, and of these the latest.
         metrics: The value of each metric's newest point.
+        inputs: The data sets that it was given.
     """
 
     run_id: str
@@ -102,6 +103,7 @@ class Run:
     models: frozenset[str] = frozenset()
     latest: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    inputs: tuple[RunInput, ...] = ()
 
     @property
     def ended(self) -> bool:

@@ -19,7 +19,7 @@ import tenacity
 from nemo_airflow import settings
 from nemo_airflow.connections import find_secrets, redact
 from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingError
-from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package
+from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package, without_patch
 from nemo_airflow.language.plan.contents import has_recipes
 from nemo_airflow.store.address import read_patch
 from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunInput, RunRef, Tracker, UploadWatch
@@ -40,6 +40,7 @@ _SLOWEST = 1 << 20
 """Bytes a second at which a large patch is uploaded at least."""
 
 _PATCH = "nemo_airflow/patch.diff"
+_JOB = "nemo_airflow/job.json"
 
 _STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.CANCELLED: "KILLED"}
 
@@ -297,7 +298,7 @@ class MLflowTracker(Tracker):
 
     def _describe(self, store: Store, run: Run, job: Job) -> None:
         """Records what is known before the job runs. The run already exists, so a failure loses only this."""
-        files: dict[str, str | bytes] = {**_plan_files(job.plan)}
+        files: dict[str, str | bytes] = {**_plan_files(job.plan), _JOB: redact(_json(_asked_of(job)))}
         # Whole or not at all: a masked patch could not be applied.
         if job.package and job.package.patch and not find_secrets(job.package.patch):
             files[_PATCH] = job.package.patch.encode("utf-8", "surrogateescape")
@@ -430,6 +431,18 @@ def _documents_of(files: dict[str, str]) -> Iterator[dict[str, str]]:
 
 def _plan_files(plan: Mapping[str, Any]) -> dict[str, str]:
     return {"nemo_airflow/plan.json": redact(_json(plan))}
+
+
+def _asked_of(job: Job) -> dict[str, Any]:
+    """Returns what a reproduction needs of a job besides its plan; secrets by their names only."""
+    return {
+        **job.asked,
+        "name": job.name,
+        "allow": list(job.allow),
+        "env": dict(job.env),
+        "outputs": list(job.outputs),
+        "package": without_patch(job.package.to_json()) if job.package else None,
+    }
 
 
 def _upload(store: Store, run: Run, texts: Mapping[str, str | bytes]) -> None:

@@ -1,0 +1,1 @@
+"""Runs what MLflow recorded of a run again, and tells what came out the same."""
