@@ -85,6 +85,7 @@ def _add_comparisons(commands: Any) -> None:
         add_allow(command)
         add_store_of_runs(command)
     _add_lineage(commands)
+    _add_why_not_reused(commands)
     history = commands.add_parser("history", help="show who set each value of a config, and where")
     add_config(history)
     history.add_argument("--path", metavar="PATH", help="only this value and values below it")
@@ -152,6 +153,25 @@ def _code(options: argparse.Namespace) -> int:
     from nemo_airflow.cli import diff
 
     return diff.write_code(options.config, options.overrides, _where(options), by_name=options.by_name)
+
+
+def _add_why_not_reused(commands: Any) -> None:
+    command = commands.add_parser(
+        "why-not-reused",
+        help="say what the nearest earlier run did not have in common with a run",
+        epilog="example: nemo-airflow why-not-reused train-3f2a",
+    )
+    command.add_argument("what", metavar="KEY_OR_RUN", help="a job's key, the beginning of it, or the id of a run")
+    add_output(command)
+    add_store_of_runs(command)
+    command.set_defaults(run=_why_not_reused)
+
+
+def _why_not_reused(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import why_not_reused
+
+    names = ("output", "tracking_uri", "conn_id")
+    return why_not_reused.run(options.what, **{name: getattr(options, name) for name in names})
 
 
 def _lineage(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from nemo_airflow.language.nearest import similar
 GROUPS = {
     "Run": ("run", "reproduce", "attach", "cancel", "package", "render", "plan", "validate"),
     "Look": ("jobs", "runs", "status", "why", "logs", "metrics", "shell", "list"),
-    "Compare": ("diff", "lineage", "graph", "code", "history"),
+    "Compare": ("diff", "lineage", "why-not-reused", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),
     "Tidy": ("reap",),
     "Set up": ("init", "doctor", "settings", "demo", "ui"),

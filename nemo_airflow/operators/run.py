@@ -34,7 +34,7 @@ from nemo_airflow.executors.local import LocalExecutor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import Secret, give_secrets
 from nemo_airflow.follow import Follower, Outcome
-from nemo_airflow.job import FailureKind, JobHandle, JobState
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
 from nemo_airflow.masking import masked_executor
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.arguments import Argument, by_name, render_as_text, template_error, unwrap, wrap
@@ -53,7 +53,17 @@ from nemo_airflow.operators.parse_checks import (
     check_given_secrets,
     check_kind,
 )
-from nemo_airflow.operators.preparation import Overrides, Prepared, prepare
+from nemo_airflow.operators.preparation import Overrides, Prepared, labels_of, prepare
+from nemo_airflow.operators.reuse import (
+    LONGEST_WAIT,
+    Reuse,
+    asker_of,
+    begin_reuse,
+    check_reuse,
+    describe_reuse,
+    end_claim,
+    parse_reuse,
+)
 from nemo_airflow.operators.submission import Options, Submission, Submitted
 from nemo_airflow.operators.termination import Termination
 from nemo_airflow.operators.worker_phase import follow_for
@@ -61,14 +71,19 @@ from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.registered import find_executor, named_recipe
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.tracking.reuse import Claim, EarlierRun
 from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.triggers import metrics
 from nemo_airflow.triggers.alerting import Alerting
+from nemo_airflow.triggers.reuse import NemoReuseTrigger
 from nemo_airflow.triggers.run import NemoRunTrigger
 from nemo_airflow.triggers.task_log import TaskLog
 
 _BACKSTOP = timedelta(seconds=60)
 """How long after the deadline Airflow itself ends the deferral, and the runner the job, should the trigger not have."""
+
+_LOOK_AGAIN = 2.0
+"""Seconds between two looks of a worker at another task that runs the same."""
 
 _DEFAULT_TRACKER = MLflowTracker()
 
@@ -110,6 +125,9 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         on_alert_callback: What else tells of it: ``AsyncCallback(NemoRunNotifier, {"conn_id": "chat"})`` of
             ``airflow.sdk``, or a list of such; any callback or notifier that Airflow can run in the triggerer. For a
             mapped task, ``AsyncCallback(...).serialize()``.
+        reuse: Whether a run that succeeded with the same config, package, inputs, environment variables and image is
+            taken for this task's own, and nothing submitted: ``True``, or how old it may be: ``"7d"``, ``"12h"``,
+            ``"90m"``, or a timedelta.
     """
 
     template_fields: Sequence[str] = (
@@ -155,6 +173,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         defer_after: float | None = None,
         alert_if: str | Sequence[str] = (),
         on_alert_callback: Any = (),
+        reuse: bool | str | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(kwargs.get("executor"), (str, NoneType)):
@@ -179,6 +198,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
                 lambda: check_given_secrets(executor, secrets, env),
                 lambda: check_defer_after(defer_after),
                 lambda: check_alerts(alert_if, on_alert_callback),
+                lambda: check_reuse(reuse, tracker, packager, executor),
             )
             for check in checks:
                 with noting(config):
@@ -199,6 +219,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         self.deferrable = deferrable
         self.defer_after = defer_after
         self.alerts = alert_settings(alert_if, on_alert_callback)
+        self.reuse = reuse
         self.run_page: str | None = None
         """Address of the run's page in the tracker, once this process knows it; empty for none."""
         self.console_page: str | None = None
@@ -210,6 +231,9 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         self._termination: Termination | None = None
         self._without_zstd = False
         self._by_worker = False
+        self._reuse: Reuse | None = None
+        self._waits_since: float | None = None
+        """When this task began to wait for another one that runs the same, by ``time.time()``."""
         self._begun = 0.0
         """When this process began to execute the task, by ``time.time()``."""
         self._deadline: float | None = None
@@ -288,6 +312,11 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             outcome = self._keep_outputs(context, executor_from_json(keep["executor"]), handle, run, outcome)
         return self._end(context, handle, outcome, attached=event["attached"])
 
+    def look_again(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Looks again for a run to reuse. Called when the task that ran the same has ended, or was waited for long."""
+        self._waits_since = event["since"]
+        return self.execute(context)
+
     def on_kill(self) -> None:
         """Cancels the job if a user has ended the task; a job whose worker has to go is left to the triggerer.
 
@@ -299,6 +328,11 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
     def _cancel(self) -> None:
         if self._submission is not None:
             self._submission.cancel()
+        self._end_claim()
+
+    def _end_claim(self) -> None:
+        if self._reuse is not None:
+            end_claim(unwrap(self.tracker), self._reuse.asker, self.log)
 
     def _go_on_unless_ended(self) -> None:
         """Airflow lets a task whose user has ended it run on until it kills the process, some seconds later."""
@@ -341,6 +375,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             outputs=self.outputs,
             env=self.env or {},
             time_limit=backstop,
+            reuse=parse_reuse(self.reuse),
         )
         return Submission(
             prepared,
@@ -357,13 +392,52 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
     def _run(self, context: Context, prepared: Prepared) -> Any:
         submission = self._submission = self._new_submission(context, prepared)
         in_worker = settings.defer_after() if self.defer_after is None else self.defer_after
+        self._reuse = None
         with _plain_errors():
-            submitted = submission.submit()
+            check_reuse(self.reuse, unwrap(self.tracker), unwrap(self.packager), submission.back_end.executor)
+            if (within := parse_reuse(self.reuse)) is not None and not submission.continues:
+                self._reuse = begin_reuse(submission.identify(), within, prepared, unwrap(self.tracker), self.log)
+        if self._reuse is not None and (earlier := self._find_earlier(self._reuse)) is not None:
+            return self._end_reused(context, submission, self._reuse, earlier)
+        try:
+            with _plain_errors():
+                submitted = submission.submit()
+        except BaseException:
+            self._end_claim()
+            raise
         metrics.count_submission(submitted.handle)
         ref = submitted.run.ref if submitted.run is not None else None
         self.run_page = ref.url if ref is not None else ""
         self.console_page = console_page(submitted.handle, self.log.warning)
         return self._wait(context, submission.back_end.executor, submitted, in_worker)
+
+    def _find_earlier(self, reuse: Reuse) -> EarlierRun | None:
+        """Returns the run to reuse, or None where the job is to run; waits while another task runs the same."""
+        while True:
+            found = reuse.look()
+            if not isinstance(found, Claim):
+                return found
+            if self._waits_since is None:
+                self._waits_since = time.time()
+                self.log.info("%s runs the same now: waiting for it", found.who)
+            if time.time() - self._waits_since > LONGEST_WAIT:
+                self.log.warning("%s has not ended for long: this task runs the same", found.who)
+                return None
+            self._go_on_unless_ended()
+            if self.deferrable:
+                tracker = unwrap(self.tracker).pin().to_json()
+                self.defer(trigger=NemoReuseTrigger(tracker, found, self._waits_since), method_name="look_again")
+            time.sleep(_LOOK_AGAIN)
+
+    def _end_reused(self, context: Context, submission: Submission, reuse: Reuse, run: EarlierRun) -> Any:
+        self.log.info("%s", describe_reuse(run))
+        self.run_page = run.ref.url
+        self.console_page = console_page(run.handle, self.log.warning)
+        submission.announce_reused(run)
+        reuse.note(run)
+        self._note_lineage(context["ti"], Outcome(JobStatus(JobState.SUCCEEDED), run.result))
+        push_artifacts(context["ti"], run.result)
+        return run.result
 
     def _wait(self, context: Context, executor: Executor, job: Submitted, in_worker: float) -> Any:
         if self._deadline is None and self.execution_timeout:
@@ -423,7 +497,8 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             complete=job.complete,
             logged=log.mark,
             deferred_at=time.time(),
-            may_end_task=self._may_end_in_triggerer() and needs_no_worker(self),
+            # A worker ends the claim of a task that may be reused.
+            may_end_task=self._may_end_in_triggerer() and not self.reuse and needs_no_worker(self),
             pushes_result=self.do_xcom_push,
             alerts=alerts,
         )
@@ -448,6 +523,8 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         return not self._without_zstd and isinstance(packager, ContentPackager) and packager.takes_zstd
 
     def _end(self, context: Context, handle: JobHandle, outcome: Outcome, *, attached: bool) -> Any:
+        if parse_reuse(self.reuse) is not None:
+            end_claim(unwrap(self.tracker), asker_of(labels_of(context)), self.log)
         if not outcome.succeeded:
             self._go_on_unless_ended()
         store = context["task_state_store"]

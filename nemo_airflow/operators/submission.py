@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
-from nemo_airflow.exceptions import NemoAirflowError, NotStarted, SettingsError
+from nemo_airflow.exceptions import NemoAirflowError, NotStarted, SettingsError, TrackingError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets, show_secrets
@@ -26,10 +27,12 @@ from nemo_airflow.operators.equipping import Equipped, Tracking, equip
 from nemo_airflow.operators.links import BackEndLink, MLflowRunLink, console_page
 from nemo_airflow.operators.output_patterns import patterns_of
 from nemo_airflow.operators.preparation import Prepared
+from nemo_airflow.operators.reuse import identify, tags_of
 from nemo_airflow.operators.tracing import trace_env
 from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.runner.inputs import artifacts_in
-from nemo_airflow.tracking.base import Tracker
+from nemo_airflow.tracking.base import RunRef, Tracker
+from nemo_airflow.tracking.reuse import EarlierRun, Identity
 from nemo_airflow.tracking.run import TrackedRun
 from nemo_airflow.web_address import web_address
 
@@ -49,6 +52,7 @@ class Options:
         outputs: Patterns of files to keep.
         env: Environment variables of the job.
         time_limit: Seconds after which the job's runner ends it if nothing else has; None for never.
+        reuse: How old a run may be that is reused, in seconds; None where none is.
     """
 
     packager: Packager | None
@@ -58,6 +62,7 @@ class Options:
     outputs: Any
     env: Mapping[str, str]
     time_limit: float | None
+    reuse: float | None = None
 
     @property
     def may_choose_zstd(self) -> bool:
@@ -123,12 +128,30 @@ class Submission:
         self._waits = waits
         self._check = check
 
+    @property
+    def continues(self) -> bool:
+        """Whether an earlier try of the task has begun what this one goes on with."""
+        return self._continues(attempts.recall(self._context["task_state_store"]))
+
+    def _continues(self, earlier: attempts.Attempt | None) -> bool:
+        return attempts.continues(earlier, digest=self._prepared.digest, max_tries=self._context["ti"].max_tries)
+
+    def identify(self) -> Identity | None:
+        """Returns what is compared with earlier runs; see :func:`.reuse.identify`. The back-end is not asked."""
+        return self._identify(self._package(reads_zstd=True))
+
+    def _identify(self, package: Package | None) -> Identity | None:
+        return identify(self._prepared, self._executor, self._options.env, package)
+
+    def announce_reused(self, run: EarlierRun) -> None:
+        """Pushes what a page or a later task wants to know of a run that is reused."""
+        self._announce(run.handle, run.ref, None, reused_at=time.time())
+
     def submit(self) -> Submitted:
         """Returns the job of this try, submitted if it is not there."""
-        store = self._context["task_state_store"]
         max_tries = self._context["ti"].max_tries
-        earlier = attempts.recall(store)
-        if earlier is not None and attempts.continues(earlier, digest=self._prepared.digest, max_tries=max_tries):
+        earlier = attempts.recall(self._context["task_state_store"])
+        if earlier is not None and self._continues(earlier):
             return self._attach(earlier) or self._submit(earlier)
         number = self._next_number(earlier)
         executor = masked_executor(self._executor)
@@ -200,14 +223,16 @@ class Submission:
         job = self._prepared.job(attempt.number)
         opened = tracking.open_run(job, self._executor, self._log.warning) if tracking else None
         run = opened.submitted(handle, "") if opened else None
-        self._announce(handle, run, attempt.package)  # again: Airflow drops what an earlier try has pushed
+        self._announce(
+            handle, run.ref if run else None, attempt.package
+        )  # again: Airflow drops what an earlier try has pushed
         return Submitted(handle, run, attached=True)
 
     def _submit(self, attempt: attempts.Attempt) -> Submitted:
         self._keep_version()
         # First: what Airflow knows to be a secret is kept out of the patch, marked in the job, and masked in its run.
         values = read_secrets(self._executor.secrets)
-        package = self._package()
+        package = self._package(reads_zstd=self._reads_zstd and self.back_end.reads_zstd())
         announced = without_patch(package.to_json()) if package else None
         attempts.remember(self._context["task_state_store"], dataclasses.replace(attempt, package=announced))
         fetching = self._fetching(package)
@@ -216,14 +241,25 @@ class Submission:
         equipped = equip(
             job, fetching.executor, {**values, **fetching.values}, self._tracking, env=env, warn=warn
         )  # fmt: skip
+        self._note_identity(equipped.run, package)
         complete = True
         try:
             handle = self._send(equipped)
         except NotStarted as queued:
             handle, complete = queued.handle, False
         run = equipped.submitted_run(handle)
-        self._announce(handle, run, announced)
+        self._announce(handle, run.ref if run else None, announced)
         return Submitted(handle, run, attached=False, complete=complete)
+
+    def _note_identity(self, run: TrackedRun | None, package: Package | None) -> None:
+        """Records by what a later task finds the run, if it wants to reuse it."""
+        tags = tags_of(self._identify(package), self._options.reuse)
+        if run is None or run.ref is None or not tags:
+            return
+        try:
+            run.tracker.tag(run.ref, tags)
+        except TrackingError as error:
+            self._log.warning("Run %s cannot be reused later: %s", run.ref.run_id, error)
 
     def _keep_version(self) -> None:
         """Keeps the config by its digest; a disk that is full keeps no job from running."""
@@ -255,10 +291,9 @@ class Submission:
         experiment = self._options.experiment or self._prepared.labels["dag_id"]
         return Tracking(self._options.tracker, experiment, self._options.collector)
 
-    def _package(self) -> Package | None:
+    def _package(self, *, reads_zstd: bool) -> Package | None:
         if self._options.packager is None:
             return None
-        reads_zstd = self._reads_zstd and self.back_end.reads_zstd()
         return PackagingHook(self._options.packager, reads_zstd=reads_zstd).package(self._context)
 
     def _fetching(self, package: Package | None) -> Fetching[Executor]:
@@ -302,10 +337,11 @@ class Submission:
         )
         return mark_secrets(job)
 
-    def _announce(self, handle: JobHandle, run: TrackedRun | None, package: Mapping[str, Any] | None) -> None:
+    def _announce(
+        self, handle: JobHandle, ref: RunRef | None, package: Mapping[str, Any] | None, *, reused_at: float = 0.0
+    ) -> None:
         """Pushes what a page or a later task wants to know, before the task waits."""
         ti = self._context["ti"]
-        ref = run.ref if run is not None else None
         plan = masked_plan(self._prepared.plan)
         record = {
             "key": handle.key,
@@ -315,6 +351,7 @@ class Submission:
             "config": dict(itertools.islice(plans.flatten(plan).items(), _SHOWN_PARAMETERS)),
             "package": package,
             "run": {**ref.to_json(), "env": {}} if ref else None,
+            **({"reused_at": reused_at} if reused_at else {}),
         }
         ti.xcom_push(key="nemo_job", value=record)
         if ref is not None:

@@ -6,10 +6,13 @@ import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import Job, JobHandle, JobStatus
+
+if TYPE_CHECKING:
+    from nemo_airflow.tracking.reuse import EarlierRuns
 
 OUTPUTS_DIGEST = "nemo_airflow.outputs_digest"
 """Tag of a run with the digest of its outputs in the shared store."""
@@ -169,6 +172,14 @@ class Tracker(abc.ABC):
     def pin(self) -> Tracker:
         """Returns a tracker with the address that this one has here, for a process whose environment has another."""
         return self
+
+    def earlier_runs(self) -> EarlierRuns | None:
+        """Returns what finds runs that can be reused; None for a tracker that cannot search.
+
+        Raises:
+            TrackingError: The store cannot be opened.
+        """
+        return None
 
     @abc.abstractmethod
     def open(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from nemo_airflow.job import JobHandle, JobStatus
 from nemo_airflow.tracking import reserved
 from nemo_airflow.tracking.base import RunInput, RunRef, Tracker
+from nemo_airflow.tracking.reuse import RESULT
 
 Texts = Mapping[str, str]
 
@@ -98,6 +100,11 @@ def merge(earlier: Call, later: Call) -> Call | None:
 def documents(texts: Texts, of: Call) -> Call:
     """Returns the call that stores the documents of another one."""
     return Call("documents", {"texts": dict(texts), "what": f"the document of {of.what.removeprefix('the ')}"})
+
+
+def result(value: Any) -> Call:
+    """Returns the call that stores what the job's function returned."""
+    return Call("documents", {"texts": {RESULT: json.dumps(value)}, "what": "the result"})
 
 
 def log(path: Path) -> Call:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import NemoAirflowError, TrackingError
 from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import IMAGE, Record
@@ -160,6 +162,7 @@ class RunSink:
         self._ending = asyncio.Event()
         self._refusal: NemoAirflowError | None = None
         self._refused_tags: set[str] = set()
+        self._result: Call | None = None
         self._started_at: float | None = None
         self._ended_at: float | None = None
 
@@ -204,6 +207,8 @@ class RunSink:
                         await self._opening
         if log is not None:
             self._outbox.file_calls.append(calls.log(log))
+        if self._result is not None and status.state is JobState.SUCCEEDED:
+            self._outbox.file_calls.append(self._result)
         at = self._end()
         self._outbox.last_calls.append(calls.ended(status, error, at))
         self._outbox.last_calls.append(calls.close_parent(succeeded=status.state is JobState.SUCCEEDED, at=at))
@@ -321,7 +326,11 @@ class RunSink:
 
     def _tags_of(self, record: Record) -> dict[str, Any]:
         if record.type == "end":
-            return dict(tags_of_artifacts(record.data.get("result")))
+            result = record.data.get("result")
+            # Whole or not at all: a task that reuses the run has the same result.
+            text = json.dumps(result, ensure_ascii=False)
+            self._result = calls.result(result) if redact(text) == text else None
+            return dict(tags_of_artifacts(result))
         if record.type == IMAGE:
             return {IMAGE_DIGEST: record.data["digest"]}
         return self._own_tags(record.data["tags"]) if record.type == "tags" else {}

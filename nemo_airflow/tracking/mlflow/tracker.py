@@ -24,7 +24,9 @@ from nemo_airflow.language.plan.contents import has_recipes
 from nemo_airflow.store.address import read_patch
 from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunInput, RunRef, Tracker, UploadWatch
 from nemo_airflow.tracking.mlflow import address, batches, fields, models, points, runs
+from nemo_airflow.tracking.mlflow.reuse import MLflowEarlierRuns
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
+from nemo_airflow.tracking.reuse import EarlierRuns
 
 T = TypeVar("T")
 
@@ -95,6 +97,14 @@ class MLflowTracker(Tracker):
         if self.conn_id or self.tracking_uri:
             return self
         return dataclasses.replace(self, tracking_uri=address.hide_login(address.resolve(None, None)[0]))
+
+    def earlier_runs(self) -> EarlierRuns:
+        """See :meth:`Tracker.earlier_runs`."""
+        uri, credentials = address.resolve(self.tracking_uri, self.conn_id)
+        page = self.ui_url or settings.mlflow_page() or uri
+        return MLflowEarlierRuns(
+            open_store(uri, credentials), lambda experiment, run: address.run_page(page, experiment, run)
+        )
 
     def open(
         self, job: Job, *, experiment: str, parent: str, shares_filesystem: bool, at: float | None = None
