@@ -43,7 +43,9 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [f"nemo_airflow.operators.{each}" for each in ("run", "reproduce")],
             }
         ],
-        "triggers": [{"integration-name": name, "python-modules": ["nemo_airflow.triggers.run"]}],
+        "triggers": [
+            {"integration-name": name, "python-modules": ["nemo_airflow.triggers.reuse", "nemo_airflow.triggers.run"]}
+        ],
         "hooks": [
             {
                 "integration-name": name,

@@ -64,7 +64,8 @@ class MLflowEarlierRuns(EarlierRuns):
 
     def claim(self, identity: Identity, asker: Asker) -> Claim:
         """See :meth:`EarlierRuns.claim`."""
-        experiment = self._experiment(make=True)
+        where = address.artifact_location(self._store.uri, self._experiment_name)
+        experiment = runs.find_or_create_experiment(self._store, self._experiment_name, where)
         while True:
             found = runs.find_or_create_run(
                 self._store,
@@ -84,7 +85,7 @@ class MLflowEarlierRuns(EarlierRuns):
 
     def holds(self, claim: Claim) -> bool:
         """See :meth:`EarlierRuns.holds`."""
-        experiment = self._experiment()
+        experiment = self._store.experiment(self._experiment_name)
         found = self._store.search(experiment, fields.KEY, f"reuse-{claim.identity}") if experiment else []
         held = next((run for run in found if run.run_id == claim.id), None)
         if held is None:
@@ -103,7 +104,7 @@ class MLflowEarlierRuns(EarlierRuns):
 
     def release(self, asker: Asker) -> None:
         """See :meth:`EarlierRuns.release`."""
-        if experiment := self._experiment():
+        if experiment := self._store.experiment(self._experiment_name):
             for run in self._store.search(experiment, _HOLDER, asker.digest):
                 self._delete(run.run_id)
 
@@ -129,12 +130,9 @@ class MLflowEarlierRuns(EarlierRuns):
         handle = JobHandle(tag("key"), tag("backend"), tag("job_id"), tag("cluster"), run.start_ms / 1000)
         return EarlierRun(ref, handle, (run.end_ms or 0) / 1000, result)
 
-    def _experiment(self, *, make: bool = False) -> str | None:
-        name = f"/Shared/{CLAIMS}" if self._store.uri.startswith("databricks") else CLAIMS
-        if make:
-            where = address.artifact_location(self._store.uri, name)
-            return runs.find_or_create_experiment(self._store, name, where)
-        return self._store.experiment(name)
+    @property
+    def _experiment_name(self) -> str:
+        return f"/Shared/{CLAIMS}" if self._store.uri.startswith("databricks") else CLAIMS
 
     def _hold(self, claim: Run, holder: str) -> str | None:
         """Returns the holder of a claim, which is the one that asks if there was none; None if it was deleted."""
