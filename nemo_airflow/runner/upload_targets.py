@@ -75,23 +75,6 @@ class Target:
         """Closes all connections."""
 
 
-def open_target(grant: Mapping[str, Any], machine: int = 0) -> Target:
-    """Returns the target of a grant; connects only when used.
-
-    Args:
-        grant: ``folder``; or ``url``, ``prefix`` and ``fields`` of signed POST requests; or what
-            :class:`~nemo_airflow.runner.blob_target.BlobTarget` takes. ``machines`` is the number of those that write.
-        machine: Which of these this one is.
-    """
-    if "folder" in grant:
-        return FolderTarget(str(grant["folder"]))
-    if "blobs" in grant:
-        from nemo_airflow.runner.blob_target import BlobTarget
-
-        return BlobTarget(grant, machine)
-    return BucketTarget(grant)
-
-
 def secrets_in(grant: Mapping[str, Any]) -> List[str]:
     """Returns what of a grant must be in no output."""
     fields: Mapping[str, Any] = grant.get("fields") or {}

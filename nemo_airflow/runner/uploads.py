@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Deque, Dict, List, NamedTuple, Tuple
 
 from nemo_airflow.runner import outputs
-from nemo_airflow.runner.upload_targets import SendError, Target, open_target
+from nemo_airflow.runner.upload_targets import BucketTarget, FolderTarget, SendError, Target
 
 MANIFEST = "manifest.json"
 """Name of the list of all that was sent; see :func:`manifest_name`."""
@@ -39,6 +39,23 @@ _AHEAD = 8
 """Pieces that may wait for a sender."""
 
 _BLOCK = 1 << 20
+
+
+def open_target(grant: Mapping[str, Any], machine: int = 0) -> Target:
+    """Returns the target of a grant; connects only when used.
+
+    Args:
+        grant: ``folder``; or ``url``, ``prefix`` and ``fields`` of signed POST requests; or what
+            :class:`~nemo_airflow.runner.blob_target.BlobTarget` takes. ``machines`` is the number of those that write.
+        machine: Which of these this one is.
+    """
+    if "folder" in grant:
+        return FolderTarget(str(grant["folder"]))
+    if "blobs" in grant:
+        from nemo_airflow.runner.blob_target import BlobTarget  # jobs of other stores need none of it
+
+        return BlobTarget(grant, machine)
+    return BucketTarget(grant)
 
 
 def manifest_name(machine: int) -> str:

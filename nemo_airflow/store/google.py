@@ -39,9 +39,10 @@ class GooglePlace(ReadingPlace):
         with self._errors():
             from google.auth.credentials import Signing
 
-            signer: Any = self._fs.credentials.credentials
-            if not isinstance(signer, Signing):
+            credentials = self._fs.credentials.credentials
+            if not isinstance(credentials, Signing):
                 return {}
+            signer: Any = credentials  # its methods have no types
             bucket, prefix = self.key(f"{folder}/")
             now = datetime.datetime.now(datetime.UTC)
             date = now.strftime("%Y%m%dT%H%M%SZ")

@@ -23,8 +23,9 @@ from nemo_airflow.config import (
     iter_leaves,
     map_leaves,
     plan_from_yaml,
+    to_mermaid,
     to_python,
-    to_svg,
+    to_tree,
     to_yaml,
     validate,
 )
@@ -87,7 +88,7 @@ STEPS = {
     "merge": lambda value: compose(Config(identity, value=1), Config(identity, value=value[0]), check=False),
     "yaml": lambda value: from_yaml(to_yaml(value), ALLOW),
     "python": to_python,
-    "picture": to_svg,
+    "picture": lambda value: to_tree(value) + to_mermaid(value),
     "history": history,
     "diff": lambda value: diff(value, [1]),
 }

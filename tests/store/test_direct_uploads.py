@@ -15,8 +15,8 @@ from lab.signed_store import signed_store
 
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.runner.blob_target import seal, unseal
-from nemo_airflow.runner.upload_targets import SendError, open_target
-from nemo_airflow.runner.uploads import PIECE, Uploader
+from nemo_airflow.runner.upload_targets import SendError
+from nemo_airflow.runner.uploads import PIECE, Uploader, open_target
 from nemo_airflow.store import open_store
 from nemo_airflow.store.collection import collect
 from nemo_airflow.store.incoming import Incoming, grant
