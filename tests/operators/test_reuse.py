@@ -58,6 +58,8 @@ class World:
         self.make = reused_job.make
         self.counter = tmp_path / "counter"
         self.uri = f"sqlite:///{tmp_path}/mlflow.db"
+        # Where a file of a run is looked for that no store has any more.
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", self.uri)
         self.client = MlflowClient(self.uri)
         self.task_context = task_context
         self.store = store
