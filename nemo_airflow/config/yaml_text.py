@@ -157,6 +157,10 @@ def _scalar(text: str) -> Any:
     return text
 
 
+def _line_of(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
@@ -186,7 +190,7 @@ class _Events:
             for event in self._events:
                 if isinstance(event, yaml.DocumentStartEvent):
                     if found:
-                        line = event.start_mark.line + 1
+                        line = _line_of(event)
                         raise PlanError(f"line {line}: a second YAML document begins here: a file may have only one")
                     found.append(self._node(next(self._events), 0)[0])
         except yaml.MarkedYAMLError as error:
@@ -200,9 +204,9 @@ class _Events:
 
     def _node(self, event: Any, levels: int) -> tuple[Any, int]:
         """Returns the value that begins with an event, and how many values it has once its aliases are replaced."""
-        line = event.start_mark.line + 1
+        line = _line_of(event)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, line)
+            return self._alias(str(event.anchor), line)
         if event.tag is not None and event.tag not in _PLAIN_TAGS:
             raise PlanError(f"line {line}: the YAML tag {event.tag!r} is not allowed; use _target_ for an object")
         value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []

@@ -22,7 +22,7 @@ from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.hooks.mlflow import MLflowHook
 from nemo_airflow.installation import installation_id
 from nemo_airflow.jobs.service import JobService
-from nemo_airflow.language.plan.contents import walk
+from nemo_airflow.language.plan.contents import check
 from nemo_airflow.language.plan.grammar import path_text
 from nemo_airflow.masking import masked_executor
 from nemo_airflow.reproduction import comparing
@@ -332,7 +332,8 @@ def _vary(
 
 
 def _refuse_masked(run: RecordedRun, plan: Mapping[str, Any]) -> None:
-    masked = [path_text(path) for node, kind, path in walk(plan) if kind == "value" and MASK in str(node)]
+    nodes = check(plan, list_nodes=True).nodes
+    masked = [path_text(path) for node, kind, path in nodes if kind == "value" and MASK in str(node)]
     if masked:
         raise ConfigError(
             f"the config of run {run.run_id} held a secret at {', '.join(masked)}, which is not recorded: give it, as "
