@@ -24,9 +24,6 @@ MAX_LINES = 2_000
 MAX_BOXES = 120
 """Most boxes of a flowchart: Mermaid refuses large ones."""
 
-MAX_LEVELS = 200
-"""Most levels of a tree."""
-
 MAX_ROWS = 28
 """Most values in a box."""
 
@@ -109,9 +106,6 @@ class _Picture:
         yield TreeLine(f"{lead}{text}" if text else f"{lead}:", "" if change is None else change.kind)
         if not is_open:
             return
-        if depth == MAX_LEVELS:
-            yield TreeLine(f"{'  ' * (depth + 1)}…")
-            return
         self._seen.add(id(node))
         for name, child in node.edges:
             yield from self.lines(child, outline.join_key("", name), depth + 1)
@@ -137,7 +131,7 @@ class _Picture:
             name, kinds = names[id(node)], set()
             rows = [self._text(node) or node.form]
             own = self._changes.get(node.path)
-            found = list(itertools.islice(self._rows(node, "", 0), MAX_ROWS + 1))
+            found = list(itertools.islice(self._rows(node, ""), MAX_ROWS + 1))
             for key, below, kind in found[:MAX_ROWS]:
                 kinds.add(kind)
                 if isinstance(below, str):
@@ -161,12 +155,12 @@ class _Picture:
                 yield f"  {style}"
                 yield f"  class {','.join(boxes)} {kind}"
 
-    def _rows(self, node: Node, above: str, level: int) -> Iterator[tuple[str, Node | str, str]]:
+    def _rows(self, node: Node, above: str) -> Iterator[tuple[str, Node | str, str]]:
         """Yields the key, value and kind of change of all below a box up to the next boxes."""
         for name, child in node.edges:
             key = outline.join_key(above, name)
-            if id(child) in self._opened and level < MAX_LEVELS:
-                yield from self._rows(child, key, level + 1)
+            if id(child) in self._opened:
+                yield from self._rows(child, key)
             else:
                 change = self._changes.get(child.path)
                 text: Node | str = child if child.is_config else self._text(child)

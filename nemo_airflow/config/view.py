@@ -8,7 +8,15 @@ from typing import Any
 import fiddle as fdl
 
 from nemo_airflow.config.buildable import known_default
-from nemo_airflow.config.graph import children, is_deferred, literal_of, rebuild, recipe_overrides
+from nemo_airflow.config.graph import (
+    children,
+    is_dataclass_instance,
+    is_deferred,
+    iter_nodes,
+    literal_of,
+    rebuild,
+    recipe_overrides,
+)
 from nemo_airflow.config.parameters import NO_DEFAULT, Parameter, parameters_of
 from nemo_airflow.language.names import target_name
 from nemo_airflow.language.view import View
@@ -52,6 +60,10 @@ class FiddleConfigs(View):
         """Returns a container with other values, or a copy where these are the same."""
         same = all(new is old for new, (_, old) in zip(values, children(value) or (), strict=True))
         return rebuild(value, values, same=same)
+
+    def is_built(self, value: Any) -> bool:
+        """Returns whether a value is an instance of a dataclass without configs below it."""
+        return is_dataclass_instance(value) and not any(self.is_config(node) for _, node, _ in iter_nodes(value))
 
     def content(self, value: Any) -> Any:
         """Returns the content of Airflow's ``literal(...)``."""

@@ -54,6 +54,10 @@ class View(abc.ABC):
     def rebuild(self, value: Any, values: Sequence[Any]) -> Any:
         """Returns a container with other values, in the order of :meth:`children`."""
 
+    def is_built(self, value: Any) -> bool:
+        """Returns whether a value is handed on as it is, with all below it, where a config is built."""
+        return False
+
     def content(self, value: Any) -> Any:
         """Returns what a value stands for; most stand for themselves."""
         return value

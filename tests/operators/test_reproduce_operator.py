@@ -6,6 +6,7 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from mlflow import MlflowClient
 from operator_dags import new_dag, run
+from sqlalchemy import select
 
 from nemo_airflow import Config, LocalExecutor, MLflowTracker, NemoReproduceOperator, NemoRunOperator
 from nemo_airflow.exceptions import ConfigError, SettingsError
@@ -17,7 +18,8 @@ RUN_ID = "{{ ti.xcom_pull(task_ids='train', key='nemo_job')['run']['run_id'] }}"
 
 def reports_of(dag):
     with create_session() as session:
-        rows = session.scalars(XComModel.get_many(dag_ids=dag.dag_id, key="reproduction")).all()
+        found = select(XComModel).where(XComModel.dag_id == dag.dag_id, XComModel.key == "reproduction")
+        rows = session.scalars(found).all()
         return {row.task_id: XComModel.deserialize_value(row) for row in rows}
 
 

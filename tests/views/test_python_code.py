@@ -113,7 +113,7 @@ def test_arguments_by_position_and_by_name_come_back(code):
     assert "Config(star, 1, 2, 3, k=5)" in to_python(Config(code.star, 1, 2, 3, k=5))
     gap = Config(code.star, 1, 2)
     del gap.a
-    with pytest.raises(ConfigError, match="an argument before a positional one is not set"):
+    with pytest.raises(ConfigError, match="a: it is not set, but a later positional argument is: set it too"):
         to_python(gap)
 
 

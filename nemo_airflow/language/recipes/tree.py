@@ -91,7 +91,7 @@ def build(root: Any, view: View = VIEW, builder: Optional[Builder] = None) -> An
 
     def visit(value: Any, path: Path) -> Any:
         pairs = view.children(value)
-        if pairs is None:
+        if pairs is None or view.is_built(value):
             return builder.artifact(value) if isinstance(value, Artifact) else value
         if id(value) in made:
             return made[id(value)]
