@@ -35,7 +35,7 @@ W
   containerd_runs || rm -f "$D/exec/containerd/containerd.pid"
   start dockerd dockerd --data-root "$D/data" --exec-root "$D/exec" --pidfile "$D/pid" -H "$DOCKER_HOST" \
     --add-runtime "wrap=$D/runc-wrap" --default-runtime wrap "${network[@]}"
-  await 60 dockerd docker info
+  await 180 dockerd docker info
   weigh_like_processes docker
   docker image inspect $IMAGE >/dev/null 2>&1 && return
   [ -f "$BUILDS/python-lab.tar" ] || build_image

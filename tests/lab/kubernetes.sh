@@ -33,7 +33,7 @@ up_k8s() {
     --service-account-signing-key-file="$K8S/pki/sa.key" --allow-privileged=true \
     --kubelet-preferred-address-types=InternalIP \
     --kubelet-client-certificate="$K8S/pki/client.crt" --kubelet-client-key="$K8S/pki/client.key"
-  await 90 kube-apiserver kubectl get --raw /readyz
+  await 300 kube-apiserver kubectl get --raw /readyz
   # There is one of each: no election every two seconds, and no wait for the end of a dead one's term.
   start kube-controller-manager "$K8S_BIN/kube-controller-manager" --kubeconfig="$KUBECONFIG" --port=0 \
     --leader-elect=false --secure-port="${PORT[controller-manager]}" \
@@ -53,12 +53,12 @@ up_k8s() {
     "$K8S/pod-logs" "$K8S_BIN/kubelet" --config="$K8S/kubelet.yaml" --kubeconfig="$KUBECONFIG" \
     --root-dir="$K8S/kubelet" --cert-dir="$K8S/pki/kubelet" --hostname-override=node1 --node-ip="$(node_address)" \
     --docker-endpoint="$DOCKER_HOST" --container-runtime=docker --network-plugin=
-  await 90 kubelet kubectl get --raw /api/v1/nodes/node1/proxy/healthz
+  await 300 kubelet kubectl get --raw /api/v1/nodes/node1/proxy/healthz
   # The node stays "Ready" for 40 s after its kubelet is gone, and may cease to be before a new one has spoken.
   # shellcheck disable=SC2016
-  await 90 kubelet \
+  await 300 kubelet \
     sh -c '[ "$(kubectl get lease -n kube-node-lease node1 -o "jsonpath={.spec.renewTime}")" \> "$0" ]' "$begun"
-  await 90 kubelet sh -c "kubectl get node node1 | grep -q ' Ready'"
+  await 300 kubelet sh -c "kubectl get node node1 | grep -q ' Ready'"
 }
 
 k8s_ready() {

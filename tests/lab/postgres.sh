@@ -24,7 +24,7 @@ up_postgres() {
   # Nothing in it outlives the tests: it need not survive the machine.
   start postgres setpriv --reuid=postgres --regid=postgres --init-groups "$programs/postgres" -D "$POSTGRES/data" \
     -p "${PORT[postgres]}" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off
-  await 60 postgres "$programs/pg_isready" -q -h 127.0.0.1 -p "${PORT[postgres]}"
+  await 180 postgres "$programs/pg_isready" -q -h 127.0.0.1 -p "${PORT[postgres]}"
   "$programs/psql" -q -h 127.0.0.1 -p "${PORT[postgres]}" -U mlflow -d postgres -c 'create database mlflow' \
     >/dev/null 2>&1 || true # it is there from the second time on
 }

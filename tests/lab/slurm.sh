@@ -18,7 +18,7 @@ up_slurm() {
   up_database
   write_slurm_conf
   start slurmdbd slurmdbd -D
-  await 30 slurmdbd sacctmgr -n show cluster
+  await 180 slurmdbd sacctmgr -n show cluster
   up_small_disk
   { # all of it is there from the second time on
     sacctmgr -i add cluster lab
@@ -28,8 +28,8 @@ up_slurm() {
   start slurmctld slurmctld -D
   for node in n1 n2 n3 n4; do start slurmd.$node slurmd -D -N $node; done
   up_sshd
-  await 30 slurmctld scontrol ping
-  (await 60 slurmctld sh -c "$RESUME; $ALL_NODES_SERVE") || { sinfo -N -l >&2; exit 1; }
+  await 180 slurmctld scontrol ping
+  (await 180 slurmctld sh -c "$RESUME; $ALL_NODES_SERVE") || { sinfo -N -l >&2; exit 1; }
 }
 
 # A controller that was killed may have drained a node, or come to think that it is down.
@@ -55,7 +55,7 @@ up_database() {
   }
   start mariadbd mariadbd --no-defaults --datadir="$SLURM/maria" --user=root --socket="$socket" \
     --port="${PORT[mariadbd]}" --bind-address=127.0.0.1 --pid-file="$SLURM/maria.pid"
-  await 60 mariadbd mariadb-admin -S "$socket" -u root ping
+  await 180 mariadbd mariadb-admin -S "$socket" -u root ping
   mariadb -S "$socket" -u root -e "
     create database if not exists slurm_acct_db;
     create user if not exists slurm@'127.0.0.1' identified by 'slurm';
@@ -159,7 +159,7 @@ SetEnv SLURM_CONF=$SLURM_CONF SMALL_DISK=$SLURM/small-disk
 Subsystem sftp internal-sftp
 C
   start sshd /usr/sbin/sshd -D -e -f "$SLURM/ssh/sshd_config"
-  await 10 sshd sh -c "ssh-keyscan -p ${PORT[sshd]} 127.0.0.1 2>/dev/null | grep -q ."
+  await 60 sshd sh -c "ssh-keyscan -p ${PORT[sshd]} 127.0.0.1 2>/dev/null | grep -q ."
 }
 
 down_slurm() {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,8 @@ class IdentityCases(ConformanceCases):
         self, executor: Executor, driver: Driver, make: Callable[..., Job]
     ) -> None:
         request = executor.render(make("print_lines", count=3))
-        spawn = multiprocessing.get_context("spawn")
-        with spawn.Pool(4) as pool:
-            handles = pool.map(_submit, [(executor, request)] * 4)
+        with _processes(executor).Pool(4, _set_environment, (dict(os.environ),)) as pool:
+            handles = pool.map(_submit, [(executor, request)] * 4, chunksize=1)
         assert len(set(handles)) == 1
         assert self.follow(executor, handles[0]).lines == ["line 0", "line 1", "line 2"]
 
@@ -47,9 +48,9 @@ class IdentityCases(ConformanceCases):
         self, executor: Executor, driver: Driver, make: Callable[..., Job], delay: float
     ) -> None:
         request = executor.render(make("print_lines", count=3))
-        spawn = multiprocessing.get_context("spawn")
-        begun = spawn.Event()
-        process = spawn.Process(target=_submit_and_say, args=(begun, executor, request))
+        processes = _processes(executor)
+        begun = processes.Event()
+        process = processes.Process(target=_submit_and_say, args=(begun, executor, request, dict(os.environ)))
         process.start()
         assert begun.wait(self.timeout)
         time.sleep(delay)
@@ -79,12 +80,25 @@ class IdentityCases(ConformanceCases):
         assert statuses[ended.key].state is not JobState.UNKNOWN
 
 
+def _processes(executor: Executor) -> ForkServerContext:
+    """Returns what makes processes that have no thread of this one, and need not import all for themselves."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, type(executor.connect()).__module__])
+    return context
+
+
+def _set_environment(env: dict[str, str]) -> None:
+    os.environ.update(env)
+
+
 def _submit(arguments: tuple[Executor, Any]) -> JobHandle:
     executor, request = arguments
     return asyncio.run(executor.connect().submit(request))
 
 
-def _submit_and_say(begun: Any, executor: Executor, request: Any) -> None:
+def _submit_and_say(begun: Any, executor: Executor, request: Any, env: dict[str, str]) -> None:
+    _set_environment(env)
+
     async def submit() -> None:
         driver = executor.connect()
         begun.set()
