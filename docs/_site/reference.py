@@ -23,6 +23,7 @@ PYTHON = {
     "executors": ("Executors, launchers and secrets", ["nemo_airflow.executors"]),
     "packaging": ("Packagers", ["nemo_airflow.packaging"]),
     "tracking": ("Trackers", ["nemo_airflow.tracking"]),
+    "reproduction": ("Reproduced runs", ["nemo_airflow.launch.reproducing", "nemo_airflow.reproduction.report"]),
     "runner": ("In a job", ["nemo_airflow.runner"]),
     "artifacts": ("Artifacts", ["nemo_airflow.artifacts"]),
     "assets": ("Assets", ["nemo_airflow.assets"]),

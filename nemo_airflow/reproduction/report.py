@@ -20,6 +20,8 @@ _SHOWN = 20
 ALL_SAME, RESULTS_SAME, DIFFERENT = 0, 3, 4
 """Exit codes; see :attr:`Report.exit_code`."""
 
+__all__ = ["Part", "Report", "Verdict"]
+
 
 class Verdict(enum.StrEnum):
     """What is found of one part."""
