@@ -190,10 +190,11 @@ def _formats(archive: Archive) -> Sequence[str]:
 def _lay(key: str, archive: Archive, format: str) -> str:
     stored = f"packages/{archive.digest}.{format}"
     target = f"jobs/{key}/{archive.name.removesuffix(archive.format)}{format}"
-    # The time of access tells how long ago it was last wanted; that of change is the content's.
+    # The time of access tells how long ago it was last wanted; that of change is the content's. Where another process
+    # has made the link since the first look, neither `ln` nor `cp` succeeds.
     return (
         f"[ -f {target} ] || {{ touch -ac {stored} && ln {stored} {target} 2>/dev/null; }}"
-        f" || cp {stored} {target} 2>/dev/null"
+        f" || cp {stored} {target} 2>/dev/null || [ {stored} -ef {target} ]"
     )
 
 
