@@ -112,7 +112,7 @@ def tokens(airflow_server):
 
     def token(name, password):
         account = {"username": name, "password": password}
-        answer = httpx.post(f"{airflow_server.url}/auth/token", json=account, timeout=60)
+        answer = httpx.post(f"{airflow_server.url}/auth/token", json=account, timeout=300)
         return answer.raise_for_status().json()["access_token"]
 
     return {name: token(name, password) for name, password in passwords.items()}

@@ -233,7 +233,7 @@ def test_script_is_left_to_clean_up_when_the_job_is_cancelled(tmp_path):
     )
     assert process.stdout.readline() == "started\n"
     os.killpg(process.pid, signal.SIGTERM)
-    assert process.communicate(timeout=60) == ("cleaned\n", None)
+    assert process.communicate(timeout=300) == ("cleaned\n", None)
     assert process.returncode == 143
 
 

@@ -27,7 +27,7 @@ def airflow(stack):
 def ray(stack):
     """A client of Ray's dashboard."""
     headers = {"Authorization": f"Bearer {stack.secrets['RAY_TOKEN']}"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{stack.ports['RAY_PORT']}", headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{stack.ports['RAY_PORT']}", headers=headers, timeout=300) as client:
         yield client
 
 
@@ -128,9 +128,9 @@ def test_no_service_is_reached_from_other_machines_or_without_a_password(stack, 
     airflow = f"http://127.0.0.1:{stack.ports['AIRFLOW_PORT']}"
     for password in ("admin", "airflow"):
         account = {"username": "admin", "password": password}
-        assert httpx.post(f"{airflow}/auth/token", json=account, timeout=60).status_code == 401
-    assert httpx.get(f"{airflow}/api/v2/dags", timeout=60).status_code == 401
-    assert httpx.get(f"{ray.base_url}/api/jobs/", timeout=60).status_code == 401
+        assert httpx.post(f"{airflow}/auth/token", json=account, timeout=300).status_code == 401
+    assert httpx.get(f"{airflow}/api/v2/dags", timeout=300).status_code == 401
+    assert httpx.get(f"{ray.base_url}/api/jobs/", timeout=300).status_code == 401
 
     assert "NOAUTH" in stack.execute("redis", "redis-cli ping")[1]
     assert stack.execute("mlflow", "curl -s -o /dev/null -w '%{http_code}' http://store:8333/mlflow")[1] == "403"

@@ -62,7 +62,7 @@ def status(driver, handle):
     return blocking.run(service_of(driver).status([handle]))[handle.key]
 
 
-def wait_until(condition, what, seconds=120):
+def wait_until(condition, what, seconds=300):
     """Waits until a condition holds; returns what it gave."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -461,7 +461,7 @@ def test_job_of_a_head_that_was_killed_is_lost(cluster, login, connect, make):
     outcome, _, _ = follow(executor, handle)
     assert outcome.status.state is JobState.LOST
     assert cluster.address in outcome.message
-    assert psutil.wait_procs(processes, timeout=30)[1] == []
+    assert psutil.wait_procs(processes, timeout=300)[1] == []
 
 
 # Connections

@@ -235,7 +235,7 @@ def test_ray_shows_it_nowhere_and_leaves_no_file_with_it(ray_address):  # noqa: 
     with submitted(RayExecutor(address=ray_address, grace=1), text) as (_, executor, handle):
         work, length = lines_of(executor, handle, 2)
         assert [length] == LENGTH
-        with urllib.request.urlopen(f"{ray_address}/api/jobs/{handle.key}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{ray_address}/api/jobs/{handle.key}", timeout=300) as answer:
             shown = answer.read().decode()
         assert handle.key in shown
         assert TOKEN not in shown

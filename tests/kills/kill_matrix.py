@@ -83,7 +83,7 @@ class Forks:
         """Ends the process that forks; what it has forked goes on."""
         assert self._server.stdin is not None
         self._server.stdin.close()
-        self._server.wait(30)
+        self._server.wait(300)
 
 
 @dataclass

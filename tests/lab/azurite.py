@@ -42,7 +42,7 @@ def azurite(folder: Path) -> Iterator[str]:
             yield f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={address};"
         finally:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+            process.wait(300)
 
 
 def _env() -> dict[str, str]:

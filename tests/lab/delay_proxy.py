@@ -76,7 +76,7 @@ class DelayProxy:
         self._accepting = True
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=300)
 
     async def _listen(self) -> int:
         self._flowing.set()

@@ -122,7 +122,7 @@ class SignedGoogle:
         if environ.get("CONTENT_TYPE"):
             headers["Content-Type"] = environ["CONTENT_TYPE"]
         url = self._behind + environ["REQUEST_URI"]
-        answer = requests.request(environ["REQUEST_METHOD"], url, data=body, headers=headers, timeout=60)
+        answer = requests.request(environ["REQUEST_METHOD"], url, data=body, headers=headers, timeout=300)
         kept = {name: value for name, value in answer.headers.items() if name in ("Content-Type", "Content-Range")}
         return Response(answer.content, answer.status_code, kept)
 

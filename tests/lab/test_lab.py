@@ -58,7 +58,7 @@ def gate():
     path.unlink(missing_ok=True)
 
 
-def until(condition, what, limit=60):
+def until(condition, what, limit=300):
     """Returns the condition's first true value."""
     end = time.monotonic() + limit
     while time.monotonic() < end:

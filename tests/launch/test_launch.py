@@ -22,7 +22,7 @@ from nemo_airflow.config.hints import returns_no_config
 from nemo_airflow.launch.records import Records
 
 
-def until(condition, what, seconds=60):
+def until(condition, what, seconds=300):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, f"no {what} within {seconds} s"
@@ -150,7 +150,7 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_and_its_record_to_another_proc
     process = start("run", f"{project}:small", f"gate={tmp_path}/gate", stdin=subprocess.DEVNULL)
     await_lines(process)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
     assert "goes on, and is recorded in the background" in process.stderr.read()
     (tmp_path / "gate").touch()
     until(lambda: newest().outcome, "end")
@@ -163,7 +163,7 @@ def test_ctrl_c_at_a_terminal_asks_and_cancels(project, tmp_path):
     await_lines(process)
     process.send_signal(signal.SIGINT)
     os.write(ours, b"c\n")
-    assert process.wait(60) == 1
+    assert process.wait(300) == 1
     text = process.stderr.read()
     assert "[D]etach, [c]ancel it, or [f]ollow on?" in text
     assert f"job {newest().key} was cancelled" in text

@@ -51,7 +51,7 @@ def test_a_reader_who_leaves_early_is_no_error_with_and_without_a_buffer(unbuffe
         env={"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": unbuffered},
     )
     process.stdout.close()
-    assert process.wait(60) == 141
+    assert process.wait(300) == 141
     assert process.stderr.read() == b""
 
 

@@ -115,7 +115,9 @@ def test_the_link_of_a_task_to_its_run_is_a_web_address(server, runs):
 def test_links_of_a_task_lead_to_its_job_and_its_comparison(server, runs, tokens):
     links = server.call("GET", f"/dags/shown/dagRuns/{runs['shown']}/taskInstances/train/links")["extra_links"]
     assert links["Job"] == f"{server.url}/dags/shown/runs/{quote(runs['shown'])}/tasks/train/plugin/nemo_job"
-    answer = httpx.get(links["Compare with previous"], headers={"Authorization": f"Bearer {tokens['ann']}"}, timeout=60)
+    answer = httpx.get(
+        links["Compare with previous"], headers={"Authorization": f"Bearer {tokens['ann']}"}, timeout=300
+    )
     assert answer.status_code == 200
     assert 'id="config"' in answer.text
 

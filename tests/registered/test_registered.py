@@ -41,7 +41,7 @@ def run(a: A): ...
 
 def cli(*arguments, cwd):
     command = [sys.executable, "-m", "nemo_airflow.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def test_a_recipe_is_a_function_or_a_config(zoo):

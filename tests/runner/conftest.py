@@ -55,7 +55,7 @@ def start(folder, runner):
 def run(start, folder):
     def run_job(function, **options):
         process = start(function, **options)
-        stream, _ = process.communicate(timeout=60)
+        stream, _ = process.communicate(timeout=300)
         return Ran(process.returncode, stream, folder)
 
     return run_job

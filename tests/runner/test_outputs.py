@@ -92,7 +92,7 @@ def test_job_waits_for_outputs_that_are_being_fetched_for_longer_than_it_waits_f
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         assert tar.getmember("model.bin").size == 8 << 20
     (folder / outputs.COLLECTED).touch()
-    assert job.wait(30) == 0
+    assert job.wait(300) == 0
 
 
 def test_job_does_not_wait_for_ever_for_outputs_whose_fetching_has_stopped(start, folder, runner):
@@ -104,7 +104,7 @@ def test_job_does_not_wait_for_ever_for_outputs_whose_fetching_has_stopped(start
         time.sleep(0.02)
     sending = fetch(runner, folder)
     sending.stdout.read(1 << 16)
-    assert job.wait(60) == 0
+    assert job.wait(300) == 0
     sending.kill()
     sending.wait()
 
@@ -126,4 +126,4 @@ def test_job_whose_outputs_somebody_has_released_waits_for_another_who_still_fet
         time.sleep(0.01)
     assert sending.wait(30) == 0
     assert len(archive) > 4 << 20
-    assert job.wait(30) == 0
+    assert job.wait(300) == 0

@@ -225,7 +225,7 @@ def run_plan(zoo, tmp_path):
         job = Job(key="k", name="n", plan=plan, allow=(*plans.targets(plan), *allow), sample_interval=0)
         (folder / "job.json").write_text(job.dumps())
         # Isolated, and by default without the site's packages: neither Fiddle nor pydantic is there.
-        done = subprocess.run([sys.executable, *flags, str(runner), str(folder)], capture_output=True, timeout=60)
+        done = subprocess.run([sys.executable, *flags, str(runner), str(folder)], capture_output=True, timeout=300)
         records = [item for item in StreamReader().feed(done.stdout) if isinstance(item, Record)]
         end = json.loads((folder / "end.json").read_text())
         configs = [record.data["plan"] for record in records if record.type == "config"]

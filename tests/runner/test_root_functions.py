@@ -56,7 +56,7 @@ def test_cancel_lets_a_coroutine_clean_up(start, folder):
     process = start("clean_up", code=CODE, grace=30.0)
     stream = read_until(process, b"waiting")
     process.send_signal(signal.SIGTERM)
-    ran = Ran(process.wait(30), stream + process.stdout.read(), folder)
+    ran = Ran(process.wait(300), stream + process.stdout.read(), folder)
     assert (ran.lines, ran.end["state"]) == (["waiting", "cleaned up"], "cancelled")
 
 

@@ -85,7 +85,7 @@ def test_cancel_lets_the_job_clean_up(start, folder):
     stream = read_until(process, b"waiting")
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    ran = Ran(process.wait(30), stream + process.stdout.read(), folder)
+    ran = Ran(process.wait(300), stream + process.stdout.read(), folder)
     assert ran.lines == ["waiting", "cleaning up", "cleaned up"]
     assert (ran.code, ran.end["state"], ran.end["failure"]) == (143, "cancelled", "cancelled")
 
@@ -95,7 +95,7 @@ def test_cancel_is_not_lost_and_lets_the_programs_of_the_clean_up_be(start, fold
     process = start("clean_up_with_a_program", arguments={"loses_a_signal": loses_a_signal}, grace=60.0)
     stream = read_until(process, b"waiting")
     process.send_signal(signal.SIGTERM)
-    ran = Ran(process.wait(30), stream + process.stdout.read(), folder)
+    ran = Ran(process.wait(300), stream + process.stdout.read(), folder)
     assert ran.lines == ["waiting", "program 0"]
     assert (ran.code, ran.end["state"]) == (143, "cancelled")
 
@@ -107,7 +107,7 @@ def test_cancel_of_every_process_lets_the_job_clean_up(start, folder):
     os.kill(child, signal.SIGTERM)
     stream += read_until(process, b"cleaning up")
     process.send_signal(signal.SIGTERM)
-    ran = Ran(process.wait(30), stream + process.stdout.read(), folder)
+    ran = Ran(process.wait(300), stream + process.stdout.read(), folder)
     assert ran.lines == ["waiting", "cleaning up", "cleaned up"]
     assert ran.end["state"] == "cancelled"
 
@@ -188,7 +188,7 @@ def test_batch_system_that_starts_a_job_again_that_still_runs_waits_for_how_it_e
     if seconds > 10:
         first.kill()
     first.communicate()
-    output, _ = second.communicate(timeout=20)
+    output, _ = second.communicate(timeout=300)
     assert second.returncode == code
     assert (b'"type":"start"' in output) == (code == 0)
 
@@ -200,7 +200,7 @@ def test_later_start_that_is_told_to_end_leaves_the_earlier_one_alone(start, fol
     second = start("leave_a_child", env=STARTED_BY_SLURM)
     wait_for(lambda: list(folder.glob("claim.*")))
     second.send_signal(signal.SIGTERM)
-    output, _ = second.communicate(timeout=20)
+    output, _ = second.communicate(timeout=300)
     assert (second.returncode, output) == (75, b"")
     assert (folder / "claim").read_text() == claim
     assert first.poll() is None
@@ -219,7 +219,7 @@ def test_later_start_on_another_machine_goes_by_the_signs_of_life(start, folder)
         second.wait(4)
     first.kill()
     first.communicate()
-    second.communicate(timeout=20)
+    second.communicate(timeout=300)
     assert second.returncode == 0
 
 
@@ -319,7 +319,7 @@ def test_heartbeats_come_as_long_as_the_job_runs(start, folder):
     for _ in range(3):
         stream += read_until(process, b'"type":"heartbeat"')
     process.send_signal(signal.SIGTERM)
-    Ran(process.wait(30), stream + process.stdout.read(), folder)
+    Ran(process.wait(300), stream + process.stdout.read(), folder)
 
 
 def test_reports_do_nothing_outside_a_job(tmp_path):

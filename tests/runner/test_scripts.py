@@ -24,7 +24,7 @@ def start_script(start):
 def run_script(start_script, folder):
     def run_job(**arguments):
         process = start_script(**arguments)
-        stream, _ = process.communicate(timeout=60)
+        stream, _ = process.communicate(timeout=300)
         return Ran(process.returncode, stream, folder)
 
     return run_job
@@ -75,7 +75,7 @@ def test_lines_of_python_come_as_they_are_printed(start_script, folder, argument
     stream = read_until(process, b"first")
     assert b'"type":"end"' not in stream
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
 
 
 def test_last_lines_before_a_kill_are_there(start_script, folder):
@@ -83,7 +83,7 @@ def test_last_lines_before_a_kill_are_there(start_script, folder):
         "import os, signal\nfor number in range(3): print(number)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     process = start_script(path="train.py", entrypoint="python")
-    stream, _ = process.communicate(timeout=60)
+    stream, _ = process.communicate(timeout=300)
     ran = Ran(process.returncode, stream, folder)
     assert (ran.lines, ran.end["exit_code"]) == (["0", "1", "2"], 137)
 

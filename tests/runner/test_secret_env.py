@@ -73,7 +73,7 @@ def test_the_file_of_a_job_that_may_be_started_again_stays_until_the_job_has_end
     process = start("wait", code=CODE, secret_env=NAMED, env=owner)
     read_until(process, b"waiting")
     process.send_signal(signal.SIGTERM)  # as before a batch system starts the job again
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     assert path.stat().st_mode & 0o777 == 0o600
     ran = run("tell", code=CODE, secret_env=NAMED, env=owner, arguments={"kept": True})
     assert ran.lines[-1] == "it is ***"
@@ -86,7 +86,7 @@ def test_a_cancelled_job_leaves_no_file(start, bring, folder):
     read_until(process, b"waiting")
     (folder / "cancel").touch()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     assert not path.exists()
 
 

@@ -65,7 +65,7 @@ def warn(start, folder):
         process = start(function, code=CODE, **options)
         stream = read_until(process, b"waiting")
         process.send_signal(number)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=300)
         return Ran(process.returncode, stream + rest, folder)
 
     return warn_job
@@ -89,7 +89,7 @@ def test_job_without_a_handler_goes_on_and_is_told_how_to_have_one(start, folder
     process.send_signal(number)
     stream += read_until(process, b"no process of the job handles it")
     (folder / "work" / "go on").touch()
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=300)
     ran = Ran(process.returncode, stream + rest, folder)
     assert (ran.end["state"], ran.end["result"]) == ("succeeded", "done")
     assert f"signal.signal(signal.{number.name}, save)" in ran.warnings[0]
@@ -118,5 +118,5 @@ def test_signal_before_the_job_runs_is_not_the_runners_death(start, folder):
     read_until(process, b'"type":"start"')
     process.send_signal(signal.SIGUSR1)
     (folder / "work" / "go on").touch()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0

@@ -61,11 +61,11 @@ def connect(monkeypatch, lab_ssh):
 def master(config):
     """A person who is logged in."""
     ssh = ["ssh", "-F", str(config), "-o", "ControlMaster=yes", "-N", "-f", "site"]
-    subprocess.run(ssh, check=True, stdin=subprocess.DEVNULL, timeout=30)
+    subprocess.run(ssh, check=True, stdin=subprocess.DEVNULL, timeout=300)
     try:
         yield
     finally:
-        subprocess.run(["ssh", "-F", str(config), "-O", "exit", "site"], check=True, capture_output=True, timeout=30)
+        subprocess.run(["ssh", "-F", str(config), "-O", "exit", "site"], check=True, capture_output=True, timeout=300)
 
 
 def run_in_shell(conn_id, *scripts):
@@ -181,4 +181,4 @@ def test_a_person_enters_with_their_terminal(config, connect, lab_ssh):
         assert select.select([ours], [], [], 60)[0], shown
         shown += os.read(ours, 1000)
     os.write(ours, b"seven77\n")
-    assert process.wait(60) == 7
+    assert process.wait(300) == 7

@@ -43,7 +43,7 @@ class Gate:
                     status, content = 401, b"who are you?"
                 else:
                     kind = {"Content-Type": self.headers.get("Content-Type") or ""}
-                    real = httpx.request(self.command, server.uri + self.path, content=body, headers=kind, timeout=60)
+                    real = httpx.request(self.command, server.uri + self.path, content=body, headers=kind, timeout=300)
                     status, content = real.status_code, real.content
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))

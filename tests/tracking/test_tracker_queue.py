@@ -25,7 +25,7 @@ def loss(step: int) -> Metric:
     return Metric("loss", 1.0 / (step + 1), step, 1_700_000_000.0 + step)
 
 
-async def until(condition: Callable[[], object], limit: float = 60) -> None:
+async def until(condition: Callable[[], object], limit: float = 300) -> None:
     async with asyncio.timeout(limit):
         while not condition():
             await asyncio.sleep(0.02)
