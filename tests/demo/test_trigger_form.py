@@ -70,4 +70,5 @@ def test_a_value_changed_in_the_trigger_form_is_in_the_run_on_its_page_and_in_ml
     expect(changed).to_contain_text("0.005")
     expect(changed).to_contain_text("0.02")
     expect(job.get_by_label("Compared with")).to_have_value(first)
-    expect(job.locator("pre.tree .changed")).to_contain_text("learning_rate: 0.005 -> 0.02")
+    rate = job.locator("pre.tree .changed", has_text="learning_rate")
+    expect(rate).to_contain_text("learning_rate: 0.005 -> 0.02")

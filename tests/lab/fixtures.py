@@ -9,12 +9,17 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab.backends import HOME, HOW_TO, Lab, LabError, Ssh
 from side_by_side import end_after_group
+
+_TORCH = ("torch==2.13.0", "scikit-learn", "numpy", "nvidia-resiliency-ext==0.4.1")
 
 # Not lab_ray, which starts its cluster itself wherever Ray is installed, and not lab_image, which is a name.
 _FIXTURES = {
@@ -189,3 +194,20 @@ def _bring_up(lab: Lab, part: str) -> Lab:
     if os.environ.get("NEMO_LAB_AUTO") == "1":
         lab.up(part)
     return lab
+
+
+@pytest.fixture(scope="session")
+def lab_torch(lab_slurm: Ssh) -> str:
+    """An interpreter with PyTorch that the cluster's user can run; NEMO_TEST_TORCH names one that is there."""
+    if python := os.environ.get("NEMO_TEST_TORCH"):
+        return python
+    folder = HOME / "torch"
+    ready = folder / ".ready"
+    if not ready.exists() or ready.read_text() != " ".join(_TORCH):
+        shutil.rmtree(folder, ignore_errors=True)
+        # The system's Python: the cluster's user may not read the folders of the one that runs the tests.
+        subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(folder)], check=True)
+        python = str(folder / "bin/python")
+        subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *_TORCH], check=True)
+        ready.write_text(" ".join(_TORCH))
+    return str(folder / "bin/python")
