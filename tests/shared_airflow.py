@@ -160,8 +160,8 @@ def open_page(browser, airflow_server, tokens):
         context.add_cookies([{"name": "_token", "value": tokens[user], "url": airflow_server.url}])
         page = context.new_page()
         # Airflow's page is a large bundle, and the machine is busy with the jobs.
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
+        page.set_default_timeout(180_000)
+        expect.set_options(timeout=180_000)
         return page
 
     yield open_for
