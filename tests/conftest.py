@@ -4,6 +4,7 @@ import atexit
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ _UNSET = ("AIRFLOW", "NEMO_AIRFLOW", "MLFLOW", "PYTHONDONTWRITEBYTECODE", "PYTHO
 for name in [name for name in os.environ if name.startswith(_UNSET)]:
     del os.environ[name]
 sys.dont_write_bytecode = False
+# A shell starts what is to run in the background so that it ignores Ctrl-C, and all that it starts does so too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update(
     AIRFLOW_HOME=str(_HOME),
     NEMO_AIRFLOW_HOME=str(_HOME / "nemo"),
