@@ -146,9 +146,13 @@ class TestSlurm:
         with pytest.raises(LabError, match="User's group not permitted"):
             slurm.ssh.run("sbatch -p closed --wrap true")
         job = slurm.ssh.run("sbatch --parsable -p tiny -t 5 --wrap true").strip()
-        reason = slurm.command("squeue", "-h", "-j", job, "-o", "%r").strip()
+
+        def reason():
+            return slurm.command("squeue", "-h", "-j", job, "-o", "%r").strip()
+
+        # For the first second, until the scheduler has looked at the job, the reason is less exact: PartitionConfig.
+        until(lambda: reason() == "PartitionTimeLimit", "the reason why the job waits")
         slurm.command("scancel", job)
-        assert reason in ("PartitionConfig", "PartitionTimeLimit")  # the latter until the scheduler has looked at it
 
 
 class TestSshd:
