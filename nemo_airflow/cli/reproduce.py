@@ -12,7 +12,7 @@ from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.launch.records import Records
 from nemo_airflow.launch.reproducing import Reproduction
 from nemo_airflow.reproduction import reporting
-from nemo_airflow.reproduction.report import Report, Verdict, shown
+from nemo_airflow.reproduction.report import Report, Verdict, shorten
 from nemo_airflow.reproduction.restoring import Source
 
 
@@ -68,7 +68,7 @@ def run(
     for part in again.foreseen.parts:
         if part.verdict is not Verdict.SAME:
             say(f"{part.name}: {part.verdict}{f': {part.detail}' if part.detail else ''}")
-            for line in shown(part.differences):
+            for line in shorten(part.differences):
                 say(f"  {line}")
     records = Records()
     record = again.submit(records)
@@ -87,7 +87,7 @@ def _show(report: Report, output: str) -> int:
     print(report.headline())
     rows = []
     for part in report.parts:
-        first, *others = [line for line in (part.detail, *shown(part.differences)) if line] or [""]
+        first, *others = [line for line in (part.detail, *shorten(part.differences)) if line] or [""]
         rows += [(part.name, part.verdict, first), *(("", "", line) for line in others)]
     print_table(("PART", "", "DETAIL"), rows)
     return report.exit_code

@@ -130,11 +130,11 @@ class Report:
         width = max(len(part.name) for part in self.parts)
         for part in self.parts:
             lines.append(f"{part.name:{width}}  {part.verdict}{f': {part.detail}' if part.detail else ''}")
-            lines += [f"{'':{width}}    {line}" for line in shown(part.differences)]
+            lines += [f"{'':{width}}    {line}" for line in shorten(part.differences)]
         return "\n".join(lines) + "\n"
 
 
-def shown(differences: Sequence[str]) -> list[str]:
+def shorten(differences: Sequence[str]) -> list[str]:
     """Returns the first differences, and how many more there are."""
     more = len(differences) - _SHOWN
     return [*differences[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
