@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it into a clean environment, and does there what a newcomer does: the demo in an empty
-# folder, then a new project and the commands that are printed for it. Prints what each step takes; they are promised to
-# fit into ten minutes.
+# folder, then a new project and the commands that are printed for it. Prints what each step takes: the tutorial promises
+# ten minutes for all of it, on a machine that does nothing else meanwhile, so the figure is for reading and fails nothing.
 # wheel.sh PYTHON UV
 set -euo pipefail
 python=$1 uv=$2
-promised=600
 root=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -38,4 +37,3 @@ step project project
 
 printf 'a newcomer took %s s:\n' $SECONDS
 printf '%s\n' "${times[@]}"
-[ $SECONDS -le $promised ] || { echo "that is more than the $promised s that the tutorial promises" >&2; exit 1; }
