@@ -92,14 +92,14 @@ class Registered:
         Args:
             args: Positional arguments of its function.
             kwargs: Named ones.
-            fit: Converts an argument to its annotation; as :data:`nemo_airflow.config.factories.Fit`.
+            fit: Converts an argument to its annotation; as :data:`nemo_airflow.config.changes.factories.Fit`.
             path: Where it is named, for errors.
 
         Raises:
             ConfigError: It is not a config, or does not take these arguments.
         """
-        from nemo_airflow.config import factories
-        from nemo_airflow.config.leaves import copy_config
+        from nemo_airflow.config.changes import factories
+        from nemo_airflow.config.objects.leaves import copy_config
 
         try:
             found = self.load()
@@ -137,7 +137,7 @@ def named_recipe(name: str) -> Any:
     Raises:
         ConfigError: The name is unknown (the nearest names are in the message), or it cannot be loaded.
     """
-    from nemo_airflow.config.value_files import as_file
+    from nemo_airflow.config.changes.value_files import as_file
 
     if as_file(name) is not None or ":" in name:
         raise ConfigError(f"{name!r} is not the name of a recipe: give compose({name!r}, allow=[...]) instead")

@@ -50,7 +50,7 @@ def store_url() -> str:
 def allow() -> str:
     """Returns the additional allow-list; empty if not set.
 
-    Names and prefixes with commas between them; see :mod:`nemo_airflow.config.allow`.
+    Names and prefixes with commas between them; see :mod:`nemo_airflow.config.plan.allow`.
     """
     return read_option("allow").text
 

@@ -75,7 +75,7 @@ def overrides(prefix: str, parsed_args: argparse.Namespace, **asked: Any) -> lis
 
     def find() -> list[str]:
         from nemo_airflow.cli.plan import compose_config
-        from nemo_airflow.config.form import form_fields
+        from nemo_airflow.config.views.form import form_fields
 
         fields = form_fields(compose_config(parsed_args.config, [], parsed_args.layers, parsed_args.allow))
         path, equals, _ = prefix.partition("=")

@@ -13,12 +13,12 @@ from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.plan import compose_config
 from nemo_airflow.comparison.code_parts import CodePart, part_changes, recorded_parts
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.differences import diff
-from nemo_airflow.config.outline import is_plan
-from nemo_airflow.config.picture import to_mermaid, to_tree
-from nemo_airflow.config.value_files import as_file, read_values
-from nemo_airflow.config.versions import ConfigVersions
-from nemo_airflow.config.yaml_text import plan_from_yaml
+from nemo_airflow.config.changes.value_files import as_file, read_values
+from nemo_airflow.config.plan.versions import ConfigVersions
+from nemo_airflow.config.texts.yaml_text import plan_from_yaml
+from nemo_airflow.config.views.differences import diff
+from nemo_airflow.config.views.outline import is_plan
+from nemo_airflow.config.views.picture import to_mermaid, to_tree
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.registered import RECIPES, registered
 
@@ -121,7 +121,7 @@ def draw(config: str, overrides: Sequence[str], output: str, where: Where) -> in
 
 def write_code(config: str, overrides: Sequence[str], where: Where, *, by_name: bool) -> int:
     """Prints a config as Python code."""
-    from nemo_airflow.config.python_code import to_python
+    from nemo_airflow.config.views.python_code import to_python
 
     print(to_python(load_plan(config, overrides, where), by_name=by_name), end="")
     return 0
@@ -131,7 +131,7 @@ def show_history(
     name: str, overrides: Sequence[str], path: str | None, *, layers: Sequence[str], allow: Sequence[str], output: str
 ) -> int:
     """Prints who set each value of a config, and where; see :func:`nemo_airflow.cli.plan.compose_config`."""
-    from nemo_airflow.config.provenance import history, history_text
+    from nemo_airflow.config.views.provenance import history, history_text
 
     config = compose_config(name, overrides, layers, allow)
     if output == JSON:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from nemo_airflow.artifacts.earlier import run_of_model
 from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.terminal import keep_output_clean, say
-from nemo_airflow.config.picture import mermaid_label
+from nemo_airflow.config.views.picture import mermaid_label
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.tracking.mlflow.jobs import JobRun
 from nemo_airflow.tracking.mlflow.lineage import Lineage, Use, find_lineage

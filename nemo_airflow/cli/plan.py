@@ -14,16 +14,16 @@ from nemo_airflow.cli.output import JSON
 from nemo_airflow.cli.terminal import divert_prints
 from nemo_airflow.config import Config, Partial, to_yaml
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.allow import extend_allow as allow_here
-from nemo_airflow.config.allow import load_code, own_packages
-from nemo_airflow.config.composition import errors_in, lay
-from nemo_airflow.config.factories import is_config, to_own_config
-from nemo_airflow.config.hints import returns_no_config
-from nemo_airflow.config.leaves import copy_config
-from nemo_airflow.config.merging import ABSENT
-from nemo_airflow.config.origins import Origin
-from nemo_airflow.config.overrides import change
-from nemo_airflow.config.value_files import ENDINGS, as_file
+from nemo_airflow.config.changes.composition import errors_in, lay
+from nemo_airflow.config.changes.factories import is_config, to_own_config
+from nemo_airflow.config.changes.merging import ABSENT
+from nemo_airflow.config.changes.overrides import change
+from nemo_airflow.config.changes.value_files import ENDINGS, as_file
+from nemo_airflow.config.objects.leaves import copy_config
+from nemo_airflow.config.objects.origins import Origin
+from nemo_airflow.config.plan.allow import extend_allow as allow_here
+from nemo_airflow.config.plan.allow import load_code, own_packages
+from nemo_airflow.config.types.hints import returns_no_config
 from nemo_airflow.exceptions import ConfigError, TargetNotImportableError
 from nemo_airflow.registered import RECIPES, registered
 

@@ -12,8 +12,8 @@ from nemo_airflow.cli.packagers import load_packager
 from nemo_airflow.cli.plan import compose_config
 from nemo_airflow.cli.reap import load_executor
 from nemo_airflow.cli.terminal import divert_prints, keep_output_clean, say
-from nemo_airflow.config.differences import diff
-from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.config.plan.versions import ConfigVersions
+from nemo_airflow.config.views.differences import diff
 from nemo_airflow.exceptions import BackendUnavailable, ConfigError, SettingsError
 from nemo_airflow.executors.base import Request
 from nemo_airflow.job import Package

@@ -11,7 +11,7 @@ from pathlib import Path
 from nemo_airflow import settings
 from nemo_airflow.artifacts.keeping import fetched_folder, find_fetched
 from nemo_airflow.cli.output import JSON, print_json
-from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.exceptions import SettingsError, StoreError
 from nemo_airflow.launch.records import Records
 from nemo_airflow.packaging import notes

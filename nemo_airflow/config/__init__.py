@@ -9,28 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {
-    "Config": "nemo_airflow.config.buildable",
-    "Partial": "nemo_airflow.config.buildable",
-    "Recipe": "nemo_airflow.config.recipe",
-    "Script": "nemo_airflow.config.script",
-    "autoconvert": "nemo_airflow.config.conversion",
-    "FormField": "nemo_airflow.config.form",
-    "apply_overrides": "nemo_airflow.config.overrides",
-    "compose": "nemo_airflow.config.composition",
-    "build": "nemo_airflow.config.validation",
-    "diff": "nemo_airflow.config.differences",
-    "form_fields": "nemo_airflow.config.form",
-    "history": "nemo_airflow.config.provenance",
-    "from_yaml": "nemo_airflow.config.yaml_text",
-    "iter_leaves": "nemo_airflow.config.leaves",
-    "map_leaves": "nemo_airflow.config.leaves",
-    "plan_from_yaml": "nemo_airflow.config.yaml_text",
+    "Config": "nemo_airflow.config.objects.buildable",
+    "Partial": "nemo_airflow.config.objects.buildable",
+    "Recipe": "nemo_airflow.config.objects.recipe",
+    "Script": "nemo_airflow.config.objects.script",
+    "autoconvert": "nemo_airflow.config.objects.conversion",
+    "FormField": "nemo_airflow.config.views.form",
+    "apply_overrides": "nemo_airflow.config.changes.overrides",
+    "compose": "nemo_airflow.config.changes.composition",
+    "build": "nemo_airflow.config.objects.validation",
+    "diff": "nemo_airflow.config.views.differences",
+    "form_fields": "nemo_airflow.config.views.form",
+    "history": "nemo_airflow.config.views.provenance",
+    "from_yaml": "nemo_airflow.config.texts.yaml_text",
+    "iter_leaves": "nemo_airflow.config.objects.leaves",
+    "map_leaves": "nemo_airflow.config.objects.leaves",
+    "plan_from_yaml": "nemo_airflow.config.texts.yaml_text",
     "target_from_source": "nemo_airflow.config.source",
-    "to_mermaid": "nemo_airflow.config.picture",
-    "to_python": "nemo_airflow.config.python_code",
-    "to_tree": "nemo_airflow.config.picture",
-    "to_yaml": "nemo_airflow.config.yaml_text",
-    "validate": "nemo_airflow.config.validation",
+    "to_mermaid": "nemo_airflow.config.views.picture",
+    "to_python": "nemo_airflow.config.views.python_code",
+    "to_tree": "nemo_airflow.config.views.picture",
+    "to_yaml": "nemo_airflow.config.texts.yaml_text",
+    "validate": "nemo_airflow.config.objects.validation",
 }
 
 __all__ = [
@@ -59,21 +59,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nemo_airflow.config.buildable import Config, Partial
-    from nemo_airflow.config.composition import compose
-    from nemo_airflow.config.conversion import autoconvert
-    from nemo_airflow.config.differences import diff
-    from nemo_airflow.config.form import FormField, form_fields
-    from nemo_airflow.config.leaves import iter_leaves, map_leaves
-    from nemo_airflow.config.overrides import apply_overrides
-    from nemo_airflow.config.picture import to_mermaid, to_tree
-    from nemo_airflow.config.provenance import history
-    from nemo_airflow.config.python_code import to_python
-    from nemo_airflow.config.recipe import Recipe
-    from nemo_airflow.config.script import Script
+    from nemo_airflow.config.changes.composition import compose
+    from nemo_airflow.config.changes.overrides import apply_overrides
+    from nemo_airflow.config.objects.buildable import Config, Partial
+    from nemo_airflow.config.objects.conversion import autoconvert
+    from nemo_airflow.config.objects.leaves import iter_leaves, map_leaves
+    from nemo_airflow.config.objects.recipe import Recipe
+    from nemo_airflow.config.objects.script import Script
+    from nemo_airflow.config.objects.validation import build, validate
     from nemo_airflow.config.source import target_from_source
-    from nemo_airflow.config.validation import build, validate
-    from nemo_airflow.config.yaml_text import from_yaml, plan_from_yaml, to_yaml
+    from nemo_airflow.config.texts.yaml_text import from_yaml, plan_from_yaml, to_yaml
+    from nemo_airflow.config.views.differences import diff
+    from nemo_airflow.config.views.form import FormField, form_fields
+    from nemo_airflow.config.views.picture import to_mermaid, to_tree
+    from nemo_airflow.config.views.provenance import history
+    from nemo_airflow.config.views.python_code import to_python
 
 
 def __getattr__(name: str) -> Any:

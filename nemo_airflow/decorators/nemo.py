@@ -15,8 +15,8 @@ from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
 from airflow.sdk.definitions.context import Context, context_merge
 from airflow.sdk.exceptions import AirflowFailException
 
-from nemo_airflow.config.graph import is_template
-from nemo_airflow.config.leaves import iter_leaves, map_leaves
+from nemo_airflow.config.objects.leaves import iter_leaves, map_leaves
+from nemo_airflow.config.types.graph import is_template
 from nemo_airflow.operators.arguments import Argument
 from nemo_airflow.operators.run import NemoRunOperator
 

@@ -15,7 +15,7 @@ from nemo_airflow.exceptions import ExecutorArgumentError
 
 def is_deferred(value: Any) -> bool:
     """Returns whether a value is a template or the output of another task, or holds one."""
-    from nemo_airflow.config import graph
+    from nemo_airflow.config.types import graph
 
     if graph.is_deferred(value):
         return True
@@ -35,8 +35,8 @@ def fit_fields(executor: Any) -> None:
     Raises:
         ExecutorArgumentError: A value does not fit.
     """
-    from nemo_airflow.config import checks
-    from nemo_airflow.config.hints import hints_of
+    from nemo_airflow.config.types import checks
+    from nemo_airflow.config.types.hints import hints_of
 
     kind = type(executor)
     hints = hints_of(kind)

@@ -14,10 +14,10 @@ from typing import Any
 
 from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.graph import is_deferred
-from nemo_airflow.config.leaves import iter_leaves
-from nemo_airflow.config.outline import is_plan
-from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.config.objects.leaves import iter_leaves
+from nemo_airflow.config.plan.versions import ConfigVersions
+from nemo_airflow.config.types.graph import is_deferred
+from nemo_airflow.config.views.outline import is_plan
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor, Request
 from nemo_airflow.executors.secret import read_secrets, show_secrets

@@ -21,8 +21,8 @@ from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from nemo_airflow.artifact_references import read_references
-from nemo_airflow.config.graph import is_deferred, is_template, templates_rendered
-from nemo_airflow.config.leaves import convert_leaves, fit_value, iter_leaves
+from nemo_airflow.config.objects.leaves import convert_leaves, fit_value, iter_leaves
+from nemo_airflow.config.types.graph import is_deferred, is_template, templates_rendered
 from nemo_airflow.exceptions import NemoAirflowError, ParameterTypeError
 from nemo_airflow.executors.launchers import OWN_TEMPLATE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from nemo_airflow.config.graph import is_deferred
+from nemo_airflow.config.types.graph import is_deferred
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.runner.outputs import check_patterns
 

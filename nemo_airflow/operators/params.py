@@ -32,7 +32,7 @@ def params_from(config: Any, prefix: str = "") -> dict[str, Param]:
     """
     from airflow.sdk import Param
 
-    from nemo_airflow.config.form import form_fields
+    from nemo_airflow.config.views.form import form_fields
     from nemo_airflow.registered import named_recipe
 
     if isinstance(config, str):

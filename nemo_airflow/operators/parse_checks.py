@@ -14,12 +14,12 @@ from airflow.sdk.definitions.callback import AsyncCallback
 
 from nemo_airflow.alerts import parse_rules
 from nemo_airflow.config import Config, Partial, build
-from nemo_airflow.config.faults import are_noted, noting
-from nemo_airflow.config.graph import is_deferred, literal_of
-from nemo_airflow.config.leaves import convert_leaves, copy_config, iter_leaves
-from nemo_airflow.config.origins import Origin
-from nemo_airflow.config.overrides import change
-from nemo_airflow.config.validation import check_complete
+from nemo_airflow.config.changes.overrides import change
+from nemo_airflow.config.objects.faults import are_noted, noting
+from nemo_airflow.config.objects.leaves import convert_leaves, copy_config, iter_leaves
+from nemo_airflow.config.objects.origins import Origin
+from nemo_airflow.config.objects.validation import check_complete
+from nemo_airflow.config.types.graph import is_deferred, literal_of
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.secret import check_secrets, give_secrets

@@ -14,12 +14,12 @@ from airflow.sdk.definitions.context import Context
 from nemo_airflow.artifact_references import read_references
 from nemo_airflow.config import Config, Partial, validate
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.allow import extend_allow as allow_here
-from nemo_airflow.config.docstrings import description_of
-from nemo_airflow.config.graph import iter_nodes
-from nemo_airflow.config.leaves import convert_leaves, copy_config, iter_leaves
-from nemo_airflow.config.origins import Origin
-from nemo_airflow.config.overrides import change
+from nemo_airflow.config.changes.overrides import change
+from nemo_airflow.config.objects.leaves import convert_leaves, copy_config, iter_leaves
+from nemo_airflow.config.objects.origins import Origin
+from nemo_airflow.config.plan.allow import extend_allow as allow_here
+from nemo_airflow.config.types.docstrings import description_of
+from nemo_airflow.config.types.graph import iter_nodes
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.installation import run_labels

@@ -16,9 +16,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from nemo_airflow import blocking, settings
 from nemo_airflow.config import Config, build
-from nemo_airflow.config.faults import noting
-from nemo_airflow.config.graph import is_template, templates_rendered
-from nemo_airflow.config.validation import check_root
+from nemo_airflow.config.objects.faults import noting
+from nemo_airflow.config.objects.validation import check_root
+from nemo_airflow.config.types.graph import is_template, templates_rendered
 from nemo_airflow.exceptions import (
     ArtifactError,
     ConfigError,

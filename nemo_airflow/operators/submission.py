@@ -263,7 +263,7 @@ class Submission:
 
     def _keep_version(self) -> None:
         """Keeps the config by its digest; a disk that is full keeps no job from running."""
-        from nemo_airflow.config.versions import ConfigVersions
+        from nemo_airflow.config.plan.versions import ConfigVersions
 
         try:
             ConfigVersions().save(masked_plan(self._prepared.plan))

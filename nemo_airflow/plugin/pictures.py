@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nemo_airflow.config import outline
-from nemo_airflow.config.differences import diff
-from nemo_airflow.config.picture import TreeLine, to_mermaid, tree_lines
-from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.config.plan.versions import ConfigVersions
+from nemo_airflow.config.views import outline
+from nemo_airflow.config.views.differences import diff
+from nemo_airflow.config.views.picture import TreeLine, to_mermaid, tree_lines
 from nemo_airflow.exceptions import NemoAirflowError
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ _TASKS = (
     "nemo_airflow.operators",
     "nemo_airflow.decorators.nemo",
     "nemo_airflow.executors.local",
-    "nemo_airflow.config.versions",
+    "nemo_airflow.config.plan.versions",
     "nemo_airflow.store.trees",
 )
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nemo_airflow.config.differences import diff
 from nemo_airflow.config.plan import flatten
+from nemo_airflow.config.views.differences import diff
 from nemo_airflow.reproduction.report import Part, Verdict, changes_of
 from nemo_airflow.tracking.mlflow.recorded import RecordedRun
 

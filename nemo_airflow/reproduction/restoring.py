@@ -12,8 +12,8 @@ from typing import Any
 from nemo_airflow import blocking, settings
 from nemo_airflow.artifacts.keeping import bring_here
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.origins import Origin
-from nemo_airflow.config.overrides import change
+from nemo_airflow.config.changes.overrides import change
+from nemo_airflow.config.objects.origins import Origin
 from nemo_airflow.config.source.modules import packages_in
 from nemo_airflow.exceptions import ConfigError, ExecutorError, PackagingError, TrackingError
 from nemo_airflow.executors.base import Executor

@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.allow import extend_allow
-from nemo_airflow.config.composition import LAYERS, load_named
-from nemo_airflow.config.faults import faults_noted
-from nemo_airflow.config.graph import is_deferred
-from nemo_airflow.config.leaves import iter_leaves
-from nemo_airflow.config.merging import ABSENT, merge
-from nemo_airflow.config.origins import Origin
-from nemo_airflow.config.value_files import read_values
+from nemo_airflow.config.changes.composition import LAYERS, load_named
+from nemo_airflow.config.changes.merging import ABSENT, merge
+from nemo_airflow.config.changes.value_files import read_values
+from nemo_airflow.config.objects.faults import faults_noted
+from nemo_airflow.config.objects.leaves import iter_leaves
+from nemo_airflow.config.objects.origins import Origin
+from nemo_airflow.config.plan.allow import extend_allow
+from nemo_airflow.config.types.graph import is_deferred
 from nemo_airflow.exceptions import ConfigError, MissingParameterError, NemoAirflowError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
@@ -204,7 +204,7 @@ def _examine_values(
 
 
 def _compose(values: Any, origin: Origin, path: Path) -> Any:
-    from nemo_airflow.config.composition import expand_bases
+    from nemo_airflow.config.changes.composition import expand_bases
 
     expanded = expand_bases(values, origin)
     config = (

@@ -16,9 +16,9 @@ from typing import Any
 import jinja2
 
 from nemo_airflow.config import Config, Partial, build
-from nemo_airflow.config.faults import NotedFault, faults_noted
-from nemo_airflow.config.graph import is_deferred, is_template, literal_of
-from nemo_airflow.config.leaves import convert_leaves, iter_leaves
+from nemo_airflow.config.objects.faults import NotedFault, faults_noted
+from nemo_airflow.config.objects.leaves import convert_leaves, iter_leaves
+from nemo_airflow.config.types.graph import is_deferred, is_template, literal_of
 from nemo_airflow.exceptions import ConfigError, NemoAirflowError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.packaging.base import Packager

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.config.value_files import ENDINGS
+from nemo_airflow.config.changes.value_files import ENDINGS
 from nemo_airflow.validation.configs import examine_file, examine_named, load_recipe
 from nemo_airflow.validation.dag_files import examine_dags
 from nemo_airflow.validation.report import Report, existing_path

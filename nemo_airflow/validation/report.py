@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nemo_airflow.config import Config
-from nemo_airflow.config.faults import NotedFault
-from nemo_airflow.config.graph import iter_nodes
-from nemo_airflow.config.validation import PlacedFault, find_faults
+from nemo_airflow.config.objects.faults import NotedFault
+from nemo_airflow.config.objects.validation import PlacedFault, find_faults
+from nemo_airflow.config.types.graph import iter_nodes
 from nemo_airflow.exceptions import ConfigError, SettingsError
 from nemo_airflow.language.plan.grammar import join, path_text
 

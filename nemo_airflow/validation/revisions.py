@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.config.differences import diff
+from nemo_airflow.config.views.differences import diff
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.validation.report import Checked, Report
 

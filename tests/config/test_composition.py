@@ -16,7 +16,7 @@ from model_targets import takes_any
 from nemo_airflow import Config, Partial, Recipe
 from nemo_airflow.config import compose, from_yaml, to_yaml, validate
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.provenance import history
+from nemo_airflow.config.views.provenance import history
 from nemo_airflow.exceptions import (
     ConfigError,
     MissingParameterError,

@@ -20,8 +20,8 @@ from nemo_airflow import Config, Partial
 from nemo_airflow.cli import main
 from nemo_airflow.config import apply_overrides, build, form_fields, validate
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.buildable import unchecked
-from nemo_airflow.config.checks import MisfitError, check, read_value
+from nemo_airflow.config.objects.buildable import unchecked
+from nemo_airflow.config.types.checks import MisfitError, check, read_value
 from nemo_airflow.exceptions import ConfigError, ParameterTypeError, PlanError, UnknownParameterError
 
 GOOD = [(n, value) for n, (_, good, _) in enumerate(corpus.ROWS) for value in good]

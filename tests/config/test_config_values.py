@@ -37,8 +37,8 @@ from tag_targets import Layer, Slow
 from nemo_airflow import Config, Partial, Script
 from nemo_airflow.config import apply_overrides, build, validate
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.checks import check
-from nemo_airflow.config.parameters import parameters_of
+from nemo_airflow.config.types.checks import check
+from nemo_airflow.config.types.parameters import parameters_of
 from nemo_airflow.exceptions import (
     ConfigError,
     MissingParameterError,

@@ -118,7 +118,7 @@ def test_what_is_hostile_is_refused_without_an_import(reader, case):
 
 
 def test_configured_prefixes_are_checked(monkeypatch):
-    from nemo_airflow.config import allow
+    from nemo_airflow.config.plan import allow
     from nemo_airflow.exceptions import SettingsError
 
     monkeypatch.delenv(allow.VARIABLE, raising=False)
@@ -142,8 +142,9 @@ def test_what_is_configured_may_be_imported_by_plans_files_and_overrides(monkeyp
     from config_targets import Model, Optimizer, train
 
     from nemo_airflow import Config
-    from nemo_airflow.config import allow, apply_overrides, from_yaml
+    from nemo_airflow.config import apply_overrides, from_yaml
     from nemo_airflow.config import plan as plans
+    from nemo_airflow.config.plan import allow
     from nemo_airflow.exceptions import TargetNotAllowedError
 
     plan = plans.to_plan(Config(Model, hidden=3))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nemo_airflow import Config, Partial
 from nemo_airflow.config import apply_overrides, validate
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.provenance import history
+from nemo_airflow.config.views.provenance import history
 from nemo_airflow.exceptions import (
     ConfigError,
     OverrideError,

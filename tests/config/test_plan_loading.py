@@ -19,9 +19,9 @@ from fiddle import history
 
 from nemo_airflow import Config
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.adapters import adapter
-from nemo_airflow.config.buildable import unchecked
-from nemo_airflow.config.checks import check, fitting_types
+from nemo_airflow.config.objects.buildable import unchecked
+from nemo_airflow.config.types.adapters import adapter
+from nemo_airflow.config.types.checks import check, fitting_types
 from nemo_airflow.exceptions import (
     ConfigError,
     ParameterTypeError,

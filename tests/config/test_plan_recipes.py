@@ -133,7 +133,7 @@ def test_plan_with_a_recipe_is_built_by_the_module_of_recipes(monkeypatch):
 def test_config_of_a_recipe_is_made_without_its_factorys_module(monkeypatch):
     given = []
     monkeypatch.setattr(
-        "nemo_airflow.config.decoding.recipe_from", lambda *arguments: given.append(arguments) or "recipe"
+        "nemo_airflow.config.plan.decoding.recipe_from", lambda *arguments: given.append(arguments) or "recipe"
     )
     plan = plan_of([{**NODE, "_target_": "antigravity:fly", "_args_": [5]}])
     assert plans.from_plan(plan, ["antigravity:fly"]) == ["recipe"]

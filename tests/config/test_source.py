@@ -14,11 +14,11 @@ import pytest
 from nemo_airflow import Config
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config import validate
-from nemo_airflow.config.buildable import known_default
-from nemo_airflow.config.docstrings import parameter_help
-from nemo_airflow.config.form import form_fields
-from nemo_airflow.config.parameters import parameters_of
+from nemo_airflow.config.objects.buildable import known_default
 from nemo_airflow.config.source import Source, target_from_source
+from nemo_airflow.config.types.docstrings import parameter_help
+from nemo_airflow.config.types.parameters import parameters_of
+from nemo_airflow.config.views.form import form_fields
 from nemo_airflow.exceptions import (
     MissingParameterError,
     ParameterTypeError,

@@ -12,7 +12,7 @@ import pytest
 
 from nemo_airflow import LocalExecutor, blocking
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.follow import Follower
 from nemo_airflow.job import Job, Package
 from nemo_airflow.launch.records import Records

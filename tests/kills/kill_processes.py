@@ -180,7 +180,7 @@ def _import_all(database: str) -> None:
         "nemo_airflow.executors.docker.driver", "nemo_airflow.executors.kubernetes.driver",
         "nemo_airflow.executors.ray.driver", "nemo_airflow.executors.batch.driver",
         "nemo_airflow.executors.ssh.driver", "nemo_airflow.executors.local", "nemo_airflow.hooks.packaging",
-        "nemo_airflow.config.versions", "nemo_airflow.store.trees",
+        "nemo_airflow.config.plan.versions", "nemo_airflow.store.trees",
         "docker", "kubernetes_asyncio.client", "kubernetes_asyncio.config", "kubernetes_asyncio.stream", "asyncssh",
         "airflow.configuration", "airflow.utils.helpers", "airflow.sdk.log",
         "mlflow.store.artifact.artifact_repository_registry",

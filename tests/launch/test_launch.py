@@ -18,7 +18,7 @@ import pytest
 from nemo_airflow import Config, Script, settings
 from nemo_airflow.cli import main
 from nemo_airflow.cli.advice import advice_for
-from nemo_airflow.config.hints import returns_no_config
+from nemo_airflow.config.types.hints import returns_no_config
 from nemo_airflow.launch.records import Records
 
 

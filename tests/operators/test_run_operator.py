@@ -167,7 +167,7 @@ def test_a_recipe_is_run_and_kept_by_its_digest(defaults, root):
     """From the operator to the job and back: the factory is imported in the job only."""
     from nemo_airflow import Recipe
     from nemo_airflow.config import plan as plans
-    from nemo_airflow.config.versions import ConfigVersions
+    from nemo_airflow.config.plan.versions import ConfigVersions
 
     recipe = Recipe("recipe_jobs:small", ["model.name=big"], source=HERE, hidden=4)
     before = set(ConfigVersions().list())

@@ -10,7 +10,7 @@ from packaging_cases import commit_files
 
 from nemo_airflow import GitArchivePackager
 from nemo_airflow.cli import main
-from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.job import Job
 from nemo_airflow.packaging import PackageStore
 from nemo_airflow.tracking import MLflowTracker

@@ -9,7 +9,7 @@ from nemo_airflow import Config
 from nemo_airflow.cli import main
 from nemo_airflow.config import apply_overrides, diff, to_mermaid, to_tree, to_yaml
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.versions import ConfigVersions
+from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.exceptions import ConfigError, SettingsError
 
 MODULE = """

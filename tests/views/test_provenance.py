@@ -11,7 +11,7 @@ from fiddle import selectors, tagging
 from nemo_airflow import Config, Partial
 from nemo_airflow.config import apply_overrides, history
 from nemo_airflow.config import plan as plans
-from nemo_airflow.config.provenance import history_text
+from nemo_airflow.config.views.provenance import history_text
 from nemo_airflow.exceptions import ParameterTypeError, UnknownParameterError
 
 MODULE = """

@@ -16,8 +16,8 @@ from typing import Any
 
 import griffe
 
-from nemo_airflow.config.parameters import SET_BY_THE_CODE
 from nemo_airflow.config.source.modules import Source
+from nemo_airflow.config.types.parameters import SET_BY_THE_CODE
 
 _MOST_ALIASES = 20
 """Longest chain of type aliases and constants that is followed."""

@@ -14,9 +14,9 @@ from typing import Any
 
 import griffe
 
-from nemo_airflow.config.parameters import SET_BY_THE_CODE
 from nemo_airflow.config.source.expressions import Reader
 from nemo_airflow.config.source.modules import Source, source_at
+from nemo_airflow.config.types.parameters import SET_BY_THE_CODE
 from nemo_airflow.exceptions import TargetNotImportableError
 from nemo_airflow.language.errors import PlanError
 from nemo_airflow.language.names import check_name, source_name

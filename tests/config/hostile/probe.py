@@ -79,7 +79,7 @@ def as_text():
 
 def as_looked_at():
     from nemo_airflow.config import plan
-    from nemo_airflow.config.differences import diff
+    from nemo_airflow.config.views.differences import diff
 
     def read(text):
         loaded = plan.loads(text)
@@ -157,7 +157,7 @@ def as_file():
 def as_page():
     import hashlib
 
-    from nemo_airflow.config.versions import ConfigVersions
+    from nemo_airflow.config.plan.versions import ConfigVersions
     from nemo_airflow.plugin import pictures
 
     def read(text):
@@ -173,7 +173,8 @@ def as_page():
 
 
 def as_allow():
-    from nemo_airflow.config import allow, plan
+    from nemo_airflow.config import plan
+    from nemo_airflow.config.plan import allow
     from nemo_airflow.exceptions import ConfigError, SettingsError
     from nemo_airflow.language import errors
     from nemo_airflow.runner import plan as runner

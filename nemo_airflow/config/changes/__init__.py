@@ -1,0 +1,1 @@
+"""What changes a config: overrides, values read from files, composition and merging."""

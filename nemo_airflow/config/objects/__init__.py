@@ -1,0 +1,1 @@
+"""Configs themselves: made, built, checked, walked, with where each value comes from."""
