@@ -2,6 +2,7 @@
 
 import atexit
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -45,6 +46,16 @@ pytest_plugins = ["side_by_side", "time_table", "lab.fixtures", "shared_airflow"
 # They tell what they found.
 _HELPERS = {path.stem for path in Path(__file__).parent.rglob("*_*.py") if not path.stem.startswith("test_")}
 pytest.register_assert_rewrite("nemo_airflow.testing.conformance", *_HELPERS)
+
+
+# What is imported and collected, some 600,000 objects, stays to the end: looking for garbage among them took a fifth of
+# the time that collecting takes, and 0.4 s each time later.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
