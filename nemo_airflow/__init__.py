@@ -44,6 +44,9 @@ _EXPORTS = {
     "NemoReproduceOperator": "nemo_airflow.operators",
     "NemoRunOperator": "nemo_airflow.operators",
     "reproduce": "nemo_airflow.launch.reproducing",
+    "Experiment": "nemo_airflow.experiment",
+    "ExperimentPlugin": "nemo_airflow.experiment",
+    "run": "nemo_airflow.experiment",
     "Artifact": "nemo_airflow.runner",
     "artifact": "nemo_airflow.runner",
     "fetch_outputs": "nemo_airflow.runner",
@@ -68,6 +71,8 @@ __all__ = [
     "DistributionPackager",
     "DockerExecutor",
     "Executor",
+    "Experiment",
+    "ExperimentPlugin",
     "GitArchivePackager",
     "GridEngineExecutor",
     "HybridPackager",
@@ -104,6 +109,7 @@ __all__ = [
     "output_dir",
     "params_from",
     "reproduce",
+    "run",
     "runs",
 ]
 
@@ -125,6 +131,7 @@ if TYPE_CHECKING:
         SSHExecutor,
         Torchrun,
     )
+    from nemo_airflow.experiment import Experiment, ExperimentPlugin, run
     from nemo_airflow.launch.reproducing import reproduce
     from nemo_airflow.operators import NemoReproduceOperator, NemoRunOperator, params_from
     from nemo_airflow.packaging import (

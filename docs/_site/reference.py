@@ -24,6 +24,7 @@ PYTHON = {
     "packaging": ("Packagers", ["nemo_airflow.packaging"]),
     "tracking": ("Trackers", ["nemo_airflow.tracking"]),
     "reproduction": ("Reproduced runs", ["nemo_airflow.launch.reproducing", "nemo_airflow.reproduction.report"]),
+    "experiment": ("Experiments", ["nemo_airflow.experiment"]),
     "runner": ("In a job", ["nemo_airflow.runner"]),
     "artifacts": ("Artifacts", ["nemo_airflow.artifacts"]),
     "assets": ("Assets", ["nemo_airflow.assets"]),

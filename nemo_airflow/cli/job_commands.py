@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from nemo_airflow.cli.options import EXECUTOR, add_config, add_output, add_store_of_runs
@@ -81,6 +82,7 @@ def add(commands: Any) -> None:
     add_store_of_runs(jobs)
     jobs.set_defaults(run=_jobs)
 
+    _add_experiment(commands)
     _add_runs(commands)
     _add_reproduce(commands)
     shell = commands.add_parser(
@@ -104,6 +106,42 @@ def add(commands: Any) -> None:
         if name != "cancel":
             add_output(command)
         command.set_defaults(run=_look, command=name)
+
+
+def _add_experiment(commands: Any) -> None:
+    experiment = commands.add_parser(
+        "experiment",
+        help="look at experiments, whose jobs run one after the other; go on with one, cancel it, run it again",
+    )
+    actions = experiment.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in (
+        ("list", "list the experiments that were run on this machine, the newest first"),
+        ("status", "say how each job stands"),
+        ("logs", "print what a job has written"),
+        ("attach", "submit the jobs that wait, each in its turn, and follow all to their end"),
+        ("cancel", "cancel a job, or all: those that wait are never submitted"),
+        ("reset", "run it again from what is recorded: plans, packages and executors"),
+    ):
+        action = actions.add_parser(name, help=text)
+        if name == "list":
+            action.add_argument("--title", default="", help="only those of this title")
+        else:
+            action.add_argument("experiment", help="the experiment's id, or its title (the newest of it)")
+        if name in ("logs", "cancel"):
+            action.add_argument(
+                "job", nargs=None if name == "logs" else "?", default="", help="the job's id, or its number, from 0"
+            )
+        if name == "logs":
+            action.add_argument("--regex", default="", help="only lines in which this is found")
+        if name in ("attach", "reset"):
+            action.add_argument("--quiet", action="store_true", help="do not print the lines of jobs")
+        if name == "reset":
+            action.add_argument(
+                "--detach", action="store_true", help="return at once; a process in the background runs it"
+            )
+        if name in ("list", "status"):
+            add_output(action)
+    experiment.set_defaults(run=_experiment)
 
 
 def _add_runs(commands: Any) -> None:
@@ -225,6 +263,21 @@ def _jobs(options: argparse.Namespace) -> int:
 
     where = {"tracking_uri": options.tracking_uri, "conn_id": options.conn_id}
     return jobs.jobs(options.executor, limit=options.limit, output=options.output, here=options.here, **where)
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import experiment
+
+    given = {name: value for name, value in vars(options).items() if name not in ("run", "action")}
+    actions: dict[str, Callable[..., int]] = {
+        "list": experiment.show_list,
+        "status": experiment.status,
+        "logs": experiment.logs,
+        "attach": experiment.attach,
+        "cancel": experiment.cancel,
+        "reset": experiment.reset,
+    }
+    return actions[options.action](**given)
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -16,14 +16,13 @@ from nemo_airflow.cli.terminal import keep_output_clean, say
 from nemo_airflow.exceptions import (
     BackendUnavailable,
     MissingExtraError,
-    NemoAirflowError,
     SettingsError,
     TrackingError,
 )
 from nemo_airflow.executors.base import Executor
-from nemo_airflow.job import JobHandle, JobState, JobStatus
+from nemo_airflow.job import JobHandle, JobStatus
 from nemo_airflow.jobs.service import JobService
-from nemo_airflow.launch.following import status_of
+from nemo_airflow.launch.following import known_status
 from nemo_airflow.launch.records import Launched, Records
 from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.tracking.mlflow.jobs import JobRun, JobRuns
@@ -181,20 +180,9 @@ def _row_of_run(run: JobRun) -> dict[str, Any]:
 
 
 def _row(record: Launched) -> dict[str, Any]:
-    if (end := record.end) is not None:
-        row = _row_of(record.job, str(record.executor["kind"]), end.status)
-        return {**row, "name": record.name, "reason": end.message or end.status.reason, "source": "here"}
-    try:
-        status = status_of(record)
-        if status.state.is_final:
-            reason = f"not recorded yet: 'nemo-airflow attach {record.key}' does that"
-            status = JobStatus(status.state, status.exit_code, status.failure, status.reason or reason)
-    except NemoAirflowError as error:
-        status = JobStatus(JobState.UNKNOWN, reason=str(error))
-    return {**_row_of(record.job, str(record.executor["kind"]), status), "name": record.name} | {
-        "submitted_at": record.job.submitted_at or record.launched_at,
-        "source": "here",
-    }
+    row = _row_of(record.job, str(record.executor["kind"]), known_status(record))
+    submitted_at = record.job.submitted_at or record.launched_at
+    return {**row, "name": record.name, "submitted_at": submitted_at, "source": "here"}
 
 
 def _row_of(handle: JobHandle, kind: str, status: JobStatus) -> dict[str, Any]:

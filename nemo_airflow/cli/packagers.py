@@ -11,12 +11,11 @@ from typing import Any
 import yaml
 
 from nemo_airflow import packaging
-from nemo_airflow.exceptions import NotARepositoryError, PackagingError
+from nemo_airflow.exceptions import PackagingError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.language.nearest import nearest
+from nemo_airflow.launch.code import packager_of
 from nemo_airflow.packaging.base import Packager
-from nemo_airflow.packaging.git.packager import GitArchivePackager
-from nemo_airflow.packaging.git.repository import Repository
 
 AUTO, NONE = "auto", "none"
 
@@ -38,17 +37,7 @@ def load_packager(text: str, folder: Path, executor: Executor) -> Packager | Non
     if text == NONE:
         return None
     if text == AUTO:
-        try:
-            Repository.at(folder)
-        except NotARepositoryError as error:
-            if executor.shares_filesystem:
-                return None
-            raise PackagingError(
-                f"{folder} is in no git repository, so that its code cannot be shipped to the job: run 'git init' "
-                "there, or give --packager 'kind: pattern', which ships all files below it, or --packager none where "
-                "the image has the code"
-            ) from error
-        return GitArchivePackager(uncommitted="include", untracked="include")
+        return packager_of(folder, executor)
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -13,6 +13,8 @@ from nemo_airflow.artifacts.keeping import fetched_folder, find_fetched
 from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.exceptions import SettingsError, StoreError
+from nemo_airflow.experiment.looking import has_ended
+from nemo_airflow.experiment.records import ExperimentRecords
 from nemo_airflow.launch.records import Records
 from nemo_airflow.packaging import notes
 from nemo_airflow.store import sharing
@@ -113,12 +115,14 @@ def gc(url: str, days: float, *, dry_run: bool, keep_runs: bool, tracking_uri: s
         print(f"{len(garbage.records)} packages and outputs, {len(garbage.blobs)} files, {garbage.size} bytes {done}")
     before = time.time() - days * _DAY
     configs, bundles, launched = ConfigVersions(), settings.bundles_folder(), Records()
+    experiments = ExperimentRecords()
     for what, files, top in (
         ("notes of packagers", notes.find_unused(packages, before), packages),
         ("configs", configs.find_unused(before, keep), configs.folder),
         ("archives on their way to a back-end", _old_files(bundles, before), bundles),
         ("artifacts that were fetched", find_fetched(before), fetched_folder()),
         ("records of launched jobs", launched.find_old(before), launched.folder),
+        ("records of experiments", experiments.find_old(before, has_ended), experiments.folder),
     ):
         count, size = sharing.delete_files(files, top, dry_run=dry_run)
         if count:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from nemo_airflow import blocking
-from nemo_airflow.exceptions import BackendUnavailable, SettingsError
+from nemo_airflow.exceptions import BackendUnavailable, NemoAirflowError, SettingsError
 from nemo_airflow.executors.base import Cursor
 from nemo_airflow.follow import Follower, Outcome
-from nemo_airflow.job import JobHandle, JobStatus
+from nemo_airflow.job import JobHandle, JobState, JobStatus
 from nemo_airflow.jobs.service import JobService
 from nemo_airflow.launch.records import Launched, RecordedState, Records
 from nemo_airflow.launch.said import Said
@@ -127,6 +129,23 @@ def status_of(record: Launched) -> JobStatus:
     return blocking.run(ask())
 
 
+def known_status(record: Launched) -> JobStatus:
+    """Returns a job's status as far as it is known: as it was recorded, else as its back-end says it.
+
+    Of a job that has ended and is not recorded yet, the reason says what does that; of one that cannot be asked for,
+    why.
+    """
+    if (end := record.end) is not None:
+        return dataclasses.replace(end.status, reason=end.message or end.status.reason)
+    try:
+        status = status_of(record)
+    except NemoAirflowError as error:
+        return JobStatus(JobState.UNKNOWN, reason=str(error))
+    if not status.state.is_final or status.reason:
+        return status
+    return dataclasses.replace(status, reason=f"not recorded yet: 'nemo-airflow attach {record.key}' does that")
+
+
 def read_log(record: Launched) -> list[str]:
     """Returns the lines that a job has written so far.
 
@@ -154,13 +173,24 @@ def read_log(record: Launched) -> list[str]:
 
 def record_in_background(records: Records, key: str) -> int:
     """Starts a process that follows a job to its end, and outlives this one; returns its pid."""
-    with records.log_of(key).open("ab") as log:
+    return run_in_background(["attach", key, "--quiet"], records.log_of(key), records.folder.parent)
+
+
+def run_in_background(arguments: Sequence[str], log: Path, home: Path) -> int:
+    """Starts a command of ``nemo-airflow`` that outlives this process, and returns its pid.
+
+    Args:
+        arguments: The command.
+        log: The file into which it prints.
+        home: What is its ``$NEMO_AIRFLOW_HOME``.
+    """
+    with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nemo_airflow.cli", "attach", key, "--quiet"],
+            [sys.executable, "-m", "nemo_airflow.cli", *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=file,
+            stderr=file,
             start_new_session=True,
-            env={**os.environ, "NEMO_AIRFLOW_HOME": str(records.folder.parent)},
+            env={**os.environ, "NEMO_AIRFLOW_HOME": str(home)},
         )
     return process.pid

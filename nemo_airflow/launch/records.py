@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,7 @@ class Records:
         Raises:
             SettingsError: The folder cannot be written.
         """
-        path = self._path(record.key)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            new = path.with_suffix(f".{os.getpid()}.new")
-            # The plan of a run that could not be opened yet is in it.
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump(dataclasses.asdict(record), file)
-            new.replace(path)
-        except OSError as error:
-            raise SettingsError(
-                f"cannot write {path}: {error.strerror}; set NEMO_AIRFLOW_HOME to a folder that can be written"
-            ) from error
+        write_privately(self._path(record.key), dataclasses.asdict(record))
 
     def change(self, key: str, **fields: Any) -> Launched:
         """Changes fields of a record, and returns it."""
@@ -121,10 +111,20 @@ class Records:
         Raises:
             SettingsError: There is none, or it cannot be read.
         """
-        try:
+        record = self.get(key)
+        if record is None:
+            raise SettingsError(f"no job {key!r} was launched from this machine")
+        return record
+
+    def get(self, key: str) -> Launched | None:
+        """Returns the record of a key, or None where there is none.
+
+        Raises:
+            SettingsError: It cannot be read.
+        """
+        with contextlib.suppress(FileNotFoundError):
             return self._read(self._path(key))
-        except FileNotFoundError:
-            raise SettingsError(f"no job {key!r} was launched from this machine") from None
+        return None
 
     def _read(self, path: Path) -> Launched:
         try:
@@ -192,14 +192,8 @@ class Records:
     @contextlib.contextmanager
     def recording(self, key: str) -> Iterator[bool]:
         """Yields whether this process is the one that records and keeps what comes of the job."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock_of(key).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        with try_lock(self._lock_of(key)) as records_it:
+            yield records_it
 
     def log_of(self, key: str) -> Path:
         """Returns the path of what the process prints that records a job nobody looks at."""
@@ -212,6 +206,37 @@ class Records:
         if not key or "/" in key or key.startswith("."):
             raise SettingsError(f"{key!r} is not the key of a job: 'nemo-airflow jobs' lists them")
         return self.folder / f"{key}.json"
+
+
+def write_privately(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes a record that only its owner may read, whole or not at all: a plan, or a patch, may be in it.
+
+    Raises:
+        SettingsError: The folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(data, file)
+        new.replace(path)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot write {path}: {error.strerror}; set NEMO_AIRFLOW_HOME to a folder that can be written"
+        ) from error
+
+
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Yields whether the lock of a file is this process's own while the block runs; False where another one has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 class RecordedState:

@@ -76,6 +76,14 @@ class Launch:
         options: What else is asked for.
         warn: Called with what people should know, in one line.
 
+    Attributes:
+        key: The key of the job that it becomes.
+        plan: The config as a plan.
+        public_plan: The same without secrets.
+        digest: The digest of that.
+        allow: What the job may import.
+        description: What it does, for people.
+
     Raises:
         ConfigError: The config is wrong.
         ArtifactError: An artifact in it cannot be read.
@@ -84,14 +92,14 @@ class Launch:
     def __init__(self, config: Any, executor: Executor, options: Options, warn: Callable[[str], None]) -> None:
         load_collector(options.collector)
         if is_plan(config):
-            self.plan, self._allow = config, tuple(dict.fromkeys((*options.allow, *plans.targets(config))))
+            self.plan, self.allow = config, tuple(dict.fromkeys((*options.allow, *plans.targets(config))))
         else:
             _refuse_templates(config)
             allow = (*options.allow, *plans.targets(plans.to_plan(config, check=False)))
-            self.plan, self._allow = plan_of(config, allow)
+            self.plan, self.allow = plan_of(config, allow)
         self.public_plan = masked_plan(self.plan)
         self.digest = plans.digest(self.public_plan)
-        self._description = options.description or ("" if is_plan(config) else describe(config))
+        self.description = options.description or ("" if is_plan(config) else describe(config))
         self._executor = executor
         self._options = options
         self._warn = warn
@@ -161,14 +169,14 @@ class Launch:
             key=self.key,
             name=self._options.name,
             plan=self.plan,
-            allow=self._allow,
+            allow=self.allow,
             package=package,
             inputs=archives_for(self.plan),
             env={**inherited_trace(), **self._executor.env, **code, **self._options.env},
             secret_env=show_secrets(self._executor.secrets),
             time_limit=self._executor.time_limit,
             outputs=tuple(self._options.outputs),
-            description=self._description,
+            description=self.description,
             asked={"executor": masked_executor(self._executor), "collector": self._options.collector},
             labels={"installation": installation_id(), "user": getpass.getuser()},
         )

@@ -157,7 +157,7 @@ def restore(
     executor, image = _restore_image(run, executor)
     packager, package = _restore_package(run, executor, source)
     plan = _vary(run, packager, overrides, source) if overrides else run.plan
-    _refuse_masked(run, plan)
+    refuse_masked(plan, f"run {run.run_id}")
     env = {name: value for name, value in comparing.own_variables(run.asked).items() if MASK not in value}
     masked += [name for name, value in comparing.own_variables(run.asked).items() if MASK in value]
     libraries, devices = _look_at_machine(run, executor)
@@ -173,7 +173,6 @@ def restore(
         comparing.compare_seeds(comparing.seeds_of(run.plan, run.asked), comparing.seeds_of(plan, run.asked)),
     )
     changes = [f"{path}={value}" for path, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
-    tags = {REPRODUCES: run.run_id, f"{INPUT_RUN}{run.run_id}": "reproduction", VARIATION: ", ".join(changes)}
     return Restored(
         run,
         plan,
@@ -182,7 +181,7 @@ def restore(
         packager,
         env,
         _experiment_of(run, source),
-        tags,
+        reproduction_tags(run.run_id, changes),
         parts,
     )
 
@@ -331,14 +330,28 @@ def _vary(
         return plans.to_plan(change(config, overrides, origin))
 
 
-def _refuse_masked(run: RecordedRun, plan: Mapping[str, Any]) -> None:
+def refuse_masked(plan: Mapping[str, Any], whose: str) -> None:
+    """Refuses a plan that held secrets when it was recorded.
+
+    Args:
+        plan: The plan.
+        whose: What ran it, for the error.
+
+    Raises:
+        ConfigError: It did.
+    """
     nodes = check(plan, list_nodes=True).nodes
     masked = [path_text(path) for node, kind, path in nodes if kind == "value" and MASK in str(node)]
     if masked:
         raise ConfigError(
-            f"the config of run {run.run_id} held a secret at {', '.join(masked)}, which is not recorded: give it, as "
+            f"the config of {whose} held a secret at {', '.join(masked)}, which is not recorded: give it, as "
             f"in {masked[0]}=VALUE, or let the job read it from its secrets"
         )
+
+
+def reproduction_tags(run_id: str, changes: Sequence[str]) -> dict[str, str]:
+    """Returns the tags of a run that reproduces another one, with these changes to its config."""
+    return {REPRODUCES: run_id, f"{INPUT_RUN}{run_id}": "reproduction", VARIATION: ", ".join(changes)}
 
 
 def _experiment_of(run: RecordedRun, source: Source) -> str:

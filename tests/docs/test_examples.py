@@ -46,6 +46,7 @@ def test_examples_run_in_their_order(page, tmp_path, monkeypatch):
         ("secrets.md", 3),
         ("artifacts.md", 3),
         ("reuse.md", 2),
+        ("from-nemo-run.md", 8),
     ],
 )
 def test_the_pages_with_examples_are_among_them(page, least):
