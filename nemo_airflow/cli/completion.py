@@ -50,6 +50,12 @@ def keys(prefix: str, **asked: Any) -> list[str]:
     return sorted(found)
 
 
+def experiments(prefix: str, **asked: Any) -> list[str]:
+    """Returns the ids and titles of the experiments that were run on this machine."""
+    ids = [path.stem for path in (settings.home() / "experiments").glob("*.json")]
+    return sorted({*ids, *(each.rpartition("_")[0] for each in ids)})
+
+
 def executors(prefix: str, **asked: Any) -> list[str]:
     """Returns the names of registered executors, their kinds, and files of YAML."""
     from nemo_airflow.registered import EXECUTORS
@@ -140,6 +146,7 @@ def _quietly(find: Callable[[], list[str]]) -> list[str]:
 _COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "key": keys,
     "against": keys,
+    "experiment_id": experiments,
     "executor": executors,
     "on": executors,
     "targets": executors,

@@ -34,10 +34,10 @@ def show_list(*, title: str, output: str) -> int:
     return 0
 
 
-def status(*, experiment: str, output: str) -> int:
+def status(*, experiment_id: str, output: str) -> int:
     """Says how each job of an experiment stands; returns 0, also where one has failed."""
     keep_output_clean()
-    found = _find(experiment)
+    found = _find(experiment_id)
     lines = found.look()
     if output == JSON:
         print_json({"id": found.id, "jobs": [dataclasses.asdict(line) for line in lines]})
@@ -46,32 +46,32 @@ def status(*, experiment: str, output: str) -> int:
     return 0
 
 
-def logs(*, experiment: str, job: str, regex: str) -> int:
+def logs(*, experiment_id: str, job: str, regex: str) -> int:
     """Prints what a job of an experiment has written so far; returns 0."""
     keep_output_clean()
-    found = _find(experiment)
+    found = _find(experiment_id)
     found.logs(_job_of(found, job), regex or None)
     return 0
 
 
-def cancel(*, experiment: str, job: str) -> int:
+def cancel(*, experiment_id: str, job: str) -> int:
     """Cancels a job of an experiment, or all; returns 0, also where they have ended."""
     keep_output_clean()
-    found = _find(experiment)
+    found = _find(experiment_id)
     found.cancel(_job_of(found, job) if job else None)
     return 0
 
 
-def attach(*, experiment: str, quiet: bool) -> int:
+def attach(*, experiment_id: str, quiet: bool) -> int:
     """Goes on with an experiment until all of its jobs have ended; returns 0 if all have succeeded."""
     keep_output_clean()
-    return _run(_find(experiment), quiet=quiet)
+    return _run(_find(experiment_id), quiet=quiet)
 
 
-def reset(*, experiment: str, quiet: bool, detach: bool) -> int:
+def reset(*, experiment_id: str, quiet: bool, detach: bool) -> int:
     """Runs an experiment again from what is recorded; returns 0 if all of its jobs have succeeded."""
     keep_output_clean()
-    found = _find(experiment).reset()
+    found = _find(experiment_id).reset()
     if not detach:
         return _run(found, quiet=quiet)
     found.run(detach=True)

@@ -126,7 +126,9 @@ def _add_experiment(commands: Any) -> None:
         if name == "list":
             action.add_argument("--title", default="", help="only those of this title")
         else:
-            action.add_argument("experiment", help="the experiment's id, or its title (the newest of it)")
+            action.add_argument(
+                "experiment_id", metavar="experiment", help="the experiment's id, or its title (the newest of it)"
+            )
         if name in ("logs", "cancel"):
             action.add_argument(
                 "job", nargs=None if name == "logs" else "?", default="", help="the job's id, or its number, from 0"

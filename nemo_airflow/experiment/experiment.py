@@ -185,7 +185,7 @@ class Experiment:
         outputs: Sequence[str] = (),
         allow: Sequence[str] = (),
     ) -> str:
-        """Adds a job, or a group of jobs that begin together, and returns its id. Submits nothing.
+        """Adds a job, or a group of jobs that are submitted together, and returns its id. Submits nothing.
 
         A group succeeds when all of its jobs have; when one fails, the others are cancelled.
 

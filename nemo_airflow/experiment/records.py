@@ -55,7 +55,7 @@ class RecordedTask:
 
 @dataclasses.dataclass(frozen=True)
 class RecordedJob:
-    """One job of an experiment, or a group of jobs that begin together.
+    """One job of an experiment, or a group of jobs that are submitted together.
 
     Attributes:
         id: Its id in the experiment.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -22,6 +23,9 @@ from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.store import PackageStore
 
 _SUBMITTED_AT_ONCE = 8
+
+_LONGEST_WAIT = 1.0
+"""Seconds after which a wait for the next end begins anew."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Running:
         self._tail_logs = tail_logs
         self._on_line = on_line
         self._say = say
-        self._ends: queue.Queue[tuple[str, str, Ended]] = queue.Queue()
+        self._ends: queue.Queue[tuple[str, str, Ended | Exception]] = queue.Queue()
         self._submitting = threading.Semaphore(_SUBMITTED_AT_ONCE)
         self._followed: dict[str, Following] = {}
         self._given_up: set[str] = set()
@@ -118,31 +122,44 @@ class Running:
                 self._say(f"{name} is not started: {why}")
                 ends[name] = _refused(self._refuse(name, why).job(name))
             for job in record.jobs:
-                if job.id in steps.start or (job.id not in begun and any(task.key for task in job.tasks)):
+                if job.id in steps.start or (job.id not in begun and _is_begun(job)):
                     begun.add(job.id)
                     open_tasks += len(job.tasks)
                     for task in job.tasks:
                         self._begin(record, job, task)
             if not open_tasks:
                 return ends
-            job_id, name, end = self._ends.get()
+            job_id, name, end = self._await_end()
+            if isinstance(end, Exception):
+                raise end
             open_tasks -= 1
             ends[job_id][name] = end
             self._say(f"{name} {_describe(end)}")
-            if end.state is not JobState.SUCCEEDED:
+            if end.state not in (JobState.SUCCEEDED, JobState.UNKNOWN):
                 self._give_up_group(record.job(job_id), ends[job_id])
+
+    def _await_end(self) -> tuple[str, str, Ended | Exception]:
+        """Returns the next job that has ended, with how it has."""
+        while True:
+            with contextlib.suppress(queue.Empty):  # looked at again, since a wait may miss a Ctrl-C as it begins
+                return self._ends.get(timeout=_LONGEST_WAIT)
 
     def _standing(self, job: RecordedJob, ends: Mapping[str, Ended], begun: set[str]) -> Standing:
         if job.refusal or any(end.state is None for end in ends.values()):
             return Standing.NOT_STARTED
-        if job.id in begun or any(task.key for task in job.tasks):
+        if job.id in begun or _is_begun(job):
             found = [ends[task.name].state if task.name in ends else JobState.RUNNING for task in job.tasks]
             return standing_of_group(found)
         return Standing.WAITING
 
     def _begin(self, record: RecordedExperiment, job: RecordedJob, task: RecordedTask) -> None:
         def bring() -> None:
-            self._ends.put((job.id, task.name, self._bring_task(record, job, task)))
+            end: Ended | Exception
+            try:
+                end = self._bring_task(record, job, task)
+            except Exception as error:  # noqa: BLE001 - a fault of ours: who waits for this thread has to know
+                end = error
+            self._ends.put((job.id, task.name, end))
 
         # A daemon: who interrupts this process does not wait for its jobs.
         threading.Thread(target=bring, name=f"nemo-experiment-{task.name}", daemon=True).start()
@@ -248,6 +265,11 @@ class Running:
         jobs = self._records.load(self._id).jobs
         results = {job.id: [ends[job.id][task.name].result for task in job.tasks] for job in jobs}
         return {job.id: results[job.id] if job.is_group else results[job.id][0] for job in jobs}
+
+
+def _is_begun(job: RecordedJob) -> bool:
+    """Returns whether an earlier process has begun to submit a job that may be submitted still."""
+    return not job.refusal and any(task.key for task in job.tasks)
 
 
 def _refused(job: RecordedJob) -> dict[str, Ended]:

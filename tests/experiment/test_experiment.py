@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
+from airflow.sdk.log import mask_secret
 from mlflow import MlflowClient
 
-from nemo_airflow import Config, Experiment, ExperimentPlugin, LocalExecutor, Script, run
+from nemo_airflow import Config, Experiment, ExperimentPlugin, LocalExecutor, Script, Secret, run
 from nemo_airflow.cli import main
+from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.exceptions import ConfigError, JobFailed, NemoAirflowError, SettingsError
 from nemo_airflow.experiment.records import ExperimentRecords
 from nemo_airflow.launch.records import Records
@@ -192,17 +195,81 @@ def test_ctrl_c_leaves_jobs_that_another_process_goes_on_with(jobs, experiment, 
     gate = tmp_path / "gate"
     experiment.add(Config(jobs.note, name="first", gate=str(gate)), name="first")
 
+    ended = threading.Event()
+
     def interrupt():
         until(lambda: begun(notes), "first job")
-        os.kill(os.getpid(), signal.SIGINT)
+        while not ended.is_set():  # a clean-up that Python does may swallow one
+            os.kill(os.getpid(), signal.SIGINT)
+            ended.wait(10)
 
-    threading.Thread(target=interrupt).start()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         experiment.run()
+    ended.set()
+    thread.join()
     assert f"'nemo-airflow experiment attach {experiment.id}' goes on with all" in said[-1]
     gate.touch()
     assert main(["experiment", "attach", experiment.id]) == 0
     assert begun(notes) == ["first"]
+
+
+def test_what_cannot_be_submitted_is_said_and_what_waits_for_it_is_not_started(jobs, experiment, notes):
+    given = dataclasses.replace(experiment.executor, secrets={"TOKEN": Secret(conn_id="nowhere")})
+    experiment.add(
+        [Config(jobs.note, name="a", gate="never"), Config(jobs.note, name="b")], [experiment.executor, given], "g"
+    )
+    experiment.add(Config(jobs.note, name="c"), name="after", dependencies=["g"])
+    with pytest.raises(JobFailed, match=r"g-1 is not started: it cannot be submitted: .*nowhere"):
+        experiment.run()
+    assert {line.name: line.status for line in experiment.look()} == {
+        "g-0": "cancelled", "g-1": "not started", "after": "not started",
+    }  # fmt: skip
+    assert "it waits for g, which was not started" in experiment.look()[2].reason
+    assert main(["experiment", "attach", experiment.id, "--quiet"]) == 1
+    assert set(begun(notes)) <= {"a"}
+
+
+def test_a_secret_reaches_the_job_and_no_record(jobs, experiment, notes):
+    secret = f"secret-{uuid.uuid4().hex}"
+    mask_secret(secret)
+    executor = LocalExecutor(env={"NOTES": str(notes), "MARK": secret})
+    experiment.add(Config(jobs.note, name=secret), executor, name="one")
+    with pytest.raises(ConfigError, match="the config of job one held a secret at name"):
+        experiment.run(detach=True)
+    assert Experiment.catalog() == []
+    experiment.run()
+    assert begun(notes) == [secret]
+    for path in (*ExperimentRecords().folder.iterdir(), *ConfigVersions().folder.rglob("*.json")):
+        assert secret not in path.read_text(), path
+        assert path.stat().st_mode & 0o077 == 0 or path.suffix != ".json" or "configs" in path.parts
+    with pytest.raises(ConfigError, match=r"the config of job one of experiment trial_\d+ held a secret"):
+        experiment.reset()
+
+
+def test_an_experiment_is_run_again_from_the_command_line_and_old_records_are_collected(
+    jobs, experiment, notes, capsys
+):
+    experiment.add(Config(jobs.note, name="one"), name="one", tail_logs=True)
+    experiment.run()
+    assert main(["experiment", "reset", "trial", "--quiet"]) == 0
+    assert begun(notes) == ["one", "one"]
+    records = ExperimentRecords()
+    first, again = records.list()
+    waiting = dataclasses.replace(again.jobs[0].tasks[0], key="")
+    records.create(dataclasses.replace(again, jobs=(dataclasses.replace(again.jobs[0], tasks=(waiting,)),)))
+    capsys.readouterr()
+    assert main(["experiment", "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        record.id for record in reversed(records.list())
+    ]
+    for path in (*records.folder.iterdir(), *Records().folder.iterdir()):
+        os.utime(path, (0, 0))
+    assert main(["store", "gc", "--older-than", "1", "--no-keep-runs"]) == 0
+    assert "files of records of experiments" in capsys.readouterr().out
+    assert not {first.id, again.id} & {record.id for record in records.list()}
+    assert len(records.list()) == 1
 
 
 @dataclasses.dataclass(kw_only=True)

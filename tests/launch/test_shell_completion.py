@@ -59,6 +59,8 @@ def folder(tmp_path, monkeypatch):
     launched.mkdir(parents=True)
     (launched / "small-0123-1.json").write_text('{"name": "small"}')
     (launched / "broken-1.json").write_text("{")
+    (tmp_path / "home" / "experiments").mkdir()
+    (tmp_path / "home" / "experiments" / "sweep_17.json").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
     return tmp_path
@@ -68,6 +70,7 @@ def folder(tmp_path, monkeypatch):
     ("line", "words"),
     [
         ("nemo-airflow met", {"metrics"}),
+        ("nemo-airflow experiment status sw", {"sweep", "sweep_17"}),
         ("nemo-airflow logs --fo", {"--follow"}),
         ("nemo-airflow status ", {"last", "small", "small-0123-1", "broken-1"}),
         ("nemo-airflow run training:", {"training:make", "training:small", "training:train"}),
