@@ -47,15 +47,22 @@ _EXPORTS = {
     "Experiment": "nemo_airflow.experiment",
     "ExperimentPlugin": "nemo_airflow.experiment",
     "run": "nemo_airflow.experiment",
+    "resume": "nemo_airflow.launch.resuming",
     "Artifact": "nemo_airflow.runner",
+    "Preempted": "nemo_airflow.runner",
     "artifact": "nemo_airflow.runner",
+    "checkpoint_dir": "nemo_airflow.runner",
     "fetch_outputs": "nemo_airflow.runner",
+    "latest_checkpoint": "nemo_airflow.runner",
     "log_artifact": "nemo_airflow.runner",
     "log_input": "nemo_airflow.runner",
     "log_metric": "nemo_airflow.runner",
     "log_metrics": "nemo_airflow.runner",
     "log_model": "nemo_airflow.runner",
+    "on_preempt": "nemo_airflow.runner",
     "output_dir": "nemo_airflow.runner",
+    "save_checkpoint": "nemo_airflow.runner",
+    "should_stop": "nemo_airflow.runner",
 }
 
 _IN_A_JOB = {
@@ -85,6 +92,7 @@ __all__ = [
     "Packager",
     "Partial",
     "PatternPackager",
+    "Preempted",
     "Processes",
     "RayExecutor",
     "Recipe",
@@ -99,18 +107,24 @@ __all__ = [
     "__version__",
     "artifact",
     "autoconvert",
+    "checkpoint_dir",
     "compose",
     "fetch_outputs",
+    "latest_checkpoint",
     "log_artifact",
     "log_input",
     "log_metric",
     "log_metrics",
     "log_model",
+    "on_preempt",
     "output_dir",
     "params_from",
     "reproduce",
+    "resume",
     "run",
     "runs",
+    "save_checkpoint",
+    "should_stop",
 ]
 
 if TYPE_CHECKING:
@@ -133,6 +147,7 @@ if TYPE_CHECKING:
     )
     from nemo_airflow.experiment import Experiment, ExperimentPlugin, run
     from nemo_airflow.launch.reproducing import reproduce
+    from nemo_airflow.launch.resuming import resume
     from nemo_airflow.operators import NemoReproduceOperator, NemoRunOperator, params_from
     from nemo_airflow.packaging import (
         DistributionPackager,
@@ -143,14 +158,20 @@ if TYPE_CHECKING:
     )
     from nemo_airflow.runner import (
         Artifact,
+        Preempted,
         artifact,
+        checkpoint_dir,
         fetch_outputs,
+        latest_checkpoint,
         log_artifact,
         log_input,
         log_metric,
         log_metrics,
         log_model,
+        on_preempt,
         output_dir,
+        save_checkpoint,
+        should_stop,
     )
     from nemo_airflow.tracking import MLflowTracker, Tracker
 

@@ -73,6 +73,7 @@ class Outcome:
         started_at: When the job's runner started, seconds since the epoch; 0 if that was not seen.
         ended_at: When it ended.
         sent: SHA-256 of the manifest of the outputs, where all of them went straight into the shared store; else empty.
+        checkpoint: Name of the job's newest checkpoint, from which another attempt can go on; or empty.
     """
 
     status: JobStatus
@@ -81,6 +82,7 @@ class Outcome:
     traceback: str = ""
     outputs: Mapping[str, int] | None = None
     sent: str = ""
+    checkpoint: str = ""
     started_at: float = dataclasses.field(default=0.0, compare=False)
     ended_at: float = dataclasses.field(default=0.0, compare=False)
 
@@ -155,6 +157,7 @@ class Follower:
         self._rest: JobStatus | None = None
         """How the other machines of a group have ended, after the first."""
         self._started_at = 0.0
+        self._checkpoint = ""
         self._timed_out = False
         self._waits = ""
         self._turns = Turns()
@@ -262,7 +265,7 @@ class Follower:
         sent = self._end.data.get("sent") if self._end is not None and self._outputs is not None else None
         ended_at = self._end.timestamp if self._end is not None else 0.0
         outcome = dataclasses.replace(self._outcome(status), started_at=self._started_at, ended_at=ended_at)
-        return dataclasses.replace(outcome, outputs=self._outputs, sent=str(sent or ""))
+        return dataclasses.replace(outcome, outputs=self._outputs, sent=str(sent or ""), checkpoint=self._newest)
 
     async def _follow(self, log: KeptLog | None) -> JobStatus:
         service = JobService.shared(self._executor)
@@ -415,6 +418,8 @@ class Follower:
             self._end = record
         elif record.type == "warning":
             self._warn(str(record.data.get("message", "")))
+        elif record.type == "checkpoint":
+            self._checkpoint = str(record.data.get("path") or "")
         if self._sink is not None:
             self._sink.record(record)
         for alert in self._watch(record) if self._watch is not None else ():
@@ -422,6 +427,11 @@ class Follower:
             if self._sink is not None:
                 tags = {f"alert.{alert.rule.metric}": alert.text}
                 self._sink.record(dataclasses.replace(record, type="tags", data={"tags": tags}))
+
+    @property
+    def _newest(self) -> str:
+        """The newest checkpoint that the job told of; a killed one has not done so at its end."""
+        return str((self._end.data.get("checkpoint") if self._end is not None else None) or self._checkpoint)
 
     @property
     def _outputs(self) -> dict[str, int] | None:

@@ -249,6 +249,9 @@ class Job(_Plain):
             form down to a text, then the start and end in it.
         description: What it does, for people, as Markdown.
         run_description: The same of the whole DAG run.
+        earlier: Keys of the earlier attempts whose checkpoints it goes on from, the newest first.
+        checkpoint: The same where the shared store has them: the ``artifact``, and the ``blobs`` that it consists of.
+        run_key: The key by which the tracker finds its run; its own when empty, that of the attempt which it continues.
         asked: What was asked for besides, for its run to be reproduced: the public JSON form of its ``executor``, and
             its ``collector``.
         version: Version of this form.
@@ -274,6 +277,9 @@ class Job(_Plain):
     description: str = ""
     run_description: str = ""
     asked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    earlier: tuple[str, ...] = ()
+    checkpoint: Mapping[str, Any] | None = None
+    run_key: str = ""
     version: int = JOB_VERSION
 
     @property
@@ -288,6 +294,7 @@ class Job(_Plain):
         fields["allow"] = tuple(fields.get("allow") or ())
         fields["launch"] = tuple(fields.get("launch") or ())
         fields["outputs"] = tuple(fields.get("outputs") or ())
+        fields["earlier"] = tuple(fields.get("earlier") or ())
         fields["inputs"] = tuple(Archive(*each) for each in fields.get("inputs") or ())
         fields["secrets"] = tuple(tuple(place) for place in fields.get("secrets") or ())
         if fields.get("package") is not None:
@@ -297,12 +304,13 @@ class Job(_Plain):
     def dumps(self) -> str:
         """Returns the canonical JSON text for the runner: sorted keys, no spaces, the same in every process.
 
-        It contains neither the descriptions and what was asked for besides, nor the package's patch and its list of
-        included files: no job needs them, and they may be too large for a back-end.
+        It contains neither the descriptions, what was asked for besides and the key of its run, nor the package's patch
+        and its list of included files: no job needs them, and they may be too large for a back-end.
         """
         package = dataclasses.replace(self.package, patch="", included={}) if self.package is not None else None
         data = dataclasses.replace(self, package=package).to_json()
-        del data["description"], data["run_description"], data["asked"]
+        for name in ("description", "run_description", "asked", "run_key"):
+            del data[name]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

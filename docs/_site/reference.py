@@ -23,7 +23,10 @@ PYTHON = {
     "executors": ("Executors, launchers and secrets", ["nemo_airflow.executors"]),
     "packaging": ("Packagers", ["nemo_airflow.packaging"]),
     "tracking": ("Trackers", ["nemo_airflow.tracking"]),
-    "reproduction": ("Reproduced runs", ["nemo_airflow.launch.reproducing", "nemo_airflow.reproduction.report"]),
+    "reproduction": (
+        "Reproduced and resumed runs",
+        ["nemo_airflow.launch.reproducing", "nemo_airflow.launch.resuming", "nemo_airflow.reproduction.report"],
+    ),
     "experiment": ("Experiments", ["nemo_airflow.experiment"]),
     "runner": ("In a job", ["nemo_airflow.runner"]),
     "artifacts": ("Artifacts", ["nemo_airflow.artifacts"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_airflow.artifacts.keeping import archive_named, format_of
@@ -47,7 +47,12 @@ class Offer:
 
 
 def offer(
-    store: SharedStore, plan: Mapping[str, Any], package: Package | None, seconds: float, route: str = ""
+    store: SharedStore,
+    plan: Mapping[str, Any],
+    package: Package | None,
+    seconds: float,
+    route: str = "",
+    also: Sequence[Artifact] = (),
 ) -> Offer:
     """Returns what of a job's package, and of the artifacts in its plan, the job can fetch by itself. Blocks.
 
@@ -57,6 +62,7 @@ def offer(
         package: The package, or None.
         seconds: How long the addresses hold.
         route: The store as the job's host knows it: the service's address, or a folder; empty for that of the store.
+        also: Further artifacts that the job is given.
 
     Raises:
         StoreError: The store refuses, or cannot be reached.
@@ -70,7 +76,7 @@ def offer(
         made.has_package = None not in found.values() and signer.add(
             {name: each for name, each in found.items() if each}
         )
-    for given in artifacts_in(plan):
+    for given in (*artifacts_in(plan), *also):
         if given.size >= WORTH_IT and given.digest not in made.archives and (content := _find(store, given)):
             archive = archive_named(given, int(content["size"]))._replace(is_fetched=True)
             if signer.add({archive.name: content}):

@@ -116,18 +116,21 @@ def keep_stored_artifacts(result: Any, key: str, store: SharedStore, manifest: M
     return addresses
 
 
-def archives_for(plan: Mapping[str, Any], fetched: Mapping[str, Archive] = MappingProxyType({})) -> tuple[Archive, ...]:
+def archives_for(
+    plan: Mapping[str, Any], fetched: Mapping[str, Archive] = MappingProxyType({}), *, also: Sequence[Artifact] = ()
+) -> tuple[Archive, ...]:
     """Returns the archives of the artifacts of a plan, which are on this machine then. Blocks.
 
     Args:
         plan: The plan.
         fetched: The archives that the job fetches by itself, by digest: these need not be here.
+        also: Further artifacts that the job is given.
 
     Raises:
         ArtifactError: An artifact is nowhere any more, or is not what it was.
         StoreUnavailable: The shared store cannot be reached.
     """
-    archives = {given.digest: fetched.get(given.digest) or bring_here(given) for given in artifacts_in(plan)}
+    archives = {given.digest: fetched.get(given.digest) or bring_here(given) for given in (*artifacts_in(plan), *also)}
     return tuple(archives.values())
 
 

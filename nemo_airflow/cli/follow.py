@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from nemo_airflow.cli.jobs import find_job
 from nemo_airflow.cli.terminal import keep_output_clean, print_line, say
@@ -13,6 +14,7 @@ from nemo_airflow.job import JobHandle, JobState
 from nemo_airflow.launch.following import Following, read_log, record_in_background
 from nemo_airflow.launch.rank_logs import read_log_of_rank
 from nemo_airflow.launch.records import Launched, Records
+from nemo_airflow.operators.attempt import has_stopped
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C has ended; the job goes on."""
@@ -95,6 +97,30 @@ def follow_to_end(records: Records, record: Launched, *, quiet: bool = False) ->
             return INTERRUPTED
 
 
+def follow_chain(
+    records: Records, record: Launched, max_chain: int, next_attempt: Callable[[Launched], Launched]
+) -> int:
+    """Follows a job, and those that continue it where it stops before it is done; see :func:`follow_to_end`.
+
+    Args:
+        records: The records.
+        record: The job's.
+        max_chain: How many attempts may follow each other.
+        next_attempt: Submits the attempt after one, and returns its record.
+    """
+    for number in range(2, max_chain + 2):
+        code = follow_to_end(records, record)
+        end = records.load(record.key).end
+        if code != 1 or end is None or not has_stopped(end) or number > max_chain:
+            break
+        record = next_attempt(record)
+        say(
+            f"attempt {number} of at most {max_chain} goes on from checkpoint {end.checkpoint}: job {record.key} "
+            f"({record.job.kind} {record.job.id})"
+        )
+    return code
+
+
 def _ask(key: str) -> str:
     """Returns what is to become of a job: ``detach``, ``cancel`` or ``follow``; without a terminal it is detached."""
     if not sys.stdin.isatty():
@@ -117,6 +143,8 @@ def _say_end(record: Launched, outcome: Outcome) -> int:
     kind = f" ({outcome.status.failure})" if outcome.status.failure else ""
     ended = "was cancelled" if outcome.status.state is JobState.CANCELLED else f"has failed{kind}"
     say(f"job {record.key} {ended}: {outcome.message}{page}; 'nemo-airflow why {record.key}' says what to do")
+    if outcome.checkpoint and record.run:
+        say(f"'nemo-airflow resume {record.key}' goes on from its checkpoint {outcome.checkpoint}")
     return 1
 
 

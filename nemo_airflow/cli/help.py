@@ -11,7 +11,7 @@ from typing import NoReturn
 from nemo_airflow.language.nearest import similar
 
 GROUPS = {
-    "Run": ("run", "experiment", "reproduce", "attach", "cancel", "package", "render", "plan", "validate"),
+    "Run": ("run", "experiment", "reproduce", "resume", "attach", "cancel", "package", "render", "plan", "validate"),
     "Look": ("jobs", "runs", "status", "why", "logs", "metrics", "shell", "list"),
     "Compare": ("diff", "lineage", "why-not-reused", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),

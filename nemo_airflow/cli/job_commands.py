@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     run.add_argument(
         "--dry-run", action="store_true", help="only show the request, the package, and what changed since the last run"
     )
+    _add_max_chain(run)
     add_store_of_runs(run)
     run.set_defaults(run=_run)
 
@@ -85,6 +86,7 @@ def add(commands: Any) -> None:
     _add_experiment(commands)
     _add_runs(commands)
     _add_reproduce(commands)
+    _add_resume(commands)
     shell = commands.add_parser(
         "shell",
         help="run a shell, or a command, in the environment of a running job",
@@ -190,11 +192,7 @@ def _add_reproduce(commands: Any) -> None:
         epilog="example: nemo-airflow reproduce KEY --on slurm --tolerance 1e-6; exit code 0: all is the same; 3: what "
         "came of it is; 4: that is not",
     )
-    reproduce.add_argument(
-        "key", metavar="run", help="the run's id in MLflow, or its job's key or the beginning of that"
-    )
-    reproduce.add_argument("overrides", nargs="*", metavar="path=value", help="changes: a variation of the run")
-    reproduce.add_argument("--on", default="", metavar="EXECUTOR", help=f"where to run it (where it ran): {EXECUTOR}")
+    _add_recorded(reproduce, "changes: a variation of the run")
     reproduce.add_argument("--check", action="store_true", help="run nothing: only say what could be restored")
     reproduce.add_argument("--against", default="", metavar="RUN", help="run nothing: compare it with this other run")
     reproduce.add_argument(
@@ -205,13 +203,37 @@ def _add_reproduce(commands: Any) -> None:
         "--ignore", action="append", default=[], metavar="PATTERN", help="metrics and outputs to leave out, such as "
         "'*seconds'; may be repeated",
     )  # fmt: skip
-    reproduce.add_argument(
+    add_output(reproduce)
+    reproduce.set_defaults(run=_reproduce)
+
+
+def _add_resume(commands: Any) -> None:
+    resume = commands.add_parser(
+        "resume",
+        help="run on what a run has left undone, from its newest checkpoint",
+        epilog="example: nemo-airflow resume KEY --on slurm; the run in MLflow goes on, with changes it is a new one",
+    )
+    _add_recorded(resume, "changes, with which it is a new run")
+    _add_max_chain(resume)
+    resume.set_defaults(run=_resume)
+
+
+def _add_max_chain(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--max-chain", type=int, default=20, metavar="N", help="how many attempts may follow each other, where one was "
+        "preempted or has reached its time limit, and has a checkpoint (%(default)s)",
+    )  # fmt: skip
+
+
+def _add_recorded(command: argparse.ArgumentParser, changes: str) -> None:
+    command.add_argument("key", metavar="run", help="the run's id in MLflow, or its job's key or the beginning of that")
+    command.add_argument("overrides", nargs="*", metavar="path=value", help=changes)
+    command.add_argument("--on", default="", metavar="EXECUTOR", help=f"where to run it (where it ran): {EXECUTOR}")
+    command.add_argument(
         "--repository", action="append", default=[], metavar="FOLDER", dest="repositories",
         help="a repository with the run's code, besides the current folder; may be repeated",
     )  # fmt: skip
-    add_output(reproduce)
-    add_store_of_runs(reproduce)
-    reproduce.set_defaults(run=_reproduce)
+    add_store_of_runs(command)
 
 
 def _add_packager(command: argparse.ArgumentParser) -> None:
@@ -227,7 +249,7 @@ def _run(options: argparse.Namespace) -> int:
 
     names = (
         "layers", "allow", "packager", "name", "experiment", "env", "outputs", "track", "tracking_uri", "conn_id",
-        "detach", "dry_run",
+        "detach", "dry_run", "max_chain",
     )  # fmt: skip
     return run.run(
         options.config, options.overrides, options.executor, **{name: getattr(options, name) for name in names}
@@ -299,6 +321,13 @@ def _reproduce(options: argparse.Namespace) -> int:
         "on", "check", "against", "tolerance", "ignore", "repositories", "output", "tracking_uri", "conn_id",
     )  # fmt: skip
     return reproduce.run(options.key, options.overrides, **{name: getattr(options, name) for name in names})
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from nemo_airflow.cli import resume
+
+    names = ("on", "max_chain", "repositories", "tracking_uri", "conn_id")
+    return resume.run(options.key, options.overrides, **{name: getattr(options, name) for name in names})
 
 
 def _shell(options: argparse.Namespace) -> int:

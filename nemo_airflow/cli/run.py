@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nemo_airflow import settings
-from nemo_airflow.cli.follow import INTERRUPTED, follow_to_end
+from nemo_airflow.cli.follow import INTERRUPTED, follow_chain
 from nemo_airflow.cli.packagers import load_packager
 from nemo_airflow.cli.plan import compose_config
 from nemo_airflow.cli.reap import load_executor
@@ -18,7 +19,7 @@ from nemo_airflow.exceptions import BackendUnavailable, ConfigError, SettingsErr
 from nemo_airflow.executors.base import Request
 from nemo_airflow.job import Package
 from nemo_airflow.launch.following import record_in_background
-from nemo_airflow.launch.records import Records
+from nemo_airflow.launch.records import Launched, Records
 from nemo_airflow.launch.submission import Launch, Options
 from nemo_airflow.progress import size_text
 from nemo_airflow.runner.unpack import unpack
@@ -47,6 +48,7 @@ def run(
     conn_id: str | None,
     detach: bool,
     dry_run: bool,
+    max_chain: int,
 ) -> int:
     """Runs a config, and follows its job to the end; returns 0 if it has succeeded."""
     keep_output_clean()
@@ -88,7 +90,15 @@ def run(
         print(record.key)
         say(f"it is recorded in the background; 'nemo-airflow attach {record.key}' follows it")
         return 0
-    return follow_to_end(records, record)
+
+    def submit_next(last: Launched) -> Launched:
+        nonlocal options
+        options = dataclasses.replace(
+            options, earlier=(last.key, *options.earlier), run_key=options.run_key or last.key
+        )  # fmt: skip
+        return Launch(composed, where, options, say).submit(records, package)
+
+    return follow_chain(records, record, max_chain, submit_next)
 
 
 def _name_of(config: str) -> str:

@@ -333,6 +333,9 @@ class Executor(abc.ABC):
     shares_filesystem: ClassVar[bool] = False
     """Whether a job sees the files of the machine that submits it."""
 
+    keeps_attempts_together: ClassVar[bool] = False
+    """Whether the folders of its jobs are beside each other, where one finds the checkpoints of an earlier one."""
+
     takes_secrets: ClassVar[bool] = False
     """Whether its driver gives a job the :attr:`Request.values` of its secrets where nobody else can read them."""
 

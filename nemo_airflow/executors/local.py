@@ -64,6 +64,7 @@ class LocalExecutor(Executor):
     kind: ClassVar[str] = "local"
     shares_filesystem: ClassVar[bool] = True
     takes_secrets: ClassVar[bool] = True
+    keeps_attempts_together: ClassVar[bool] = True
 
     root: str | None = None
     python: str | None = None

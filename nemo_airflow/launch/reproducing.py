@@ -15,7 +15,7 @@ from nemo_airflow.launch.submission import Launch, Options
 from nemo_airflow.registered import find_executor
 from nemo_airflow.reproduction import reporting
 from nemo_airflow.reproduction.report import Report
-from nemo_airflow.reproduction.restoring import Source, restore
+from nemo_airflow.reproduction.restoring import Restored, Source, restore
 from nemo_airflow.tracking.mlflow.tracker import MLflowTracker
 
 
@@ -105,18 +105,7 @@ class Reproduction:
             NemoAirflowError: See :meth:`.Launch.submit`.
         """
         restored, source = self.restored, self._source
-        options = Options(
-            name=restored.name,
-            packager=restored.packager,
-            tracker=MLflowTracker(tracking_uri=source.tracking_uri, conn_id=source.conn_id, tags=restored.tags),
-            experiment=restored.experiment,
-            collector=restored.collector,
-            outputs=restored.outputs,
-            env=restored.env,
-            folder=Path.cwd(),
-            allow=restored.allow,
-            description=restored.description,
-        )
+        options = options_of(restored, source, restored.tags, restored.description)
         launch = Launch(restored.plan, restored.executor, options, self._say)
         record = launch.submit(records, launch.package())
         run = record.tracked
@@ -142,3 +131,26 @@ class Reproduction:
         )
         reporting.keep(report, other, self._source)
         return report
+
+
+def options_of(restored: Restored, source: Source, tags: Mapping[str, str], description: str) -> Options:
+    """Returns what a job is asked for that runs again what was restored.
+
+    Args:
+        restored: That.
+        source: Where the run is from, and the new one goes.
+        tags: Tags of the new run.
+        description: What it is, for people.
+    """
+    return Options(
+        name=restored.name,
+        packager=restored.packager,
+        tracker=MLflowTracker(tracking_uri=source.tracking_uri, conn_id=source.conn_id, tags=tags),
+        experiment=restored.experiment,
+        collector=restored.collector,
+        outputs=restored.outputs,
+        env=restored.env,
+        folder=Path.cwd(),
+        allow=restored.allow,
+        description=description,
+    )

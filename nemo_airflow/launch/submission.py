@@ -30,6 +30,7 @@ from nemo_airflow.launch.said import Said
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.checkpoints import artifact_of, find_checkpoint
 from nemo_airflow.operators.equipping import Tracking, equip
 from nemo_airflow.operators.preparation import changed_fields, describe, plan_of
 from nemo_airflow.operators.tracing import inherited_trace
@@ -53,6 +54,8 @@ class Options:
         folder: Where the code is.
         allow: What the job may import besides the targets of its config.
         description: What it does, for people; what its function's docstring says when empty.
+        earlier: Keys of the attempts from whose checkpoints it goes on, the newest first.
+        run_key: Key of the job whose run in the tracker it continues; empty for a run of its own.
     """
 
     name: str
@@ -65,6 +68,8 @@ class Options:
     folder: Path = dataclasses.field(default_factory=Path.cwd)
     allow: Sequence[str] = ()
     description: str = ""
+    earlier: tuple[str, ...] = ()
+    run_key: str = ""
 
 
 class Launch:
@@ -105,7 +110,7 @@ class Launch:
         self._warn = warn
         # Another launch of the same is another job: that is what one asks for who enters a command again.
         identity = {"launch": uuid.uuid4().hex, "installation": installation_id(), "digest": self.digest}
-        self.key = job_key(identity, name=options.name, attempt=1)
+        self.key = job_key(identity, name=options.name, attempt=len(options.earlier) + 1)
         self._back_end = BackEnd(executor, Said(warn).warning)
 
     def package(self) -> Package | None:
@@ -143,7 +148,8 @@ class Launch:
         options, public = self._options, masked_executor(self._executor)
         values = read_secrets(self._executor.secrets)
         ConfigVersions().save(self.public_plan)
-        equipped = equip(self._job(package), self._executor, values, self._tracking, env=options.env, warn=self._warn)
+        job = self._job(package, find_checkpoint(self._back_end, options.earlier, self._warn))
+        equipped = equip(job, self._executor, values, self._tracking, env=options.env, warn=self._warn)
         run = equipped.run.to_json() if equipped.run else None
         record = Launched(self.key, options.name, public, self.digest, time.time(), run=run)
         records.save(record)
@@ -163,7 +169,7 @@ class Launch:
             return None
         return Tracking(options.tracker, options.experiment or options.name, options.collector)
 
-    def _job(self, package: Package | None) -> Job:
+    def _job(self, package: Package | None, checkpoint: Mapping[str, Any] | None = None) -> Job:
         code = {"PYTHONPATH": str(self._options.folder)} if package is None and self._executor.shares_filesystem else {}
         job = Job(
             key=self.key,
@@ -171,7 +177,7 @@ class Launch:
             plan=self.plan,
             allow=self.allow,
             package=package,
-            inputs=archives_for(self.plan),
+            inputs=archives_for(self.plan, also=artifact_of(checkpoint)),
             env={**inherited_trace(), **self._executor.env, **code, **self._options.env},
             secret_env=show_secrets(self._executor.secrets),
             time_limit=self._executor.time_limit,
@@ -179,6 +185,9 @@ class Launch:
             description=self.description,
             asked={"executor": masked_executor(self._executor), "collector": self._options.collector},
             labels={"installation": installation_id(), "user": getpass.getuser()},
+            earlier=self._options.earlier,
+            run_key=self._options.run_key,
+            checkpoint=checkpoint,
         )
         return mark_secrets(job)
 

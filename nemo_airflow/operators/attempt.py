@@ -10,6 +10,8 @@ that finds a record knows the key of what an earlier try may have submitted:
   job, should it still run, is ended.
 - The config or the executor changed meanwhile: another digest, so another job. A new attempt; the old job, should it
   still run, is ended where it runs.
+
+A new attempt goes on from the checkpoints of those before it, unless the task was cleared or its config changed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from nemo_airflow.follow import Outcome
+from nemo_airflow.job import FailureKind
+
 STORE_KEY = "nemo_job"
+
+_EARLIER = 50
+"""Attempts that may have a checkpoint: those that are older have none that is still wanted."""
 
 
 class StateStore(Protocol):
@@ -45,6 +53,11 @@ class Attempt:
         package: What is told of the package that was submitted; None without one, and in records of earlier releases.
         kept: Where the artifacts that the job returned are kept, by digest; None until all its outputs are kept, so
             that its back-end may let go of them.
+        plan: Digest of what is run, wherever.
+        earlier: Keys of the attempts from whose checkpoints it goes on, the newest first.
+        run_key: Key of the attempt whose run it continues; empty where it has a run of its own.
+        chained: How many attempts before it have that run.
+        goes_on: Whether the job has stopped before it was done, so that the next attempt continues its run.
     """
 
     number: int
@@ -55,24 +68,56 @@ class Attempt:
     executor: Mapping[str, Any] | None = None
     package: Mapping[str, Any] | None = None
     kept: Mapping[str, str] | None = None
+    plan: str = ""
+    earlier: tuple[str, ...] = ()
+    run_key: str = ""
+    chained: int = 0
+    goes_on: bool = False
 
 
 def recall(store: StateStore) -> Attempt | None:
     """Returns the attempt that an earlier try of this task noted, or None."""
     data = store.get(STORE_KEY)
-    return Attempt(**data) if isinstance(data, dict) else None
+    return Attempt(**{**data, "earlier": tuple(data.get("earlier") or ())}) if isinstance(data, dict) else None
+
+
+def take_over(attempt: Attempt, earlier: Attempt | None) -> Attempt:
+    """Returns a new attempt with what it goes on from: checkpoints of the earlier ones, and perhaps their run."""
+    if earlier is None or (earlier.max_tries, earlier.plan) != (attempt.max_tries, attempt.plan):
+        return attempt
+    attempt = dataclasses.replace(attempt, earlier=(earlier.key, *earlier.earlier)[:_EARLIER])
+    if not earlier.goes_on:
+        return attempt
+    return dataclasses.replace(attempt, run_key=earlier.run_key or earlier.key, chained=earlier.chained + 1)
 
 
 def remember(store: StateStore, attempt: Attempt) -> None:
     """Notes the attempt. To be done before the job is submitted."""
-    store.set(STORE_KEY, dataclasses.asdict(attempt))
+    # Airflow takes lists, and no tuples.
+    store.set(STORE_KEY, {**dataclasses.asdict(attempt), "earlier": list(attempt.earlier)})
 
 
-def consume(store: StateStore, key: str) -> None:
-    """Notes that the job's failure was seen, so that the next try is a new attempt."""
+def may_go_on(attempt: Attempt | None, outcome: Outcome, max_chain: int) -> bool:
+    """Returns whether a job that has stopped before it was done is continued at once: it has saved its state.
+
+    Args:
+        attempt: Its attempt.
+        outcome: How it ended.
+        max_chain: How many attempts may follow each other so.
+    """
+    return has_stopped(outcome) and attempt is not None and attempt.chained + 1 < max_chain
+
+
+def has_stopped(outcome: Outcome) -> bool:
+    """Returns whether a job was told to end before it was done, and has saved its state."""
+    return bool(outcome.checkpoint) and outcome.status.failure in (FailureKind.PREEMPTED, FailureKind.TIMEOUT)
+
+
+def consume(store: StateStore, key: str, *, goes_on: bool = False) -> None:
+    """Notes that the job's failure was seen, so that the next attempt is a new one; it may continue its run."""
     attempt = recall(store)
     if attempt is not None and attempt.key == key:
-        remember(store, dataclasses.replace(attempt, consumed=True))
+        remember(store, dataclasses.replace(attempt, consumed=True, goes_on=goes_on))
 
 
 def note_kept(store: StateStore, key: str, addresses: Mapping[str, str]) -> None:

@@ -8,11 +8,12 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from nemo_airflow import connections, settings
+from nemo_airflow.artifacts.checkpoints import keep_checkpoints
 from nemo_airflow.artifacts.granting import offer
 from nemo_airflow.artifacts.keeping import keep_stored_artifacts
 from nemo_airflow.exceptions import NemoAirflowError, StoreError
@@ -21,6 +22,7 @@ from nemo_airflow.executors.outputs_route import AUTO, WORKER
 from nemo_airflow.executors.secret import Secret
 from nemo_airflow.follow import Outcome
 from nemo_airflow.job import Archive, Package
+from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.progress import Progress, size_text
 from nemo_airflow.runner.fetching import signatures_in
 from nemo_airflow.runner.secret_env import FETCH_GRANT, GRANT
@@ -109,6 +111,7 @@ def let_fetch(
     package: Package | None,
     time_limit: float | None,
     warn: Callable[[str], None],
+    also: Sequence[Artifact] = (),
 ) -> Fetching[E]:
     """Lets a job fetch from the shared store, if both can, and no job there has failed to lately. Blocks.
 
@@ -118,6 +121,7 @@ def let_fetch(
         package: Its package, or None.
         time_limit: Its time limit in seconds, or None.
         warn: Called with why not, where it could have been expected.
+        also: Further artifacts that the job is given.
     """
     by_worker = Fetching(executor, package)
     store = configured_store()
@@ -126,7 +130,8 @@ def let_fetch(
         return by_worker
     route = "" if executor.outputs_route == AUTO else str(executor.outputs_route)
     try:
-        offered = offer(store, plan, package if executor.fetches_packages else None, _seconds(time_limit), route)
+        shipped = package if executor.fetches_packages else None
+        offered = offer(store, plan, shipped, _seconds(time_limit), route, also)
     except NemoAirflowError as error:
         warn(f"the job cannot fetch from the store by itself, so the worker sends what it is given: {error}")
         return by_worker
@@ -255,6 +260,8 @@ class SentOutputs:
         if self._store is None:
             return
         try:
+            if not self._outcome.succeeded:
+                keep_checkpoints(self._key, self._warn)
             Incoming(self._store, self._key).forget()
         except StoreError as error:
             self._inform(f"what the job has sent stays in the store until 'nemo-airflow store gc' deletes it: {error}")

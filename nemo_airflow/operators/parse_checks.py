@@ -95,6 +95,16 @@ def check_defer_after(seconds: Any) -> None:
     )
 
 
+def check_max_chain(count: Any) -> None:
+    """Refuses what is not a number of attempts.
+
+    Raises:
+        ConfigError: It is not a whole number of at least 1.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError(f"max_chain={count!r} is not a number of attempts: give 1 or more")
+
+
 def check_alerts(alert_if: Any, callbacks: Any) -> None:
     """Checks that alerts are conditions, and that each callback can be run in the triggerer.
 

@@ -52,6 +52,7 @@ from nemo_airflow.operators.parse_checks import (
     check_executor,
     check_given_secrets,
     check_kind,
+    check_max_chain,
 )
 from nemo_airflow.operators.preparation import Overrides, Prepared, labels_of, prepare
 from nemo_airflow.operators.reuse import (
@@ -128,6 +129,8 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         reuse: Whether a run that succeeded with the same config, package, inputs, environment variables and image is
             taken for this task's own, and nothing submitted: ``True``, or how old it may be: ``"7d"``, ``"12h"``,
             ``"90m"``, or a timedelta.
+        max_chain: How many attempts may follow each other in one try of the task: one that was preempted, or has
+            reached its time limit, and has saved a checkpoint is continued by the next, in the same log and run.
     """
 
     template_fields: Sequence[str] = (
@@ -174,6 +177,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         alert_if: str | Sequence[str] = (),
         on_alert_callback: Any = (),
         reuse: bool | str | timedelta | None = None,
+        max_chain: int = 20,
         **kwargs: Any,
     ) -> None:
         if not isinstance(kwargs.get("executor"), (str, NoneType)):
@@ -197,6 +201,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
                 lambda: check_outputs(outputs),
                 lambda: check_given_secrets(executor, secrets, env),
                 lambda: check_defer_after(defer_after),
+                lambda: check_max_chain(max_chain),
                 lambda: check_alerts(alert_if, on_alert_callback),
                 lambda: check_reuse(reuse, tracker, packager, executor),
             )
@@ -220,6 +225,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         self.defer_after = defer_after
         self.alerts = alert_settings(alert_if, on_alert_callback)
         self.reuse = reuse
+        self.max_chain = max_chain
         self.run_page: str | None = None
         """Address of the run's page in the tracker, once this process knows it; empty for none."""
         self.console_page: str | None = None
@@ -532,7 +538,10 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         if outcome.succeeded:
             push_artifacts(context["ti"], outcome.result)
             return outcome.result
-        attempts.consume(store, handle.key)
+        goes_on = self._goes_on(attempts.recall(store), outcome)
+        attempts.consume(store, handle.key, goes_on=goes_on)
+        if goes_on:
+            return self._submit_and_wait(context)
         if attached and outcome.status.state in (JobState.CANCELLED, JobState.LOST):
             # It was ended on behalf of an earlier try, or died with its machine: this try has run nothing yet.
             self.log.warning(
@@ -555,6 +564,26 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             note_unreached(self._executor())
             return self._submit_and_wait(context)
         raise JobFailed(f"job {handle.key} failed ({kind}): {outcome.message}", kind, outcome.traceback)
+
+    def _goes_on(self, attempt: attempts.Attempt | None, outcome: Outcome) -> bool:
+        """Returns whether the job has stopped before it was done, and another attempt continues it now; says so."""
+        if self._deadline is not None and time.time() >= self._deadline:  # the task's own time is over
+            return False
+        if attempts.may_go_on(attempt, outcome, self.max_chain):
+            assert attempt is not None  # noqa: S101 - for the type checker
+            self.log.info(
+                "Job %s has stopped before it was done (%s: %s): attempt %d of at most %d goes on from checkpoint %s",
+                attempt.key, outcome.status.failure, outcome.message, attempt.chained + 2, self.max_chain,
+                outcome.checkpoint,
+            )  # fmt: skip
+            return True
+        if attempts.may_go_on(attempt, outcome, self.max_chain + 1) and self.max_chain > 1:
+            self.log.warning(
+                "The job was continued max_chain=%d times and is not done: raise max_chain, or continue it with "
+                "'nemo-airflow resume %s'",
+                self.max_chain, attempt.key if attempt is not None else "",
+            )  # fmt: skip
+        return False
 
 
 def _values_of(argument: Any) -> contextlib.AbstractContextManager[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow.sdk.definitions.context import Context
@@ -19,9 +19,11 @@ from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets, show_secrets
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
 from nemo_airflow.job import Archive, Job, JobHandle, Package, without_patch
+from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
+from nemo_airflow.operators.checkpoints import artifact_of, find_checkpoint
 from nemo_airflow.operators.direct import Fetching, let_fetch
 from nemo_airflow.operators.equipping import Equipped, Tracking, equip
 from nemo_airflow.operators.links import BackEndLink, MLflowRunLink, console_page
@@ -155,12 +157,20 @@ class Submission:
             return self._attach(earlier) or self._submit(earlier)
         number = self._next_number(earlier)
         executor = masked_executor(self._executor)
-        key = self._prepared.key(number)
-        return self._submit(attempts.Attempt(number, key, self._prepared.digest, max_tries, executor=executor))
+        new = attempts.Attempt(
+            number,
+            self._prepared.key(number),
+            self._prepared.digest,
+            max_tries,
+            executor=executor,
+            plan=plans.digest(self._prepared.plan),
+        )
+        return self._submit(attempts.take_over(new, earlier))
 
     def render(self) -> str:
         """Returns what would be sent to the back-end, for people to read."""
-        return self._executor.render(self._job(1, None)).to_text()
+        example = attempts.Attempt(1, self._prepared.key(1), self._prepared.digest, 0)
+        return self._executor.render(self._job(example, None)).to_text()
 
     def cancel(self) -> None:
         """Cancels the job, if there is one and no other process has taken it over."""
@@ -220,7 +230,7 @@ class Submission:
         self.to_cancel = handle
         self._log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
         tracking = self._tracking
-        job = self._prepared.job(attempt.number)
+        job = self._prepared.job(attempt.number, earlier=attempt.earlier, run_key=attempt.run_key)
         opened = tracking.open_run(job, self._executor, self._log.warning) if tracking else None
         run = opened.submitted(handle, "") if opened else None
         self._announce(
@@ -235,8 +245,11 @@ class Submission:
         package = self._package(reads_zstd=self._reads_zstd and self.back_end.reads_zstd())
         announced = without_patch(package.to_json()) if package else None
         attempts.remember(self._context["task_state_store"], dataclasses.replace(attempt, package=announced))
-        fetching = self._fetching(package)
-        job = self._job(attempt.number, fetching.package, self._inputs(fetching.archives), fetching.executor)
+        checkpoint = find_checkpoint(self.back_end, attempt.earlier, self._log.warning)
+        also = artifact_of(checkpoint)
+        fetching = self._fetching(package, also)
+        inputs = self._inputs(fetching.archives, also)
+        job = self._job(attempt, fetching.package, inputs, fetching.executor, checkpoint)
         env, warn = self._options.env, self._log.warning
         equipped = equip(
             job, fetching.executor, {**values, **fetching.values}, self._tracking, env=env, warn=warn
@@ -296,16 +309,16 @@ class Submission:
             return None
         return PackagingHook(self._options.packager, reads_zstd=reads_zstd).package(self._context)
 
-    def _fetching(self, package: Package | None) -> Fetching[Executor]:
+    def _fetching(self, package: Package | None, also: Sequence[Artifact]) -> Fetching[Executor]:
         if self._by_worker:
             return Fetching(self._executor, package)
-        return let_fetch(self._executor, self._prepared.plan, package, self._time_limit, self._log.warning)
+        return let_fetch(self._executor, self._prepared.plan, package, self._time_limit, self._log.warning, also)
 
-    def _inputs(self, fetched: Mapping[str, Archive]) -> tuple[Archive, ...]:
-        """Returns the archives of the artifacts in the config: on this machine then, or fetched by the job."""
-        for given in artifacts_in(self._prepared.plan):
+    def _inputs(self, fetched: Mapping[str, Archive], also: Sequence[Artifact]) -> tuple[Archive, ...]:
+        """Returns the archives of the artifacts that the job is given: on this machine then, or fetched by the job."""
+        for given in (*artifacts_in(self._prepared.plan), *also):
             self._log.info("The job is given %s", given)
-        return archives_for(self._prepared.plan, fetched)
+        return archives_for(self._prepared.plan, fetched, also=also)
 
     @property
     def _time_limit(self) -> float | None:
@@ -314,10 +327,11 @@ class Submission:
 
     def _job(
         self,
-        number: int,
+        attempt: attempts.Attempt,
         package: Package | None,
         inputs: tuple[Archive, ...] = (),
         executor: Executor | None = None,
+        checkpoint: Mapping[str, Any] | None = None,
     ) -> Job:
         labels = self._prepared.labels
         airflow_env = {
@@ -326,7 +340,10 @@ class Submission:
         if package is None and self._executor.shares_filesystem:
             airflow_env["PYTHONPATH"] = str(bundle_folder(self._context))
         job = self._prepared.job(
-            number,
+            attempt.number,
+            earlier=attempt.earlier,
+            run_key=attempt.run_key,
+            checkpoint=checkpoint,
             package=package,
             inputs=inputs,
             env={**trace_env(), **self._executor.env, **airflow_env, **self._options.env},

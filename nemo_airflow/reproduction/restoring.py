@@ -150,8 +150,7 @@ def restore(
     """
     if not run.state:
         raise TrackingError(
-            f"run {run.run_id} has not ended yet, so there is nothing to compare with: wait for job {run.key} "
-            f"('nemo-airflow attach {run.key}')"
+            f"run {run.run_id} has not ended yet: wait for job {run.key} ('nemo-airflow attach {run.key}')"
         )
     executor, masked = _restore_executor(run, on)
     executor, image = _restore_image(run, executor)

@@ -94,13 +94,13 @@ def _bring(source: str, target: str) -> bool:
     new = os.path.join(scratch, "new")
     try:
         if os.path.isdir(source):
-            shutil.copytree(source, new, symlinks=True, copy_function=_link_or_copy)
+            shutil.copytree(source, new, symlinks=True, copy_function=link_or_copy)
             if os.path.lexists(target):
                 return False
             os.rename(new, target)
         else:
-            _link_or_copy(source, new)
-            _link_or_copy(new, target, replace=False)
+            link_or_copy(source, new)
+            link_or_copy(new, target, replace=False)
     except OSError:
         if os.path.lexists(target):
             return False
@@ -110,7 +110,8 @@ def _bring(source: str, target: str) -> bool:
     return True
 
 
-def _link_or_copy(source: str, target: str, replace: bool = True) -> None:
+def link_or_copy(source: str, target: str, replace: bool = True) -> None:
+    """Gives a file another name, or copies it where the disk has no links."""
     try:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:

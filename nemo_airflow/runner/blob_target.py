@@ -27,7 +27,7 @@ class BlobTarget(ServiceTarget):
     Args:
         grant: ``url`` of the prefix, the ``query`` that all signatures are for, the signatures by the names of their
             ``blobs``, sealed with the ``sealing-key`` of ``fields``; and the number of ``machines`` that write there.
-        machine: Which of these this one is: each has blobs of its own.
+        machine: Which of these this one is: each has blobs of its own, and so have checkpoints, as further machines.
     """
 
     small = 4 << 20
@@ -38,7 +38,7 @@ class BlobTarget(ServiceTarget):
         self._query = str(grant["query"])
         self._signatures: Dict[str, str] = unseal(str(grant["blobs"]), str(grant["fields"]["sealing-key"]))
         numbers = [name for name in self._signatures if name.isdigit()]
-        self._free = sorted(numbers, key=int, reverse=True)[machine :: int(grant.get("machines", 1))]
+        self._free = sorted(numbers, key=int, reverse=True)[machine :: 2 * int(grant.get("machines", 1))]
         self._names: Dict[str, str] = {}
         self._choosing = threading.Lock()
 

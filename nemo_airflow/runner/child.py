@@ -72,6 +72,7 @@ def _become_the_job(folder: str, job: Dict[str, Any], output: int, events: str) 
         NEMO_AIRFLOW_KEY=job["key"],
         NEMO_AIRFLOW_OUTPUT_DIR=os.path.join(folder, "outputs"),
         NEMO_AIRFLOW_INPUTS=os.path.join(folder, "inputs"),
+        NEMO_AIRFLOW_CHECKPOINTS=os.path.join(folder, "checkpoints"),
         NEMO_AIRFLOW_RUN=job.get("run_id") or "",
     )
     os.chdir(work)
@@ -185,6 +186,11 @@ def _build(job: Dict[str, Any], channel: Any) -> Tuple[Any, Mapping[str, Any]]:
 
 
 def _exit_code(stop: SystemExit, channel: Any) -> int:
+    from nemo_airflow.runner.preemption import Preempted
+
+    if isinstance(stop, Preempted):
+        channel.send("outcome", error={"type": "", "message": stop.message, "traceback": ""}, failure="preempted")
+        return 0
     code = stop.code
     if code is None:
         code = 0

@@ -60,9 +60,9 @@ def bring(
 
     def work(say: Callable[[str], None]) -> None:
         for given in artifacts_in(plan):
-            _bring_one(folder, given, names, fetcher, say)
+            bring_one(folder, given, names, fetcher, say)
 
-    _beside(work, fetcher, say, watch)
+    work_beside(work, fetcher, say, watch)
 
 
 def fetch_package(fetcher: Fetcher, say: Callable[[str], None], watch: Callable[[], bool]) -> None:
@@ -73,10 +73,10 @@ def fetch_package(fetcher: Fetcher, say: Callable[[str], None], watch: Callable[
             if name.startswith("package."):
                 fetcher.bring(name, say)
 
-    _beside(work, fetcher, say, watch)
+    work_beside(work, fetcher, say, watch)
 
 
-def _beside(
+def work_beside(
     work: Callable[[Callable[[str], None]], None],
     fetcher: Fetcher | None,
     say: Callable[[str], None],
@@ -94,11 +94,13 @@ def _beside(
 
     thread = threading.Thread(target=attempt, name="nemo-inputs", daemon=True)
     thread.start()
-    while thread.is_alive():
+    is_done = False
+    while not is_done:
         thread.join(_WATCH_EVERY)
+        is_done = not thread.is_alive()
         if watch() and fetcher is not None:
             fetcher.stop()
-        while lines:
+        while lines:  # also those of work that was done before anybody looked
             say(lines.pop(0))
     if errors:
         raise errors[0]
@@ -116,9 +118,10 @@ def artifacts_in(plan: Mapping[str, Any]) -> List[Artifact]:
     return list(found.values())
 
 
-def _bring_one(
+def bring_one(
     folder: str, given: Artifact, names: Mapping[str, str], fetcher: Fetcher | None, say: Callable[[str], None]
 ) -> None:
+    """Brings one artifact below a job's folder; ``names`` are those of the archives, by digest. See :func:`bring`."""
     target = place_in(os.path.join(folder, FOLDER), given)
     if os.path.lexists(target):
         return

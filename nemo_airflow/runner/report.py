@@ -47,6 +47,16 @@ def log_metrics(values: Mapping[str, float], step: Optional[int] = None) -> None
     send("metrics", points=points)
 
 
+def last_steps() -> Dict[str, int]:
+    """Returns the last step of each metric that this process has logged."""
+    return dict(_steps)
+
+
+def continue_steps(name: str, step: int) -> None:
+    """Has a metric that is logged without a step go on after one."""
+    _steps.setdefault(name, step)
+
+
 def set_tag(name: str, value: object) -> None:
     """Sets a tag of the run: a text that describes the whole run."""
     send("tags", tags={str(name): str(value)})

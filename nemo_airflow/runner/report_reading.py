@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any, Callable, Dict, Tuple
 
-FAILURES = ("user_error", "out_of_memory")
+FAILURES = ("user_error", "out_of_memory", "preempted")
 """Kinds of failure that a process of the job may report."""
 
 _NOT_FINITE = ("nan", "inf", "-inf")
@@ -60,6 +60,13 @@ def _check_artifact(report: Dict[str, Any]) -> None:
     _check(_is_whole(report["bytes"]), "bytes is not a whole number")
 
 
+def _check_checkpoint(report: Dict[str, Any]) -> None:
+    _check(
+        isinstance(report["path"], str) and isinstance(report["values"], dict), "a checkpoint without path or values"
+    )
+    _check(_is_whole(report["bytes"]), "bytes is not a whole number")
+
+
 def _check_input(report: Dict[str, Any]) -> None:
     _check(all(isinstance(report[name], str) for name in _FIELDS["input"]), "a field of a data set is not a text")
 
@@ -102,6 +109,7 @@ _CHECKS: Dict[str, Callable[[Dict[str, Any]], None]] = {
     "metrics": _check_metrics,
     "tags": _check_tags,
     "artifact": _check_artifact,
+    "checkpoint": _check_checkpoint,
     "input": _check_input,
     "model": _check_model,
     "warning": _check_warning,
@@ -114,6 +122,7 @@ _FIELDS = {
     "model": ("name", "path"),
     "tags": ("tags",),
     "artifact": ("path", "name", "bytes"),
+    "checkpoint": ("path", "bytes", "values"),
     "input": ("name", "source", "source_type", "digest", "context"),
     "warning": ("message",),
     "config": ("plan",),

@@ -25,6 +25,7 @@ class ReportServer:
         writer: Where the records go.
         selector: The runner's selector; callbacks are the keys' data.
         announced: Called with the path, among the outputs, of a file or folder that is announced.
+        saved: Called with each checkpoint, as it was reported.
         folder: The job's folder, if other machines may report as well.
     """
 
@@ -33,6 +34,7 @@ class ReportServer:
         writer: StreamWriter,
         selector: selectors.BaseSelector,
         announced: Callable[[str], None],
+        saved: Callable[[Dict[str, Any]], None],
         folder: str = "",
     ) -> None:
         self._writer = writer
@@ -40,6 +42,7 @@ class ReportServer:
         self.forward: Optional[Callable[[List[List[Any]]], None]] = None
         """Takes points, too, on another machine than the first."""
         self._announced = announced
+        self._saved = saved
         self._selector = selector
         # A folder directly under the temporary one: a socket's path has at most 108 bytes.
         self._folder = tempfile.mkdtemp(prefix="nemo-")
@@ -164,6 +167,10 @@ class ReportServer:
         self._writer.record("artifact", report)
         self._announced(str(report.get("path", "")))
 
+    def _add_checkpoint(self, report: Dict[str, Any]) -> None:
+        self._writer.record("checkpoint", report)
+        self._saved(report)
+
     def _set_outcome(self, report: Dict[str, Any]) -> None:
         self.outcome = report
 
@@ -190,5 +197,6 @@ _HANDLERS: Dict[str, Callable[[ReportServer, Dict[str, Any]], None]] = {
     "metrics": ReportServer._add_points,
     "outcome": ReportServer._set_outcome,
     "artifact": ReportServer._add_artifact,
+    "checkpoint": ReportServer._add_checkpoint,
     **{kind: _pass_on(kind) for kind in ("config", "input", "model", "tags", "warning")},
 }

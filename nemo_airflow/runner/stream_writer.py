@@ -73,6 +73,11 @@ class StreamWriter:
         if self._at_line_start:
             self._write_held()
 
+    def say(self, text: str) -> None:
+        """Writes a line of the runner's own; what the job has written of its line ends before it."""
+        line = f"{text}\n" if self._at_line_start else f"\n{text}\n"
+        self.output(line.encode("utf-8", "backslashreplace"))
+
     def record(self, kind: str, fields: Optional[Dict[str, Any]] = None) -> None:
         """Writes a record: at once between lines, else after the current line, or within about a second."""
         now = self._now()

@@ -5,6 +5,7 @@ written even when the code kills its process, and a stuck interpreter cannot sto
 heartbeat. The child is forked before anything heavy is imported: no second interpreter is started.
 """
 
+import itertools
 import json
 import os
 import selectors
@@ -26,6 +27,7 @@ VERSION = "1"
 EXIT_ALREADY_CLAIMED = 75
 EXIT_BAD_JOB = 2
 EXIT_TIMEOUT = 124
+EXIT_PREEMPTED = 128 + signal.SIGTERM
 
 SETUP_FAILED = "NEMO_AIRFLOW_SETUP_FAILED"
 """Environment variable with the set-up line that failed before the runner was started."""
@@ -106,6 +108,8 @@ class Supervisor:
         """Warning signals that no process of the job handles."""
         self._signalled = False
         self._oom_kills = oom_kills()
+        self._checkpoint = ""
+        """Name of the newest checkpoint."""
         self._zstd_mark = zstd_mark.take(folder)
 
     def run(self) -> int:
@@ -135,7 +139,7 @@ class Supervisor:
             refusal = _refusal(f"the job's folder cannot be prepared: {error}", failure)
             return self._finish(self._early_end() if self._ending else refusal)
         others = self._folder if self._job.get("launch") else ""
-        self._server = ReportServer(self._writer, self._selector, self._uploading.announce, others)
+        self._server = ReportServer(self._writer, self._selector, self._uploading.announce, self._note_saved, others)
         output, child_output = os.pipe()
         self._child = self._fork(child_output, closing=(output, wake_read, wake_write))
         os.close(child_output)
@@ -183,13 +187,29 @@ class Supervisor:
             from nemo_airflow.runner import inputs
 
             inputs.bring(self._folder, self._job["plan"], archives, self._fetcher, self._say, self._is_to_end)
+        if any(self._job.get(each) for each in ("earlier", "checkpoint")) or os.path.isdir(self._checkpoints):
+            from nemo_airflow.runner import checkpoints
+
+            self._checkpoint = checkpoints.bring(self._folder, self._job, self._fetcher, self._say, self._is_to_end)
+        if self._checkpoint:
+            self._writer.record("checkpoint", {"path": self._checkpoint})
+
+    @property
+    def _checkpoints(self) -> str:
+        return os.path.join(self._folder, "checkpoints")
+
+    def _note_saved(self, report: Dict[str, Any]) -> None:
+        self._checkpoint = str(report["path"])
+        self._uploading.send_checkpoints((self._job.get("checkpoint") or {}).get("blobs") or ())
+        values = "".join(f", {name}={value}" for name, value in report["values"].items())
+        self._say(f"checkpoint {self._checkpoint} is whole: {report['bytes']} bytes{values}")
 
     def _is_to_end(self) -> bool:
         self._keep_watch()
         return bool(self._ending)
 
     def _say(self, text: str) -> None:
-        self._writer.output(f"{text}\n".encode("utf-8", "backslashreplace"))
+        self._writer.say(text)
 
     def _fork(self, output: int, closing: Any) -> int:
         pid = os.fork()
@@ -375,6 +395,8 @@ class Supervisor:
         finished = "result" in outcome and code == 0
         if self._ending and not finished:
             end.update(self._early_end())
+        elif code == 0 and outcome.get("failure") == "preempted":
+            end.update(state="failed", failure="preempted", exit_code=EXIT_PREEMPTED)
         elif code == 0:
             end.update(state="succeeded", error=None)
         else:
@@ -407,6 +429,7 @@ class Supervisor:
             "outputs": self._gather(),
             "sent": self._send_outputs(),
             "told_to_end": self._ending == "cancelled",
+            "checkpoint": self._checkpoint,
         }
         base.update(end)
         if base["error"] is not None:
@@ -428,8 +451,11 @@ class Supervisor:
         """Returns the digest of the manifest of all outputs, where they went straight to the store."""
         self._signalled = False
         next_heartbeat = time.monotonic() + _heartbeat(self._job)
-        # Whoever ends a job early, or at its time limit, may not wait: its end has to be written.
-        for line in self._uploading.finish(lambda: bool(self._ending) or self._signalled):
+        # Whoever ends a job early, or at its time limit, may not wait: its end has to be written. Only what the next
+        # attempt goes on from has the rest of the grace period.
+        checkpoints = self._uploading.finish_checkpoints(lambda: not self._ending or time.monotonic() < self._kill_at)
+        outputs_sent = self._uploading.finish(lambda: bool(self._ending) or self._signalled)
+        for line in itertools.chain(checkpoints, outputs_sent):
             self._keep_watch()
             if line:
                 self._say(line)

@@ -77,7 +77,9 @@ class File(NamedTuple):
 
 
 @dataclasses.dataclass
-class _Survey:
+class Survey:
+    """What is below some paths: files, targets of links, and what cannot be kept, and why."""
+
     files: Dict[str, os.stat_result] = dataclasses.field(default_factory=dict)
     links: Dict[str, str] = dataclasses.field(default_factory=dict)
     left_out: List[str] = dataclasses.field(default_factory=list)
@@ -91,6 +93,9 @@ class Uploader:
         grant: Where they may go.
         machine: Which machine of a job of several this is, each of which sends its own outputs.
     """
+
+    refusal = "the outputs do not go straight to the store, so the worker collects them"
+    """What is said with the reason why nothing is sent any more."""
 
     def __init__(self, folder: str, grant: Mapping[str, Any], machine: int = 0) -> None:
         self._folder = folder
@@ -203,9 +208,7 @@ class Uploader:
             if not self._reason:
                 self._reason = reason
                 self._target.stop()
-                self._messages.append(
-                    f"the outputs do not go straight to the store, so the worker collects them: {reason}"
-                )
+                self._messages.append(f"{self.refusal}: {reason}")
         with self._wake:
             self._wake.notify_all()
 
@@ -222,9 +225,7 @@ class Uploader:
 
     def _send(self, paths: Iterable[str], senders: Any, *, complete: bool) -> str:
         """Sends what is below some paths, then the manifest; returns the manifest's SHA-256."""
-        survey = _Survey()
-        for path in paths:
-            _look(self._root, path, survey)
+        survey = self._survey(paths)
         new = {path: found for path, found in survey.files.items() if not self._has(path, found)}
         self._total = self._moved + sum(found.st_size for found in new.values())
         sending = _Sending(senders)
@@ -243,6 +244,16 @@ class Uploader:
                 raise _Changed(path)
             self._done.pop(path, None)
         return self._write_manifest(survey, complete)
+
+    def _survey(self, paths: Iterable[str]) -> Survey:
+        survey = Survey()
+        for path in paths:
+            _look(self._root, path, survey)
+        return survey
+
+    def _listed(self, survey: Survey, complete: bool) -> Mapping[str, Any]:
+        """Returns what the manifest is to have, by path."""
+        return survey.files if complete else self._done
 
     def _attempt(self, call: Any, complete: bool) -> None:
         """A file that is still being written to is sent at the end."""
@@ -350,8 +361,8 @@ class Uploader:
         with self._lock:
             self._moved += size
 
-    def _write_manifest(self, survey: _Survey, complete: bool) -> str:
-        there = survey.files if complete else self._done
+    def _write_manifest(self, survey: Survey, complete: bool) -> str:
+        there = self._listed(survey, complete)
         files = sorted(self._done[path][2] for path in there if path in self._done)
         used = {file.sha256 for file in files}
         packs = [pack for pack in self._packs.values() if any(sha256 in used for sha256, _ in pack["files"])]
@@ -438,7 +449,7 @@ def _changed(file: Any, found: os.stat_result) -> bool:
     return (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns)
 
 
-def _look(root: str, path: str, survey: _Survey) -> None:
+def _look(root: str, path: str, survey: Survey) -> None:
     """Adds what is at a path below the outputs, or under it; follows no link."""
     top = os.path.join(root, path) if path else root
     real = os.path.realpath(root)
@@ -453,7 +464,7 @@ def _look(root: str, path: str, survey: _Survey) -> None:
             _look_at(root, os.path.join(parent, name), survey)
 
 
-def _look_at(root: str, path: str, survey: _Survey) -> None:
+def _look_at(root: str, path: str, survey: Survey) -> None:
     relative = os.path.relpath(path, root)
     try:
         found = os.lstat(path)

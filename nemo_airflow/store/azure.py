@@ -9,6 +9,7 @@ from typing import Any
 
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.runner.blob_target import seal
+from nemo_airflow.runner.checkpoint_uploads import MANIFEST as CHECKPOINTS
 from nemo_airflow.runner.uploads import manifest_name
 from nemo_airflow.store.buckets import PIECE
 from nemo_airflow.store.reading import ReadingPlace
@@ -42,7 +43,7 @@ class AzurePlace(ReadingPlace):
         address = self.sign(f"{folder}/0", seconds, route)
         if not address:
             return {}
-        names = [*map(manifest_name, range(machines)), *map(str, range(_BLOBS))]
+        names = [*map(manifest_name, range(machines)), CHECKPOINTS, *map(str, range(_BLOBS))]
         key = secrets.token_hex(32)
         with self._errors():
             signed = self._signatures(folder, names, seconds)

@@ -4,6 +4,7 @@
     incoming/<key of the job>/<number>            the same, where it cannot be named by its content
     incoming/<key of the job>/manifest.json       what there is, and in which pieces; written last
     incoming/<key of the job>/manifest-<n>.json   the same of another machine, where each sends its own outputs
+    incoming/<key of the job>/checkpoints.json    the same of the checkpoints that the job keeps
 
 A job may write below its own prefix and nowhere else, so nothing there is believed: a piece gets its place in the store
 when its SHA-256 is right, and a file is compared with its own when it is read.
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 from nemo_airflow.exceptions import StoreError
 from nemo_airflow.runner import digests
+from nemo_airflow.runner.checkpoint_uploads import MANIFEST as CHECKPOINTS
 from nemo_airflow.runner.uploads import MANIFEST_VERSION, manifest_name
 from nemo_airflow.store.shared import SharedStore, blob_name
 from nemo_airflow.store.trees import TreeFile, get_tree, tree_digest
@@ -121,6 +123,11 @@ class Manifest:
             self.left_out + tuple(f"{folder}/{line}" for line in other.left_out),
         )
 
+    def only(self, files: list[TreeFile]) -> Manifest:
+        """Returns what there is of some of the files."""
+        packs = tuple(self.record_of(files)["packs"])
+        return dataclasses.replace(self, files=tuple(files), packs=packs, links={}, left_out=())
+
     def below(self, path: str) -> list[TreeFile]:
         """Returns the files below a folder of the outputs, with their paths from there."""
         start = f"{path}/"
@@ -161,6 +168,14 @@ class Incoming:
             if other is not None:
                 manifest = (manifest or _NOTHING).joined(other, f"node-{machine}")
         return manifest
+
+    def read_checkpoints(self) -> Manifest | None:
+        """Returns the checkpoints that were sent, perhaps not all of them whole; None where none was.
+
+        Raises:
+            StoreError: The list is damaged, or the store cannot be reached.
+        """
+        return self._read(CHECKPOINTS, "")
 
     def _read(self, name: str, sha256: str) -> Manifest | None:
         data = self._store.read(f"{self._folder}/{name}")

@@ -33,6 +33,12 @@ ARTIFACT_INPUT = "nemo_airflow.artifact"
 INPUT_RUN = "nemo_airflow.input_run."
 """Beginning of the tags with the runs whose artifacts a job was given, by run id: to search for them."""
 
+ATTEMPTS = "nemo_airflow.attempts"
+"""Tag of a run with the keys of its job and of those from whose checkpoints it goes on, the newest first."""
+
+RESUMES = "nemo_airflow.resumes"
+"""Tag of a run with the id of the run from whose checkpoint it goes on with other values."""
+
 IMAGE_DIGEST = "nemo_airflow.image_digest"
 """Tag of a run with what names the content of the image that its job ran in."""
 
@@ -97,6 +103,7 @@ class RunRef:
         url: A page to look at, or empty.
         env: Variables that make runs of user code in the job children of this one; empty where the
             job cannot reach the store.
+        attempt: Key of the job whose records these are, where the run is that of an earlier attempt; else empty.
     """
 
     uri: str
@@ -105,6 +112,7 @@ class RunRef:
     parent_id: str = ""
     url: str = ""
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    attempt: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the reference as plain JSON types."""

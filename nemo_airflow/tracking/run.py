@@ -100,7 +100,9 @@ class TrackedRun:
         # A plan and a patch can be large, and a trigger's arguments are rows of a database.
         job = self.job
         if self.ref is not None:
-            job = dataclasses.replace(job, plan={}, package=None, description="", run_description="", asked={})
+            job = dataclasses.replace(
+                job, plan={}, package=None, description="", run_description="", asked={}, checkpoint=None
+            )
         return {
             "tracker": self.tracker.to_json(),
             "job": job.to_json(),

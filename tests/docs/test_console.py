@@ -194,6 +194,39 @@ def test_the_commands_and_examples_for_reproducing_run(folder):
     assert names["dag"].task_ids == ["again"]
 
 
+def test_the_commands_for_resuming_run(folder):
+    from mlflow import MlflowClient
+
+    code = (
+        "from nemo_airflow import latest_checkpoint, save_checkpoint\n"
+        "def train(steps: int = 100) -> None:\n"
+        "    found = latest_checkpoint()\n"
+        "    with save_checkpoint(step=steps) as folder:\n"
+        "        (folder / 'state').write_text('state')\n"
+        "    print('from step', found.values['step'] if found else 0)\n"
+        "    assert found, 'cut off'\n"
+    )
+    write(folder, {"training.py": code})
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *arguments], cwd=folder, check=True)
+    run(folder, [("nemo-airflow run training:train || true", [])], {})
+    first = Records().find("last")
+    same, further = run(folder, SHOWN["docs/checkpoints.md"], {"RUN": first.key})
+    assert "from step 100" in same
+    assert "from step 100" in further
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    [resumed, continued] = [
+        client.get_run(record.tracked.ref.run_id) for record in Records().list() if record.key != first.key
+    ]
+    assert continued.info.run_id == first.tracked.ref.run_id
+    assert continued.data.tags["nemo_airflow.state"] == "succeeded"
+    assert resumed.data.tags["nemo_airflow.resumes"] == continued.info.run_id
+    refused = subprocess.run(["nemo-airflow", "resume", first.key], cwd=folder, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "is done: give what is to be different" in refused.stderr
+
+
 def test_the_commands_for_differences_run_and_print_what_is_shown(folder, two_runs):
     write(
         folder,
@@ -333,7 +366,17 @@ def test_the_commands_for_tracking_run(folder):
 
 
 def test_every_page_with_commands_is_run_here():
-    pages = ("differences", "composition", "executors", "reproduce", "run", "runner", "store", "tracking")
+    pages = (
+        "checkpoints",
+        "differences",
+        "composition",
+        "executors",
+        "reproduce",
+        "run",
+        "runner",
+        "store",
+        "tracking",
+    )
     with_commands = {page for page, shown in SHOWN.items() if any(looked_up(command) is None for command, _ in shown)}
     with_commands -= {"docs/tutorial.md", "docs/deploying.md"}  # which tests of their own run
     assert with_commands == {"README.md", *(f"docs/{page}.md" for page in pages)}

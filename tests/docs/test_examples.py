@@ -47,6 +47,7 @@ def test_examples_run_in_their_order(page, tmp_path, monkeypatch):
         ("artifacts.md", 3),
         ("reuse.md", 2),
         ("from-nemo-run.md", 8),
+        ("checkpoints.md", 3),
     ],
 )
 def test_the_pages_with_examples_are_among_them(page, least):

@@ -24,8 +24,8 @@ import structlog
 from airflow.sdk import DAG
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import TaskDeferred
-from kill_jobs import count_and_talk
-from kill_steps import STARTS, die_at, is_in_worker
+from kill_jobs import count_and_talk, stop_and_go_on
+from kill_steps import CHAIN_STEPS, STARTS, die_at, is_in_worker
 
 from nemo_airflow import Config, MLflowTracker, NemoRunOperator, PatternPackager
 from nemo_airflow.executors.registry import executor_class, executor_from_json
@@ -43,7 +43,8 @@ class Told:
         self._folder = folder
 
     def deferral(self, deferred: TaskDeferred) -> None:
-        """The task waits for a trigger."""
+        """The task waits for a trigger; what an earlier one has told is past."""
+        self.drop("event")
         self.put("deferral", deferred.trigger.serialize())
 
     def event(self, payload: Any) -> None:
@@ -85,7 +86,7 @@ def work(folder: Path, given: dict[str, Any], number: int) -> None:
     with DAG(given["dag_id"], schedule=None) as dag:
         operator = NemoRunOperator(
             task_id="task",
-            config=Config(count_and_talk, counter=given["counter"]),
+            config=Config(stop_and_go_on if given["step"] in CHAIN_STEPS else count_and_talk, counter=given["counter"]),
             job_executor=executor_from_json(given["executor"]),
             packager=PatternPackager(path=str(HERE), include=["/kill_jobs.py"]),
             tracker=MLflowTracker(tracking_uri=given["tracking_uri"]),

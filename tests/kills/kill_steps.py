@@ -51,6 +51,15 @@ TRIGGERER = {
     "end recorded": Seam("nemo_airflow.tracking.run:RunSink.finish"),
     "event sent": Seam("kill_processes:Told.event"),
 }
+CHAIN = {
+    "stop noted": Seam("nemo_airflow.operators.attempt:consume"),
+    "next attempt noted": Seam("nemo_airflow.operators.attempt:remember", lambda _, attempt: bool(attempt.run_key)),
+    "next submit": Seam(
+        "nemo_airflow.operators.back_end:BackEnd.submit", lambda _, request: request.key.endswith("-2")
+    ),
+}
+"""Steps of a worker that continues a job which has stopped before it was done."""
+
 STARTS = {
     "local": Seam("nemo_airflow.executors.local:LocalDriver._spawn"),
     "ssh": Seam("nemo_airflow.executors.ssh.driver:SSHDriver._launch"),
@@ -73,6 +82,9 @@ FOLLOWED_BY_WORKER = [f"{step}{_IN_WORKER}" for step in ("first line read", "end
 STEPS = [f"{when} {step}" for step in (*WORKER, *TRIGGERER, *FOLLOWED_BY_WORKER) for when in ("before", "after")]
 
 
+CHAIN_STEPS = ["before stop noted", "after stop noted", "after next attempt noted", "after next submit"]
+
+
 def is_in_worker(step: str) -> bool:
     """Returns whether it is the worker that does the step, of those that both do."""
     return step.endswith(_IN_WORKER)
@@ -84,7 +96,7 @@ def seam_of(step: str, kind: str) -> Seam:
         return STARTS[kind]
     if step == "released":
         return RELEASES.get(kind, OTHER_RELEASE)
-    seam = {**WORKER, **TRIGGERER}[step]
+    seam = {**WORKER, **TRIGGERER, **CHAIN}[step]
     assert seam is not None
     return seam
 

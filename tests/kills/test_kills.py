@@ -8,8 +8,8 @@ import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from kill_matrix import Forks, Matrix, assert_nothing_is_lost_or_done_twice, counters_for_any_user, name_of
-from kill_steps import STEPS
+from kill_matrix import LINES, Forks, Matrix, assert_nothing_is_lost_or_done_twice, counters_for_any_user, name_of
+from kill_steps import CHAIN_STEPS, STEPS
 
 from nemo_airflow.executors import (
     DockerExecutor,
@@ -122,3 +122,15 @@ def test_kubernetes(check, lab_kubeconfig, lab_image, counters, step):
 @at_each_step
 def test_ray(check, lab_ray, step):
     check(RayExecutor(address=lab_ray, grace=1), step)
+
+
+@pytest.mark.parametrize("step", CHAIN_STEPS)
+def test_job_that_was_preempted_is_continued_once(matrix, counters, step):
+    executor = LocalExecutor(root=str(matrix.folder / "jobs"), grace=1)
+    killed = matrix.run(executor, str(counters), step, {})
+    name = name_of(executor, step)
+    assert killed.was_killed, killed.output
+    assert (killed.deaths, killed.result, killed.runs, killed.left) == (1, f"result of {name}", 2, []), killed.output
+    assert killed.tracked == ["FINISHED", "FINISHED"], "the one run of both attempts, and its parent"
+    assert killed.points == [(number, 1 / (number + 1)) for number in range(LINES)]
+    assert killed.kept["model.txt"] == f"weights of {name}"

@@ -44,6 +44,7 @@ class BatchExecutor(Executor):
     """
 
     takes_secrets: ClassVar[bool] = True
+    keeps_attempts_together: ClassVar[bool] = True
 
     ssh_conn_id: str | None = "ssh_default"
     root: str = "~/.nemo_airflow"

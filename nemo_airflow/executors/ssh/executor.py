@@ -28,6 +28,7 @@ class SSHExecutor(Executor):
 
     kind: ClassVar[str] = "ssh"
     takes_secrets: ClassVar[bool] = True
+    keeps_attempts_together: ClassVar[bool] = True
 
     ssh_conn_id: str = "ssh_default"
     root: str = "~/.nemo_airflow"

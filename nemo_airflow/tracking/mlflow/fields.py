@@ -14,7 +14,7 @@ from nemo_airflow.connections import redact
 from nemo_airflow.job import Job, JobHandle, JobStatus, Package
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.artifacts import tags_of_inputs
-from nemo_airflow.tracking.base import ARTIFACT_INPUT, RunInput
+from nemo_airflow.tracking.base import ARTIFACT_INPUT, ATTEMPTS, RunInput
 from nemo_airflow.tracking.forges import commit_page, repository_page
 
 T = TypeVar("T")
@@ -64,6 +64,11 @@ _COLON_OR_REFUSED = re.compile(r":(?=[0-9a-f]+(?::|[^\w/.\- :]))|[^\w/.\- :]")
 _COLON_OR_NO_PATH = re.compile(r":(?=[0-9a-f]+(?::|[^\w\- :]))|[^\w\- :]")
 
 
+def mark_of(attempt: str) -> str:
+    """Returns the tag with the mark of a stream: that of the run's first job, or of a later attempt, by its key."""
+    return f"{MARK}.{attempt}" if attempt else MARK
+
+
 def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
     """Returns the plan's leaves as parameters, spelled as by MLflow's own clients.
 
@@ -91,6 +96,7 @@ def tags_of_job(job: Job) -> dict[str, str]:
         **{f"airflow.{name}": value for name, value in labels.items()},
     }
     tags |= tags_of_inputs(job.plan)
+    tags |= tags_of_attempts(job)
     links = [f"[Task in Airflow]({url})"] if (url := labels.get("url")) else []
     if job.package and (page := commit_page(job.package.origin, job.package.commit)):
         links.append(f"[Code at {job.package.commit[:8]}]({page})")
@@ -107,6 +113,11 @@ def tags_of_job(job: Job) -> dict[str, str]:
             "nemo_airflow.excluded": json.dumps(package.excluded) if package.excluded else "",
         }
     return clean_tags(tags)
+
+
+def tags_of_attempts(job: Job) -> dict[str, str]:
+    """Returns the tag with the attempts of a job that is not the first; none for a first one."""
+    return {ATTEMPTS: " ".join((job.key, *job.earlier))} if job.earlier else {}
 
 
 def note_of(description: str, links: Sequence[str] = ()) -> str:

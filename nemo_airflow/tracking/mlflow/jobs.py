@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import JobState
 from nemo_airflow.language.nearest import similar
-from nemo_airflow.tracking.base import Metric
+from nemo_airflow.tracking.base import ATTEMPTS, Metric
 from nemo_airflow.tracking.mlflow import address, fields
 from nemo_airflow.tracking.mlflow.queries import RunQuery
 from nemo_airflow.tracking.mlflow.store import NEWEST_FIRST, NOT_FOUND, Run, Store, newest_jobs, open_store
@@ -19,6 +19,7 @@ _AT_ONCE = 8
 """Metrics that are read from a server at the same time."""
 
 _SEARCHED = 50
+KEY = re.compile(r"[a-z0-9-]+")
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -137,11 +138,19 @@ class JobRuns:
             if runs:
                 named = ", ".join(sorted(runs)[:5])
                 raise TrackingError(f"{text!r} is the beginning of {len(runs)} keys, {named} ...: give more of the key")
+            if (run := self._run_of_attempt(text)) is not None:
+                return run
         known = [run.key for run in self.newest(_SEARCHED)]
         raise TrackingError(
             f"no job or run {text!r} is in the MLflow store {self.uri}{similar(text, known)}; give the job's key, the "
             "id of its run, or with --tracking-uri another store"
         )
+
+    def _run_of_attempt(self, key: str) -> JobRun | None:
+        """Returns the run that a job continued which has no run of its own."""
+        having = self.matching(f"tags.`{ATTEMPTS}` LIKE '%{key}%'", _SEARCHED) if KEY.fullmatch(key) else []
+        # Those that began later have gone on from its checkpoint.
+        return next((run for run in reversed(having) if key in run.tags[ATTEMPTS].split()), None)
 
     def points(self, run_id: str) -> Mapping[str, list[Metric]]:
         """Returns the points of all metrics of a run by name, in the order of their steps."""

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric
 from nemo_airflow.tracking.mlflow.batches import Refusal, refuse, write_accepted
-from nemo_airflow.tracking.mlflow.fields import MARK, clean_name
+from nemo_airflow.tracking.mlflow.fields import clean_name, mark_of
 from nemo_airflow.tracking.mlflow.store import Store
 
 _AT_ONCE = 900
@@ -49,11 +49,11 @@ class _Recorded:
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
-_runs: OrderedDict[tuple[str, str], _Recorded] = OrderedDict()
+_runs: OrderedDict[tuple[str, str, str], _Recorded] = OrderedDict()
 _runs_lock = threading.Lock()
 
 
-def record(store: Store, run_id: str, metrics: Sequence[Metric], mark: int) -> None:
+def record(store: Store, run_id: str, metrics: Sequence[Metric], mark: int, attempt: str = "") -> None:
     """Writes points, then the mark; does nothing if the mark is already recorded.
 
     Args:
@@ -61,13 +61,14 @@ def record(store: Store, run_id: str, metrics: Sequence[Metric], mark: int) -> N
         run_id: The run.
         metrics: The points; names that MLflow refuses are changed.
         mark: Bytes of the stream that are recorded with these points; 0 leaves the mark unchanged.
+        attempt: Whose stream that is; see :attr:`RunRef.attempt`.
     """
-    recorded = _recorded(store, run_id)
+    recorded, tag = _recorded(store, run_id, attempt), mark_of(attempt)
     with recorded.lock:
         try:
             if recorded.mark < 0:
                 run = store.run(run_id)
-                recorded.mark, recorded.latest = read_mark(run.tags.get(MARK)), dict(run.latest)
+                recorded.mark, recorded.latest = read_mark(run.tags.get(tag)), dict(run.latest)
             if mark and mark <= recorded.mark:
                 return
             refused = [Refusal(metric, reason) for metric in metrics if (reason := _problem_of(metric))]
@@ -83,23 +84,26 @@ def record(store: Store, run_id: str, metrics: Sequence[Metric], mark: int) -> N
                 # The mark of a refused batch is written after its halves.
                 with_mark = mark > 0 and start + _AT_ONCE >= len(fresh)
                 found = write_accepted(
-                    store, run_id, part, functools.partial(_log, store, run_id, mark if with_mark else 0, len(part))
+                    store,
+                    run_id,
+                    part,
+                    functools.partial(_log, store, run_id, {tag: str(mark)} if with_mark else {}, len(part)),
                 )
                 marked = with_mark and not found
                 refused += found
             if mark and not marked:
-                store.log(run_id, tags={MARK: str(mark)})
+                store.log(run_id, tags={tag: str(mark)})
             recorded.mark = max(mark, recorded.mark)
         except TrackingError:
             # The request may have succeeded: check before the next batch.
-            forget(store, run_id)
+            forget(store, run_id, attempt)
             raise
     refuse(refused, len(metrics), lambda point: f"{point.name!r} at step {point.step}")
 
 
-def _log(store: Store, run_id: str, mark: int, whole: int, points: Sequence[Metric]) -> None:
+def _log(store: Store, run_id: str, mark: dict[str, str], whole: int, points: Sequence[Metric]) -> None:
     """Writes points; with the mark only where they are the whole batch."""
-    store.log(run_id, metrics=points, tags={MARK: str(mark)} if mark and len(points) == whole else {})
+    store.log(run_id, metrics=points, tags=mark if len(points) == whole else {})
 
 
 def _problem_of(point: Metric) -> str:
@@ -120,16 +124,16 @@ def read_mark(tag: str | None) -> int:
     return int(tag) if tag and tag.isdecimal() else 0
 
 
-def forget(store: Store, run_id: str) -> None:
+def forget(store: Store, run_id: str, attempt: str = "") -> None:
     """Drops the cached state of a run that ended or has to be read again."""
     with _runs_lock:
-        _runs.pop((store.uri, run_id), None)
+        _runs.pop((store.uri, run_id, attempt), None)
 
 
-def _recorded(store: Store, run_id: str) -> _Recorded:
+def _recorded(store: Store, run_id: str, attempt: str) -> _Recorded:
     with _runs_lock:
-        found = _runs.setdefault((store.uri, run_id), _Recorded())
-        _runs.move_to_end((store.uri, run_id))
+        found = _runs.setdefault((store.uri, run_id, attempt), _Recorded())
+        _runs.move_to_end((store.uri, run_id, attempt))
         while len(_runs) > _RUNS_KEPT:
             _runs.popitem(last=False)
         return found

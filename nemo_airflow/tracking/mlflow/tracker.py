@@ -22,7 +22,16 @@ from nemo_airflow.exceptions import NemoAirflowError, SettingsError, TrackingErr
 from nemo_airflow.job import PATCH, Job, JobHandle, JobState, JobStatus, Package, without_patch
 from nemo_airflow.language.plan.contents import has_recipes
 from nemo_airflow.store.address import read_patch
-from nemo_airflow.tracking.base import UNWATCHED, Metric, PartlyRefusedError, RunInput, RunRef, Tracker, UploadWatch
+from nemo_airflow.tracking.base import (
+    ATTEMPTS,
+    UNWATCHED,
+    Metric,
+    PartlyRefusedError,
+    RunInput,
+    RunRef,
+    Tracker,
+    UploadWatch,
+)
 from nemo_airflow.tracking.mlflow import address, batches, fields, models, points, runs
 from nemo_airflow.tracking.mlflow.reuse import MLflowEarlierRuns
 from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
@@ -122,7 +131,7 @@ class MLflowTracker(Tracker):
             run = runs.find_or_create_run(
                 store,
                 experiment_id,
-                job.key,
+                job.run_key or job.key,
                 name=_run_name(job),
                 tags=lambda: self._tags(job, above.run_id if above else ""),
                 start_ms=began,
@@ -130,6 +139,8 @@ class MLflowTracker(Tracker):
             if run.ended and began > (run.end_ms or 0):
                 store.log(run.run_id, tags={fields.STATE: ""})
                 store.set_status(run.run_id, "RUNNING")
+            if job.run_key:
+                store.log(run.run_id, tags=fields.tags_of_attempts(job))
             return experiment_id, above, run
 
         experiment_id, above, run = _persist(find)
@@ -143,6 +154,7 @@ class MLflowTracker(Tracker):
             parent_id=above.run_id if above else "",
             url=address.run_page(self.ui_url or settings.mlflow_page() or uri, experiment_id, run.run_id),
             env=_env(uri, experiment_id, run.run_id) if share else {},
+            attempt=job.key if job.run_key else "",
         )
         if not run.params.keys() - {runs.STANDS_FOR}:
             self._describe(store, run, job)
@@ -183,13 +195,13 @@ class MLflowTracker(Tracker):
     def metrics(self, ref: RunRef, metrics: Sequence[Metric], mark: int) -> None:
         """See :meth:`Tracker.metrics`."""
         kept = metrics if self.log_system_metrics else [m for m in metrics if not m.name.startswith("system/")]
-        points.record(self._store(ref), ref.run_id, kept, mark)
+        points.record(self._store(ref), ref.run_id, kept, mark, ref.attempt)
 
     def mark(self, ref: RunRef) -> int:
         """See :meth:`Tracker.mark`."""
         store = self._store(ref)
-        points.forget(store, ref.run_id)
-        return points.read_mark(store.run(ref.run_id).tags.get(fields.MARK))
+        points.forget(store, ref.run_id, ref.attempt)
+        return points.read_mark(store.run(ref.run_id).tags.get(fields.mark_of(ref.attempt)))
 
     def documents(self, ref: RunRef, texts: Mapping[str, str]) -> None:
         """See :meth:`Tracker.documents`."""
@@ -223,13 +235,15 @@ class MLflowTracker(Tracker):
         """See :meth:`Tracker.ended`."""
         store = self._store(ref)
         run = store.run(ref.run_id)
-        if run.tags.get(fields.STATE):
+        own = run.tags.get(fields.KEY, "")
+        newest = run.tags.get(ATTEMPTS, own).split(" ")[0]
+        if run.tags.get(fields.STATE) or (ref.attempt or own) != newest:  # or a later attempt has the run by now
             return {}
         # Set even if user code has ended the run: that code cannot know how the job ended.
         end = _milliseconds(at)
         store.set_status(ref.run_id, _STATUS.get(status.state, "FAILED"), end)
         store.log(ref.run_id, tags=fields.tags_of_end(status, error))
-        points.forget(store, ref.run_id)
+        points.forget(store, ref.run_id, ref.attempt)
         runs.delete_ghosts(store, run)
         if ref.env:
             _end_children(store, ref.experiment_id, ref.run_id, _STATUS.get(status.state, "FAILED"), end)
