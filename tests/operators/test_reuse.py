@@ -1,6 +1,9 @@
 """A task that reuses the run of an earlier one: when it does, and when it may not."""
 
+import asyncio
 import itertools
+import json
+import multiprocessing
 import shutil
 import sys
 import threading
@@ -9,12 +12,16 @@ from pathlib import Path
 
 import pytest
 from airflow.sdk import task
+from airflow.sdk.exceptions import TaskDeferred
 from mlflow import MlflowClient
 from operator_dags import new_dag, run
 
 from nemo_airflow import Artifact, Config, LocalExecutor, MLflowTracker, NemoRunOperator, PatternPackager
+from nemo_airflow.cli import main
 from nemo_airflow.exceptions import ConfigError, JobFailed
 from nemo_airflow.tracking.reuse import RESULT
+from nemo_airflow.triggers import reuse as waiting
+from nemo_airflow.triggers.reuse import NemoReuseTrigger
 
 CODE = """
 from pathlib import Path
@@ -89,6 +96,11 @@ class World:
     def ran(self):
         return len(self.counter.read_text().splitlines()) if self.counter.exists() else 0
 
+    @staticmethod
+    def result_of(thread, results):
+        thread.join(60)
+        return results[0]
+
     def newest(self):
         experiments = [each.experiment_id for each in self.client.search_experiments()]
         which = "tags.`nemo_airflow.plan_digest` LIKE '%'"
@@ -160,25 +172,60 @@ def test_a_run_with_an_artifact_that_is_gone_or_was_written_to_is_not_reused(wor
     assert world.ran == 3
 
 
-def test_tasks_that_ask_at_once_run_once(world, monkeypatch):
-    results, config = [], world.config(seconds=1)
+def test_processes_that_ask_at_once_run_once(world):
     with new_dag() as dag:
+        config = world.config(seconds=1)
         operators = [NemoRunOperator(task_id=f"t{number}", config=config, **world.arguments()) for number in range(3)]
 
     def execute(operator):
         context = world.task_context(dag)
-        context["task_state_store"] = type(world.store)()
         context["ti"].task_id = operator.task_id
-        results.append(operator.execute(context))
+        (world.path / operator.task_id).write_text(json.dumps(operator.execute(context)))
 
-    threads = [threading.Thread(target=execute, args=(operator,)) for operator in operators]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    processes = [multiprocessing.get_context("fork").Process(target=execute, args=(each,)) for each in operators]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 3
     assert world.ran == 1
-    assert len(results) == 3
-    assert results[0] == results[1] == results[2]
+    first, *others = ((world.path / operator.task_id).read_text() for operator in operators)
+    assert others == [first] * 2
+
+
+def test_a_deferred_task_waits_in_the_triggerer_for_the_one_that_runs_the_same(world, monkeypatch):
+    monkeypatch.setattr(waiting, "_LOOK", 0.2)
+    config, results = world.config(seconds=2), []
+    other = threading.Thread(target=lambda: results.append(world.execute(config)))
+    with new_dag() as dag:
+        operator = NemoRunOperator(task_id="t", config=config, **world.arguments(deferrable=True))
+    context = world.task_context(dag)
+    context["task_state_store"] = type(world.store)()
+    other.start()
+    while world.ran == 0:  # the other one has the claim
+        time.sleep(0.05)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "nemo_airflow.triggers.reuse.NemoReuseTrigger"
+    event = asyncio.run(anext(NemoReuseTrigger(**json.loads(json.dumps(arguments))).run()))
+    assert operator.look_again(context, event.payload) == world.result_of(other, results)
+    assert world.ran == 1
+
+
+def test_why_a_run_was_not_reused_is_told(world, capsys):
+    world.execute(reuse=False)
+    world.execute(world.config(text="other"), reuse="7d", env={"SEED": "1"})
+    run_id = world.newest().info.run_id
+    capsys.readouterr()
+    assert main(["why-not-reused", run_id, "--tracking-uri", world.uri]) == 0
+    nearest, *why = capsys.readouterr().out.splitlines()
+    assert nearest.startswith("nearest earlier run: operator-test-")
+    assert why == ["plan: text is other, and weights then", "environment: another variable, or another value of one"]
+    assert main(["why-not-reused", run_id, "--tracking-uri", world.uri, "-o", "json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["why"]) == {"plan", "environment"}
+    assert main(["why-not-reused", "0" * 32, "--tracking-uri", world.uri]) != 0
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 def test_a_run_without_a_result_and_a_config_with_a_secret_are_not_reused(world, caplog):
