@@ -24,6 +24,7 @@ KINDS = {
     "untracked": "`@task.nemo`, no tracker",
     "tracked": "`@task.nemo`, MLflow on sqlite, as it is unless set",
     "deferred": "`@task.nemo`, no tracker, `defer_after=0`",
+    "reused": "`@task.nemo(reuse=True)`, MLflow on sqlite: none submits a job",
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from airflow.sdk import DAG, task
 
-from nemo_airflow import Config
+from nemo_airflow import Config, PatternPackager
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import bench_jobs
@@ -46,3 +46,11 @@ with DAG("deferred", **ARGUMENTS):
         return Config(bench_jobs.trivial)
 
     deferred_job.expand(number=NUMBERS)
+
+with DAG("reused", **ARGUMENTS):
+
+    @task.nemo(packager=PatternPackager(path=str(Path(bench_jobs.__file__).parent)), reuse=True)
+    def reused_job(number):
+        return Config(bench_jobs.trivial)
+
+    reused_job.expand(number=NUMBERS)
