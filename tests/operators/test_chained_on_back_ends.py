@@ -1,6 +1,7 @@
 """Attempts follow each other on real back-ends: through the shared store, and as Slurm preempts and warns."""
 
 import threading
+import uuid
 from pathlib import Path
 
 import checkpoint_jobs as jobs
@@ -65,12 +66,12 @@ def test_containers_continue_each_other_through_the_store_and_slurm_continues_th
     assert [run.data.tags["nemo_airflow.backend"] for run in runs()] == ["docker", "slurm"]
 
 
-def preempt(lab_ssh):
+def preempt(lab_ssh, root):
     """Has the first attempt preempted by an urgent job, and the second one warned, as '--signal' does."""
     urgent = "sbatch -p urgent -w n4 --exclusive --wrap 'sleep 1'"
-    warning = "scancel --batch --signal=USR1 $(squeue -h -o %A -w n4 -u $USER)"
+    warning = f"scancel --batch --signal=USR1 $(cut -d ' ' -f 1 $(ls -t {root}/jobs/*/jobid | head -n 1))"
     for number, command in enumerate((urgent, warning)):
-        waits = f"grep -q 'attempt {number} waits' {ROOT}/jobs/*/log"
+        waits = f"grep -q 'attempt {number} waits' {root}/jobs/*/log"
         lab_ssh.run(f"for i in $(seq 240); do {waits} && break; sleep 1; done; {command}")
 
 
@@ -79,14 +80,15 @@ def test_a_preemption_by_slurm_and_its_warning_are_attempts_of_one_try(
     attempt, lab_ssh, ssh_conn_id, lab_slurm, requeue
 ):
     execute, runs = attempt
-    lab_ssh.run(f"rm -rf {ROOT}/jobs")
+    root = f"{ROOT}-{uuid.uuid4().hex[:8]}"  # another test may run at this moment
     slurm = SlurmExecutor(
-        ssh_conn_id=ssh_conn_id, root=ROOT, nodelist="n4", exclusive=True, requeue=requeue, grace=20
+        ssh_conn_id=ssh_conn_id, root=root, nodelist="n4", exclusive=True, requeue=requeue, grace=20
     )  # fmt: skip
-    others = threading.Thread(target=preempt, args=(lab_ssh,), daemon=True)
+    others = threading.Thread(target=preempt, args=(lab_ssh, root), daemon=True)
     others.start()
     assert execute(Config(jobs.stop_when_told, times=2), slurm) == 2
     others.join(60)
+    lab_ssh.run(f"rm -rf {root}")
     [run] = runs()
     assert run.info.status == "FINISHED"
     # Slurm itself starts a job again that it may, which then finds its own folder.
