@@ -23,6 +23,8 @@
     │   └── SubmitError              the back-end refused the job
     ├── JobFailed                    the job ran and did not succeed; carries its failure kind and traceback
     ├── TrackingError                the tracking server refused something, or could not be reached
+    ├── RegistryError                the registry of models has no such model or version, or refused something
+    │   └── PromotionRefused         a version may not be put into service, and why
     ├── StreamError                  a record on a job's stream cannot be read
     ├── SettingsError                this process's environment is set up wrongly (a port in use ...)
     │   └── NotDefinedError          there is no connection or variable of that name
@@ -150,6 +152,14 @@ class TrackingError(NemoAirflowError):
         self.transient = transient
         self.code = code
         super().__init__(message)
+
+
+class RegistryError(NemoAirflowError):
+    """The registry of models has no such model, version or alias, or refused something."""
+
+
+class PromotionRefused(RegistryError):
+    """A version may not be put into service: one promotion a day, another champion meanwhile, rolled back before."""
 
 
 class StreamError(NemoAirflowError, ValueError):

@@ -47,7 +47,7 @@ def train(data: Data, model: Model, optimizer: Optimizer, seed: int = 0) -> dict
             steps.step()
         if rank == 0:
             log_metrics({"train/loss": float(loss)}, step=epoch)
-    images, labels = (torch.as_tensor(array) for array in held_out_set())
+    images, labels = (torch.as_tensor(array) for array in held_out_set(data.until))
     with torch.no_grad():
         accuracy = float((network(images.float() / 16).argmax(1) == labels).float().mean())
     if rank == 0:

@@ -13,5 +13,5 @@ from digits.train import train
 
 def fit(data: Data, features: Features, model: Model, optimizer: Optimizer, seed: int = 0) -> dict[str, Any]:
     """Trains and evaluates; returns the varied parameters with the metrics."""
-    metrics = evaluate(train(data, features, model, optimizer, seed)["model"])
+    metrics = evaluate(train(data, features, model, optimizer, seed)["model"], data.until)
     return {"hidden": model.hidden, "learning_rate": optimizer.learning_rate, **metrics}

@@ -30,6 +30,7 @@ PYTHON = {
     "experiment": ("Experiments", ["nemo_airflow.experiment"]),
     "runner": ("In a job", ["nemo_airflow.runner"]),
     "artifacts": ("Artifacts", ["nemo_airflow.artifacts"]),
+    "promotion": ("Promotion and rollback", ["nemo_airflow.promotion"]),
     "assets": ("Assets", ["nemo_airflow.assets"]),
     "job": ("Jobs and how they end", ["nemo_airflow.job"]),
     "notifications": ("Notifications", ["nemo_airflow.notifications", "nemo_airflow.notifications.report"]),

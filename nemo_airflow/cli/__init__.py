@@ -9,12 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nemo_airflow import __version__, settings
-from nemo_airflow.cli import config_commands, job_commands, keep_commands, settings_command, setup_commands
+from nemo_airflow.cli import (
+    config_commands,
+    job_commands,
+    keep_commands,
+    model_commands,
+    settings_command,
+    setup_commands,
+)
 from nemo_airflow.cli.bars import showing_transfers
 from nemo_airflow.cli.help import Parser, is_output_closed, leave_closed_pipe
 from nemo_airflow.exceptions import NemoAirflowError
 
-_COMMANDS = (job_commands, config_commands, keep_commands, settings_command, setup_commands)
+_COMMANDS = (job_commands, config_commands, keep_commands, model_commands, settings_command, setup_commands)
 """Modules that add commands; each imports what runs a command only when it is run."""
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
+from rich.panel import Panel
 from rich.status import Status
 from rich.table import Table
 
@@ -18,8 +20,15 @@ from nemo_airflow.cli.examples import check_libraries, find_example_dags, is_in_
 from nemo_airflow.cli.ports import check_port
 from nemo_airflow.exceptions import NemoAirflowError
 
-OVERRIDES = {"train.optimizer.learning_rate": 0.01, "train.optimizer.epochs": 15}
-"""The demo's changes of the pipeline's config, as a person would make them in the trigger form."""
+RETRAIN, ROLLBACK, SWEEP = "retrain_digits", "rollback_digits", "sweep_digits"
+
+STORY = (
+    ("a first model", RETRAIN, {"until": "2026-06-29"}),
+    ("one that is worse", RETRAIN, {"until": "2026-06-29", "train.optimizer.epochs": 8}),
+    ("one of later data, which may be better", RETRAIN, {"until": "2026-08-24"}),
+    ("back again", ROLLBACK, {"why": "the demo shows a rollback"}),
+)
+"""A promotion, a refusal, an approval and a rollback: each with its DAG, and what the trigger form is given."""
 
 _ENV = {
     # Only the demo's own runs: a weekly DAG that is switched on would start a scheduled one.
@@ -32,10 +41,11 @@ DEFAULT_HOME = ".demo"
 
 _LIMIT = 600.0
 _ENDED = ("success", "failed")
+_ASKS = "awaiting_input"
 
 
 def run(home: str, dags: str | None, port: int | None) -> int:
-    """Runs the pipeline and the sweep, shows their results, and leaves no process behind."""
+    """Runs the pipeline through its story, and the sweep beside it; shows the results, and leaves no process behind."""
     check_libraries()
     if port is not None:
         check_port(port, "--port")
@@ -46,16 +56,23 @@ def run(home: str, dags: str | None, port: int | None) -> int:
         with console.status("") as status:
             _say(status, console, f"starting Airflow in {server.home}")
             server.start()
-            retrained = _run_dag(server, "retrain_digits", OVERRIDES, status, console)
-            swept = _run_dag(server, "sweep_digits", {}, status, console)
+            sweep = server.trigger(SWEEP)
+            ran = []
+            for title, dag_id, conf in STORY:
+                run_id = server.trigger(dag_id, conf)
+                values = ", ".join(f"{name}={value}" for name, value in conf.items())
+                _say(status, console, f"{title}: {dag_id} with {values}")
+                ran.append(run_id if _follow(server, dag_id, run_id, status, console) else "")
+                if not ran[-1]:
+                    break
+            swept = _follow(server, SWEEP, sweep, status, console)
         if swept:
-            _show_best(server, swept, console)
-        if retrained:
-            _show_champion(server, retrained, console)
+            _show_best(server, sweep, console)
+        _show_story(server, ran, console)
         _show_where(server, "make ui" if is_in_clone(folder) else _ui_command(home), console)
     finally:
         server.stop()
-    return 0 if retrained and swept else 1
+    return 0 if swept and all(ran) else 1
 
 
 def _say(status: Status, console: Console, text: str) -> None:
@@ -65,19 +82,20 @@ def _say(status: Status, console: Console, text: str) -> None:
         console.print(f"{datetime.datetime.now():%H:%M:%S} {text}", markup=False, highlight=False)
 
 
-def _run_dag(server: AirflowServer, dag_id: str, conf: Mapping[str, Any], status: Status, console: Console) -> str:
-    """Runs a DAG and shows how its tasks ended; returns the run's id, or an empty string when it failed."""
-    run_id = server.trigger(dag_id, conf)
-    with_conf = f" with {', '.join(f'{name}={value}' for name, value in conf.items())}" if conf else ""
-    _say(status, console, f"{dag_id}: triggered{with_conf}")
+def _follow(server: AirflowServer, dag_id: str, run_id: str, status: Status, console: Console) -> bool:
+    """Waits for the end of a run, approves what it asks for, and shows its tasks; returns whether it went well."""
     said = ""
 
     def ended() -> str:
         nonlocal said
-        now = _progress(server.tasks(dag_id, run_id))
+        tasks = server.tasks(dag_id, run_id)
+        now = _progress(tasks)
         if now != said:
             said = now
             _say(status, console, f"{dag_id}: {now}")
+        for task in tasks:
+            if task["state"] == _ASKS:
+                _approve(server, task, console)
         state = str(server.run(dag_id, run_id)["state"])
         return state if state in _ENDED else ""
 
@@ -87,7 +105,18 @@ def _run_dag(server: AirflowServer, dag_id: str, conf: Mapping[str, Any], status
     for task in tasks:
         if task["state"] == "failed":
             _show_log(server, task, console)
-    return run_id if state == "success" else ""
+    return state == "success"
+
+
+def _approve(server: AirflowServer, task: Mapping[str, Any], console: Console) -> None:
+    """Shows what a person is asked, and answers as Airflow's page does when "Approve" is clicked."""
+    run = f"/dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}"
+    path = f"{run}/taskInstances/{task['task_id']}/{task['map_index']}/hitlDetails"
+    asked = server.call("GET", path)
+    if asked["response_received"]:
+        return
+    console.print(Panel(Markdown(asked["body"]), title=asked["subject"]))
+    server.call("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
 
 
 def _progress(tasks: list[dict[str, Any]]) -> str:
@@ -108,7 +137,7 @@ def _show_tasks(dag_id: str, run_id: str, tasks: list[dict[str, Any]], console: 
         started[task["task_id"]] = min(started.get(task["task_id"], "~"), task["start_date"] or "~")
     for task in sorted(tasks, key=lambda task: (started[task["task_id"]], task["map_index"])):
         index = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
-        colour = {"success": "green", "failed": "red"}.get(task["state"] or "", "yellow")
+        colour = {"success": "green", "failed": "red", "skipped": "cyan"}.get(task["state"] or "", "yellow")
         table.add_row(
             f"{task['task_id']}{index}".replace("[", "\\["),
             f"[{colour}]{task['state']}[/]",
@@ -135,23 +164,17 @@ def _show_best(server: AirflowServer, run_id: str, console: Console) -> None:
     )
 
 
-def _show_champion(server: AirflowServer, run_id: str, console: Console) -> None:
-    outcome = server.xcom("retrain_digits", run_id, "promote")
-    trained = server.xcom("retrain_digits", run_id, "train")
-    console.print("[bold]The model[/]")
-    table = Table(show_header=False)
-    rows = {
-        "digits trained on": str(trained["samples"]),
-        **{
-            f"held-out {name}": f"{value:.4f}" if isinstance(value, float) else str(value)
-            for name, value in outcome["metrics"].items()
-        },
-        "champion before": f"version {outcome['champion_before']}" if outcome["champion_before"] else "none",
-        "champion after": f"version {outcome['champion_after']}",
-        "why": outcome["reason"],
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
+def _show_story(server: AirflowServer, ran: list[str], console: Console) -> None:
+    """Shows what each run has decided, and the version in service after it."""
+    table = Table("what", "champion", "why", title="The model digits")
+    champion = "none"
+    for run_id, (title, dag_id, _) in zip(ran, STORY, strict=False):
+        if not run_id:
+            continue
+        task = "rollback" if dag_id == ROLLBACK else "promote"
+        if server.task(dag_id, run_id, task)["state"] == "success":
+            champion = f"version {server.xcom(dag_id, run_id, task)['version']}"
+        table.add_row(title, champion, server.xcom(dag_id, run_id, task, "reason"))
     console.print(table)
 
 

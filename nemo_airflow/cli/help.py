@@ -15,6 +15,7 @@ GROUPS = {
     "Look": ("jobs", "runs", "status", "why", "logs", "metrics", "shell", "list"),
     "Compare": ("diff", "lineage", "why-not-reused", "graph", "code", "history"),
     "Keep": ("collect", "fetch", "sync", "store"),
+    "Models": ("promotions", "promote", "rollback"),
     "Tidy": ("reap",),
     "Set up": ("init", "doctor", "settings", "demo", "ui"),
 }

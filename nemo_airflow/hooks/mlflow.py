@@ -55,7 +55,10 @@ class MLflowHook(BaseHook):
             raise MissingExtraError("MLflowHook", "mlflow") from error
         if login := _login(credentials):
             _log_in(uri, login)
-        return MlflowClient(tracking_uri=uri)
+        from nemo_airflow.tracking.mlflow.client import opening_alone
+
+        with opening_alone(uri):
+            return MlflowClient(tracking_uri=uri)
 
     def test_connection(self) -> tuple[bool, str]:
         """Writes a run into the store, and deletes it; returns whether that went well, and what was found."""

@@ -8,7 +8,19 @@ from typing import Any
 
 from nemo_airflow.comparison.records import Change
 
-EVENTS = ("started", "waiting", "slow", "failed", "retrying", "succeeded", "recovered", "promoted", "alert")
+EVENTS = (
+    "started",
+    "waiting",
+    "slow",
+    "failed",
+    "retrying",
+    "succeeded",
+    "recovered",
+    "promoted",
+    "not_promoted",
+    "rolled_back",
+    "alert",
+)
 """Events by name. Airflow's callbacks tell of ``started``, ``failed``, ``retrying``, ``succeeded``, ``recovered``."""
 
 _MOST_CHANGES = 12
@@ -71,6 +83,8 @@ _WORDS = {
     "succeeded": "went well",
     "recovered": "went well again",
     "promoted": "has promoted a model",
+    "not_promoted": "has not promoted a model",
+    "rolled_back": "has rolled a model back",
     "alert": "raises an alert",
 }
 

@@ -26,8 +26,8 @@ class NemoRunNotifier(BaseNotifier):
 
     Give it to a task's ``on_execute_callback``, ``on_retry_callback``, ``on_failure_callback`` or
     ``on_success_callback``, which say which event it is; or name the event, for a ``DeadlineAlert`` (``waiting``,
-    ``slow``) or for the callback of a task that promotes a model (``promoted``). What Airflow knows to be a secret is
-    sent as ``***``.
+    ``slow``) or for a callback of a task that promotes models (``promoted``, ``not_promoted``, ``rolled_back``). What
+    Airflow knows to be a secret is sent as ``***``.
 
     Args:
         addresses: Where to send: addresses of Apprise, such as ``slack://TOKEN_A/TOKEN_B/TOKEN_C`` or

@@ -62,7 +62,7 @@ def test_the_pipeline_goes_on_where_a_worker_and_the_triggerer_are_killed(stack,
                 f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{name}/logs/{task(name)['try_number']}?full_content=true",
                 headers={"Accept": "application/x-ndjson"},
             ).text[-6000:]
-            for name in ("train", "evaluate", "promote")
+            for name in ("check", "train", "compare", "promote")
         ]
         return "\n\n".join(texts)
 
@@ -71,7 +71,7 @@ def test_the_pipeline_goes_on_where_a_worker_and_the_triggerer_are_killed(stack,
 
     stack.wait(lambda: airflow.get(f"/dags/{DAG}").is_success, "the DAG to be read")
     airflow.patch(f"/dags/{DAG}", json={"is_paused": False}).raise_for_status()
-    conf = {"train.optimizer.epochs": 8, "train.model.hidden": [32]}
+    conf = {"until": "2026-11-30", "train.optimizer.epochs": 8, "train.model.hidden": [32]}
     asked = airflow.post(f"/dags/{DAG}/dagRuns", json={"logical_date": None, "conf": conf}).raise_for_status()
     run_id = asked.json()["dag_run_id"]
 
@@ -84,25 +84,26 @@ def test_the_pipeline_goes_on_where_a_worker_and_the_triggerer_are_killed(stack,
 
     stack.wait(is_second_job_there, "the second job")
     stack.sh(f"docker pause {stack.container('ray')}")  # so that it does not end before it is handed over
-    stack.wait(lambda: task("evaluate")["state"] == "deferred", "the second task to be deferred")
+    stack.wait(lambda: task("train")["state"] == "deferred", "the second task to be deferred")
     stack.kill("triggerer")
     stack.sh(f"docker unpause {stack.container('ray')}")
 
     stack.wait(lambda: of_run()["state"] in ENDED, "the end of the run")
     assert of_run()["state"] == "success", logs()
-    assert {name: task(name)["try_number"] for name in ("train", "evaluate", "promote")} == {
-        "train": 2,
-        "evaluate": 1,
+    assert {name: task(name)["try_number"] for name in ("check", "train", "compare", "promote")} == {
+        "check": 2,
+        "train": 1,
+        "compare": 1,
         "promote": 1,
     }
-    assert [job["status"] for job in jobs()] == ["SUCCEEDED"] * 2
+    assert [job["status"] for job in jobs()] == ["SUCCEEDED"] * 3
     # A killed container comes back by itself.
     assert [stack.inspect(name)["RestartCount"] for name in ("worker", "triggerer")] == [1, 1]
 
     client = mlflow.MlflowClient(f"http://127.0.0.1:{stack.ports['MLFLOW_PORT']}")
     version = client.get_model_version_by_alias("digits", "champion")
     assert client.get_run(version.run_id).info.artifact_uri.startswith("mlflow-artifacts:/")
-    model = stack.folder / client.download_artifacts(version.run_id, "model.joblib", str(stack.folder))
+    model = stack.folder / client.download_artifacts(version.run_id, "model.pkl", str(stack.folder))
     assert model.read_bytes()[:1] == b"\x80"  # a pickle
 
 

@@ -365,6 +365,26 @@ def test_the_commands_for_tracking_run(folder):
     assert "v2" in tags
 
 
+def test_the_commands_and_the_example_for_promotion_run(folder):
+    from mlflow import MlflowClient
+
+    from nemo_airflow.promotion import PromotedModel
+
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    experiment = client.create_experiment("digits", artifact_location=f"file://{folder.parent}/artifacts")
+    model = PromotedModel("digits")
+    for version in ("1", "2"):
+        run_id = client.create_run(experiment).info.run_id
+        client.log_text(run_id, "flavors: {}", "models/net/MLmodel")
+        assert model.register(run_id, "net", {}) == version
+    model.promote("1", why="the first")
+    page = (ROOT / "docs/retraining.md").read_text()
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "docs/retraining.md", "exec"), {})
+    listed, *_ = run(folder, SHOWN["docs/retraining.md"], {})
+    assert "knows the new scanner" in listed
+
+
 def test_every_page_with_commands_is_run_here():
     pages = (
         "checkpoints",
@@ -372,6 +392,7 @@ def test_every_page_with_commands_is_run_here():
         "composition",
         "executors",
         "reproduce",
+        "retraining",
         "run",
         "runner",
         "store",

@@ -16,8 +16,8 @@ from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.options import OPTIONS, read_option
 
 IN_THE_JOB = {
-    "ARRAY_TASK", "EVENTS", "INPUTS", "INPUTS_GRANT", "KEEP_STREAM", "KEY", "LINGER", "OUTPUTS_GRANT", "OUTPUT_DIR",
-    "OWNER", "RUN", "RUN_ID", "SETUP_FAILED", "ZSTD_MARK",
+    "ARRAY_TASK", "CHECKPOINTS", "EVENTS", "INPUTS", "INPUTS_GRANT", "KEEP_STREAM", "KEY",
+    "LINGER", "OUTPUTS_GRANT", "OUTPUT_DIR", "OWNER", "RUN", "RUN_ID", "SETUP_FAILED", "ZSTD_MARK",
 }  # fmt: skip
 """What executors and the runner tell each other, or the job's code: docs/drivers.md and docs/runner.md."""
 

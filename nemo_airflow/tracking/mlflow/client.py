@@ -45,7 +45,7 @@ class ClientStore:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        with self._errors(), _opening_alone(uri):
+        with self._errors(), opening_alone(uri):
             self._client = MlflowClient(tracking_uri=uri)
 
     def experiment(self, name: str) -> str | None:
@@ -218,7 +218,7 @@ class ClientStore:
 
 
 @contextlib.contextmanager
-def _opening_alone(uri: str) -> Iterator[None]:
+def opening_alone(uri: str) -> Iterator[None]:
     """Lets one process of this machine open a sqlite database: two that create its tables at once corrupt it."""
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     # In a read-only folder no tables can be created either, so no lock is needed.
