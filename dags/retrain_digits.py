@@ -147,6 +147,7 @@ with DAG(
         options=["Approve", "Reject"],
         defaults=["Reject"],
         response_timeout=datetime.timedelta(days=3),
+        retries=3,  # Airflow fails a task that is answered within its first second or two: it asks again then
     )
 
     @task(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shlex
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ DEFAULT_HOME = ".demo"
 _LIMIT = 600.0
 _ENDED = ("success", "failed")
 _ASKS = "awaiting_input"
+
+_READS = 10.0
+"""Seconds before a question is answered: Airflow fails a task whose answer comes before the scheduler has noted that
+the task waits, which takes a second or two."""
 
 
 def run(home: str, dags: str | None, port: int | None) -> int:
@@ -85,6 +90,7 @@ def _say(status: Status, console: Console, text: str) -> None:
 def _follow(server: AirflowServer, dag_id: str, run_id: str, status: Status, console: Console) -> bool:
     """Waits for the end of a run, approves what it asks for, and shows its tasks; returns whether it went well."""
     said = ""
+    asked_at: dict[tuple[str, int], float] = {}
 
     def ended() -> str:
         nonlocal said
@@ -95,7 +101,9 @@ def _follow(server: AirflowServer, dag_id: str, run_id: str, status: Status, con
             _say(status, console, f"{dag_id}: {now}")
         for task in tasks:
             if task["state"] == _ASKS:
-                _approve(server, task, console)
+                since = asked_at.setdefault((task["task_id"], task["try_number"]), time.monotonic())
+                if time.monotonic() - since > _READS:
+                    _approve(server, task, console)
         state = str(server.run(dag_id, run_id)["state"])
         return state if state in _ENDED else ""
 
