@@ -349,7 +349,7 @@ def test_torch_trains_on_two_nodes_and_four_processes(ssh_conn_id, lab_slurm, la
     outcome, lines, records, outputs = run(executor, job)
     assert outcome.succeeded, "\n".join([outcome.message, *lines])
     assert outcome.result["world_size"] == 4
-    assert outcome.result["accuracy"] > 0.9
+    assert outcome.result["accuracy"] > 0.85
     said = [line for line in lines if "digits" in line and "rank" in line]
     assert len(said) == 4, "\n".join(lines)
     losses = [point for record in records if record.type == "metrics" for point in record.data["points"]]
