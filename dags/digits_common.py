@@ -17,6 +17,9 @@ MODEL = "digits"
 CHAMPION = model_asset(MODEL, alias="champion")
 """Has an event for each change of the version in service, with its number."""
 
+NOTICE = "notice"
+"""Key under which a task hands on what people are told of it."""
+
 # Where the jobs run: the variable has the name of a registered executor, or the fields of one as YAML or JSON, such as
 # {"kind": "slurm", "ssh_conn_id": "cluster"}.
 EXECUTOR = "{{ var.value.get('digits_executor', 'kind: local') }}"
@@ -92,7 +95,7 @@ def tell(event: str) -> Callable[[Any], None]:
         from nemo_airflow.notifications import NemoRunNotifier
 
         if conn_id := Variable.get("digits_chat", default=""):
-            reason = context["ti"].xcom_pull(task_ids=context["ti"].task_id, key="reason") or ""
-            NemoRunNotifier(conn_id=conn_id, event=event, message=reason).notify(context)
+            notice = context["ti"].xcom_pull(task_ids=context["ti"].task_id, key=NOTICE) or ""
+            NemoRunNotifier(conn_id=conn_id, event=event, message=notice).notify(context)
 
     return callback

@@ -21,7 +21,7 @@ from digits.data import RECENT_WEEKS, Data
 from digits.drift import Limits
 from digits.inspection import inspect
 from digits.scoring import score as score_batch
-from digits_common import CHAMPION, CODE, EXECUTOR, UNTIL, UNTIL_PARAM, artifacts_of, open_model, tell
+from digits_common import CHAMPION, CODE, EXECUTOR, NOTICE, UNTIL, UNTIL_PARAM, artifacts_of, open_model, tell
 
 from nemo_airflow import Config
 
@@ -99,7 +99,7 @@ with DAG(
         change = open_model().rollback(
             why=params["why"], to=params["to"] or "", by=by, operation=f"{dag_run.dag_id}/{dag_run.run_id}"
         )
-        ti.xcom_push("reason", f"version {change.before} is replaced by version {change.version}: {change.why}")
+        ti.xcom_push(NOTICE, f"version {change.before} is replaced by version {change.version}: {change.why}")
         outlet_events[CHAMPION].extra = {"version": change.version, "before": change.before, "reason": change.why}
         return {"version": change.version, "champion_before": change.before, "reason": change.why}
 

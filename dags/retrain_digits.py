@@ -23,6 +23,7 @@ from digits_common import (
     CHAMPION,
     CODE,
     EXECUTOR,
+    NOTICE,
     UNTIL,
     UNTIL_PARAM,
     artifacts_of,
@@ -183,14 +184,14 @@ with DAG(
                 most_a_day=None if answer else PROMOTIONS_A_DAY,
             )
         except PromotionRefused as refused:
-            ti.xcom_push("reason", f"version {version} is not promoted: {refused}")
+            ti.xcom_push(NOTICE, f"version {version} is not promoted: {refused}")
             model.set_tag(version, "reason", str(refused))
             raise AirflowSkipException(str(refused)) from None
         finally:
             challenger = model.version_of(CHALLENGER)
             if challenger and challenger.version == version:
                 model.set_alias(CHALLENGER, None)
-        ti.xcom_push("reason", f"version {version}: {reason}")
+        ti.xcom_push(NOTICE, f"version {version}: {reason}")
         outlet_events[CHAMPION].extra = {"version": version, "before": change.before, "reason": reason}
         return {"version": version, "champion_before": change.before, "reason": reason}
 

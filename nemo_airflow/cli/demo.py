@@ -182,7 +182,7 @@ def _show_story(server: AirflowServer, ran: list[str], console: Console) -> None
         task = "rollback" if dag_id == ROLLBACK else "promote"
         if server.task(dag_id, run_id, task)["state"] == "success":
             champion = f"version {server.xcom(dag_id, run_id, task)['version']}"
-        table.add_row(title, champion, server.xcom(dag_id, run_id, task, "reason"))
+        table.add_row(title, champion, server.xcom(dag_id, run_id, task, "notice"))
     console.print(table)
 
 

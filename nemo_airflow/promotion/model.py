@@ -93,7 +93,7 @@ class PromotedModel:
     def version_of(self, alias: str) -> Version | None:
         """Returns the version of an alias, or None."""
         with self._errors(f"find {self.name}@{alias}"):
-            return _found(lambda: _version(self._client.get_model_version_by_alias(self.name, alias)))
+            return _find(lambda: _read_version(self._client.get_model_version_by_alias(self.name, alias)))
 
     def changes(self) -> list[Change]:
         """Returns the promotions and rollbacks, the oldest first.
@@ -184,7 +184,7 @@ class PromotedModel:
             RegistryError: There is no such version, or MLflow refuses.
         """
         changes, current = self._state()
-        if earlier := self._same_operation(changes, current, operation):
+        if earlier := self._find_operation(changes, current, operation):
             return earlier
         found = self.get(version)
         if current == version:
@@ -228,13 +228,13 @@ class PromotedModel:
             RegistryError: There is none to go back to, another one is in service, or MLflow refuses.
         """
         changes, current = self._state()
-        if earlier := self._same_operation(changes, current, operation):
+        if earlier := self._find_operation(changes, current, operation):
             return earlier
         if not current:
             raise RegistryError(f"the model {self.name} has no alias {self.alias!r}: there is nothing to roll back")
         if of and of != current:
             raise RegistryError(f"version {of} of {self.name} is not in service: {self.alias} is {_say(current)}")
-        target = to or self._earlier(changes, current)
+        target = to or self._find_earlier(changes, current)
         if target == current:
             raise RegistryError(f"{self.alias} of {self.name} is {_say(current)} already")
         self._forgive(self.get(target))
@@ -249,7 +249,7 @@ class PromotedModel:
             RegistryError: There is no such version.
         """
         with self._errors(f"find {self.name}/{version}"):
-            found = _found(lambda: _version(self._client.get_model_version(self.name, version)))
+            found = _find(lambda: _read_version(self._client.get_model_version(self.name, version)))
             if found is not None:
                 return found
             known = [str(each.version) for each in self._client.search_model_versions(f"name = '{self.name}'")]
@@ -262,7 +262,7 @@ class PromotedModel:
             with self._errors(f"delete the tag {_ROLLED_BACK} of {self.name}/{version.version}"):
                 self._client.delete_model_version_tag(self.name, version.version, _ROLLED_BACK)
 
-    def _earlier(self, changes: list[Change], current: str) -> str:
+    def _find_earlier(self, changes: list[Change], current: str) -> str:
         turn = versions_in_turn(changes, current)[:-1]
         while turn and _ROLLED_BACK in self.get(turn[-1]).tags:
             turn.pop()
@@ -273,7 +273,7 @@ class PromotedModel:
             f"'nemo-airflow rollback {self.name} --to VERSION'"
         )
 
-    def _same_operation(self, changes: list[Change], current: str, operation: str) -> Change | None:
+    def _find_operation(self, changes: list[Change], current: str, operation: str) -> Change | None:
         """Returns what an operation has changed, or was about to when its process died; None if it was not here."""
         found = next((change for change in changes if operation and change.operation == operation), None)
         if found is None or found.done:
@@ -303,7 +303,7 @@ class PromotedModel:
             RegistryError: There is no such model, or something else has written the record.
         """
         with self._errors(f"find the model {self.name}"):
-            model = _found(lambda: self._client.get_registered_model(self.name))
+            model = _find(lambda: self._client.get_registered_model(self.name))
             if model is None:
                 known = [each.name for each in self._client.search_registered_models()]
                 raise RegistryError(
@@ -328,7 +328,7 @@ class PromotedModel:
             raise RegistryError(f"MLflow cannot {doing}: {' '.join(str(error).split())[:500]}") from error
 
 
-def _found(ask: Callable[[], _T]) -> _T | None:
+def _find(ask: Callable[[], _T]) -> _T | None:
     """Returns what MLflow has, or None where it has none."""
     from mlflow.exceptions import MlflowException
 
@@ -351,7 +351,7 @@ def _unless_exists() -> Iterator[None]:
             raise
 
 
-def _version(found: Any) -> Version:
+def _read_version(found: Any) -> Version:
     # A number from a database, but a text from a server.
     return Version(str(found.version), found.run_id or "", dict(found.tags))
 

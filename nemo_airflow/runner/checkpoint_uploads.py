@@ -58,5 +58,5 @@ class CheckpointUploader(Uploader):
         }
         return survey
 
-    def _listed(self, survey: Survey, complete: bool) -> Dict[str, Any]:
+    def _choose_files(self, survey: Survey, complete: bool) -> Dict[str, Any]:
         return dict(survey.files)

@@ -251,7 +251,7 @@ class Uploader:
             _look(self._root, path, survey)
         return survey
 
-    def _listed(self, survey: Survey, complete: bool) -> Mapping[str, Any]:
+    def _choose_files(self, survey: Survey, complete: bool) -> Mapping[str, Any]:
         """Returns what the manifest is to have, by path."""
         return survey.files if complete else self._done
 
@@ -362,7 +362,7 @@ class Uploader:
             self._moved += size
 
     def _write_manifest(self, survey: Survey, complete: bool) -> str:
-        there = self._listed(survey, complete)
+        there = self._choose_files(survey, complete)
         files = sorted(self._done[path][2] for path in there if path in self._done)
         used = {file.sha256 for file in files}
         packs = [pack for pack in self._packs.values() if any(sha256 in used for sha256, _ in pack["files"])]

@@ -1,8 +1,8 @@
 """An S3-compatible store behind an MLflow server whose clients cannot reach it.
 
-Of an ``--artifacts-destination s3://`` MLflow's server hands out signed addresses to its clients. Where the store is in
-the server's own network alone, as that of ``docker/compose.yaml``, a client tries for ten minutes to reach an address
-that does not exist for it, and fails. Of ``proxied-s3://`` the server passes all bytes on itself.
+With ``--artifacts-destination s3://...`` MLflow's server sends its clients to the store, by signed addresses. Where
+only the server reaches it, as in ``docker/compose.yaml``, a client retries such an address for ten minutes, and fails.
+With ``proxied-s3://...`` all bytes pass through the server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 
 
 class ProxiedS3(ArtifactRepository):  # type: ignore[misc]  # mlflow has no types
-    """A bucket without what MLflow asks for before it lets clients go to the store themselves.
+    """A bucket of which MLflow gives no signed addresses, since this class does not offer to make any.
 
     Args:
         artifact_uri: ``proxied-s3://BUCKET[/PATH]``.

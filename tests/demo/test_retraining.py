@@ -1,5 +1,7 @@
 """The example's DAGs, unchanged, with real jobs on this machine: what becomes champion, what does not, and back."""
 
+import json
+
 import mlflow
 import numpy as np
 import operate_digits
@@ -12,6 +14,7 @@ from airflow.utils.session import create_session
 from dag_database import register
 from digits.data import held_out_set
 from digits_common import describe_cause
+from webhook import open_webhook
 
 from nemo_airflow.promotion import PromotedModel
 from nemo_airflow.tracking.mlflow.usage import gpu_hours
@@ -29,8 +32,29 @@ def model(tmp_path_factory):
         yield PromotedModel("digits")
 
 
+@pytest.fixture(scope="module")
+def told():
+    """What people are told of the DAGs' runs, in one line each."""
+    with open_webhook() as (url, taken), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_CHAT", json.dumps({"conn_type": "apprise", "password": f"{url}/services/T/B/X"}))
+        patch.setenv("AIRFLOW_VAR_DIGITS_CHAT", "chat")
+        yield taken
+
+
 @pytest.fixture
-def run(model):
+def said(told):
+    """Returns what people have been told since it was asked for last: titles, and what is below them."""
+
+    def said():
+        texts = [sent["text"] for sent in told]
+        told.clear()
+        return texts
+
+    return said
+
+
+@pytest.fixture
+def run(model, told):
     """Runs one of the DAGs; returns the states of its tasks, and what they have handed on by task and key."""
 
     def run(module, dag_id, **conf):
@@ -53,14 +77,17 @@ def announced():
         return [event.extra["version"] for event in events]
 
 
-def test_a_first_model_becomes_champion_and_is_loaded_by_mlflow_alone(run, model):
+def test_a_first_model_becomes_champion_and_is_loaded_by_mlflow_alone(run, model, said):
     states, results = run(retrain_digits, "retrain_digits", **JUNE)
     assert {task for task, state in states.items() if state != "success"} == {"approve"}, states
     assert results[("promote", "return_value")]["version"] == "1"
     assert announced() == ["1"]
+    [text] = said()
+    assert text.startswith("retrain_digits.promote has promoted a model\n")
+    assert "version 1: there was no champion" in text
     tags = model.current().tags
     assert (tags["until"], tags["decision"], tags["cause"]) == ("2026-06-29", "promote", "dag_test")
-    assert [change.why for change in model.changes()] == [results[("promote", "reason")].removeprefix("version 1: ")]
+    assert [f"version 1: {change.why}" for change in model.changes()] == [results[("promote", "notice")]]
     loaded = mlflow.pyfunc.load_model("models:/digits@champion")
     images, labels = held_out_set("2026-06-29")
     accuracy = float((loaded.predict(images) == labels).mean())
@@ -70,18 +97,21 @@ def test_a_first_model_becomes_champion_and_is_loaded_by_mlflow_alone(run, model
     assert gpu_hours("retrain_digits", days=1) == 0
 
 
-def test_a_model_of_the_past_is_registered_with_the_reason_and_announced_to_nobody(run, model):
+def test_a_model_of_the_past_is_registered_with_the_reason_and_not_announced(run, model, said):
     states, results = run(retrain_digits, "retrain_digits", **{**JUNE, "until": "2026-03-02"})
     assert {task for task, state in states.items() if state == "skipped"} == {"approve", "promote"}, states
     why = "the champion has learned from newer data: until 2026-06-29, and not 2026-03-02"
-    assert results[("promote", "reason")] == f"version 2 is not promoted: {why}"
+    assert results[("promote", "notice")] == f"version 2 is not promoted: {why}"
+    [text] = said()
+    assert text.startswith("retrain_digits.promote has not promoted a model\n")
+    assert f"version 2 is not promoted: {why}" in text
     assert results[("check", "return_value")]["champion"] == "1"
     assert results[("compare", "return_value")]["champion"]["accuracy"] > 0.5
     assert model.get("2").tags["reason"] == why
     assert (model.current().version, announced()) == ("1", ["1"])
 
 
-def test_a_bad_model_set_by_hand_is_noticed_scored_challenged_and_rolled_back(run, model):
+def test_a_bad_model_set_by_hand_is_noticed_scored_challenged_and_rolled_back(run, model, said):
     model.set_alias("challenger", "1")
     model.set_alias("champion", "2")
     register(retrain_digits.dag)
@@ -104,6 +134,9 @@ def test_a_bad_model_set_by_hand_is_noticed_scored_challenged_and_rolled_back(ru
         "champion_before": "2",
         "reason": "it is of March",
     }
+    [text] = said()
+    assert text.startswith("rollback_digits.rollback has rolled a model back\n")
+    assert "version 2 is replaced by version 1: it is of March" in text
     assert (model.current().version, announced()) == ("1", ["1", "2", "1"])
     assert model.get("2").tags["nemo_airflow.rolled_back"] == "it is of March"
 

@@ -4,9 +4,7 @@ import contextlib
 import datetime
 import email
 import email.policy
-import http.server
 import json
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +14,7 @@ from aiosmtpd.smtp import AuthResult
 from airflow.sdk import DAG, AsyncCallback
 from dag_database import register
 from provider_jobs import check
+from webhook import open_webhook
 
 from nemo_airflow import Config, LocalExecutor, NemoRunOperator
 from nemo_airflow.cli.ports import hold_port, port_of
@@ -29,22 +28,8 @@ from nemo_airflow.triggers.alerting import Alerting, AlertSettings
 @pytest.fixture
 def webhook():
     """A webhook: its address, and what was sent to it."""
-    taken = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(503 if "refused" in self.path else 200)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            """Says nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", taken
-    server.shutdown()
-    server.server_close()
+    with open_webhook() as opened:
+        yield opened
 
 
 class Mailbox:

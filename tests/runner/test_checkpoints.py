@@ -1,9 +1,12 @@
 """What a job saves is found by its next attempt, whole or not at all; and it is told in time that it is to end."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from runner_cases import Ran, read_until
+
+from nemo_airflow.runner.checkpoints import Checkpoint, kept_names
 
 CODE = """
 import os, signal, time
@@ -79,6 +82,30 @@ def test_a_job_that_is_told_saves_its_state_and_stops_to_be_continued(start, fol
     how = ("cancelled", "cancelled") if number == signal.SIGTERM else ("failed", "preempted")
     assert (stopped.end["state"], stopped.end["failure"]) == how
     assert (stopped.code, stopped.end["checkpoint"][:6]) == (143, "000001")
+
+
+MINUTE = 60.0
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [
+        ((1, "", "min", 0), [6]),
+        ((3, "", "min", 0), [4, 5, 6]),
+        ((1, "loss", "min", 0), [2, 6]),
+        ((1, "loss", "max", 0), [4, 6]),
+        ((1, "loss", "min", 10), [1, 2, 4, 6]),  # the first within each ten minutes, the best, and the last
+        ((1, "", "min", 30), [1, 6]),
+        ((1, "absent", "min", 0), [6]),
+    ],
+)
+def test_each_policy_keeps_its_own(policy, kept):
+    saved = [(0, 0.5), (4, 0.1), (9, 0.3), (10, 0.9), (14, 0.2), (19, 0.4)]
+    found = [
+        Checkpoint(Path(str(number)), number, {"loss": loss}, (1000 + minute) * MINUTE, {})
+        for number, (minute, loss) in enumerate(saved, 1)
+    ]
+    assert sorted({*map(int, kept_names(found, *policy))}) == kept
 
 
 def test_what_is_called_before_the_end_runs_once_and_the_job_ends(start, folder):
