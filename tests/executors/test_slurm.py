@@ -320,7 +320,10 @@ def test_preempted_job_that_may_not_be_started_again_says_so(executor):
 
 
 def test_runner_that_was_killed_is_seen_without_an_end_mark(executor, lab_ssh):
-    _session, handle = start(executor, script_job("echo begun; kill -9 $(ps -o ppid= -p $PPID); sleep 60"))
+    # Of a line that the killed runner had not passed on nobody knows: it is in the job's log first.
+    until_written = 'until grep -q begun "$NEMO_AIRFLOW_OUTPUT_DIR/../log"; do sleep 0.1; done'
+    script = f"echo begun; {until_written}; kill -9 $(ps -o ppid= -p $PPID); sleep 60"
+    _session, handle = start(executor, script_job(script))
     outcome, lines, _ = follow(executor, handle)
     assert outcome.status.state is JobState.FAILED
     assert lines == ["begun"]
