@@ -1,10 +1,9 @@
 import importlib
-import subprocess
 import sys
-import uuid
 
 import airflow.settings  # noqa: F401 - its logging holds on to the output that is there when it is imported first
 import pytest
+from job_repository import make_repository
 
 JOBS = """
 import os
@@ -42,16 +41,8 @@ def notes(tmp_path):
 @pytest.fixture
 def jobs(tmp_path, notes, monkeypatch):
     """The module of jobs in a git repository, which is the current folder."""
-    name = f"jobs_{uuid.uuid4().hex[:8]}"
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / f"{name}.py").write_text(JOBS)
-    git = ["git", "-C", str(folder), "-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "jobs"]):
-        subprocess.run([*git, *arguments], check=True)
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
+    name = make_repository(tmp_path, monkeypatch, JOBS)
+    monkeypatch.syspath_prepend(tmp_path / "project")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     yield importlib.import_module(name)
     sys.modules.pop(name)

@@ -1,8 +1,6 @@
-import subprocess
-import uuid
-
 import airflow.settings  # noqa: F401 - its logging holds on to the output that is there when it is imported first
 import pytest
+from job_repository import make_repository
 
 JOBS = """
 import os
@@ -41,13 +39,4 @@ dated = Config(train, gate="{{ ds }}")
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A git repository with a module of jobs, as the current folder; its name is that of the module."""
-    name = f"jobs_{uuid.uuid4().hex[:8]}"
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / f"{name}.py").write_text(JOBS)
-    git = ["git", "-C", str(folder), "-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "jobs"]):
-        subprocess.run([*git, *arguments], check=True)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
-    return name
+    return make_repository(tmp_path, monkeypatch, JOBS)
