@@ -48,8 +48,7 @@ _HELPERS = {path.stem for path in Path(__file__).parent.rglob("*_*.py") if not p
 pytest.register_assert_rewrite("nemo_airflow.testing.conformance", *_HELPERS)
 
 
-# What is imported and collected, some 600,000 objects, stays to the end: looking for garbage among them took a fifth of
-# the time that collecting takes, and 0.4 s each time later.
+# What is imported and collected stays to the end: to look for garbage among it takes a fifth of the time of collecting.
 gc.disable()
 
 
