@@ -7,6 +7,7 @@ from moto.server import ThreadedMotoServer
 
 
 def test_clients_are_not_sent_to_the_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the login, which is of this test alone
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:
