@@ -10,7 +10,7 @@ UV = "$$(command -v uv || echo $(abspath $(VENV))/uv/bin/uv)"
 # What a machine happens to set must not be what makes the commands below work.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED $(filter AIRFLOW_% MLFLOW_% NEMO_AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help env demo ui test test-lab lab lab-down lint docs format lowest newest release-check wheel bench chaos deployment clean
+.PHONY: help env pages demo ui test test-lab lab lab-down lint docs format lowest newest release-check wheel bench chaos deployment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,16 +21,24 @@ $(READY): pyproject.toml constraints.txt setup-env.sh
 	@bash setup-env.sh $(VENV)
 	@touch $@
 
-demo: $(READY) ## run the example pipeline in a real Airflow, and show what came of it
+# The pages of Airflow's web UI, which are not committed.
+PAGES := nemo_airflow/plugin/static/built-from.txt
+$(PAGES): $(READY) ui/build.py ui/build.mjs ui/package.json ui/package-lock.json $(shell find ui/src -type f)
+	@$(BIN)/python ui/build.py
+	@touch $@
+
+pages: $(PAGES) ## build the pages of Airflow's web UI
+
+demo: $(PAGES) ## run the example pipeline in a real Airflow, and show what came of it
 	@$(BIN)/nemo-airflow demo
 
-ui: $(READY) ## keep that Airflow and an MLflow page up, until Ctrl-C
+ui: $(PAGES) ## keep that Airflow and an MLflow page up, until Ctrl-C
 	@$(BIN)/nemo-airflow ui
 
-test: $(READY) ## run all tests; what this machine cannot run is left out, and said
+test: $(PAGES) ## run all tests; what this machine cannot run is left out, and said
 	@tests/run.sh $(BIN)/pytest
 
-test-lab: $(READY) ## run the tests on real back-ends: the lab's, or your own (docs/lab.md)
+test-lab: $(PAGES) ## run the tests on real back-ends: the lab's, or your own (docs/lab.md)
 	$(BIN)/pytest -m lab
 
 lab: ## bring up Docker, Slurm, Grid Engine, PostgreSQL and Kubernetes on this machine (Debian 12, root)
@@ -47,6 +55,7 @@ lint: $(READY) ## check style, imports, types, spelling and the links of the doc
 	$(BIN)/pytest -q tests/docs/test_links.py
 	$(BIN)/mypy
 	$(BIN)/python tests/editor/check.py
+	$(BIN)/python ui/check.py
 
 docs: $(READY) ## build the site of the documentation in build/site; a warning is an error
 	$(BIN)/sphinx-build -q -E -W --keep-going -d build/doctrees docs build/site
@@ -74,6 +83,8 @@ bench: $(READY) lab ## measure what a job costs, beside the raw tools and their 
 	$(BIN)/python tests/bench/packages.py
 	$(BIN)/python tests/bench/points.py
 	$(BIN)/python tests/bench/runs.py
+	$(BIN)/python tests/bench/pages.py
+	$(BIN)/python tests/bench/pages_compare.py
 	$(BIN)/python tests/bench/outputs.py
 	$(BIN)/python tests/bench/back_ends.py
 	$(BIN)/python tests/bench/artifact_pairs.py
@@ -87,8 +98,8 @@ bench: $(READY) lab ## measure what a job costs, beside the raw tools and their 
 chaos: $(READY) lab ## kill workers, triggerers and back-ends at random, over many jobs, and count what was lost; NEMO_CHAOS_SEED repeats it
 	$(BIN)/pytest -s tests/chaos/random_kills.py
 
-deployment: $(READY) lab ## build docker/, start its services, kill some of them on the way, and end them
+deployment: $(PAGES) lab ## build docker/, start its services, kill some of them on the way, and end them
 	$(BIN)/pytest -s tests/deployment/compose_services.py tests/deployment/job_image.py
 
 clean: ## remove the environment and all that was made
-	rm -rf $(VENV) .demo .bench build docs/reference-pages .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) ui/node_modules nemo_airflow/plugin/static .demo .bench build docs/reference-pages .mypy_cache .ruff_cache .pytest_cache .hypothesis

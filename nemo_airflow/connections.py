@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_EXPORTED = "AIRFLOW_CONN_"
+"""Begins the names of variables that have a connection each."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ConnectionInfo:
@@ -142,6 +145,16 @@ def _silent_backend(ask: Callable[[Any], Any], request: Any) -> str:
     return ""
 
 
+def environment_connections() -> list[ConnectionInfo]:
+    """Returns the connections of the ``AIRFLOW_CONN_*`` variables, without those that cannot be read."""
+    found = []
+    for name in sorted(os.environ):
+        if name.startswith(_EXPORTED) and name != _EXPORTED:
+            with contextlib.suppress(SettingsError):  # said to who uses it
+                found.append(_from_environment(name.removeprefix(_EXPORTED).lower()))
+    return found
+
+
 async def aget_connection(conn_id: str) -> ConnectionInfo:
     """Returns a connection without blocking the event loop, for triggers.
 
@@ -246,7 +259,7 @@ def _from_airflow(connection: Connection) -> ConnectionInfo:
 
 
 def _from_environment(conn_id: str) -> ConnectionInfo:
-    name = f"AIRFLOW_CONN_{conn_id.upper()}"
+    name = f"{_EXPORTED}{conn_id.upper()}"
     text = os.environ.get(name)
     if text is None:
         raise NotDefinedError(_not_defined(conn_id))

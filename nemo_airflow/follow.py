@@ -34,7 +34,8 @@ from nemo_airflow.jobs.flood import FloodGate
 from nemo_airflow.jobs.service import JobService, Update
 from nemo_airflow.jobs.turns import Turns
 from nemo_airflow.kept_log import HEAD, TAIL, KeptLog
-from nemo_airflow.stream import BEGINNING, IMAGE, Line, Place, Record, StreamReader
+from nemo_airflow.phases import JobView
+from nemo_airflow.stream import BEGINNING, IMAGE, PHASES, Line, Place, Record, StreamReader
 
 _CANCEL_SLACK = 30.0
 """Seconds, after the grace period of a job that is ended early, for its end to be seen."""
@@ -123,6 +124,7 @@ class Follower:
         deadline: Seconds since the epoch after which the job is cancelled, or None.
         logged: How far an earlier follower had come with the lines: those before that are not passed on again.
         watch: Returns the alerts that a record raises, or None. Each is told by ``warn``, and is a tag of the run.
+        view: What is known of the job; a new one when None.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Follower:
         deadline: float | None = None,
         logged: Place = BEGINNING,
         watch: Callable[[Record], Sequence[Alert]] | None = None,
+        view: JobView | None = None,
     ) -> None:
         self._executor = executor
         self._handle = handle
@@ -146,6 +149,7 @@ class Follower:
         self._sink = GuardedSink(sink, self._warn) if sink is not None else None
         self._deadline = deadline
         self._watch = watch
+        self.view = view or JobView(handle)
         self._logged = logged if logged.offset >= _WORTH_IT else BEGINNING
         self._reader = StreamReader(self._logged.offset, self._logged.time / 1e6)
         self._behind: StreamReader | None = None
@@ -186,6 +190,8 @@ class Follower:
                 await asyncio.to_thread(log.close)
             error = "\n".join(filter(None, (outcome.message, outcome.traceback)))
             await self._record_image(self._sink)
+            phases = {"phases": self.view.phases.to_text()}
+            self._sink.record(Record(PHASES, phases, outcome.ended_at or time.time(), self._stream_end))
             await self._sink.finish(outcome.status, log.path if log is not None else None, error)
             return outcome
         finally:
@@ -265,6 +271,7 @@ class Follower:
         sent = self._end.data.get("sent") if self._end is not None and self._outputs is not None else None
         ended_at = self._end.timestamp if self._end is not None else 0.0
         outcome = dataclasses.replace(self._outcome(status), started_at=self._started_at, ended_at=ended_at)
+        self.view.end(outcome.status, outcome.message, ended_at)
         return dataclasses.replace(outcome, outputs=self._outputs, sent=str(sent or ""), checkpoint=self._newest)
 
     async def _follow(self, log: KeptLog | None) -> JobStatus:
@@ -360,6 +367,7 @@ class Follower:
             self._inform(f"the job waits: {self._waits}")
         if update.outage:
             self._warn(update.outage)
+        self.view.see(update.status, update.outage, is_over=update.is_over)
         if update.cut:
             self._warn("the end of the job's log did not show: its last lines are unknown, and what it returned")
         data, gone = update.data, update.gone
@@ -409,8 +417,9 @@ class Follower:
                 self._pass_on_record(item)
 
     def _pass_on_record(self, record: Record) -> None:
-        if record.type == IMAGE:  # which no job makes
+        if record.type in (IMAGE, PHASES):  # which no job makes
             return
+        self.view.take(record)
         if record.type == "start":
             self._end = None  # of an earlier start: the back-end has started the job again
             self._started_at = record.timestamp

@@ -131,6 +131,28 @@ OPTIONS = {
             "Address of an MLflow page that shows the default store of runs, for links.",
         ),
         Option(
+            "mlflow_connection",
+            "string",
+            "",
+            "mlflow_default",
+            "Airflow connection of the MLflow whose runs the pages list. Unless set, that of tasks that name none.",
+        ),
+        Option(
+            "back_ends",
+            "string",
+            "",
+            "slurm_prod,ray_prod",
+            "Connections that the page of back-ends shows beside those in Airflow's database and in variables of its "
+            "API server: those that only a secrets back-end has, with commas between them.",
+        ),
+        Option(
+            "reproduce_dag",
+            "string",
+            "reproduce_run",
+            "again",
+            "DAG that the page of a job starts to reproduce it: one with a NemoReproduceOperator and the param run.",
+        ),
+        Option(
             "consoles",
             "string",
             "",

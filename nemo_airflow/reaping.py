@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from nemo_airflow import settings
+from nemo_airflow.exceptions import NemoAirflowError, TrackingError
 from nemo_airflow.executors.base import Driver, Executor
-from nemo_airflow.job import JobHandle
+from nemo_airflow.installation import run_labels
+from nemo_airflow.job import FailureKind, JobHandle, JobState, JobStatus
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 WAITED_FOR = frozenset({
     "running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", "up_for_reschedule", "awaiting_input",
@@ -44,6 +50,61 @@ class Orphan:
 StateOf: TypeAlias = Callable[[Mapping[str, str]], str | None]
 """Returns the state of the task with these labels, empty for a cleared one; None for a task of another
 Airflow, whose jobs must not be ended here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Surveyed:
+    """A job that a back-end runs, or has queued.
+
+    Attributes:
+        handle: The job.
+        labels: Where it comes from; without a ``dag_id`` no task has submitted it.
+        status: How it fares there, as far as the back-end tells.
+    """
+
+    handle: JobHandle
+    labels: Mapping[str, str]
+    status: JobStatus | None
+
+
+async def survey_all(executor: Executor) -> list[Surveyed]:
+    """Returns all running and queued jobs of a back-end, whoever has submitted them, and how they fare.
+
+    Raises:
+        BackendUnavailable: The back-end cannot be reached.
+    """
+    driver = executor.connect()
+    try:
+        found: list[Surveyed] = []
+        jobs = await driver.survey()
+        for start in range(0, len(jobs), _BATCH):
+            batch = jobs[start : start + _BATCH]
+            labels, seen = await driver.labels(batch), await driver.look(batch)
+            words = {key: each.word for key, each in seen.items()}
+            found += [
+                Surveyed(job, labels.get(job.key, {}), word.status if (word := words.get(job.key)) else None)
+                for job in batch
+            ]
+        return found
+    finally:
+        await driver.close()
+
+
+def state_in_database(database: Session, labels: Mapping[str, str]) -> str | None:
+    """Returns the state of the task with these labels from Airflow's database; see :data:`StateOf`."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+
+    run = database.query(DagRun).filter_by(dag_id=labels["dag_id"], run_id=labels["run_id"]).one_or_none()
+    if run is None or not run_labels(run.run_after).items() <= labels.items():
+        return None
+    task = (
+        database.query(TaskInstance)
+        .filter_by(**{name: labels[name] for name in ("dag_id", "run_id", "task_id")})
+        .filter_by(map_index=int(labels["map_index"]))
+        .one_or_none()
+    )
+    return None if task is None else str(task.state or "")
 
 
 async def survey(executor: Executor, min_age: float = MIN_AGE) -> list[tuple[JobHandle, Mapping[str, str]]]:
@@ -104,6 +165,37 @@ async def end_orphans(executor: Executor, orphans: list[Orphan]) -> None:
         await driver.cancel([orphan.handle for orphan in orphans])
     finally:
         await driver.close()
+
+
+def record_ends(orphans: Iterable[Orphan]) -> str:
+    """Ends the runs of orphans that were cancelled: nobody else would. Blocks.
+
+    Their runs are looked for in the MLflow of the setting ``mlflow_connection``, else in that of tasks that name none.
+
+    Returns:
+        Which runs could not be ended, and why, in one line; empty if all were.
+    """
+    from nemo_airflow.tracking.mlflow.left_runs import end_left_run
+
+    conn_id = settings.mlflow_connection() or None
+    left, away = [], ""
+    for orphan in orphans:
+        key, trouble = orphan.handle.key, away
+        if not away:
+            reason = f"it was ended as an orphan: its task is {orphan.state or 'cleared'}"
+            status = JobStatus(JobState.CANCELLED, failure=FailureKind.CANCELLED, reason=reason)
+            try:
+                end_left_run(key, status, succeeded=orphan.state != "failed", conn_id=conn_id)
+            except NemoAirflowError as error:
+                trouble = str(error)
+                is_of_this_run = isinstance(error, TrackingError) and not error.transient
+                away = "" if is_of_this_run else trouble  # then it is not asked again for each of the others
+        if trouble:
+            left.append(key)
+            said = trouble
+    if not left:
+        return ""
+    return f"runs of these jobs are still under way in MLflow, end them there by hand: {', '.join(left)}: {said}"
 
 
 async def remove_folders(executor: Executor, orphans: list[Orphan]) -> None:

@@ -29,6 +29,21 @@ def mlflow_page() -> str:
     return read_option("mlflow_page").text
 
 
+def mlflow_connection() -> str:
+    """Returns the Airflow connection of the MLflow that the pages list; empty if not set."""
+    return read_option("mlflow_connection").text
+
+
+def back_ends() -> list[str]:
+    """Returns the connections that the page of back-ends shows beside those that it finds."""
+    return [conn_id for part in read_option("back_ends").text.split(",") if (conn_id := part.strip())]
+
+
+def reproduce_dag() -> str:
+    """Returns the id of the DAG that pages start to reproduce a run."""
+    return read_option("reproduce_dag").text
+
+
 def packages_folder() -> Path:
     """Returns the folder of the package store."""
     return home() / "packages"

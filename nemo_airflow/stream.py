@@ -80,6 +80,9 @@ BEGINNING = Place()
 IMAGE = "image"
 """Type of a record that a follower makes, and no job: the ``digest`` of the image that the job ran in."""
 
+PHASES = "phases"
+"""The same for a record with the ``phases`` of the job, as text."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:

@@ -57,6 +57,20 @@ def pytest_collection_finish():
     gc.enable()
 
 
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests():
+    """Has a process forget a test's passwords, which would be starred out, or refused, in the texts of the next."""
+    before = {masker: (set(masker.patterns), masker.replacer) for masker in _maskers()}
+    yield
+    for masker in _maskers():  # also those that the test was the first to import
+        masker.patterns, masker.replacer = before.get(masker, (set(), None))
+
+
+def _maskers():
+    names = ("airflow._shared.secrets_masker", "airflow.sdk._shared.secrets_masker")
+    return [sys.modules[name]._secrets_masker() for name in names if name in sys.modules]
+
+
 @pytest.fixture(scope="session")
 def ssh_conn_id(lab_ssh):
     """Id of an Airflow connection to the lab's login node."""

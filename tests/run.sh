@@ -44,5 +44,6 @@ fi
 
 expression=
 for term in "${left_out[@]}"; do expression=${expression:+$expression and }$term; done
-# Most tests wait for a back-end, so that four groups of them share two cores well (tests/side_by_side.py).
-exec "$pytest" -n "${NEMO_TEST_WORKERS:-4}" --dist loadgroup --no-loadscope-reorder ${expression:+-m "$expression"}
+# Most tests wait for a back-end, so that three groups of them share two cores well (tests/side_by_side.py). What a
+# fourth starts would leave little of a slow machine to the tests: its services take a part of a core even when idle.
+exec "$pytest" -n "${NEMO_TEST_WORKERS:-3}" --dist loadgroup --no-loadscope-reorder ${expression:+-m "$expression"}

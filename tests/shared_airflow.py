@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,9 @@ from side_by_side import end_after_group
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-USERS = {"ann": "admin", "vera": "viewer", "uma": "user", "otto": "viewer"}
+USERS = {
+    "ann": "admin", "vera": "viewer", "uma": "user", "otto": "viewer", "rita": "viewer", "nora": "viewer",
+}  # fmt: skip
 """Role by name; the first is whom the tests call the API as."""
 
 PATCH_SECRET = "not-yet-committed-4711"
@@ -95,6 +98,10 @@ def airflow_server(request, tmp_path_factory, readme_repository):
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
         "PYTHONPATH": os.pathsep.join([str(HERE / "plugin" / "auth"), os.environ.get("PYTHONPATH", "")]),
         "PLUGIN_TEST_GO": str(home / "go"),
+        # Back-ends that the database knows nothing of; nobody listens there.
+        "AIRFLOW_CONN_EXPORTED": json.dumps({"conn_type": "nemo_slurm", "host": "127.0.0.1", "port": 1}),
+        "AIRFLOW_CONN_EXPORTED_HTTP": json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": 1}),
+        "NEMO_AIRFLOW_BACK_ENDS": "of_a_vault",
     }
     server = AirflowServer(home, ROOT / "dags", env=env, path="/airflow")
     end_after_group(request, server.stop)
@@ -127,7 +134,6 @@ def end_of(airflow_server):
         return airflow_server.wait(
             lambda: (state := airflow_server.run(dag_id, run_id)["state"]) in ended and state,
             f"the end of {dag_id} {run_id}",
-            240,
         )
 
     return wait
@@ -141,24 +147,30 @@ def browser():
     assert chromium, "install a browser: apt-get install chromium"
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        env = {**os.environ, "WITHOUT_NETLINK": chromium}
+        running = playwright.chromium.launch(executable_path=HERE / "without_netlink.py", args=quiet, env=env)
         yield running
         running.close()
 
 
 @pytest.fixture
-def open_page(browser, airflow_server, tokens):
-    """Opens a page in which a user is logged in."""
+def open_page(request, browser, airflow_server, tokens):
+    """Opens a page in which a user is logged in; where the test fails, what is on the page is told with it."""
     from playwright.sync_api import expect
 
     contexts = []
+    failed = request.session.testsfailed
 
-    def open_for(user):
+    def open_for(user, **options):
         # Without a graphics card each animation takes a core.
-        context = browser.new_context(viewport={"width": 1280, "height": 1100}, reduced_motion="reduce")
+        context = browser.new_context(viewport={"width": 1280, "height": 1100}, reduced_motion="reduce", **options)
         contexts.append(context)
         context.add_cookies([{"name": "_token", "value": tokens[user], "url": airflow_server.url}])
         page = context.new_page()
+        page.on("console", lambda message: print(page.url, message.type, message.text[:300]))
+        page.on("pageerror", lambda error: print(page.url, error))
+        page.on("requestfailed", lambda asked: print(page.url, asked.url, asked.failure))
+        page.on("response", lambda answer: answer.ok or print(page.url, answer.url, answer.status))
         # Airflow's page is a large bundle, and the machine is busy with the jobs.
         page.set_default_timeout(180_000)
         expect.set_options(timeout=180_000)
@@ -166,4 +178,48 @@ def open_page(browser, airflow_server, tokens):
 
     yield open_for
     for context in contexts:
+        for page in context.pages if request.session.testsfailed > failed else ():
+            print(page.url, page.locator("body").inner_text()[:3000])
         context.close()
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """The program that looks for what people with a screen reader or a keyboard cannot use."""
+    sys.path.insert(0, str(ROOT / "ui"))
+    import build
+
+    with build.alone():
+        build.install(unless="axe-core")
+    return (ROOT / "ui" / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.fixture
+def look(axe, tmp_path):
+    """Looks at our part of a page, light and dark: nothing serious for accessibility, and a picture of each.
+
+    With ``NEMO_PICTURES`` the pictures are those of the docs: ``docs/img/NAME-light.png`` and ``NAME-dark.png``.
+    """
+    folder = ROOT / "docs" / "img" if os.environ.get("NEMO_PICTURES") else tmp_path
+
+    def look(page, name, height=None):
+        page.evaluate(axe)
+        if height:
+            page.set_viewport_size({"width": 1280, "height": height})
+        for mode, other in (("dark", "light"), ("light", "dark")):
+            page.evaluate(
+                "([mode, other]) => document.documentElement.classList.replace(other, mode) || "
+                "document.documentElement.classList.add(mode)",
+                [mode, other],
+            )
+            found = page.evaluate("axe.run('.nemo', {resultTypes: ['violations']})")["violations"]
+            serious = [
+                f"{each['id']} ({mode}): {each['help']}: {node['html'][:200]} {node['failureSummary'][:200]}"
+                for each in found
+                if each["impact"] in ("serious", "critical")
+                for node in each["nodes"][:3]
+            ]
+            assert not serious, "\n".join(serious)
+            page.screenshot(path=folder / f"{name}-{mode}.png")
+
+    return look

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
-_READY = 120.0
+_READY = 600.0
 _STOP = 20.0
 _LONGEST_PAUSE = 1.0
 """Seconds between two looks: an answer of the API takes a core a tenth of one."""
@@ -68,6 +68,8 @@ class AirflowServer:
             _MARK: self._mark,
             "AIRFLOW_HOME": str(self.airflow_home),
             "NEMO_AIRFLOW_HOME": str(self.home / "nemo"),
+            # One process writes at a time: on a busy machine the others wait longer than sqlite's five seconds.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.airflow_home}/airflow.db?timeout=60",
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             # Few workers: an idle one takes 170 MB, and the default is 32 of them.

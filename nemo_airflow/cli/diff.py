@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +20,13 @@ from nemo_airflow.config.views.outline import is_plan
 from nemo_airflow.config.views.picture import to_mermaid, to_tree
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.registered import RECIPES, registered
+from nemo_airflow.reproduction.report import changes_of
 
 if TYPE_CHECKING:
     from nemo_airflow.tracking.mlflow.recorded import RecordedRun
 
 _DIGEST = re.compile(r"[0-9a-f]{4,64}")
 _RUN = "run:"
-_MACHINE = ("python", "platform", "host", "cpus", "memory_bytes", "gpus", "image", "image_digest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +98,10 @@ def run(old: str, new: str, *, output: str, where: Where) -> int:
     differ = any(sections.values())
     both = before.is_run and after.is_run
     if both and (before.inputs or after.inputs):
-        sections["inputs"] = _values(before.inputs, after.inputs)
+        sections["inputs"] = changes_of(before.inputs, after.inputs)
         differ = differ or bool(sections["inputs"])
     if both and (before.metrics or after.metrics):
-        sections["metrics"] = _values(_metrics(before.metrics), _metrics(after.metrics))
+        sections["metrics"] = changes_of(_metrics(before.metrics), _metrics(after.metrics))
     if output == JSON:
         print_json({**sections, "config": found.to_json() if found is not None else None})
     elif len(sections) > 1:
@@ -242,21 +241,10 @@ def _environment(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str
     """Returns the differences in machine and packages; None where one side is not known."""
     if not old or not new:
         return None
-    before, after = ({**_machine(side), **side.get("packages", {})} for side in (old, new))
-    return _values(before, after)
+    from nemo_airflow.reproduction.facts import machine_of
 
-
-def _values(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each value that only one has, or that differs."""
-    lines = []
-    for name in dict.fromkeys((*before, *after)):
-        if name not in after:
-            lines.append(f"- {name}: {before[name]}")
-        elif name not in before:
-            lines.append(f"+ {name}: {after[name]}")
-        elif before[name] != after[name]:
-            lines.append(f"~ {name}: {before[name]} -> {after[name]}")
-    return lines
+    before, after = ({**machine_of(side), **side.get("packages", {})} for side in (old, new))
+    return changes_of(before, after)
 
 
 def _metrics(metrics: Mapping[str, float]) -> dict[str, str]:
@@ -279,10 +267,6 @@ def _last_good(name: str, where: Where) -> tuple[str, str]:
 
     run_id = name.removeprefix(_RUN)
     return f"{_RUN}{last_good_run(run_id, where.tracking_uri, where.conn_id)}", f"{_RUN}{run_id}"
-
-
-def _machine(environment: Mapping[str, Any]) -> dict[str, str]:
-    return {name: json.dumps(environment[name]).strip('"') for name in _MACHINE if environment.get(name)}
 
 
 def _listed(sections: Mapping[str, Sequence[str] | None]) -> Iterator[str]:

@@ -6,21 +6,23 @@ import asyncio
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nemo_airflow.cli.output import JSON, print_json
 from nemo_airflow.cli.terminal import keep_output_clean
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.executors.base import Executor
-from nemo_airflow.installation import run_labels
-from nemo_airflow.reaping import end_orphans, orphans_among, remove_folders, survey, survey_folders
+from nemo_airflow.reaping import (
+    end_orphans,
+    orphans_among,
+    record_ends,
+    remove_folders,
+    state_in_database,
+    survey,
+    survey_folders,
+)
 from nemo_airflow.registered import find_executor
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
 
 _DAY = 86400.0
 _NAME = re.compile(r"[\w.-]+")
@@ -34,12 +36,14 @@ def run(executor: str, *, dry_run: bool, min_age: float, folders: bool, older_th
     keep_output_clean()
     jobs = asyncio.run(survey_folders(where, older_than * _DAY) if folders else survey(where, min_age))
     with create_session() as database:
-        orphans = orphans_among(jobs, lambda labels: _state(database, labels))
+        orphans = orphans_among(jobs, lambda labels: state_in_database(database, labels))
     if output != JSON:
         for orphan in orphans:
             print(orphan)
     if orphans and not dry_run:
         asyncio.run(remove_folders(where, orphans) if folders else end_orphans(where, orphans))
+        if not folders and (trouble := record_ends(orphans)):
+            print(f"nemo-airflow: {trouble}", file=sys.stderr)
     if output == JSON:
         print_json([dataclasses.asdict(orphan) for orphan in orphans])
         return 0
@@ -63,18 +67,3 @@ def load_executor(text: str) -> Executor:
         return find_executor(Path(text).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read an executor from {text!r}: {error.strerror}") from error
-
-
-def _state(database: Session, labels: Mapping[str, str]) -> str | None:
-    from airflow.models.dagrun import DagRun
-    from airflow.models.taskinstance import TaskInstance
-
-    run = database.query(DagRun).filter_by(dag_id=labels["dag_id"], run_id=labels["run_id"]).one_or_none()
-    if run is None or not run_labels(run.run_after).items() <= labels.items():
-        return None
-    task = (
-        database.query(TaskInstance)
-        .filter_by(**{name: labels[name] for name in ("dag_id", "run_id", "task_id")}, map_index=labels["map_index"])
-        .one_or_none()
-    )
-    return None if task is None else str(task.state or "")

@@ -14,7 +14,7 @@ from nemo_airflow.cli.terminal import keep_output_clean
 from nemo_airflow.cli.times import parse_time
 from nemo_airflow.exceptions import SettingsError
 from nemo_airflow.tracking.mlflow.jobs import JobRun, JobRuns
-from nemo_airflow.tracking.mlflow.queries import Comparison, RunQuery
+from nemo_airflow.tracking.mlflow.queries import Comparison, RunQuery, parse_pairs
 
 _KINDS = ("metrics", "params", "tags")
 
@@ -71,22 +71,12 @@ def read_query(options: argparse.Namespace) -> RunQuery:
     """
     return RunQuery(
         **{name: getattr(options, name) for name in ("dag", "task", "state", "back_end", "user", "sort")},
-        tags=_parse_pairs(options.tag, "--tag"),
-        config=_parse_pairs(options.config, "--config"),
+        tags=parse_pairs(options.tag, "--tag"),
+        config=parse_pairs(options.config, "--config"),
         metrics=[Comparison.parse(text) for text in options.metric],
         since=parse_time(options.since) if options.since else None,
         until=parse_time(options.until) if options.until else None,
     )
-
-
-def _parse_pairs(texts: Sequence[str], what: str) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise SettingsError(f"{what} {text!r} has no value: write NAME=VALUE")
-        pairs[name.strip()] = value.strip()
-    return pairs
 
 
 def _cells(found: JobRun) -> Iterator[Any]:

@@ -24,6 +24,9 @@ _KINDS = {
 }
 """Of each type of connection the executor that uses it, and its field."""
 
+CONNECTION_TYPES = frozenset(_KINDS)
+"""Types of the connections that executors use."""
+
 
 def executor_of(connection: ConnectionInfo) -> Executor | None:
     """Returns an executor that uses a connection; None for a type that none uses."""

@@ -252,6 +252,14 @@ class Driver(abc.ABC):
             "this back-end keeps no folders of jobs: ended jobs are removed after the executor's ttl, if it has one"
         )
 
+    async def disk_used(self) -> int | None:
+        """Returns the bytes of all that is kept of jobs there; None where the back-end does not tell, or takes long.
+
+        Raises:
+            BackendUnavailable: It cannot be reached.
+        """
+        return None
+
     @abc.abstractmethod
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """Returns by key where jobs come from: the labels with which they were submitted."""

@@ -28,6 +28,7 @@ from nemo_airflow.executors.folder import TTL, JobFolder
 from nemo_airflow.executors.inside import command_inside
 from nemo_airflow.executors.intake import Intake
 from nemo_airflow.executors.seen import GONE, RUNNING, Seen
+from nemo_airflow.folders import folder_size
 from nemo_airflow.job import FailureKind, Job, JobHandle
 from nemo_airflow.packaging.archive import writes_zstd
 from nemo_airflow.terminal import Terminal
@@ -171,6 +172,10 @@ class LocalDriver(Driver):
     async def old_folders(self, older_than: float) -> list[JobHandle]:
         """See :meth:`Driver.old_folders`."""
         return await self._threads.call(self._old_folders, older_than)
+
+    async def disk_used(self) -> int | None:
+        """See :meth:`Driver.disk_used`."""
+        return await self._threads.call(folder_size, self._root)
 
     async def labels(self, handles: Sequence[JobHandle]) -> dict[str, Mapping[str, str]]:
         """See :meth:`Driver.labels`."""

@@ -67,6 +67,7 @@ class Update:
         data: New bytes of the stream, after those; may be empty.
         status: The job's status as last judged. Final in the last update only, after all data.
         outage: That the back-end, or this job in it, cannot be reached, or can again, in one line; else empty.
+        is_over: Whether it can be reached again.
         cut: Whether the stream has no end record though the job's runner has ended: the last of it did not show.
     """
 
@@ -75,6 +76,7 @@ class Update:
     data: bytes = b""
     status: JobStatus | None = None
     outage: str = ""
+    is_over: bool = False
     cut: bool = False
 
 
@@ -306,7 +308,7 @@ class JobService:
         if trouble:
             self._tell_outage([watch], trouble)
         elif said := watch.outage.end(time.monotonic()):
-            watch.queue.put_nowait(Update(watch.offset, outage=said))
+            watch.queue.put_nowait(Update(watch.offset, outage=said, is_over=True))
         # A final status waits until nothing more comes.
         shown = None if more and final else status
         if data or cut or chunk.gone or shown != watch.told:

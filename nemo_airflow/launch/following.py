@@ -59,10 +59,11 @@ class Following:
                 self._show_log()
                 return end
             handle, run = self._find(), record.tracked
-            outcome = blocking.run(self._follower(handle, tracked=True).run())
+            follower = self._follower(handle, tracked=True)
+            outcome = blocking.run(follower.run())
             if outcome.has_to_be_kept(tracked=run is not None):
                 state = RecordedState(self._records, record.key)
-                outcome = Keeping(self._executor, handle, run, outcome, state, Said(self._say)).keep()
+                outcome = Keeping(self._executor, handle, run, outcome, state, Said(self._say), follower.view).keep()
             self._records.change(record.key, outcome=outcome.to_json())
             return outcome
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_airflow import blocking
 from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
 from nemo_airflow.config.objects.leaves import iter_leaves
 from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.config.types.graph import is_deferred
 from nemo_airflow.config.views.outline import is_plan
-from nemo_airflow.exceptions import ConfigError
+from nemo_airflow.exceptions import ConfigError, SubmitError
 from nemo_airflow.executors.base import Executor, Request
 from nemo_airflow.executors.secret import read_secrets, show_secrets
 from nemo_airflow.hooks.packaging import PackagingHook
@@ -37,6 +38,7 @@ from nemo_airflow.operators.tracing import inherited_trace
 from nemo_airflow.packaging.base import Packager
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.outputs import load_collector
+from nemo_airflow.tracking.run import record_end, status_of_refusal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +160,12 @@ class Launch:
         attempts.remember(
             RecordedState(records, self.key), attempts.Attempt(1, self.key, digest, max_tries=0, executor=public)
         )
-        handle = self._back_end.submit(equipped.request(Said(self._warn).warning, waits=True))
+        try:
+            handle = self._back_end.submit(equipped.request(Said(self._warn).warning, waits=True))
+        except SubmitError as error:
+            if equipped.run is not None:
+                blocking.run(record_end(equipped.run, status_of_refusal(error), self._warn))
+            raise
         submitted = equipped.submitted_run(handle)
         return records.change(self.key, handle=handle.to_json(), run=submitted.to_json() if submitted else None)
 

@@ -58,6 +58,7 @@ class Attempt:
         run_key: Key of the attempt whose run it continues; empty where it has a run of its own.
         chained: How many attempts before it have that run.
         goes_on: Whether the job has stopped before it was done, so that the next attempt continues its run.
+        failures: How often the attempts up to this one have failed, by kind, since the task was last cleared.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Attempt:
     run_key: str = ""
     chained: int = 0
     goes_on: bool = False
+    failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def recall(store: StateStore) -> Attempt | None:
@@ -83,7 +85,10 @@ def recall(store: StateStore) -> Attempt | None:
 
 def take_over(attempt: Attempt, earlier: Attempt | None) -> Attempt:
     """Returns a new attempt with what it goes on from: checkpoints of the earlier ones, and perhaps their run."""
-    if earlier is None or (earlier.max_tries, earlier.plan) != (attempt.max_tries, attempt.plan):
+    if earlier is None or earlier.max_tries != attempt.max_tries:
+        return attempt
+    attempt = dataclasses.replace(attempt, failures=earlier.failures)
+    if earlier.plan != attempt.plan:
         return attempt
     attempt = dataclasses.replace(attempt, earlier=(earlier.key, *earlier.earlier)[:_EARLIER])
     if not earlier.goes_on:
@@ -113,11 +118,21 @@ def has_stopped(outcome: Outcome) -> bool:
     return bool(outcome.checkpoint) and outcome.status.failure in (FailureKind.PREEMPTED, FailureKind.TIMEOUT)
 
 
-def consume(store: StateStore, key: str, *, goes_on: bool = False) -> None:
+def consume(store: StateStore, key: str, failure: FailureKind | None = None, *, goes_on: bool = False) -> None:
     """Notes that the job's failure was seen, so that the next attempt is a new one; it may continue its run."""
     attempt = recall(store)
     if attempt is not None and attempt.key == key:
-        remember(store, dataclasses.replace(attempt, consumed=True, goes_on=goes_on))
+        failures = dict(attempt.failures)
+        if failure is not None and not attempt.consumed:
+            failures[failure] = failures.get(failure, 0) + 1
+        remember(store, dataclasses.replace(attempt, consumed=True, goes_on=goes_on, failures=failures))
+
+
+def failures_before(store: StateStore, max_tries: int) -> dict[str, int]:
+    """Returns how often the task's earlier attempts have failed since it was last cleared, for each kind of failure."""
+    earlier = recall(store)
+    known = earlier.failures if earlier is not None and earlier.max_tries == max_tries else {}
+    return {str(kind): known.get(kind, 0) for kind in FailureKind}
 
 
 def note_kept(store: StateStore, key: str, addresses: Mapping[str, str]) -> None:

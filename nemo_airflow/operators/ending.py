@@ -15,7 +15,7 @@ from airflow.sdk.bases.xcom import BaseXCom
 
 from nemo_airflow.artifact_references import find_references
 
-_TAKEN = ("return_value", "nemo_job")
+_TAKEN = ("return_value", "nemo_job", "nemo_live")
 """Keys of XComs that have another meaning."""
 
 

@@ -27,8 +27,10 @@ from nemo_airflow.jobs.collecting import collect_outputs
 from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.back_end import BackEnd
 from nemo_airflow.operators.direct import SentOutputs, is_empty
+from nemo_airflow.phases import JobView
 from nemo_airflow.progress import Progress, size_text
 from nemo_airflow.store.incoming import Manifest
+from nemo_airflow.tracking.base import PHASES
 from nemo_airflow.tracking.keepers import Keepers
 from nemo_airflow.tracking.outputs import OutputKeeper
 from nemo_airflow.tracking.passage import Passage, is_below
@@ -45,6 +47,7 @@ class Keeping:
         outcome: How it ended.
         store: The state store of the task.
         log: The task's logger.
+        view: What is known of the job, which is told that its outputs are kept; or None.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Keeping:
         outcome: Outcome,
         store: attempts.StateStore,
         log: Any,
+        view: JobView | None = None,
     ) -> None:
+        self._view = view
         self._executor = executor
         self._handle = handle
         self._run = run
@@ -74,6 +79,31 @@ class Keeping:
         Raises:
             JobFailed: The job has succeeded, and its outputs cannot be kept.
         """
+        if self._view is None:
+            return self._keep()
+        counts = self._outcome.outputs or {}
+        self._view.keep(f"{counts.get('files', 0)} files, {size_text(counts.get('bytes', 0))}" if counts else "")
+        try:
+            outcome = self._keep()
+        except BaseException as error:
+            self._view.end_keeping(f"not kept: {error}")
+            raise
+        self._view.end_keeping(outcome.message if outcome.status != self._outcome.status else "")
+        self._record_phases(self._view)
+        return outcome
+
+    def _record_phases(self, view: JobView) -> None:
+        """Has the run show when its outputs were kept; what the follower of the job has recorded ends before."""
+        if self._run is None:
+            return
+        try:
+            ref = self._run.ref or self._run.open().ref
+            if ref is not None:
+                self._run.tracker.tag(ref, {PHASES: view.phases.to_text()})
+        except NemoAirflowError as error:
+            self._log.info("The phases of the run end before its outputs were kept: %s", error)
+
+    def _keep(self) -> Outcome:
         folder = settings.home() / "outputs" / self._handle.key
         try:
             with _alone(folder, self._log.info):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.execution_time.xcom import XCom
@@ -42,21 +42,17 @@ class JobLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Returns the address of the tab."""
-        mapped = f"/mapped/{ti_key.map_index}" if _is_mapped(ti_key) else ""
-        path = f"dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id)}/tasks/{quote(ti_key.task_id)}{mapped}"
-        return web_address(f"{_base_url()}/{path}/plugin/nemo_job")
+        return _tab(ti_key)
 
 
 class ComparisonLink(BaseOperatorLink):
-    """The job's own page, where it is compared with that of the run before."""
+    """The config on that tab, with what has changed since the run before."""
 
     name = "Compare with previous"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Returns the address of the page."""
-        fields = {name: getattr(ti_key, name) for name in ("dag_id", "run_id", "task_id")}
-        query = urlencode({**fields, "map_index": ti_key.map_index if _is_mapped(ti_key) else -1})
-        return web_address(f"{_base_url()}/nemo-airflow/job?{query}#changes")
+        return f"{tab}?section=config&changed=1" if (tab := _tab(ti_key)) else ""
 
 
 class BackEndLink(BaseOperatorLink):
@@ -88,6 +84,12 @@ def console_page(handle: JobHandle, warn: Callable[[str], None]) -> str:
     for name in ("id", "key"):
         address = address.replace(f"{{{name}}}", quote(getattr(handle, name), safe=""))
     return web_address(address)
+
+
+def _tab(ti_key: Any) -> str:
+    mapped = f"/mapped/{ti_key.map_index}" if _is_mapped(ti_key) else ""
+    path = f"dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id)}/tasks/{quote(ti_key.task_id)}{mapped}"
+    return web_address(f"{_base_url()}/{path}/plugin/nemo_job")
 
 
 def _base_url() -> str:

@@ -20,6 +20,8 @@ from nemo_airflow.config.objects.origins import Origin
 from nemo_airflow.config.plan.allow import extend_allow as allow_here
 from nemo_airflow.config.types.docstrings import description_of
 from nemo_airflow.config.types.graph import iter_nodes
+from nemo_airflow.config.views.provenance import history
+from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.installation import run_labels
@@ -30,6 +32,9 @@ from nemo_airflow.language.plan.contents import check, check_allowed
 from nemo_airflow.operators.params import check_conf, overrides_from
 
 Overrides = Mapping[str, Any] | Sequence[str]
+
+_MOST_ORIGINS = 5000
+"""Values that are set one by one of which is recorded who has set them; of none of a config with more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Prepared:
         identity: What makes the job's key, besides the attempt.
         description: What the job does, for people, as Markdown.
         run_description: The same of the DAG.
+        set_by: Who has set which values of the config: see :func:`origins_of`.
     """
 
     plan: Mapping[str, Any]
@@ -53,6 +59,7 @@ class Prepared:
     identity: Mapping[str, object]
     description: str = ""
     run_description: str = ""
+    set_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def key(self, attempt: int) -> str:
         """Returns the job's key at that attempt."""
@@ -98,7 +105,24 @@ def prepare(
         made = plans.to_plan(origin.granted.configs, check=False)
         allowed += (*sorted(origin.granted.names), *plans.targets(made))
     plan, allow_in_job = plan_of(config, allowed)
-    return prepare_plan(plan, allow_in_job, executor, context, describe(config))
+    prepared = prepare_plan(plan, allow_in_job, executor, context, describe(config))
+    return dataclasses.replace(prepared, set_by=origins_of(config))
+
+
+def origins_of(config: Any) -> dict[str, Any]:
+    """Returns who has set the values of a config, for its page: what is not in it has its default.
+
+    Returns:
+        ``who``, the places that have set values, and ``paths``: for each path that was set, which of these.
+    """
+    who: dict[str, int] = {}
+    paths: dict[str, int] = {}
+    for setting in history(config):
+        if setting.path not in paths and setting.kind in ("value", "target"):  # the newest is the first
+            if len(paths) == _MOST_ORIGINS:
+                return {}
+            paths[setting.path] = who.setdefault(redact(setting.where), len(who))
+    return {"who": list(who), "paths": paths}
 
 
 def prepare_plan(

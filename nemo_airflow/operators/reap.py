@@ -18,7 +18,7 @@ from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.executors.base import Executor
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.installation import run_labels
-from nemo_airflow.reaping import MIN_AGE, Orphan, end_orphans, orphans_among, survey
+from nemo_airflow.reaping import MIN_AGE, Orphan, end_orphans, orphans_among, record_ends, survey
 
 
 class NemoReapOperator(BaseOperator):
@@ -65,6 +65,8 @@ class NemoReapOperator(BaseOperator):
             self.log.warning("%s %s", "Cancelling" if self.cancel else "Found", orphan)
         if orphans and self.cancel:
             blocking.run(end_orphans(executor, orphans))
+            if trouble := record_ends(orphans):
+                self.log.warning("%s", trouble)
 
 
 class _States:

@@ -69,13 +69,15 @@ from nemo_airflow.operators.submission import Options, Submission, Submitted
 from nemo_airflow.operators.termination import Termination
 from nemo_airflow.operators.worker_phase import follow_for
 from nemo_airflow.packaging.base import ContentPackager, Packager
+from nemo_airflow.phases import JobView
 from nemo_airflow.registered import find_executor, named_recipe
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.reuse import Claim, EarlierRun
-from nemo_airflow.tracking.run import TrackedRun
+from nemo_airflow.tracking.run import ENDED_BY_USER, TrackedRun
 from nemo_airflow.triggers import metrics
 from nemo_airflow.triggers.alerting import Alerting
+from nemo_airflow.triggers.live import LiveXCom, ids_of
 from nemo_airflow.triggers.reuse import NemoReuseTrigger
 from nemo_airflow.triggers.run import NemoRunTrigger
 from nemo_airflow.triggers.task_log import TaskLog
@@ -85,6 +87,10 @@ _BACKSTOP = timedelta(seconds=60)
 
 _LOOK_AGAIN = 2.0
 """Seconds between two looks of a worker at another task that runs the same."""
+
+_TIMED_OUT = JobStatus(
+    JobState.FAILED, failure=FailureKind.TIMEOUT, reason="the job did not end before the task's execution_timeout"
+)
 
 _DEFAULT_TRACKER = MLflowTracker()
 
@@ -242,6 +248,8 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         """When this task began to wait for another one that runs the same, by ``time.time()``."""
         self._begun = 0.0
         """When this process began to execute the task, by ``time.time()``."""
+        self._live: LiveXCom | None = None
+        """Shows how the job fares that is followed now, or was in this try before."""
         self._deadline: float | None = None
         """When the job of this try is cancelled, in seconds since the epoch, once that is settled."""
 
@@ -265,6 +273,9 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         """
         if isinstance(content, str) and not is_template(content) and not content.endswith(tuple(self.template_ext)):
             return content
+        if "failures" not in context and (store := context.get("task_state_store")) is not None:
+            # Which a template reads to ask for more memory after an attempt that ran out of it.
+            context["failures"] = attempts.failures_before(store, context["ti"].max_tries)  # type: ignore[typeddict-unknown-key]
         try:
             containers = [field for field in (self.outputs, self.env) if not isinstance(field, str)]
             if any(content is field for field in (self.experiment, *containers)):
@@ -275,7 +286,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Submits the job, or finds the one that an earlier try submitted, and waits for its end."""
-        self._begun, self._deadline = time.time(), None
+        self._begun, self._deadline, self._live = time.time(), None, None
         return self._submit_and_wait(context)
 
     def _submit_and_wait(self, context: Context) -> Any:
@@ -286,6 +297,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             return self._run(context, prepared)
         except AirflowTaskTimeout:
             self._cancel()
+            self._record_end(_TIMED_OUT)
             raise
 
     def render(self, context: Context) -> str:
@@ -305,6 +317,8 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
                 current.key,
             )
             return self._submit_and_wait(context)
+        self._live = LiveXCom(JobView(handle, resumes=True), ids_of(context["ti"]), self.log.warning)
+        self._live.reopen()
         # Whatever is submitted from here on is for the same try, whose time runs since it was begun.
         self._deadline = event.get("deadline")
         if "error" in event:  # the trigger could not follow the job
@@ -335,6 +349,10 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         if self._submission is not None:
             self._submission.cancel()
         self._end_claim()
+
+    def _record_end(self, status: JobStatus) -> None:
+        if self._submission is not None:
+            self._submission.record_end(status)
 
     def _end_claim(self) -> None:
         if self._reuse is not None:
@@ -452,6 +470,9 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         alerting = None
         if self.alerts is not None:
             alerting = Alerting(self.alerts.of_task(context["ti"]), job.handle.key, self.log.warning)
+        view = JobView(job.handle, self._live.view.phases if self._live is not None else None)
+        live = self._live = LiveXCom(view, ids_of(context["ti"]), self.log.warning)
+        live.write()
         follower = Follower(
             executor,
             job.handle,
@@ -461,14 +482,16 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             sink=job.run.sink(self.log.warning) if job.run else None,
             deadline=self._deadline,
             watch=alerting.take if alerting is not None else None,
+            view=view,
         )
         outcome = None
         if job.complete:
-            outcome = blocking.run(self._follow(follower, in_worker, attached=job.attached))
+            outcome = blocking.run(live.during(self._follow(follower, in_worker, attached=job.attached)))
             if alerting is not None:
                 blocking.run(alerting.settle(ended=outcome is not None))
         if outcome is None:
-            self._defer(executor, job, log, alerting.settings.to_json() if alerting is not None else None)
+            alerts = alerting.settings.to_json() if alerting is not None else None
+            self._defer(executor, job, log, alerts, ids_of(context["ti"]))
         self._let_go()
         metrics.count_end(job.handle, outcome, in_triggerer=False)
         if outcome.has_to_be_kept(tracked=job.run is not None):
@@ -478,22 +501,37 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
     def _keep_outputs(
         self, context: Context, executor: Executor, handle: JobHandle, run: TrackedRun | None, outcome: Outcome
     ) -> Outcome:
+        view = None
+        if self._live is not None:
+            view = self._live.view
+            view.on_change = self._live.write
         with metrics.time_keeping(handle):
-            return Keeping(executor, handle, run, outcome, context["task_state_store"], self.log).keep()
+            return Keeping(executor, handle, run, outcome, context["task_state_store"], self.log, view).keep()
 
     def _follow(self, follower: Follower, seconds: float, *, attached: bool) -> Coroutine[Any, Any, Outcome | None]:
+        assert self._termination is not None  # noqa: S101 - for the type checker: execute() has made it
         if not self.deferrable:
-            return follower.run()
+            return follow_for(follower, None, self._termination)
         if self.execution_timeout is not None:
             # So long after it has begun to execute this Airflow ends the process; the trigger lets the job end, and
             # says why.
             left = self._begun + self.execution_timeout.total_seconds() - time.time()
             seconds = min(seconds, left / 2)
-        assert self._termination is not None  # noqa: S101 - for the type checker: execute() has made it
-        return follow_for(follower, seconds, self._termination.leave, attached=attached)
+        return follow_for(follower, seconds, self._termination, attached=attached)
 
-    def _defer(self, executor: Executor, job: Submitted, log: TaskLog, alerts: Mapping[str, Any] | None) -> NoReturn:
-        self._go_on_unless_ended()
+    def _defer(
+        self,
+        executor: Executor,
+        job: Submitted,
+        log: TaskLog,
+        alerts: Mapping[str, Any] | None,
+        task: Mapping[str, Any],
+    ) -> NoReturn:
+        try:
+            self._go_on_unless_ended()
+        except AirflowFailException:
+            self._record_end(ENDED_BY_USER)
+            raise
         trigger = NemoRunTrigger(
             executor=masked_executor(executor),
             handle=job.handle.to_json(),
@@ -507,6 +545,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             may_end_task=self._may_end_in_triggerer() and not self.reuse and needs_no_worker(self),
             pushes_result=self.do_xcom_push,
             alerts=alerts,
+            task=task,
         )
         left = None if self._deadline is None else max(self._deadline - time.time(), 0)
         backstop = None if left is None else timedelta(seconds=left + executor.grace) + _BACKSTOP
@@ -522,7 +561,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
 
     def _let_go(self) -> None:
         if self._submission is not None:
-            self._submission.to_cancel = None
+            self._submission.to_cancel = self._submission.run = None
 
     def _chose_format(self) -> bool:
         packager = unwrap(self.packager)
@@ -539,7 +578,7 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
             push_artifacts(context["ti"], outcome.result)
             return outcome.result
         goes_on = self._goes_on(attempts.recall(store), outcome)
-        attempts.consume(store, handle.key, goes_on=goes_on)
+        attempts.consume(store, handle.key, outcome.status.failure or FailureKind.USER_ERROR, goes_on=goes_on)
         if goes_on:
             return self._submit_and_wait(context)
         if attached and outcome.status.state in (JobState.CANCELLED, JobState.LOST):

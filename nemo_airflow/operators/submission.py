@@ -11,14 +11,16 @@ from typing import Any
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
+from nemo_airflow import blocking
 from nemo_airflow.artifacts.keeping import archives_for
 from nemo_airflow.config import plan as plans
-from nemo_airflow.exceptions import NemoAirflowError, NotStarted, SettingsError, TrackingError
+from nemo_airflow.exceptions import BackendUnavailable, NemoAirflowError, NotStarted, SettingsError, TrackingError
 from nemo_airflow.executors.base import Executor
+from nemo_airflow.executors.machines import machines_of
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets, show_secrets
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
-from nemo_airflow.job import Archive, Job, JobHandle, Package, without_patch
+from nemo_airflow.job import Archive, Job, JobHandle, JobStatus, Package, without_patch
 from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
@@ -35,7 +37,7 @@ from nemo_airflow.packaging.base import ContentPackager, Packager
 from nemo_airflow.runner.inputs import artifacts_in
 from nemo_airflow.tracking.base import RunRef, Tracker
 from nemo_airflow.tracking.reuse import EarlierRun, Identity
-from nemo_airflow.tracking.run import TrackedRun
+from nemo_airflow.tracking.run import ENDED_BY_USER, TrackedRun, record_end, status_of_refusal
 from nemo_airflow.web_address import web_address
 
 _SHOWN_PARAMETERS = 500
@@ -120,6 +122,8 @@ class Submission:
         self.back_end = BackEnd(executor, log.warning)
         self.to_cancel: JobHandle | None = None
         """The job that this process is to cancel should its task be ended by a user."""
+        self.run: TrackedRun | None = None
+        """The run of that job, which this process then ends."""
         self._prepared = prepared
         self._executor = executor
         self._options = options
@@ -184,6 +188,12 @@ class Submission:
             reason = str(error) or "it did not answer in time"
             self._log.error("Job %s could not be cancelled, run 'nemo-airflow reap' later: %s", handle.key, reason)
 
+    def record_end(self, status: JobStatus) -> None:
+        """Ends the run, if there is one that only this process can end. Nobody may follow the job any more."""
+        run, self.run = self.run, None
+        if run is not None:
+            blocking.run(record_end(run, status, self._log.warning))
+
     def _next_number(self, earlier: attempts.Attempt | None) -> int:
         """Returns the number of a new attempt, and ends what may still run of the earlier one."""
         if earlier is not None:
@@ -232,7 +242,7 @@ class Submission:
         tracking = self._tracking
         job = self._prepared.job(attempt.number, earlier=attempt.earlier, run_key=attempt.run_key)
         opened = tracking.open_run(job, self._executor, self._log.warning) if tracking else None
-        run = opened.submitted(handle, "") if opened else None
+        run = self.run = opened.submitted(handle, "") if opened else None
         self._announce(
             handle, run.ref if run else None, attempt.package
         )  # again: Airflow drops what an earlier try has pushed
@@ -254,13 +264,21 @@ class Submission:
         equipped = equip(
             job, fetching.executor, {**values, **fetching.values}, self._tracking, env=env, warn=warn
         )  # fmt: skip
+        self.run = equipped.run
         self._note_identity(equipped.run, package)
         complete = True
         try:
             handle = self._send(equipped)
         except NotStarted as queued:
             handle, complete = queued.handle, False
-        run = equipped.submitted_run(handle)
+        except AirflowFailException:
+            self.record_end(ENDED_BY_USER)
+            raise
+        except NemoAirflowError as error:
+            if not isinstance(error, BackendUnavailable):  # which may have it, so that the next try looks for it
+                self.record_end(status_of_refusal(error))
+            raise
+        run = self.run = equipped.submitted_run(handle)
         self._announce(handle, run.ref if run else None, announced)
         return Submitted(handle, run, attached=False, complete=complete)
 
@@ -296,6 +314,11 @@ class Submission:
             self.cancel()
             raise
         return handle
+
+    @property
+    def _connection_of_tracker(self) -> str | None:
+        """By which others may read the run: an address alone tells of no login."""
+        return getattr(self._options.tracker, "conn_id", None)
 
     @property
     def _tracking(self) -> Tracking | None:
@@ -350,7 +373,11 @@ class Submission:
             secret_env=show_secrets((executor or self._executor).secrets),
             time_limit=self._time_limit,
             outputs=patterns_of(self._options.outputs),
-            asked={"executor": masked_executor(self._executor), "collector": self._options.collector},
+            asked={
+                "executor": masked_executor(self._executor),
+                "collector": self._options.collector,
+                **({"set_by": self._prepared.set_by} if self._prepared.set_by else {}),
+            },
         )
         return mark_secrets(job)
 
@@ -367,7 +394,8 @@ class Submission:
             "inputs": [given.to_json() for given in artifacts_in(plan)],
             "config": dict(itertools.islice(plans.flatten(plan).items(), _SHOWN_PARAMETERS)),
             "package": package,
-            "run": {**ref.to_json(), "env": {}} if ref else None,
+            "machines": machines_of(self._executor).to_json(),
+            "run": {**ref.to_json(), "env": {}, "conn_id": self._connection_of_tracker} if ref else None,
             **({"reused_at": reused_at} if reused_at else {}),
         }
         ti.xcom_push(key="nemo_job", value=record)

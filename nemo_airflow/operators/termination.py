@@ -8,6 +8,7 @@ is still running.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,12 @@ class Termination:
         """Set when this process is to end and the job is to go on."""
         self.by_user = threading.Event()
         """Set when a user has ended the task."""
+        self._job_told: float | None = None
+
+    @property
+    def job_told_for(self) -> float:
+        """Seconds since the job was told to end because a user has ended its task; 0 where it was not."""
+        return time.monotonic() - self._job_told if self._job_told is not None else 0.0
 
     def look_why(self, cancel: Callable[[], None]) -> None:
         """Finds out why, and cancels the job if it was a user. Returns at once, as a handler of signals must.
@@ -51,7 +58,10 @@ class Termination:
     def _look(self, cancel: Callable[[], None]) -> None:
         if is_ended_by_user(self._state()):
             self.by_user.set()
-            cancel()
+            try:
+                cancel()
+            finally:
+                self._job_told = time.monotonic()
         else:
             self._warn("This process was told to end, and nobody has ended the task: its job goes on")
             self.leave.set()

@@ -8,8 +8,16 @@ from airflow.sdk.plugins_manager import AirflowPlugin
 
 PREFIX = "/nemo-airflow"
 
-_PAGE = "nemo-airflow/job"
-"""Address of the page. Relative, since Airflow's page has a ``<base>`` and may be served below any path."""
+_STATIC = "nemo-airflow/static"
+"""Address of the built pages. Relative, since Airflow's page has a ``<base>`` and may be served below any path."""
+
+
+def _page(name: str, entry: str, destination: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "bundle_url": f"{_STATIC}/{entry}.js", "destination": destination, **more}
+
+
+def _icons(name: str) -> dict[str, str]:
+    return {"icon": f"{_STATIC}/{name}.svg", "icon_dark_mode": f"{_STATIC}/{name}-dark.svg"}
 
 
 class _LazyApp:
@@ -22,19 +30,32 @@ class _LazyApp:
 
 
 class NemoAirflowPlugin(AirflowPlugin):
-    """A tab on each task instance that shows its job: config, code and back-end."""
+    """The pages: all experiments, one job, the jobs of a DAG run, the back-ends, and jobs at a glance at home."""
 
     name = "nemo_airflow"
     fastapi_apps: list[dict[str, Any]] = [  # noqa: RUF012 - as Airflow declares it
         {"app": _LazyApp(), "url_prefix": PREFIX, "name": "nemo-airflow"}
     ]
-    external_views: list[dict[str, Any]] = [  # noqa: RUF012 - as Airflow declares it
-        {
-            "name": "Job",
-            "href": f"{_PAGE}?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}",
-            "destination": "task_instance",
-            "url_route": "nemo_job",
-        }
+    # Each name becomes a global variable of Airflow's page: none may be one that browsers have.
+    react_apps: list[dict[str, Any]] = [  # noqa: RUF012 - as Airflow declares it
+        _page(
+            "Experiments",
+            "experiments",
+            "nav",
+            url_route="nemo_experiments",
+            nav_top_level=True,
+            **_icons("experiments"),
+        ),
+        _page("Back-ends", "backEnds", "nav", url_route="nemo_back_ends", category="admin", **_icons("back-ends")),
+        _page(
+            "Job",
+            "job",
+            "task_instance",
+            url_route="nemo_job",
+            applies_to={"operator_name": ["NemoRunOperator", "@task.nemo"]},  # from Airflow 3.4 on
+        ),
+        _page("Jobs", "dagRun", "dag_run", url_route="nemo_jobs"),
+        _page("Jobs at a glance", "widget", "dashboard"),
     ]
 
     @classmethod

@@ -9,6 +9,11 @@ from typing import Any
 
 PROMOTION, ROLLBACK = "promotion", "rollback"
 
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+ALIAS_CHANGES = "nemo_airflow.alias.{}"
+"""Tag of the registered model with the changes of an alias."""
+
 _MOST = 100
 """Changes that are kept of an alias, the newest."""
 

@@ -13,6 +13,8 @@ from nemo_airflow.exceptions import PromotionRefused, RegistryError
 from nemo_airflow.hooks.mlflow import MLflowHook
 from nemo_airflow.language.nearest import similar
 from nemo_airflow.promotion.changes import (
+    ALIAS_CHANGES,
+    CHAMPION,
     PROMOTION,
     ROLLBACK,
     Change,
@@ -26,11 +28,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _T = TypeVar("_T")
-
-CHAMPION, CHALLENGER = "champion", "challenger"
-
-_CHANGES = "nemo_airflow.alias.{}"
-"""Tag of the registered model with the changes of an alias."""
 
 _ROLLED_BACK = "nemo_airflow.rolled_back"
 """Tag of a version that was in service and is so no more: why."""
@@ -290,7 +287,7 @@ class PromotedModel:
         done = dataclasses.replace(change, done=True)
         changes = effective_changes(changes, change.before)
         with self._errors(f"set {self.name}@{self.alias} to version {change.version}"):
-            tag = _CHANGES.format(self.alias)
+            tag = ALIAS_CHANGES.format(self.alias)
             self._client.set_registered_model_tag(self.name, tag, format_changes([*changes, change]))
             self._client.set_registered_model_alias(self.name, self.alias, change.version)
             self._client.set_registered_model_tag(self.name, tag, format_changes([*changes, done]))
@@ -310,7 +307,7 @@ class PromotedModel:
                     f"MLflow has no registered model {self.name!r}{similar(self.name, known)}; it has "
                     f"{', '.join(known) or 'none'}"
                 )
-        tag = _CHANGES.format(self.alias)
+        tag = ALIAS_CHANGES.format(self.alias)
         try:
             return parse_changes(model.tags.get(tag, "")), str(model.aliases.get(self.alias, ""))
         except ValueError as error:

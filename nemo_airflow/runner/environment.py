@@ -3,6 +3,7 @@
 import glob
 import os
 import platform
+import re
 import socket
 import sys
 from typing import Any, Dict, List
@@ -24,6 +25,7 @@ def capture(job: Dict[str, Any], work: str) -> Dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "packages": installed_packages(),
         "gpu_models": gpu_models(),
+        "gpu_driver": gpu_driver(),
         "gpus": [name for name in os.environ.get("NVIDIA_VISIBLE_DEVICES", "").split(",") if name],
         "cwd": work,
         # Names only: values may be secrets.
@@ -48,6 +50,16 @@ def gpu_models() -> List[str]:
         except OSError:
             continue
     return sorted(models)
+
+
+def gpu_driver() -> str:
+    """Returns the version of NVIDIA's driver; empty where there is none."""
+    try:
+        with open("/proc/driver/nvidia/version") as file:
+            found = re.search(r"\b[0-9]+\.[0-9.]+\b", file.readline())
+    except OSError:
+        return ""
+    return found[0] if found else ""
 
 
 def installed_packages() -> Dict[str, str]:

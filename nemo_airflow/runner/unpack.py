@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from typing import IO, Any, Iterator, List, Mapping, Set, cast
+from typing import IO, Any, Dict, Iterator, List, Mapping, Set, cast
 
 REMOVED = ".nemo_airflow_removed"
 """First member of an archive of changes: the removed paths, each after a zero byte."""
@@ -194,6 +194,31 @@ def _plain_by_program(packed: IO[bytes]) -> Iterator[IO[bytes]]:
         raise UnpackError(f"the program zstd cannot unpack the package: {said}") from broken
     if broken is not None:
         raise broken
+
+
+def add_sizes(archive: str, sizes: Dict[str, int], changes: bool = False) -> None:
+    """Adds the sizes of the files in an archive, by path; nothing is unpacked.
+
+    Args:
+        archive: The archive.
+        sizes: Those of the archives before.
+        changes: Whether it is an archive of changes to their content.
+
+    Raises:
+        UnpackError: It is not a package, or this environment cannot read it.
+        OSError: It cannot be read.
+    """
+    try:
+        with _opened(archive) as tar:
+            for member in tar:
+                if changes:
+                    for path in _paths_of(tar, member):
+                        sizes.pop(path, None)
+                    changes = False
+                elif not member.isdir():
+                    sizes[member.name] = member.size
+    except (tarfile.TarError, EOFError) as error:
+        raise UnpackError(f"{os.path.basename(archive)} is not a package: {error}") from error
 
 
 def _check(member: tarfile.TarInfo, root: str) -> None:

@@ -39,6 +39,9 @@ ATTEMPTS = "nemo_airflow.attempts"
 RESUMES = "nemo_airflow.resumes"
 """Tag of a run with the id of the run from whose checkpoint it goes on with other values."""
 
+PHASES = "nemo_airflow.phases"
+"""Tag of a run with the phases of its jobs, as compact JSON."""
+
 IMAGE_DIGEST = "nemo_airflow.image_digest"
 """Tag of a run with what names the content of the image that its job ran in."""
 

@@ -17,11 +17,12 @@ from typing import Any
 
 from nemo_airflow.connections import redact
 from nemo_airflow.exceptions import NemoAirflowError, TrackingError
-from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
+from nemo_airflow.job import FailureKind, Job, JobHandle, JobState, JobStatus
 from nemo_airflow.stream import IMAGE, Record
+from nemo_airflow.stream import PHASES as PHASES_RECORD
 from nemo_airflow.tracking import calls, reserved
 from nemo_airflow.tracking.artifacts import tags_of_artifacts
-from nemo_airflow.tracking.base import IMAGE_DIGEST, Metric, RunInput, RunRef, Tracker
+from nemo_airflow.tracking.base import IMAGE_DIGEST, PHASES, Metric, RunInput, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.calls import Call
 from nemo_airflow.tracking.outbox import LIMIT, Outbox
@@ -36,6 +37,11 @@ _OPEN_AGAIN = 15.0
 """Seconds between two tries to open a run whose tracker is unreachable, and for the last tries after the job's end."""
 
 _LAST_PAUSE = 1.0
+
+_LAST_WORD = 5.0
+"""Seconds for which the tracker is told of an end that nobody follows: who tells it has to end, too."""
+
+ENDED_BY_USER = JobStatus(JobState.CANCELLED, failure=FailureKind.CANCELLED, reason="a user has ended its task")
 
 _INPUT_FIELDS = [field.name for field in dataclasses.fields(RunInput)]
 
@@ -131,6 +137,26 @@ class TrackedRun:
     def sink(self, warn: Callable[[str], None]) -> RunSink:
         """Returns the sink for the job's records on this event loop."""
         return RunSink(self, warn)
+
+
+def status_of_refusal(error: NemoAirflowError) -> JobStatus:
+    """Returns the status of a job that could not be submitted."""
+    return JobStatus(
+        JobState.FAILED, failure=FailureKind.parse(getattr(error, "kind", FailureKind.USER_ERROR)), reason=str(error)
+    )
+
+
+async def record_end(run: TrackedRun, status: JobStatus, warn: Callable[[str], None]) -> None:
+    """Records how a job ended, or that it never began, where nobody follows it: else its run is under way for ever.
+
+    What the tracker does not take in a few seconds is kept for ``nemo-airflow sync``.
+
+    Args:
+        run: The run.
+        status: How the job ended; its reason is the error of the run.
+        warn: Called with a warning, in one line.
+    """
+    await RunSink(run, warn, open_again=_LAST_WORD, drain=_LAST_WORD).finish(status, None, "")
 
 
 class RunSink:
@@ -335,6 +361,8 @@ class RunSink:
             return dict(tags_of_artifacts(result))
         if record.type == IMAGE:
             return {IMAGE_DIGEST: record.data["digest"]}
+        if record.type == PHASES_RECORD:
+            return {PHASES: record.data["phases"]}
         return self._own_tags(record.data["tags"]) if record.type == "tags" else {}
 
     def _own_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.follow import Follower, Outcome
 from nemo_airflow.job import JobHandle, JobState
 from nemo_airflow.jobs.service import JobService
-from nemo_airflow.tracking.run import TrackedRun
+from nemo_airflow.phases import JobView
+from nemo_airflow.tracking.run import ENDED_BY_USER, TrackedRun, record_end
 from nemo_airflow.triggers import metrics
 from nemo_airflow.triggers.alerting import Alerting, AlertSettings
+from nemo_airflow.triggers.live import LiveXCom, ids_of
 from nemo_airflow.triggers.task_log import TaskLog
 
 # Seconds. Airflow looks once a second for triggers to end.
@@ -51,6 +53,8 @@ class NemoRunTrigger(BaseTrigger):
         may_end_task: Whether the trigger ends the task itself where the job has succeeded.
         pushes_result: Whether the job's result is the task's XCom: then a worker has to store it, if there is one.
         alerts: JSON form of the :class:`~nemo_airflow.triggers.alerting.AlertSettings`, or None.
+        task: What identifies the task's XComs, as :func:`~nemo_airflow.triggers.live.ids_of` returns it; that of the
+            task instance that the triggerer has, if None.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class NemoRunTrigger(BaseTrigger):
         may_end_task: bool = False,
         pushes_result: bool = False,
         alerts: Mapping[str, Any] | None = None,
+        task: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.executor = executor
@@ -79,6 +84,8 @@ class NemoRunTrigger(BaseTrigger):
         self.may_end_task = may_end_task
         self.pushes_result = pushes_result
         self.alerts = alerts
+        self._has_outcome = False
+        self.task_ids = task
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Returns the class path and the arguments, all plain JSON types."""
@@ -94,6 +101,7 @@ class NemoRunTrigger(BaseTrigger):
             "may_end_task": self.may_end_task,
             "pushes_result": self.pushes_result,
             "alerts": self.alerts,
+            "task": self.task_ids,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -105,6 +113,7 @@ class NemoRunTrigger(BaseTrigger):
         alerting = None
         if self.alerts is not None:
             alerting = Alerting(AlertSettings(**self.alerts), handle.key, self.log.warning)
+        view = JobView(handle, resumes=True)
         event: dict[str, Any] = {
             "handle": dict(self.handle),
             "attached": self.attached,
@@ -121,11 +130,15 @@ class NemoRunTrigger(BaseTrigger):
                 deadline=self.deadline,
                 logged=log.place,
                 watch=alerting.take if alerting is not None else None,
+                view=view,
             )
-            if not self.complete and await follower.wait_for_start():
+            async with LiveXCom(view, self._find_task(), self.log.warning):
+                has_started = not self.complete and await follower.wait_for_start()
+                outcome = None if has_started else await follower.run()
+                self._has_outcome = outcome is not None
+            if outcome is None:
                 event["started"] = True
             else:
-                outcome = await follower.run()
                 if alerting is not None:
                     await alerting.settle(ended=True)
                 await log.settle(self.task_instance)
@@ -150,6 +163,11 @@ class NemoRunTrigger(BaseTrigger):
         # What Airflow cannot send on would end the triggerer, and each that takes the trigger over.
         yield TriggerEvent(clean_value(event))  # type: ignore[no-untyped-call]  # Airflow's
 
+    def _find_task(self) -> Mapping[str, Any] | None:
+        if self.task_ids is None and self.task_instance is not None:  # deferred by an earlier version
+            return ids_of(self.task_instance)
+        return self.task_ids
+
     @property
     def _is_in_triggerer(self) -> bool:
         """Not inline, as by ``dag.test()``, which knows no races, and no events that end a task."""
@@ -166,7 +184,9 @@ class NemoRunTrigger(BaseTrigger):
         return max(_NOT_BEFORE - max(since, seconds), 0.0)
 
     async def on_kill(self) -> None:
-        """Cancels the job: a user marked the task failed or succeeded, or cleared it."""
+        """Cancels the job, and ends its run: a user marked the task failed or succeeded, or cleared it."""
         handle = JobHandle.from_json(self.handle)
         self.log.info("The task was ended by a user: cancelling job %s", handle.key)
         await JobService.shared(executor_from_json(self.executor)).driver.cancel([handle])
+        if self.run_data is not None and not self._has_outcome:
+            await record_end(TrackedRun.from_json(self.run_data), ENDED_BY_USER, self.log.warning)

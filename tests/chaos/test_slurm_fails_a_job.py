@@ -29,11 +29,11 @@ def submit(executor, script):
 def follow(executor, handle):
     lines = []
     follower = Follower(executor, handle, on_line=lambda line: lines.append(line.text), warn=print)
-    return blocking.run(follower.run(), 120), lines
+    return blocking.run(follower.run(), 300), lines
 
 
 def wait_for(condition, what):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline, f"waited 60 s for {what}"
         time.sleep(0.2)

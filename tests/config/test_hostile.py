@@ -71,7 +71,7 @@ def read_all(reader):
         env={**os.environ, "NEMO_AIRFLOW_HOME": str(folder / "home")},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

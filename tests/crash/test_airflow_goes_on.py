@@ -4,6 +4,7 @@ That nothing is lost and nothing runs twice at whatever step one is killed, on e
 Here it is Airflow itself that finds out, keeps the task's state, and starts another.
 """
 
+import contextlib
 import json
 import re
 import signal
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from nemo_airflow.cli.airflow_server import AirflowServer
+from nemo_airflow.exceptions import NemoAirflowError
 from nemo_airflow.executors import processes
 from nemo_airflow.executors.folder import JobFolder
 
@@ -55,6 +57,14 @@ def job_lines(airflow, *task):
     return [record["event"] for record in records if re.fullmatch(r"line \d+", record.get("event", ""))]
 
 
+def assert_job_lines(airflow, count, *task):
+    """Says that the log has the job's lines: what Airflow still writes when the task has ended is waited for."""
+    expected = [f"line {number}" for number in range(count)]
+    with contextlib.suppress(NemoAirflowError):  # what is missing is shown below
+        airflow.wait(lambda: len(job_lines(airflow, *task)) >= count, f"the last lines of {task[2]}", 60)
+    assert job_lines(airflow, *task) == expected, task[2]
+
+
 def folders(scratch, task_id):
     """Returns the folders of a task's jobs, the oldest first."""
     claims = (scratch / "nemo" / "jobs").glob("*/claim")
@@ -86,7 +96,7 @@ def test_worker_killed_after_submit_runs_the_job_exactly_once(airflow, scratch):
         assert (scratch / f"killed_{point}").exists()
         assert airflow.task(*task)["try_number"] == 2
         assert runs_of(scratch, point) == 1
-        assert job_lines(airflow, *task) == [f"line {number}" for number in range(20)]
+        assert_job_lines(airflow, 20, *task)
     assert_no_process_is_left(airflow, scratch, POINTS)
 
 
@@ -125,7 +135,7 @@ def test_worker_that_has_to_go_leaves_its_job_and_a_short_job_needs_one_process_
     counts = {"short": 20, "longer": 80, "told_to_go": 150, "evicted": 150}
     for name, count in counts.items():
         assert runs_of(scratch, name) == 1
-        assert job_lines(airflow, *tasks[name]) == [f"line {number}" for number in range(count)], name
+        assert_job_lines(airflow, count, *tasks[name])
     assert {name for name in tasks if has_been_deferred(scratch, "in_worker", name)} == {"longer", "told_to_go"}
     tries = {name: airflow.task(*task)["try_number"] for name, task in tasks.items()}
     assert tries == {"short": 1, "longer": 1, "told_to_go": 1, "evicted": 2}
@@ -147,7 +157,7 @@ def test_triggerer_killed_while_jobs_run_loses_and_doubles_no_line(airflow, scra
         )
         assert state == "success"
         assert runs_of(scratch, task[2]) == 1
-        assert job_lines(airflow, *task) == [f"line {number}" for number in range(300)]
+        assert_job_lines(airflow, 300, *task)
     assert_no_process_is_left(airflow, scratch, [task_id for _, _, task_id in tasks])
 
 

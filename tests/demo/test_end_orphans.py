@@ -9,7 +9,7 @@ DAG = "end_orphans"
 
 
 def finished(server, run_id):
-    state = server.wait(lambda: (s := server.run(DAG, run_id)["state"]) in ("success", "failed") and s, run_id, 120)
+    state = server.wait(lambda: (s := server.run(DAG, run_id)["state"]) in ("success", "failed") and s, run_id)
     assert state == "success", server.log(DAG, run_id, "end_orphans", 1)
     return server.xcom(DAG, run_id, "end_orphans")
 

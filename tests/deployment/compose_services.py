@@ -16,7 +16,7 @@ ENDED = ("success", "failed")
 def airflow(stack):
     """A client of Airflow's API with the account that make-env.sh has made."""
     account = {"username": "admin", "password": stack.secrets["AIRFLOW_PASSWORD"]}
-    with httpx.Client(base_url=f"http://127.0.0.1:{stack.ports['AIRFLOW_PORT']}", timeout=120) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{stack.ports['AIRFLOW_PORT']}", timeout=300) as client:
         token = client.post("/auth/token", json=account).raise_for_status().json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
         client.base_url = client.base_url.join("/api/v2")

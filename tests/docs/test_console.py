@@ -294,7 +294,7 @@ def test_the_commands_for_executors_run(folder, airflow_database):
     job = Job(key="train-1a2b", name="n", plan={"version": 1, "root": root})
     handle = blocking.run(executor.connect().submit(executor.render(job)))
     follower = Follower(executor, handle, on_line=lambda line: None, warn=lambda text: None)
-    assert blocking.run(follower.run(), 60).succeeded
+    assert blocking.run(follower.run(), 300).succeeded
     rendered, shown, cancelled, collected, *folders = run(folder, SHOWN["docs/executors.md"], {"KEY": job.key})
     assert '"hidden": 64' in rendered or '"hidden":64' in rendered
     assert shown == "0 orphans found\n"

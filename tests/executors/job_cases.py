@@ -33,18 +33,18 @@ def waiting_job(file):
     return script_job(f"echo begun; until [ -e {file} ]; do sleep 0.1; done; echo end")
 
 
-def start(executor, job, seconds=120):
+def start(executor, job, seconds=300):
     """Submits a job by a driver of its own; returns both the driver and the job's handle."""
     driver = executor.connect()
     return driver, blocking.run(driver.submit(executor.render(job)), seconds)
 
 
-def submit(executor, job, seconds=120):
+def submit(executor, job, seconds=300):
     """Submits a job; returns its handle."""
     return start(executor, job, seconds)[1]
 
 
-def follow(executor, handle, seconds=180):
+def follow(executor, handle, seconds=300):
     """Follows a job to its end."""
     lines: list[str] = []
     said: list[str] = []
@@ -71,7 +71,7 @@ def wait_until(condition, what, seconds=300):
     return found
 
 
-def wait_for_end(driver, handle, seconds=120):
+def wait_for_end(driver, handle, seconds=300):
     """Waits until the back-end says that a job has ended; returns its status."""
 
     def ended():
@@ -81,7 +81,7 @@ def wait_for_end(driver, handle, seconds=120):
     return wait_until(ended, "the end of the job", seconds)
 
 
-def wait_for_output(driver, handle, text, seconds=120):
+def wait_for_output(driver, handle, text, seconds=300):
     """Waits until a job has written something."""
 
     def written():
@@ -107,7 +107,7 @@ def collect_without_threads_of_others(executor, handles, into):
                 for number, driver in enumerate(drivers)
                 for handle in handles
             ]
-            return await asyncio.wait_for(asyncio.gather(*collects), 60)
+            return await asyncio.wait_for(asyncio.gather(*collects), 300)
         finally:
             over.set()
             for driver in drivers:
@@ -132,12 +132,12 @@ class Following:
         self._thread.start()
 
     def _run(self) -> None:
-        self.outcome = blocking.run(self._follower.run(), 180)
+        self.outcome = blocking.run(self._follower.run(), 300)
 
     def wait(self):
         """Waits for the job's end; returns how it ended."""
-        self._thread.join(180)
-        assert self.outcome is not None, f"followed for 180 s in vain; said: {self.said}"
+        self._thread.join(300)
+        assert self.outcome is not None, f"followed for 300 s in vain; said: {self.said}"
         return self.outcome
 
     def end(self):

@@ -50,7 +50,7 @@ def run(monkeypatch, tmp_path):
             await driver.close()
             return keep_artifacts(outcome.result, key, tmp_path / key)
 
-        return blocking.run(submit_and_collect(), 120)
+        return blocking.run(submit_and_collect(), 300)
 
     return run_job
 

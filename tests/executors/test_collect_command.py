@@ -65,7 +65,7 @@ def test_of_several_that_fetch_into_one_folder_one_does(executor, tmp_path, caps
     together = threading.Barrier(4)
 
     def fetch(_):
-        together.wait(30)
+        together.wait(300)
         return main(["collect", *given])
 
     with ThreadPoolExecutor(4) as pool:

@@ -165,7 +165,7 @@ def test_master_that_does_not_answer_says_nothing_of_a_job(executor, lab_ssh):
     )
     away = dataclasses.replace(executor, settings=lab_ssh.run(nobody).strip())
     with pytest.raises(BackendUnavailable, match="does not answer"):
-        blocking.run(away.connect().look([handle]), 60)
+        blocking.run(away.connect().look([handle]), 300)
     with pytest.raises(BackendUnavailable, match="did not accept the job"):
         start(away, script_job("true"))
     assert follow(executor, handle)[0].succeeded

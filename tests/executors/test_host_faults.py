@@ -96,7 +96,7 @@ class Waiting:
         follower = Follower(
             self.executor, self.handle, on_line=lambda line: lines.append(line.text), warn=self.warnings.append
         )
-        return blocking.run(follower.run(), 180), lines
+        return blocking.run(follower.run(), 300), lines
 
     def said(self, text):
         return any(text in warning for warning in self.warnings)

@@ -578,7 +578,7 @@ def test_others_start_also_where_the_first_pod_has_ended_before_anybody_looked(e
 
     wait_until(has_ended_its_part, "the first pod to end its part")
     first = JobStatus(JobState.SUCCEEDED, 0)
-    wait_until(lambda: blocking.run(driver.rest(handle, first)) == first, "the second pod to end", 120)
+    wait_until(lambda: blocking.run(driver.rest(handle, first)) == first, "the second pod to end", 300)
     blocking.run(driver.release([handle]))
 
 

@@ -12,7 +12,7 @@ import docker
 import kubernetes
 import pytest
 from aiohttp import web
-from job_cases import Following, script_job, start, wait_until
+from job_cases import Following, script_job, start, wait_until, waiting_job
 from lab.answering_proxy import AnsweringProxy
 from lab.holding_proxy import HoldingProxy
 
@@ -25,6 +25,7 @@ from nemo_airflow.job import JobState
 
 PODS = {"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}
 SECRETS = {"apiGroups": [""], "resources": ["secrets", "pods/exec"], "verbs": ["*"]}
+GO = "/told/go"
 LOGS = {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}
 
 
@@ -97,14 +98,22 @@ def make_account(api, namespace, tmp_path):
 
 
 @pytest.fixture
-def executor(lab_kubeconfig, lab_image, namespace):
+def executor(lab_kubeconfig, lab_image, namespace, tmp_path):
     return KubernetesExecutor(
-        container_image=lab_image, config_file=lab_kubeconfig, namespace=namespace, grace=2, linger=5
-    )
+        container_image=lab_image, config_file=lab_kubeconfig, namespace=namespace, grace=2, linger=5,
+        volumes=({"name": "told", "hostPath": {"path": str(tmp_path)}},),
+        volume_mounts=({"name": "told", "mountPath": "/told"},),
+    )  # fmt: skip
 
 
-def test_log_of_one_pod_that_may_not_be_read_is_that_jobs_own_trouble(executor, make_account):
-    hidden, open_one = script_job("echo hidden; sleep 3; echo end"), script_job("echo seen")
+@pytest.fixture
+def untold(tmp_path):
+    """The file that a ``waiting_job(GO)`` waits for."""
+    return tmp_path / "go"
+
+
+def test_log_of_one_pod_that_may_not_be_read_is_that_jobs_own_trouble(executor, make_account, untold):
+    hidden, open_one = waiting_job(GO), script_job("echo seen")
     account = make_account(PODS, SECRETS, {**LOGS, "resourceNames": [open_one.key]})
     weak = dataclasses.replace(executor, config_file=str(account.path), linger=0)
     first, second = Following(weak, hidden), Following(weak, open_one)
@@ -112,46 +121,49 @@ def test_log_of_one_pod_that_may_not_be_read_is_that_jobs_own_trouble(executor, 
     assert (second.lines, second.said) == (["seen"], [])
     first.wait_for_word("is forbidden")
     account.allow(PODS, SECRETS, LOGS)
+    untold.touch()
     assert first.end().succeeded
-    assert first.lines == ["hidden", "end"]
+    assert first.lines == ["begun", "end"]
 
 
-def test_right_that_is_gone_for_a_while_ends_no_task(executor, make_account):
+def test_right_that_is_gone_for_a_while_ends_no_task(executor, make_account, untold):
     account = make_account(PODS, SECRETS, LOGS)
     weak = dataclasses.replace(executor, config_file=str(account.path))
-    following = Following(weak, script_job("echo begun; sleep 8; echo end"))
+    following = Following(weak, waiting_job(GO))
     following.wait_for_line("begun")
     account.allow()
     following.wait_for_word("is forbidden")
     with pytest.raises(AccessRefused, match="give the account a Role that may list pods"):
         blocking.run(weak.connect().look([following.handle]))
     account.allow(PODS, SECRETS, LOGS)
+    untold.touch()
     assert following.end().succeeded
     assert following.lines == ["begun", "end"]
     assert any("tells again" in said for said in following.said)
 
 
-def test_token_that_ends_ends_no_task_and_a_new_one_is_taken(executor, make_account):
+def test_token_that_ends_ends_no_task_and_a_new_one_is_taken(executor, make_account, untold):
     account = make_account(PODS, SECRETS, LOGS)
     weak = dataclasses.replace(executor, config_file=str(account.path))
-    following = Following(weak, script_job("echo begun; sleep 25; echo end"))
+    following = Following(weak, waiting_job(GO))
     following.wait_for_line("begun")
     account.end_token()
     following.wait_for_word("does not accept the credentials")
     account.renew_token()
+    untold.touch()
     assert following.end().succeeded
     assert following.lines == ["begun", "end"]
 
 
 def test_node_that_drops_packets_hides_neither_how_other_jobs_fare_nor_what_they_write(
-    executor, lab_kubeconfig, tmp_path
+    executor, lab_kubeconfig, tmp_path, untold
 ):
     client = kubernetes.config.new_client_from_config(lab_kubeconfig)
     (token,) = client.configuration.api_key.values()
     with HoldingProxy(client.configuration.host) as proxy:
         write_kubeconfig(tmp_path / "kubeconfig", proxy.url, token.removeprefix("Bearer "))
         executor = dataclasses.replace(executor, config_file=str(tmp_path / "kubeconfig"), linger=0)
-        silent = Following(executor, script_job("echo begun; sleep 15; echo end"))
+        silent = Following(executor, waiting_job(GO))
         silent.wait_for_line("begun")
         proxy.hold(f"/pods/{silent.job.key}/log")
         others = [Following(executor, script_job(f"sleep 1; echo {number}; exit {number}")) for number in range(3)]
@@ -159,6 +171,7 @@ def test_node_that_drops_packets_hides_neither_how_other_jobs_fare_nor_what_they
         for number, other in enumerate(others):
             assert (other.end().status.exit_code, other.lines) == (number, [str(number)])
             assert other.said == []
+        untold.touch()
         silent.wait_for_word("does not give the log")
         assert proxy.waiting, "the log came after all"
         proxy.hold()

@@ -40,7 +40,7 @@ from nemo_airflow.store import PackageStore
 DAGS = Path(__file__).parents[2] / "dags"
 
 
-def run(executor, job, timeout=200):
+def run(executor, job, timeout=300):
     lines, records = [], []
 
     class Sink:
@@ -318,7 +318,7 @@ def test_process_that_hangs_is_started_again(lab_torch, monkeypatch, tmp_path):
     job = Job(key="hangs", name="hangs", plan=plan, allow=("hangs:work",), package=package)
     launcher = FaultTolerance(
         nproc_per_node=2, max_restarts=1, workload_check_interval=0.5, initial_rank_heartbeat_timeout=60,
-        rank_heartbeat_timeout=2, rank_termination_signal="SIGKILL", log_level="WARNING",
+        rank_heartbeat_timeout=15, rank_termination_signal="SIGKILL", log_level="WARNING",
     )  # fmt: skip
     outcome, lines, _, _ = run(LocalExecutor(root=str(tmp_path / "jobs"), python=lab_torch, launcher=launcher), job)
     assert outcome.succeeded, "\n".join([outcome.message, *lines])

@@ -21,11 +21,11 @@ def test_outputs_that_cannot_be_kept_are_named_in_one_warning_and_all_others_are
     )
     executor = LocalExecutor(root=str(tmp_path))
     handle = submit(executor, script_job(text))
-    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 60)
+    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 300)
     assert outcome.succeeded
     warnings, into = [], tmp_path / "outputs"
     counts = outcome.outputs
-    blocking.run(collect_outputs(executor, handle, into, counts=counts, inform=print, warn=warnings.append), 60)
+    blocking.run(collect_outputs(executor, handle, into, counts=counts, inform=print, warn=warnings.append), 300)
     assert {str(path.relative_to(into)) for path in into.rglob("*")} == {"model.bin"}
     [warning] = warnings
     assert "p1 is neither a file" in warning or "latest links to gone" in warning

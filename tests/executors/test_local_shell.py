@@ -22,7 +22,7 @@ def test_job_is_submitted_followed_and_its_outputs_come_back(executor, tmp_path)
     outcome, lines, _ = follow(executor, handle)
     assert outcome.succeeded, outcome
     assert lines == ["the job"]
-    assert blocking.run(driver.collect(handle, tmp_path / "into"), 60) == [Path("model.bin")]
+    assert blocking.run(driver.collect(handle, tmp_path / "into"), 300) == [Path("model.bin")]
     assert (tmp_path / "into/model.bin").read_text() == "1\n"
     blocking.run(driver.remove([handle]))
     assert not (tmp_path / "a root/jobs" / handle.key).exists()
@@ -30,7 +30,7 @@ def test_job_is_submitted_followed_and_its_outputs_come_back(executor, tmp_path)
 
 def test_job_is_cancelled(executor):
     driver, handle = start(executor, script_job("sleep 600"))
-    blocking.run(driver.cancel([handle]), 60)
+    blocking.run(driver.cancel([handle]), 300)
     assert follow(executor, handle)[0].status.state is JobState.CANCELLED
 
 

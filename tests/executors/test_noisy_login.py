@@ -34,7 +34,7 @@ def test_job_of_a_login_that_prints_runs_and_its_outputs_come_back(noisy, kind, 
         outcome, lines, _ = follow(executor, handle)
         assert outcome.succeeded
         assert lines == ["the job"]
-        assert blocking.run(driver.collect(handle, tmp_path), 60) == [Path("model.bin")]
+        assert blocking.run(driver.collect(handle, tmp_path), 300) == [Path("model.bin")]
         assert (tmp_path / "model.bin").read_text() == "1\n"
     finally:
         blocking.run(driver.close())

@@ -42,12 +42,12 @@ def submitted(executor, text=WAIT):
     job = Job(key=f"secret-{uuid.uuid4().hex[:20]}", name="script", plan={"version": 1, "root": root})
     executor = dataclasses.replace(executor, secrets=GIVEN)
     driver = executor.connect()
-    handle = blocking.run(driver.submit(dataclasses.replace(executor.render(job), values={"TOKEN": TOKEN})), 120)
+    handle = blocking.run(driver.submit(dataclasses.replace(executor.render(job), values={"TOKEN": TOKEN})), 300)
     try:
         yield driver, executor, handle
     finally:
-        blocking.run(driver.cancel([handle]), 60)
-        outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 120)
+        blocking.run(driver.cancel([handle]), 300)
+        outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 300)
         assert outcome.status.state.is_final
         blocking.run(driver.close())
 
@@ -221,9 +221,9 @@ def test_kubernetes_keeps_it_in_the_jobs_secret_alone_and_deletes_that_with_the_
         assert set(secret.data) == {"bundle.tar.gz", "env.TOKEN"}
         assert secret.metadata.owner_references[0].uid == pod.metadata.uid
     driver = executor.connect()
-    blocking.run(driver.remove([handle]), 60)
+    blocking.run(driver.remove([handle]), 300)
     blocking.run(driver.close())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while [s for s in api.list_namespaced_secret("default").items if s.metadata.name == handle.key]:
         assert time.monotonic() < deadline
         time.sleep(0.5)

@@ -468,7 +468,7 @@ def status(driver, handle):
 
 
 def find_with(conn_id):
-    return blocking.run(SSHExecutor(ssh_conn_id=conn_id).connect().find(["nobody"]), 60)
+    return blocking.run(SSHExecutor(ssh_conn_id=conn_id).connect().find(["nobody"]), 300)
 
 
 def test_connection_that_is_not_there_is_named():

@@ -32,7 +32,7 @@ def test_only_what_the_host_lacks_is_sent(ssh_conn_id, tmp_path, monkeypatch):
         plan = {"version": 1, "root": {"_target_": "train:run"}}
         job = Job(key=f"ssh-{uuid.uuid4().hex[:16]}", name="run", plan=plan, allow=("train.",), package=package)
         handle = blocking.run(driver.submit(executor.render(job)))
-        assert blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 60).result == text
+        assert blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 300).result == text
         return package
 
     first = run("one")

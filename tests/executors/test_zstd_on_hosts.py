@@ -56,7 +56,7 @@ class Host:
         job = Job(key=f"z-{uuid.uuid4().hex[:16]}", name="run", plan=plan, allow=("train.",), package=package)
         driver = executor.connect()
         handle = blocking.run(driver.submit(executor.render(job)))
-        outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 120)
+        outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 300)
         blocking.run(driver.close())
         return outcome
 

@@ -54,7 +54,7 @@ def follow(tmp_path):
             on_line = lambda line: lines.append(line.text)  # noqa: E731
             return await Follower(executor, handle, on_line=on_line, warn=warnings.append, sink=sink).run()
 
-        return blocking.run(run(), 120), lines, warnings
+        return blocking.run(run(), 300), lines, warnings
 
     return followed
 

@@ -75,7 +75,7 @@ def ended(tmp_path):
     plan = plans.to_plan(Script(inline='echo weights >"$NEMO_AIRFLOW_OUTPUT_DIR/model"'))
     job = Job(key=f"c{uuid.uuid4().hex}", name="job", plan=plan, allow=plans.targets(plan))
     handle = blocking.run(executor.connect().submit(executor.render(job)))
-    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 60)
+    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 300)
     return executor, handle, outcome
 
 
@@ -142,6 +142,6 @@ def test_job_that_left_nothing_says_so(tmp_path):
     plan = plans.to_plan(Script(inline="true"))
     job = Job(key=f"c{uuid.uuid4().hex}", name="job", plan=plan, allow=plans.targets(plan))
     handle = blocking.run(executor.connect().submit(executor.render(job)))
-    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 60)
+    outcome = blocking.run(Follower(executor, handle, on_line=print, warn=print).run(), 300)
     assert outcome.outputs is None
     assert outcome.to_json()["outputs"] is None

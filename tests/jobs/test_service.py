@@ -86,7 +86,7 @@ async def follow(executor, handle, **arguments):
     follower = Follower(
         executor, handle, on_line=lambda line: lines.append(line.text), warn=warnings.append, **arguments
     )
-    return await asyncio.wait_for(follower.run(), 60), lines, warnings
+    return await asyncio.wait_for(follower.run(), 300), lines, warnings
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from nemo_airflow.tracking.base import OUTPUTS_DIGEST
 from nemo_airflow.triggers.logged_lines import LOGGER
 
 HERE = Path(__file__).parent
-_LIMIT = 180.0
+_LIMIT = 600.0
 """Seconds within which one process has to come to its end."""
 
 _LEFT_LIMIT = 60.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import importlib
 import json
 import os
@@ -194,6 +195,7 @@ def _import_all(database: str) -> None:
     tracker = MLflowTracker(tracking_uri=f"sqlite:///{database}")
     tracker.open(job, experiment="warm", parent="warm", shares_filesystem=False)
     assert threading.active_count() == 1, "a process with threads must not be forked"
+    gc.freeze()  # else each fork, looking for garbage, would copy all of this
 
 
 def _keep(request: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ def ceph(folder: Path) -> Iterator[CephStore]:
 
         def call(*command: str) -> str:
             done = subprocess.run(
-                [command[0], "-c", str(config), *command[1:]], capture_output=True, text=True, timeout=60
+                [command[0], "-c", str(config), *command[1:]], capture_output=True, text=True, timeout=300
             )
             if done.returncode:
                 raise LabError(f"{' '.join(command[:3])}: {done.stderr.strip().splitlines()[-1:]}")

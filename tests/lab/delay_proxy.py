@@ -86,6 +86,11 @@ class DelayProxy:
     async def _close(self) -> None:
         self._server.close()
         await self._cut()
+        # Also what a connection has left behind that is only just made or cut: nothing of a loop outlives it.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _cut(self) -> int:
         cut = list(self._open)

@@ -22,7 +22,7 @@ import pytest
 
 from nemo_airflow.cli.ports import hold_port, port_of
 
-_START = 300.0
+_START = 600.0
 
 _TOO_SLOW = ("The current node timed out during startup", "Timed out waiting for node info")
 """What Ray's processes end with where others take more than half a minute: ``ray start`` then ends them all."""
@@ -193,12 +193,18 @@ class RayCluster:
         while time.monotonic() < deadline:
             for node in self._nodes:
                 if node.poll() is not None:
-                    raise NodeEnded(f"a Ray node ended with {node.returncode}: see {self.folder}/*.log")
+                    raise NodeEnded(f"a Ray node ended with {node.returncode}:\n{self._logs()}")
             with contextlib.suppress(httpx.HTTPError):
                 if condition():
                     return
             time.sleep(0.2)
-        raise RuntimeError(f"Ray did not start within {_START:.0f} s: see {self.folder}/*.log")
+        raise RuntimeError(f"Ray did not start within {_START:.0f} s:\n{self._logs()}")
+
+    def _logs(self) -> str:
+        """Returns the ends of what the nodes have written: a gate keeps nothing else of them."""
+        logs = [*self.folder.glob("*.log"), *self.folder.glob("*/session_latest/logs/*")]
+        tails = ((path, path.read_text(errors="replace")[-800:].strip()) for path in sorted(logs) if path.is_file())
+        return "\n".join(f"-- {path.relative_to(self.folder)}\n{tail}" for path, tail in tails if tail)
 
 
 def _kill_session(node: subprocess.Popen[bytes]) -> None:

@@ -91,7 +91,7 @@ class SignedGoogle:
                 params={"uploadType": "media", "name": form.form["key"]},
                 data=content,
                 headers={"Content-Type": "application/octet-stream"},
-                timeout=60,
+                timeout=300,
             )
             made.raise_for_status()
         except RefusedError as error:

@@ -50,4 +50,4 @@ def interrupted(arguments):
 def closed(arguments):
     process = subprocess.Popen([sys.executable, "-m", "nemo_airflow.cli", *arguments], stdout=subprocess.PIPE)
     process.stdout.close()
-    return process.wait(60)
+    return process.wait(300)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import mlflow
 import pytest
 import yaml
 from test_launch import until
@@ -45,7 +46,7 @@ def check_launch(project, where, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out.splitlines() == ["step 0", "step 1", "step 2"]
     assert "returned {'steps': 3}" in err
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while Records().load(key).end is None and time.monotonic() < end:
         time.sleep(0.1)
     assert Records().load(key).end.succeeded
@@ -93,3 +94,13 @@ def test_a_dry_run_says_when_slurm_would_start_the_job(project, slurm, tmp_path,
     assert main(["run", f"{project}:small", "--dry-run", "--executor", str(tmp_path / "executor.yaml")]) == 0
     assert "# allocation failure: Invalid partition name specified" in capsys.readouterr().out
     assert not Records().list()
+
+
+def test_the_run_of_a_job_that_slurm_refuses_ends_with_the_reason(project, slurm, tmp_path, capsys):
+    (tmp_path / "executor.yaml").write_text(yaml.safe_dump({**slurm, "partition": "nowhere"}))
+    assert main(["run", f"{project}:small", "--executor", str(tmp_path / "executor.yaml")]) != 0
+    assert "Invalid partition name" in capsys.readouterr().err
+    [record] = Records().list()
+    run = mlflow.MlflowClient(record.tracked.ref.uri).get_run(record.tracked.ref.run_id)
+    assert (run.info.status, run.data.tags["nemo_airflow.state"]) == ("FAILED", "failed")
+    assert "Invalid partition name" in run.data.tags["nemo_airflow.error"]

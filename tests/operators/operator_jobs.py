@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import hashlib
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -109,3 +110,18 @@ def digest_of(variable):
     value = os.environ[variable]
     print("it is", value)
     return hashlib.sha256(value.encode()).hexdigest()
+
+
+def need_memory(gigabytes):
+    """Runs out of memory unless so much was asked for."""
+    import os
+
+    if int(os.environ["GB"]) < gigabytes:
+        raise MemoryError(f"{gigabytes} GB are needed")
+    return int(os.environ["GB"])
+
+
+def sleep_on(seconds: float) -> None:
+    """Is not impressed by SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sleep(seconds)

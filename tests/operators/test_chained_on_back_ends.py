@@ -87,7 +87,7 @@ def test_a_preemption_by_slurm_and_its_warning_are_attempts_of_one_try(
     others = threading.Thread(target=preempt, args=(lab_ssh, root), daemon=True)
     others.start()
     assert execute(Config(jobs.stop_when_told, times=2), slurm) == 2
-    others.join(60)
+    others.join(300)
     lab_ssh.run(f"rm -rf {root}")
     [run] = runs()
     assert run.info.status == "FINISHED"

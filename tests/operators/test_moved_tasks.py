@@ -44,7 +44,7 @@ def state(executor, handle):
 
 
 def wait_for_end(executor, handle):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not state(executor, handle).is_final:
         assert time.monotonic() < deadline, f"job {handle.key} still runs"
         time.sleep(0.05)

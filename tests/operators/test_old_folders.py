@@ -52,7 +52,7 @@ def on_host(executor):
 
     if executor.kind == "local":
         return lambda script: os.popen(f"cd {os.path.dirname(executor.root)}\n{script}").read()
-    return lambda script: blocking.run(answer(script), 60)
+    return lambda script: blocking.run(answer(script), 300)
 
 
 @pytest.fixture
@@ -91,10 +91,10 @@ def test_folders_of_ended_jobs_whose_tasks_have_ended_are_deleted(
         plan = {"version": 1, "root": {"_target_": "time:sleep", "_args_": [seconds]}}
         key = f"folders-{name}-{os.urandom(3).hex()}"
         job = Job(key=key, name="sleep", plan=plan, allow=("time:sleep",), labels=labels, package=package)
-        return blocking.run(driver.submit(executor.render(job)), 60)
+        return blocking.run(driver.submit(executor.render(job)), 300)
 
     def states(handles):
-        return {status.state for status in blocking.run(service_of(driver).status(handles), 60).values()}
+        return {status.state for status in blocking.run(service_of(driver).status(handles), 300).values()}
 
     ended = [submit(f"ended-{n}") for n in range(5)]
     others = [submit("waited-for", task_id="waiting"), submit("another-airflow", dag_id="of_another_airflow")]
@@ -125,7 +125,7 @@ def test_folders_of_ended_jobs_whose_tasks_have_ended_are_deleted(
         assert there() == kept
         assert states([running]) <= {JobState.RUNNING, JobState.PENDING}
     finally:
-        blocking.run(driver.cancel([running]), 60)
+        blocking.run(driver.cancel([running]), 300)
         blocking.run(driver.close())
 
 

@@ -4,6 +4,7 @@ import datetime
 import itertools
 import time
 
+import mlflow
 import pytest
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
@@ -11,10 +12,10 @@ from airflow.sdk import DAG, task
 from airflow.utils.session import create_session
 from dag_database import register
 
-from nemo_airflow import LocalExecutor, blocking, cli
+from nemo_airflow import LocalExecutor, MLflowTracker, blocking, cli
 from nemo_airflow.exceptions import ConfigError
 from nemo_airflow.installation import run_labels
-from nemo_airflow.job import Job, JobState
+from nemo_airflow.job import Job, JobState, JobStatus
 from nemo_airflow.operators import NemoReapOperator
 from nemo_airflow.testing.services import service_of
 
@@ -67,7 +68,7 @@ def state(executor, handle):
 
 
 def wait_for_end(executor, handle):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not state(executor, handle).is_final:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -101,6 +102,37 @@ def test_command_line_ends_the_jobs_of_ended_and_cleared_tasks_only(executor, ru
     assert "2 orphans cancelled" in capsys.readouterr().out
     assert [wait_for_end(executor, handle) for handle in (ended, mapped)] == [JobState.CANCELLED] * 2
     assert [state(executor, handle) for handle in others] == [JobState.RUNNING] * 3
+
+
+def test_the_run_of_an_orphan_ends_and_one_that_has_ended_stays(executor, run, submit, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tracker, plan, opened = MLflowTracker(), {"version": 1, "root": {"_target_": "time:sleep"}}, []
+    for handle in (submit(run), submit(run, "train", 1)):
+        job = Job(key=handle.key, name="sleep", plan=plan)
+        opened.append(tracker.open(job, experiment="orphans", parent="a DAG run", shares_filesystem=False))
+    tracker.ended(opened[1], JobStatus(JobState.FAILED, reason="it has failed"))
+    assert reap(executor) == 0
+    assert "still under way" not in capsys.readouterr().err
+    left, ended = (mlflow.get_run(ref.run_id) for ref in opened)
+    assert (left.info.status, left.data.tags["nemo_airflow.state"]) == ("KILLED", "cancelled")
+    assert left.data.tags["nemo_airflow.error"] == "it was ended as an orphan: its task is success"
+    assert (ended.info.status, ended.data.tags["nemo_airflow.error"]) == ("FAILED", "it has failed")
+    assert mlflow.get_run(left.data.tags["mlflow.parentRunId"]).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MLFLOW_TRACKING_URI", "http://127.0.0.1:9"), ("NEMO_AIRFLOW_MLFLOW_CONNECTION", "nowhere")],
+    ids=["away", "not defined"],
+)
+def test_an_mlflow_that_does_not_answer_keeps_no_orphan(executor, run, submit, monkeypatch, capsys, name, value):
+    monkeypatch.setenv(name, value)
+    handles = [submit(run), submit(run, "train", 1)]
+    assert reap(executor) == 0
+    said = capsys.readouterr().err
+    assert "still under way in MLflow, end them there by hand" in said
+    assert all(handle.key in said for handle in handles)
+    assert [wait_for_end(executor, handle) for handle in handles] == [JobState.CANCELLED] * 2
 
 
 @pytest.mark.parametrize("value", ["running", "deferred", "queued", "up_for_retry"])

@@ -1,11 +1,15 @@
 """Which failures the retry policy tries again after."""
 
+import copy
 import re
 
+import operator_jobs as jobs
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowFailException
 
+from nemo_airflow import Config, NemoRunOperator
 from nemo_airflow.exceptions import (
     BackendUnavailable,
     ConfigError,
@@ -20,6 +24,7 @@ from nemo_airflow.exceptions import (
 )
 from nemo_airflow.job import FailureKind
 from nemo_airflow.operators import FailureKindRetryPolicy
+from nemo_airflow.operators import attempt as attempts
 from nemo_airflow.operators.run import _plain_errors
 
 WORTH = {FailureKind.PREEMPTED, FailureKind.NODE_FAILURE, FailureKind.LOST, FailureKind.OUTPUTS}
@@ -97,3 +102,40 @@ def test_policy_comes_back_from_its_plain_form():
     policy = FailureKindRetryPolicy(["quota"], delay=5)
     again = FailureKindRetryPolicy.deserialize(policy.serialize())
     assert (again.kinds, again.delay) == (policy.kinds, policy.delay)
+
+
+def test_a_retry_asks_for_more_after_each_attempt_that_ran_out_of_memory(task_context, store, defaults):
+    with DAG("grows", schedule=None) as dag:
+        defaults["env"]["GB"] = "{{ 16 * 2 ** failures.out_of_memory }}"
+        NemoRunOperator(task_id="t", config=Config(jobs.need_memory, 64), **defaults)
+    tries = []
+
+    def attempt(max_tries=3):
+        context = task_context(dag)
+        context["ti"].max_tries = max_tries
+        operator = context["task"] = copy.deepcopy(dag.get_task("t"))
+        operator.render_template_fields(context)
+        tries.append(operator.env["GB"])
+        return operator.execute(context)
+
+    for _ in range(2):
+        with pytest.raises(JobFailed):
+            attempt()
+    assert attempt() == 64
+    attempt()  # of the same try: its job has ended well, and is found again
+    assert tries == ["16", "32", "64", "64"]
+    with pytest.raises(JobFailed):
+        attempt(max_tries=4)  # cleared
+    assert tries[-1] == "16"
+
+
+def test_a_failure_is_counted_once_and_another_kind_apart(store):
+    attempts.remember(store, attempts.Attempt(1, "k-1", "d", 3))
+    for _ in range(2):
+        attempts.consume(store, "k-1", FailureKind.OUT_OF_MEMORY)
+    following = attempts.take_over(attempts.Attempt(2, "k-2", "other", 3, plan="another"), attempts.recall(store))
+    attempts.remember(store, following)
+    attempts.consume(store, "k-2", FailureKind.PREEMPTED)
+    counted = attempts.failures_before(store, 3)
+    assert {kind: n for kind, n in counted.items() if n} == {"out_of_memory": 1, "preempted": 1}
+    assert not any(attempts.failures_before(store, 4).values())

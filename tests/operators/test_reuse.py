@@ -98,7 +98,7 @@ class World:
 
     @staticmethod
     def result_of(thread, results):
-        thread.join(60)
+        thread.join(300)
         return results[0]
 
     def newest(self):
@@ -186,7 +186,7 @@ def test_processes_that_ask_at_once_run_once(world):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * 3
     assert world.ran == 1
     first, *others = ((world.path / operator.task_id).read_text() for operator in operators)

@@ -38,7 +38,7 @@ def handle_of(deferred):
 
 
 def wait_for_end(executor, handle):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not blocking.run(service_of(executor.connect()).status([handle]))[handle.key].state.is_final:
         assert time.monotonic() < deadline, "the job does not end"
         time.sleep(0.05)

@@ -89,7 +89,9 @@ def test_airflow_finds_the_provider_and_its_metadata_is_valid():
 def test_airflow_finds_the_plugin():
     (entry,) = [entry for entry in entry_points(group="airflow.plugins") if entry.dist.name == "nemo-airflow"]
     plugin = entry.load()
-    assert plugin.external_views[0]["destination"] == "task_instance"
+    pages = {page["destination"] for page in plugin.react_apps}
+    assert pages == {"nav", "task_instance", "dag_run", "dashboard"}
+    assert all(page["bundle_url"].startswith("nemo-airflow/static/") for page in plugin.react_apps)
 
 
 def test_missing_extra_is_named_with_the_command(tmp_path):

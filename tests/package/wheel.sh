@@ -32,6 +32,10 @@ project() {
   bare GIT_{AUTHOR,COMMITTER}_NAME=new GIT_{AUTHOR,COMMITTER}_EMAIL=new@localhost bash "$folder/commands"
 }
 step install install
+pages=$(bare python -c 'import importlib.util as u, pathlib; print(pathlib.Path(u.find_spec("nemo_airflow").origin).parent / "plugin/static")')
+for entry in experiments job dagRun backEnds widget licenses.txt; do
+  [ -s "$pages/$entry" ] || [ -s "$pages/$entry.js" ] || { echo "the wheel has no page $entry" >&2; exit 1; }
+done
 step demo bare nemo-airflow demo
 step project project
 

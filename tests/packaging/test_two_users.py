@@ -68,7 +68,7 @@ def as_user(uid, call, *arguments):
     ours.close()
     with contextlib.closing(answers):
         good, value = answers.recv()
-    process.join(30)
+    process.join(300)
     if not good:
         raise value
     return value

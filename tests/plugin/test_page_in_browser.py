@@ -1,5 +1,6 @@
-"""The Job tab in a browser, of an Airflow that is served below a path."""
+"""The tab of a job in a browser, of an Airflow that is served below a path."""
 
+import re
 from urllib.parse import quote
 
 import pytest
@@ -12,46 +13,82 @@ def page(open_page):
     # The page of MLflow that the job's page leads to.
     page.context.route("https://mlflow.example/**", lambda route: route.fulfill(body="<h1>MLflow</h1>"))
     page.said = []
-    page.on("console", lambda message: page.said.append(message.text))
+    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
     return page
 
 
-@pytest.mark.timeout(600)
-def test_the_job_tab_below_a_path_compares_runs_and_its_link_opens(server, runs, page, tmp_path):
+@pytest.mark.timeout(900)
+def test_a_job_tells_what_it_is_and_what_has_changed(server, runs, page, look):
     newer = server.trigger("shown", {"rate": 0.25})
     server.wait(lambda: server.run("shown", newer)["state"] == "success", "the run to end")
     record = server.xcom("shown", newer, "train", "nemo_job")
-
     page.goto(f"{server.url}/dags/shown/runs/{quote(newer)}/tasks/train")
     page.get_by_role("link", name="Job", exact=True).click()
-    frame = page.frame_locator("iframe")
-    expect(frame.get_by_text(record["key"])).to_be_visible()
-    expect(frame.locator("#config").get_by_role("row", name="rate")).to_contain_text("0.25")
-    expect(frame.locator("pre.tree").first).to_contain_text("rate")
+    main = page.locator("main.nemo")
 
-    # A choice needs no button where scripts run, and what it leads to is below the path as well.
-    expect(frame.get_by_role("button", name="Compare")).to_be_hidden()
-    frame.get_by_label("Compared with").select_option(runs["shown"])
-    expect(frame.locator("#changes")).to_contain_text(runs["shown"])
-    expect(frame.get_by_label("Compared with")).to_have_value(runs["shown"])
-    expect(frame.locator("#changes").get_by_role("row", name="rate")).to_contain_text("0.1")
-    page.screenshot(path=tmp_path / "job.png")
+    expect(main.get_by_text(record["key"])).to_be_visible()
+    expect(main.get_by_role("region", name="Phases").get_by_text("running")).to_be_visible()
+    look(page, "job")
 
-    # Airflow's frame allows no window: the link opens one all the same.
+    main.get_by_role("tab", name="Config", exact=True).click()
+    rate = main.get_by_role("treeitem", name="rate", exact=False)
+    expect(rate).to_contain_text(re.compile(r"0\.\d+ → 0\.25"))  # since the run before
+    assert "section=config" in page.url
+    look(page, "job-config")
+
+    main.get_by_role("tab", name="Metrics", exact=True).click()
+    expect(main.get_by_text("loss").first).to_be_visible()
+    look(page, "job-metrics")
+    main.get_by_role("tab", name="System", exact=True).click()
+    expect(main.get_by_role("tabpanel")).not_to_contain_text("Loading")
+
+    # What leads out of Airflow opens beside it.
     with page.context.expect_page() as opened:
-        frame.get_by_role("link", name="https://mlflow.example/").click()
+        main.get_by_role("link", name="Open", exact=False).click()
     expect(opened.value.get_by_role("heading", name="MLflow")).to_be_visible()
     assert opened.value.url == record["run"]["url"]
     assert opened.value.evaluate("window.opener") is None
-    assert frame.get_by_text(record["key"]).is_visible()
-
-    assert not [text for text in page.said if "Content Security Policy" in text or text.startswith("Blocked")]
+    assert not page.said
 
 
 @pytest.mark.timeout(600)
-def test_the_page_alone_is_whole_as_well(server, runs, page):
-    page.goto(f"{server.url}/nemo-airflow/job?dag_id=shown&run_id={quote(runs['shown'])}&task_id=train")
-    with page.context.expect_page() as opened:
-        page.get_by_role("link", name="https://mlflow.example/").click()
-    expect(opened.value.get_by_role("heading", name="MLflow")).to_be_visible()
-    assert not [text for text in page.said if "Content Security Policy" in text]
+def test_a_task_without_a_job_says_so_in_a_line(server, runs, page):
+    page.goto(f"{server.url}/dags/named_secrets/runs/none/tasks/without/plugin/nemo_job")
+    expect(page.locator("main.nemo").get_by_role("status")).to_contain_text("There is no such task in this DAG run.")
+
+
+@pytest.mark.timeout(900)
+def test_a_browser_in_hindi_has_its_own_dates_and_numbers(server, runs, open_page):
+    page = open_page("vera", locale="hi-IN")
+    broken = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.goto(f"{server.url}/dags/shown/runs/{quote(runs['shown'])}/tasks/train/plugin/nemo_job")
+    main = page.locator("main.nemo")
+    expect(main.get_by_role("tab", name="Config", exact=True)).to_be_visible()
+    expect(main).to_contain_text(re.compile("[\u0900-\u097f]"))  # the months
+    assert page.evaluate("document.documentElement.lang") == "hi"
+    page.goto(f"{server.url}/plugin/nemo_experiments")
+    expect(main.get_by_role("row").nth(1)).to_be_visible()
+    assert not broken
+
+
+@pytest.mark.timeout(900)
+def test_a_config_of_10000_values_is_searched_and_scrolled(server, end_of, open_page):
+    run_id = server.trigger("large")
+    assert end_of("large", run_id) == "success"
+    page = open_page("vera")
+    page.goto(f"{server.url}/dags/large/runs/{quote(run_id)}/tasks/take/plugin/nemo_job?section=config")
+    main = page.locator("main.nemo")
+    tree = main.get_by_role("tree", name="Config")
+    expect(tree.get_by_role("treeitem", name="values", exact=False)).to_be_visible()
+    find = main.get_by_label("Search paths and values")
+    find.fill("group73")
+    expect(tree.get_by_role("treeitem", name="leaf0", exact=False)).to_contain_text("7300")
+    tree.focus()
+    page.keyboard.press("End")
+    expect(tree.get_by_role("treeitem", name="leaf99", exact=False)).to_contain_text("7399")
+    find.fill("leaf")
+    tree.focus()
+    page.keyboard.press("End")
+    expect(tree.get_by_role("treeitem", name="group99", exact=False)).to_be_visible()
+    assert tree.get_by_role("treeitem").count() < 100  # those in view alone are in the page

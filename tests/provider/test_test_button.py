@@ -94,7 +94,7 @@ def test_a_connection_without_a_host_is_said(monkeypatch):
 
 def test_airflow_runs_the_test_in_a_worker_and_tells_what_it_found(airflow_server, tokens):
     address, login = "/api/v2/connections/enqueue-test", {"Authorization": f"Bearer {tokens['ann']}"}
-    with httpx.Client(base_url=airflow_server.url, headers=login, timeout=120) as client:
+    with httpx.Client(base_url=airflow_server.url, headers=login, timeout=300) as client:
         away = {"connection_id": "away", "conn_type": "nemo_ray", "host": "http://127.0.0.1:9"}
         asked = client.post(address, json=away)
         assert asked.status_code == 202, asked.text

@@ -167,7 +167,7 @@ def gone(pid):
         return True
 
 
-def wait_for(condition, limit=120):
+def wait_for(condition, limit=300):
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline

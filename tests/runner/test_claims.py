@@ -17,7 +17,7 @@ def claim_after(both, folder, taken):
 
     claims._wait_for_end = wait_for_end
     taken.put(claims.take(folder, heartbeat=5.0))
-    both.wait(30)  # alive, as a job is
+    both.wait(300)  # alive, as a job is
 
 
 def test_of_two_starts_that_see_a_dead_one_at_once_one_runs_the_job(tmp_path, monkeypatch):

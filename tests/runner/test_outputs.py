@@ -88,7 +88,7 @@ def test_job_waits_for_outputs_that_are_being_fetched_for_longer_than_it_waits_f
         archive += data
         assert job.poll() is None, f"the job was gone after {len(archive)} bytes"
         time.sleep(0.04)
-    assert sending.wait(30) == 0
+    assert sending.wait(300) == 0
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         assert tar.getmember("model.bin").size == 8 << 20
     (folder / outputs.COLLECTED).touch()
@@ -124,6 +124,6 @@ def test_job_whose_outputs_somebody_has_released_waits_for_another_who_still_fet
         if len(archive) < 4 << 20:  # else all of it may be in the pipe, and the sender has ended
             assert job.poll() is None, f"the job was gone after {len(archive)} bytes"
         time.sleep(0.01)
-    assert sending.wait(30) == 0
+    assert sending.wait(300) == 0
     assert len(archive) > 4 << 20
     assert job.wait(300) == 0

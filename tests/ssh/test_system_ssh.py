@@ -76,7 +76,7 @@ def run_in_shell(conn_id, *scripts):
         finally:
             await shell.close()
 
-    return blocking.run(asked(), 60)
+    return blocking.run(asked(), 300)
 
 
 def test_commands_go_to_the_host_of_the_configuration(config, connect):
@@ -119,7 +119,7 @@ def follow(executor):
         finally:
             await driver.close()
 
-    blocking.run(run(), 120)
+    blocking.run(run(), 300)
     return lines
 
 

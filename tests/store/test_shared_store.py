@@ -125,7 +125,7 @@ def test_many_put_and_fetch_the_same_at_once(url, cache, tmp_path):
     gate = threading.Barrier(4)
 
     def put(number):
-        gate.wait(30)
+        gate.wait(300)
         store = open_store(url)
         store.put_package(package, archive_of(cache, package))
         return store.get_package(package, PackageStore(tmp_path / f"machine{number % 2}")).read_bytes()

@@ -164,7 +164,7 @@ def test_outputs_are_kept_while_others_hold_all_threads_of_the_event_loop(run: T
         try:
             loop.run_in_executor(None, over.wait)  # whatever others wait for
             keeper = OutputKeeper(run.open(), inform=print, warn=pytest.fail)
-            return await asyncio.wait_for(keeper.keep(folder), 60)
+            return await asyncio.wait_for(keeper.keep(folder), 300)
         finally:
             over.set()
 

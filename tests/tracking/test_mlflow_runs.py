@@ -24,7 +24,7 @@ AT_ONCE = 6
 
 def open_at_once(barrier: Barrier, uri: str, experiment: str, key: str, parent: str) -> tuple[str, str, str]:
     tracker = MLflowTracker(tracking_uri=uri)
-    barrier.wait(120)
+    barrier.wait(300)
     ref = tracker.open(make_job(key), experiment=experiment, parent=parent, shares_filesystem=True)
     return ref.experiment_id, ref.parent_id, ref.run_id
 

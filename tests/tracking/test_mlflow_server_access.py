@@ -110,7 +110,7 @@ def test_the_jobs_own_mlflow_logs_in_with_a_secret_of_the_job(gate: Gate, server
     code = "import mlflow\nwith mlflow.start_run() as run: mlflow.log_metric('loss', 0.5)\nprint(run.info.run_id)"
     env = {**os.environ, **ref.env, **values}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     assert gate.refused == 0

@@ -202,8 +202,8 @@ def test_two_runs_differ_in_config_code_and_environment(
         "  M train.py (+2 -1)",
         "environment:",
         "  - gone: 1",
-        "  ~ torch: 2.3 -> 2.4",
         "  + new: 1",
+        "  ~ torch: 2.3 -> 2.4",
     ]
     assert main(["diff", f"run:{first.run_id}", f"run:{first.run_id}", *where]) == 0
     assert capsys.readouterr().out.splitlines() == ["config: the same", "code: the same", "environment: the same"]

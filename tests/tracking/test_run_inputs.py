@@ -63,7 +63,7 @@ def test_a_data_set_that_many_jobs_name_at_once_is_an_input_of_each(tracker: MLf
 
     def name_all(ref: RunRef) -> None:
         for name in names:
-            barrier.wait(60)
+            barrier.wait(300)
             tracker.inputs(ref, [RunInput(name, "v1", "{}", "s3")])
 
     with ThreadPoolExecutor(len(refs)) as several:

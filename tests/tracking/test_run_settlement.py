@@ -54,7 +54,7 @@ class Turns:
         with self._condition:
             while self._active:
                 everyone_waits = self._condition.wait_for(
-                    lambda: self._next is None and len(self._waiting) == self._active, timeout=30
+                    lambda: self._next is None and len(self._waiting) == self._active, timeout=300
                 )
                 assert everyone_waits, "a process neither ended nor asked for its turn"
                 if not self._active:

@@ -83,7 +83,7 @@ def test_a_parent_whose_jobs_end_at_once_has_the_end_of_the_last(tracker: MLflow
 
     def end(n: int) -> None:
         tracker.ended(jobs[n], JobStatus(JobState.SUCCEEDED), at=MORNING + 10 * n)
-        barrier.wait(60)
+        barrier.wait(300)
         tracker.close_parent(jobs[n], succeeded=True, at=MORNING + 10 * n)
 
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:

@@ -45,7 +45,7 @@ def as_user(uid: int, call: Callable[[], int]) -> int | None:
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
-    process.join(120)
+    process.join(300)
     return process.exitcode
 
 

@@ -164,7 +164,7 @@ class Stubborn(MLflowTracker):
 
     def tag(self, ref: RunRef, tags: Mapping[str, str]) -> None:
         self.called.set()
-        assert self.go_on.wait(60)
+        assert self.go_on.wait(300)
         self.seen.append("tags")
 
     def config(self, ref: RunRef, plan: Mapping[str, object]) -> Mapping[str, str]:

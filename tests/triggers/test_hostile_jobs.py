@@ -71,7 +71,7 @@ async def sent(event):
     try:
         supervisor, _ = await asyncio.open_connection(sock=theirs)
         receiving = asyncio.create_task(supervisor.readexactly(4))
-        await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED, timeout=300)
         if sending.done():
             sending.result()
         frame = await supervisor.readexactly(int.from_bytes(receiving.result(), "big"))

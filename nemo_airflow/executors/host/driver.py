@@ -147,6 +147,10 @@ class HostDriver(Driver):
             old += [handles[key] for key, each in seen.items() if each.has_ended]
         return old
 
+    async def disk_used(self) -> int | None:
+        """See :meth:`Driver.disk_used`."""
+        return folders.parse_used((await self.shell.run(folders.measure(self._root))).text)
+
     async def sweep(self) -> None:
         """See :meth:`Driver.sweep`; what jobs share is removed too when it was not used for a week."""
         expired = folders.parse_expired((await self.shell.run(folders.list_expired(self._root))).text)

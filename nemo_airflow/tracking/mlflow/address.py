@@ -132,6 +132,15 @@ def run_page(base: str, experiment_id: str, run_id: str) -> str:
     )
 
 
+def model_page(base: str, name: str, version: str) -> str:
+    """Returns the address of the page of a model's version, or an empty string where the base is not a server."""
+    return (
+        f"{base.rstrip('/')}/#/models/{quote(name, safe='')}/versions/{quote(version, safe='')}"
+        if base.startswith(("http://", "https://"))
+        else ""
+    )
+
+
 _EXPERIMENT_LENGTH = 500
 """Characters of an experiment's name, by MLflow (``MAX_EXPERIMENT_NAME_LENGTH`` in ``mlflow/utils/validation.py``)."""
 

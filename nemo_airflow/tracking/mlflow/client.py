@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,27 @@ from mlflow.entities import LoggedModel as MlflowModel
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.address import hide_login
 from nemo_airflow.tracking.mlflow.fields import INPUT_CONTEXT
+from nemo_airflow.tracking.mlflow.files import list_repository, read_repository
+from nemo_airflow.tracking.mlflow.lines import Line, read_database, thin
+from nemo_airflow.tracking.mlflow.registered import RegisteredModel, RegisteredVersion
 from nemo_airflow.tracking.mlflow.rest import deleted_experiment
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
     LoggedModel,
     Run,
+    StoredFile,
     ended_jobs_filter,
     is_transient_answer,
     jobs_filter,
     read_from_repository,
+    sample,
     search_filter,
     upload_to_repository,
 )
@@ -184,6 +190,27 @@ class ClientStore:
         with self._errors():
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
+    def model_versions(self, which: str, limit: int) -> list[RegisteredVersion]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            found = self._client.search_model_versions(which, limit, ["creation_timestamp DESC"])
+            return [
+                RegisteredVersion(
+                    each.name, str(each.version), each.run_id or "", each.creation_timestamp / 1000, dict(each.tags)
+                )
+                for each in found
+            ]
+
+    def registered_models(self, which: str, limit: int) -> list[RegisteredModel]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            return [
+                RegisteredModel(
+                    each.name, {alias: str(version) for alias, version in each.aliases.items()}, dict(each.tags)
+                )
+                for each in self._client.search_registered_models(which, limit)
+            ]
+
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         with self._errors():
@@ -192,6 +219,25 @@ class ClientStore:
                 for p in self._client.get_metric_history(run_id, metric)
             ]
 
+    def sampled(self, run_ids: Sequence[str], metric: str, limit: int) -> dict[str, list[Metric]]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`. All are read: MLflow's client has no other way."""
+        found = {}
+        for run_id in run_ids:
+            points = sorted(self.history(run_id, metric), key=lambda point: (point.step, point.timestamp))
+            found[run_id] = sample(points, limit)
+        return found
+
+    def line(self, run_id: str, metric: str, limit: int, since: int, until: int) -> Line:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        engine = getattr(getattr(self._client._tracking_client, "store", None), "engine", None)
+        if engine is not None:
+            try:
+                return read_database(engine, run_id, metric, limit, since, until)
+            except SQLAlchemyError as error:
+                line = " ".join(str(error).split())[:1000]
+                raise TrackingError(f"the MLflow store {hide_login(self.uri)}: {line}", transient=True) from error
+        return thin((point for point in self.history(run_id, metric) if since <= point.step <= until), limit)
+
     def upload(self, run: Run, files: Mapping[str, Path], watch: UploadWatch) -> None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         upload_to_repository(run, files, self.uri, watch)
@@ -199,6 +245,19 @@ class ClientStore:
     def read(self, run: Run, path: str) -> bytes | None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         return read_from_repository(run, path, self.uri)
+
+    def list_files(self, run: Run, folder: str) -> list[StoredFile]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        return list_repository(run, folder, self.uri)
+
+    def read_pieces(self, run: Run, path: str) -> Generator[bytes]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        return read_repository(run, path, self.uri)
+
+    def delete_tag(self, run_id: str, name: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        with self._errors():
+            self._client.delete_tag(run_id, name)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

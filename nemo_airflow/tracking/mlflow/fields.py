@@ -34,6 +34,9 @@ STATE = "nemo_airflow.state"
 CONFLICTS = "nemo_airflow.param_conflicts"
 """Tag with the parameters whose resolved value could not be recorded."""
 
+NODES, GPUS = "nemo_airflow.asked_nodes", "nemo_airflow.asked_gpus"
+"""Tags with the machines that a job's executor asks for, and with the GPUs of all of them."""
+
 PARENT = "mlflow.parentRunId"
 
 NOTE = "mlflow.note.content"
@@ -85,14 +88,18 @@ def params_of(plan: Mapping[str, Any]) -> dict[str, str]:
 def tags_of_job(job: Job) -> dict[str, str]:
     """Returns the tags of a job that are known before it is submitted."""
     from nemo_airflow.config.plan import digest
+    from nemo_airflow.executors.machines import machines_asked
 
     labels = job.labels
+    executor = job.asked.get("executor") or {}
+    machines = machines_asked(executor) if executor else None
     tags = {
         KEY: job.key,
         **_source_tags(job.name, job.package),
         USER: labels.get("user", ""),
         PLAN_DIGEST: digest(job.plan),
-        "nemo_airflow.image": (job.asked.get("executor") or {}).get("container_image") or "",
+        "nemo_airflow.image": executor.get("container_image") or "",
+        **({NODES: str(machines.nodes), GPUS: str(machines.gpus)} if machines else {}),
         **{f"airflow.{name}": value for name, value in labels.items()},
     }
     tags |= tags_of_inputs(job.plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from nemo_airflow.exceptions import TrackingError
@@ -12,15 +12,34 @@ from nemo_airflow.job import JobState
 from nemo_airflow.language.nearest import similar
 from nemo_airflow.tracking.base import ATTEMPTS, Metric
 from nemo_airflow.tracking.mlflow import address, fields
+from nemo_airflow.tracking.mlflow.lines import LAST_STEP, Line
 from nemo_airflow.tracking.mlflow.queries import RunQuery
-from nemo_airflow.tracking.mlflow.store import NEWEST_FIRST, NOT_FOUND, Run, Store, newest_jobs, open_store
+from nemo_airflow.tracking.mlflow.registered import (
+    RegisteredModel,
+    RegisteredVersion,
+    name_filter,
+    runs_filter,
+    tag_filter,
+)
+from nemo_airflow.tracking.mlflow.store import (
+    NEWEST_FIRST,
+    NOT_FOUND,
+    RUN_ID,
+    Run,
+    Store,
+    newest_jobs,
+    open_store,
+    runs_by_id,
+)
 
 _AT_ONCE = 8
 """Metrics that are read from a server at the same time."""
 
 _SEARCHED = 50
+_OF_DAG_RUN = 10_000
+_NAMED_AT_ONCE = 100
+_VERSIONS = 200
 KEY = re.compile(r"[a-z0-9-]+")
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +66,8 @@ class JobRun:
         params: The values of its config by path, and what it has logged as parameters.
         metrics: The newest value of each metric.
         tags: All tags of the run.
+        experiment_id: The experiment that has it.
+        latest: Step of each metric's newest point, and its time in milliseconds since the epoch.
     """
 
     run_id: str
@@ -68,6 +89,8 @@ class JobRun:
     params: Mapping[str, str] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    experiment_id: str = ""
+    latest: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
@@ -93,7 +116,7 @@ class JobRuns:
 
     def newest(self, limit: int) -> list[JobRun]:
         """Returns the runs that began last, at most so many."""
-        return [_job_run(run) for run in newest_jobs(self._store, "", limit)] if self._store else []
+        return [job_run(run) for run in newest_jobs(self._store, "", limit)] if self._store else []
 
     def search(self, query: RunQuery, limit: int, page: str = "") -> tuple[list[JobRun], str]:
         """Returns a page of the runs that a query selects, and the token of the next page, or an empty text.
@@ -106,22 +129,34 @@ class JobRuns:
         if self._store is None:
             return [], ""
         found, following = self._store.search_jobs(query.to_filter(), query.to_order(), limit, page)
-        return [_job_run(run) for run in found], following
+        return [job_run(run) for run in found], following
 
     def matching(self, which: str, limit: int) -> list[JobRun]:
         """Returns the newest runs of jobs that a filter of MLflow selects, at most so many."""
-        return (
-            [_job_run(run) for run in self._store.search_jobs(which, [NEWEST_FIRST], limit)[0]] if self._store else []
-        )
+        return [job_run(run) for run in self._store.search_jobs(which, [NEWEST_FIRST], limit)[0]] if self._store else []
+
+    def of_dag_run(self, dag_id: str, dag_run_id: str) -> list[JobRun]:
+        """Returns the runs of the jobs of a DAG run, the newest first."""
+        query = RunQuery(dag=dag_id, tags={"airflow.run_id": dag_run_id})
+        return self.search(query, _OF_DAG_RUN)[0]
 
     def get(self, run_id: str) -> JobRun | None:
         """Returns the run of an id, or None where there is none."""
         try:
-            return _job_run(self._store.run(run_id)) if self._store else None
+            return job_run(self._store.run(run_id)) if self._store else None
         except TrackingError as error:
             if error.code != NOT_FOUND:
                 raise
             return None
+
+    def of_ids(self, run_ids: Sequence[str]) -> list[JobRun]:
+        """Returns the runs of these ids, in their order; ids of which there is no run of a job are left out."""
+        found = {run.run_id: run for run in runs_by_id(self._store, run_ids)} if self._store else {}
+        return [job_run(found[run_id]) for run_id in dict.fromkeys(run_ids) if run_id in found]
+
+    def sampled(self, run_ids: Sequence[str], metric: str, limit: int) -> Mapping[str, list[Metric]]:
+        """Returns points of a metric in several runs, by id; about so many of each, with the first and the last one."""
+        return self._store.sampled(run_ids, metric, limit) if self._store and run_ids else {}
 
     def find(self, text: str) -> JobRun:
         """Returns the run of an id, or of a job's key or the beginning of one.
@@ -134,7 +169,7 @@ class JobRuns:
                 return run
             runs = {run.tags[fields.KEY]: run for run in reversed(newest_jobs(self._store, text, _SEARCHED))}
             if text in runs or len(runs) == 1:
-                return _job_run(runs.get(text) or next(iter(runs.values())))
+                return job_run(runs.get(text) or next(iter(runs.values())))
             if runs:
                 named = ", ".join(sorted(runs)[:5])
                 raise TrackingError(f"{text!r} is the beginning of {len(runs)} keys, {named} ...: give more of the key")
@@ -146,11 +181,38 @@ class JobRuns:
             "id of its run, or with --tracking-uri another store"
         )
 
+    def of_key(self, key: str) -> JobRun | None:
+        """Returns the run of a job, or None where there is none."""
+        having = self.matching(f"tags.`{fields.KEY}` = '{key}'", 1) if KEY.fullmatch(key) else []
+        return having[0] if having else self._run_of_attempt(key)
+
     def _run_of_attempt(self, key: str) -> JobRun | None:
         """Returns the run that a job continued which has no run of its own."""
         having = self.matching(f"tags.`{ATTEMPTS}` LIKE '%{key}%'", _SEARCHED) if KEY.fullmatch(key) else []
         # Those that began later have gone on from its checkpoint.
         return next((run for run in reversed(having) if key in run.tags[ATTEMPTS].split()), None)
+
+    def versions_of(self, run_ids: Sequence[str]) -> list[RegisteredVersion]:
+        """Returns the versions of registered models that some runs have made, the newest first."""
+        if self._store is None:
+            return []
+        found: list[RegisteredVersion] = []
+        for start in range(0, len(run_ids), _NAMED_AT_ONCE):
+            found += self._store.model_versions(runs_filter(run_ids[start : start + _NAMED_AT_ONCE]), _VERSIONS)
+        return sorted(found, key=lambda version: version.created, reverse=True)
+
+    def versions_of_model(self, name: str) -> list[RegisteredVersion]:
+        """Returns the newest versions of a registered model."""
+        return self._store.model_versions(name_filter(name), _VERSIONS) if self._store else []
+
+    def model(self, name: str) -> RegisteredModel | None:
+        """Returns a registered model, or None where there is none."""
+        found = self._store.registered_models(name_filter(name), 1) if self._store else []
+        return found[0] if found else None
+
+    def models_tagged(self, tag: str, part: str) -> list[RegisteredModel]:
+        """Returns registered models with a text in a tag, and perhaps others."""
+        return self._store.registered_models(tag_filter(tag, part), _VERSIONS) if self._store else []
 
     def points(self, run_id: str) -> Mapping[str, list[Metric]]:
         """Returns the points of all metrics of a run by name, in the order of their steps."""
@@ -165,8 +227,14 @@ class JobRuns:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return dict(zip(names, pool.map(read, names), strict=True))
 
+    def line(self, run_id: str, metric: str, limit: int, since: int = 0, until: int = LAST_STEP) -> Line:
+        """Returns what a chart needs of a metric; see :meth:`.Store.line`."""
+        return self._store.line(run_id, metric, limit, since, until) if self._store else Line(())
 
-def _job_run(run: Run) -> JobRun:
+
+def job_run(run: Run) -> JobRun:
+    """Returns what a run in MLflow tells of its job."""
+
     def tag(name: str) -> str:
         return run.tags.get(f"nemo_airflow.{name}", "")
 
@@ -190,4 +258,6 @@ def _job_run(run: Run) -> JobRun:
         params=run.params,
         metrics=run.metrics,
         tags=run.tags,
+        experiment_id=run.experiment_id,
+        latest=run.latest,
     )

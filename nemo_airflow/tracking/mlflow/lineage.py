@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import ARTIFACT_DIGESTS, INPUT, INPUT_RUN, REPRODUCES, VARIATION
 from nemo_airflow.tracking.mlflow import fields
-from nemo_airflow.tracking.mlflow.jobs import RUN_ID, JobRun, JobRuns
+from nemo_airflow.tracking.mlflow.jobs import JobRun, JobRuns
+from nemo_airflow.tracking.mlflow.store import RUN_ID
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 REPRODUCTION_OF, VARIATION_OF = "reproduction", "variation"

@@ -55,6 +55,25 @@ class Comparison:
         )
 
 
+def parse_pairs(texts: Sequence[str], what: str) -> dict[str, str]:
+    """Reads texts of the form ``NAME=VALUE``.
+
+    Args:
+        texts: The texts.
+        what: What they are, for the error.
+
+    Raises:
+        SettingsError: One of them is not of this form.
+    """
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise SettingsError(f"{what} {text!r} has no value: write NAME=VALUE")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
 @dataclasses.dataclass(frozen=True)
 class RunQuery:
     """Which runs of jobs are wanted: those that meet all of these conditions.
@@ -71,6 +90,8 @@ class RunQuery:
         metrics: What their metrics must be.
         since: They began then or later, in seconds since the epoch.
         until: They began before then.
+        without_dags: Not of these DAGs, nor of none.
+        run_ids: One of these runs; any when None.
         sort: ``started``, ``ended``, ``name``, ``dag``, ``task``, ``state``, ``back-end``, ``user``, ``commit``, or a
             metric, or ``params.PATH``, ``metrics.NAME``, ``tags.NAME``; with ``-`` in front the largest comes first.
 
@@ -90,6 +111,8 @@ class RunQuery:
     since: float | None = None
     until: float | None = None
     sort: str = NEWEST
+    without_dags: Sequence[str] = ()
+    run_ids: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         states = sorted(str(state) for state in JobState if state.is_final or state is JobState.RUNNING)
@@ -133,6 +156,10 @@ class RunQuery:
             yield f"attributes.start_time >= {round(self.since * 1000)}"
         if self.until is not None:
             yield f"attributes.start_time < {round(self.until * 1000)}"
+        for name in self.without_dags:
+            yield _compared("tags", _TAGS["dag"], "!=", name)
+        if self.run_ids is not None:
+            yield "attributes.run_id IN ({})".format(", ".join(f"'{each}'" for each in self.run_ids if each.isalnum()))
 
 
 def _sort_field(name: str) -> str:
@@ -147,10 +174,14 @@ def _sort_field(name: str) -> str:
 
 
 def _equal(kind: _Kind, name: str, value: str) -> str:
+    return _compared(kind, name, "=", value)
+
+
+def _compared(kind: _Kind, name: str, operator: Literal["=", "!="], value: str) -> str:
     quote = "'" if "'" not in value else '"'
     if quote in value:
         raise SettingsError(f"runs cannot be searched for {value!r}: MLflow finds no value with both kinds of quotes")
-    return f"{kind}.{_quoted(name)} = {quote}{value}{quote}"
+    return f"{kind}.{_quoted(name)} {operator} {quote}{value}{quote}"
 
 
 def _quoted(name: str) -> str:

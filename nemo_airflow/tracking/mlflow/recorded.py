@@ -5,19 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from nemo_airflow.exceptions import PlanError, TrackingError
 from nemo_airflow.job import JobState
 from nemo_airflow.language.artifact import Artifact
-from nemo_airflow.tracking.base import ARTIFACT, ARTIFACT_DIGESTS, INPUT, OUTPUTS_DIGEST, RunInput
+from nemo_airflow.tracking.base import ARTIFACT, ARTIFACT_DIGESTS, INPUT, OUTPUTS_DIGEST, Metric, RunInput
 from nemo_airflow.tracking.mlflow import address, fields
-from nemo_airflow.tracking.mlflow.jobs import JobRuns
+from nemo_airflow.tracking.mlflow.jobs import JobRuns, job_run
 from nemo_airflow.tracking.mlflow.queries import RunQuery
-from nemo_airflow.tracking.mlflow.store import Run, Store, open_store
+from nemo_airflow.tracking.mlflow.store import Run, Store, open_store, runs_by_id
 
 _FOLDER = "nemo_airflow"
+_T = TypeVar("_T")
+
+PLAN, PATCH, INCLUDED, ENVIRONMENT, JOB = "plan.json", "patch.diff", "included.json", "environment.json", "job.json"
+"""The files that a run has of its job."""
+
+_ALL = frozenset({PLAN, PATCH, INCLUDED, ENVIRONMENT, JOB})
+
+_AT_ONCE = 8
+"""Runs whose files are read at the same time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,30 +88,99 @@ class RecordedRun:
         return self.tags.get(fields.STATE, "")
 
 
-def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | None = None) -> RecordedRun:
+def recorded_run(
+    run_id: str, tracking_uri: str | None = None, conn_id: str | None = None, files: Collection[str] = _ALL
+) -> RecordedRun:
     """Reads a run from MLflow. Blocks.
 
     Args:
         run_id: The run's id.
         tracking_uri: Address of the store; found as for a tracker when None.
         conn_id: An Airflow connection with the address and the login.
+        files: Which of its files are read; what the others have is empty.
 
     Raises:
         TrackingError: The run does not exist, it is not the run of a job, or the store cannot be reached.
     """
     store = open_store(*address.resolve(tracking_uri, conn_id))
-    run = store.run(run_id)
-    plan = _plan(store, run)
-    environment = _read(store, run, "environment.json")
+    return _recorded(store, store.run(run_id), files)
+
+
+class RunsTogether:
+    """Runs of jobs that are looked at together: found by one search; their files are read when they are asked for.
+
+    Methods block, and raise :class:`~nemo_airflow.exceptions.TrackingError` where the store cannot be reached.
+
+    Args:
+        run_ids: Their ids. Those of which there is no run of a job are left out.
+        tracking_uri: Address of the store; found as for a tracker when None.
+        conn_id: An Airflow connection with the address and the login.
+
+    Attributes:
+        uri: The store's address, without a login.
+        jobs: The runs by id, in the order of the ids.
+    """
+
+    def __init__(self, run_ids: Sequence[str], tracking_uri: str | None = None, conn_id: str | None = None) -> None:
+        uri, credentials = address.resolve(tracking_uri, conn_id)
+        self.uri = address.hide_login(uri)
+        self._store = None if address.is_missing_database(uri) else open_store(uri, credentials)
+        found = {run.run_id: run for run in runs_by_id(self._store, run_ids)} if self._store else {}
+        self._runs = {run_id: found[run_id] for run_id in run_ids if run_id in found}
+        self.jobs = {run_id: job_run(run) for run_id, run in self._runs.items()}
+
+    def recorded(self, run_ids: Collection[str], files: Collection[str]) -> dict[str, RecordedRun | None]:
+        """Returns some of the runs by id, in their order; None for one whose files are not there or are broken.
+
+        Args:
+            run_ids: Which of them.
+            files: Which of their files are read; what the others have is empty.
+        """
+        return self._each(run_ids, lambda store, run: _recorded_or_none(store, run, files))
+
+    def sampled(self, run_ids: Collection[str], metric: str, limit: int) -> dict[str, list[Metric]]:
+        """Returns points of a metric in some of the runs; about so many of each, with the first and the last one."""
+        having = [run_id for run_id, run in self._runs.items() if run_id in run_ids and metric in run.latest]
+        return self._store.sampled(having, metric, limit) if self._store and having else {}
+
+    def histories(self, run_ids: Collection[str], metric: str) -> dict[str, list[Metric]]:
+        """Returns all points of a metric in some of the runs, in no order; of one without the metric none."""
+        return self._each(run_ids, lambda store, run: store.history(run.run_id, metric) if metric in run.latest else [])
+
+    def _each(self, run_ids: Collection[str], read: Callable[[Store, Run], _T]) -> dict[str, _T]:
+        store = self._store
+        if store is None:
+            return {}
+        runs = {run_id: run for run_id, run in self._runs.items() if run_id in run_ids}
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return dict(zip(runs, pool.map(lambda run: read(store, run), runs.values()), strict=True))
+
+
+def _recorded_or_none(store: Store, run: Run, files: Collection[str]) -> RecordedRun | None:
+    try:
+        is_clean = run.tags.get("nemo_airflow.dirty") == "false"  # then it has neither of the two
+        return _recorded(store, run, {*files} - {PATCH, INCLUDED} if is_clean else files)
+    except (ValueError, TrackingError) as error:
+        if isinstance(error, TrackingError) and error.transient:
+            raise
+        return None
+
+
+def _recorded(store: Store, run: Run, files: Collection[str]) -> RecordedRun:
+    def read(name: str) -> bytes | None:
+        return _read(store, run, name) if name in files else None
+
+    plan = _plan(store, run) if PLAN in files else {}
+    environment = read(ENVIRONMENT)
     tags = run.tags
     image = {name: tags[f"nemo_airflow.{name}"] for name in ("image", "image_digest") if f"nemo_airflow.{name}" in tags}
     return RecordedRun(
-        run_id=run_id,
+        run_id=run.run_id,
         plan=plan,
         commit=tags.get("nemo_airflow.commit", ""),
         dirty=tags.get("nemo_airflow.dirty") == "true",
-        patch=(_read(store, run, "patch.diff") or b"").decode("utf-8", "surrogateescape"),
-        included=json.loads(_read(store, run, "included.json") or b"{}"),
+        patch=(read(PATCH) or b"").decode("utf-8", "surrogateescape"),
+        included=json.loads(read(INCLUDED) or b"{}"),
         excluded=_json_list(tags.get("nemo_airflow.excluded", "")),
         parts=_json_list(tags.get("nemo_airflow.package_parts", "")),
         package_digest=tags.get("nemo_airflow.package_digest", ""),
@@ -109,7 +188,7 @@ def recorded_run(run_id: str, tracking_uri: str | None = None, conn_id: str | No
         inputs={tag.removeprefix(INPUT): text for tag, text in tags.items() if tag.startswith(INPUT)},
         metrics=run.metrics,
         steps={name: step for name, (step, _) in run.latest.items()},
-        asked=json.loads(_read(store, run, "job.json") or b"{}"),
+        asked=json.loads(read(JOB) or b"{}"),
         datasets=run.inputs,
         artifacts=_digests_of_artifacts(tags),
         outputs_digest=tags.get(OUTPUTS_DIGEST, ""),
@@ -164,7 +243,7 @@ def digests_of_runs(tracking_uri: str | None = None, conn_id: str | None = None)
 def _plan(store: Store, run: Run) -> Mapping[str, Any]:
     from nemo_airflow.config import plan as plans
 
-    data = _read(store, run, "plan.json")
+    data = _read(store, run, PLAN)
     if data is None:
         raise TrackingError(
             f"run {run.run_id} has no {_FOLDER}/plan.json: it is not the run of a job, or its config was not recorded; "

@@ -11,10 +11,12 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urlsplit
 
 import httpx
 
@@ -22,12 +24,21 @@ from nemo_airflow import tls
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.tracking.base import Metric, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import fields
+from nemo_airflow.tracking.mlflow.files import list_repository, read_repository
+from nemo_airflow.tracking.mlflow.lines import LAST_STEP, Line, thin
+from nemo_airflow.tracking.mlflow.registered import (
+    RegisteredModel,
+    RegisteredVersion,
+    model_from_json,
+    version_from_json,
+)
 from nemo_airflow.tracking.mlflow.store import (
     NEWEST_END_FIRST,
     NOT_FOUND,
     Credentials,
     LoggedModel,
     Run,
+    StoredFile,
     ended_jobs_filter,
     is_transient_answer,
     jobs_filter,
@@ -43,6 +54,9 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 _UPLOAD_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 _UPLOADS_AT_ONCE = 4
+_SAMPLED = 2500
+"""Most points of a run that a server samples."""
+
 _PIECE = 256 << 10
 """Bytes of a file that are read at once."""
 
@@ -61,6 +75,19 @@ _MODEL_STATUS = "LOGGED_MODEL_"
 """Beginning of the statuses of models."""
 
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_pause = 0.0
+"""Seconds for which a server that did not answer is not asked again."""
+
+
+def pause_after_silence(seconds: float) -> None:
+    """Has this process leave a server alone for so long that could not be reached, or did not answer in time.
+
+    Meanwhile calls fail at once: in a server of many people they would otherwise all wait, each in a thread. After
+    that one call tries it again.
+    """
+    global _pause
+    _pause = seconds
 
 
 class RestStore:
@@ -84,6 +111,9 @@ class RestStore:
             verify=tls.client_context(credentials.verify, credentials.client_cert),
             follow_redirects=False,
         )
+        self._lock = threading.Lock()
+        self._silence: tuple[float, str] | None = None
+        """Until when the server is left alone, and what was wrong."""
 
     def experiment(self, name: str) -> str | None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -231,6 +261,17 @@ class RestStore:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         self._post("runs/outputs", {"run_id": run_id, "models": [{"model_id": model_id, "step": 0}]})
 
+    def model_versions(self, which: str, limit: int) -> list[RegisteredVersion]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        order = "creation_timestamp DESC"
+        found = self._get("model-versions/search", filter=which, max_results=str(limit), order_by=order)
+        return [version_from_json(each) for each in found.get("model_versions", ())]
+
+    def registered_models(self, which: str, limit: int) -> list[RegisteredModel]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        found = self._get("registered-models/search", filter=which, max_results=str(limit))
+        return [model_from_json(each) for each in found.get("registered_models", ())]
+
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
         return list(self._history(run_id, metric))
@@ -244,6 +285,41 @@ class RestStore:
             if not answer.get("next_page_token"):
                 return
             page = {"page_token": answer["next_page_token"]}
+
+    def sampled(self, run_ids: Sequence[str], metric: str, limit: int) -> dict[str, list[Metric]]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        answer = self._get(
+            "metrics/get-history-bulk-interval", run_ids=list(run_ids), metric_key=metric, max_results=str(limit)
+        )
+        found: dict[str, list[Metric]] = {run_id: [] for run_id in run_ids}
+        for point in answer.get("metrics", ()):
+            at = int(point.get("step", 0)), int(point["timestamp"]) / 1000
+            found[point["run_id"]].append(Metric(metric, float(point.get("value", 0.0)), *at))
+        return found
+
+    def line(self, run_id: str, metric: str, limit: int, since: int, until: int) -> Line:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`.
+
+        Of many points the server takes those at equal distances: all would take a request for each 25,000.
+        """
+        within = {"start_step": str(since), "end_step": str(until)} if since > 0 or until < LAST_STEP else {}
+        try:
+            answer = self._get(
+                "metrics/get-history-bulk-interval",
+                run_ids=[run_id], metric_key=metric, max_results=str(_SAMPLED), **within,
+            )  # fmt: skip
+        except TrackingError as error:
+            if error.code != NOT_FOUND and "404" not in str(error):
+                raise
+            # A server of an earlier release.
+            return thin((point for point in self.history(run_id, metric) if since <= point.step <= until), limit)
+        points = [
+            Metric(metric, float(each.get("value", 0.0)), int(each.get("step", 0)), int(each["timestamp"]) / 1000)
+            for each in answer.get("metrics", ())
+        ]
+        is_all = len(points) < _SAMPLED
+        points.sort(key=lambda point: (point.step, point.timestamp))
+        return Line(points, len(points) if is_all else None, keeps_extremes=is_all)
 
     def upload(self, run: Run, files: Mapping[str, Path], watch: UploadWatch) -> None:
         """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
@@ -278,6 +354,47 @@ class RestStore:
                 return None
             raise
 
+    def list_files(self, run: Run, folder: str) -> list[StoredFile]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        where = urlsplit(run.artifact_uri)
+        if where.scheme != "mlflow-artifacts":
+            return list_repository(run, folder, self.uri)
+        base, _, root = self._artifact_base(where).partition(f"{_ARTIFACTS}/")
+        path = "/".join(filter(None, (unquote(root), folder)))
+        try:
+            found = self._request("GET", f"{base}{_ARTIFACTS}", params={"path": path}).get("files", ())
+        except TrackingError as error:
+            if error.code == NOT_FOUND:
+                return []
+            raise
+        above = f"{folder}/" if folder else ""
+        return [
+            StoredFile(above + file["path"], int(file.get("file_size") or 0), bool(file.get("is_dir")))
+            for file in found
+        ]
+
+    def read_pieces(self, run: Run, path: str) -> Generator[bytes]:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        where = urlsplit(run.artifact_uri)
+        if where.scheme != "mlflow-artifacts":
+            yield from read_repository(run, path, self.uri)
+            return
+        url = f"{self._artifact_base(where)}/{quote(path)}"
+        self._check_silence()
+        try:
+            with self._client.stream("GET", url, timeout=_UPLOAD_TIMEOUT) as response:
+                self._silence = None
+                if not response.is_success:
+                    response.read()
+                    raise self._refusal(response, url)
+                yield from response.iter_bytes(_PIECE)
+        except httpx.TransportError as error:
+            raise self._note_silence(error, self._unreachable("GET", url, error)) from error
+
+    def delete_tag(self, run_id: str, name: str) -> None:
+        """See :class:`~nemo_airflow.tracking.mlflow.store.Store`."""
+        self._post("runs/delete-tag", {"run_id": run_id, "key": name})
+
     def _artifact_base(self, where: SplitResult) -> str:
         server = f"{urlsplit(self.uri).scheme}://{where.netloc}" if where.netloc else self.uri
         return f"{server}{_ARTIFACTS}/{quote(where.path.strip('/'))}"
@@ -306,7 +423,7 @@ class RestStore:
             if not token:
                 return
 
-    def _get(self, path: str, **params: str) -> dict[str, Any]:
+    def _get(self, path: str, **params: str | list[str]) -> dict[str, Any]:
         return self._request("GET", f"{self.uri}{_API}/{path}", params=params)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,20 +434,44 @@ class RestStore:
         return _json(response) if method != "PUT" else {}
 
     def _send(self, method: str, url: str, **kwargs: Any) -> httpx.Response:
+        self._check_silence()
         try:
             response = self._client.request(method, url, **kwargs)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            if problem := tls.certificate_problem(error, _VERIFY_SETTING, _CLIENT_CERT_SETTING):
-                raise TrackingError(f"the MLflow server {self.uri} cannot be used: {problem}") from error
-            what = f"{type(error).__name__}: {error}".rstrip(": ")
-            cut = isinstance(error, (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError))
-            if method == "PUT" and cut and _has_long_name(url):  # the server may not read a file that it refuses
-                raise TrackingError(
-                    f"the MLflow server {self.uri} does not take a file ({what}): {_LONG_NAME}"
-                ) from error
-            raise TrackingError(f"the MLflow server {self.uri} cannot be reached ({what})", transient=True) from error
+            raise self._note_silence(error, self._unreachable(method, url, error)) from error
+        self._silence = None
         if response.is_success:
             return response
+        raise self._refusal(response, url)
+
+    def _note_silence(self, error: Exception, refusal: TrackingError) -> TrackingError:
+        """Has the server left alone for a while if it was silent; returns what is to be raised."""
+        if isinstance(error, (httpx.TimeoutException, httpx.ConnectError)):
+            self._silence = (time.monotonic() + _pause, str(refusal))
+        return refusal
+
+    def _check_silence(self) -> None:
+        """Fails where the server was silent just now; after the pause it lets one call through."""
+        if not _pause:
+            return
+        with self._lock:
+            if self._silence is None:
+                return
+            until, what = self._silence
+            if (left := until - time.monotonic()) > 0:
+                raise TrackingError(f"{what}; it is asked again in {left:.0f} s", transient=True)
+            self._silence = (time.monotonic() + _pause, what)
+
+    def _unreachable(self, method: str, url: str, error: Exception) -> TrackingError:
+        if problem := tls.certificate_problem(error, _VERIFY_SETTING, _CLIENT_CERT_SETTING):
+            return TrackingError(f"the MLflow server {self.uri} cannot be used: {problem}")
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        cut = isinstance(error, (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError))
+        if method == "PUT" and cut and _has_long_name(url):  # the server may not read a file that it refuses
+            return TrackingError(f"the MLflow server {self.uri} does not take a file ({what}): {_LONG_NAME}")
+        return TrackingError(f"the MLflow server {self.uri} cannot be reached ({what})", transient=True)
+
+    def _refusal(self, response: httpx.Response, url: str) -> TrackingError:
         answer = _json(response, strict=False)
         code, message = str(answer.get("error_code", "")), str(answer.get("message", "")) or response.reason_phrase
         if response.status_code in (401, 403):
@@ -341,9 +482,9 @@ class RestStore:
             )
         line = " ".join(message.split())[:1000]
         transient = is_transient_answer(code, line) if code else response.status_code in _TRANSIENT_STATUS
-        if response.status_code == 500 and method == "PUT" and _has_long_name(url):
+        if response.status_code == 500 and response.request.method == "PUT" and _has_long_name(url):
             transient, line = False, f"{line}: {_LONG_NAME}"
-        raise TrackingError(
+        return TrackingError(
             f"the MLflow server {self.uri} answered {response.status_code} to {urlsplit(url).path}: {line}",
             transient=transient,
             code=code,

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -17,6 +17,10 @@ from nemo_airflow.exceptions import MissingExtraError, TrackingError
 from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunInput, UploadWatch
 from nemo_airflow.tracking.mlflow import artifact_errors
 from nemo_airflow.tracking.mlflow.fields import KEY, PARENT, PLAN_DIGEST, clean_path
+from nemo_airflow.tracking.mlflow.lines import Line
+from nemo_airflow.tracking.mlflow.registered import RegisteredModel, RegisteredVersion
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -130,6 +134,26 @@ class LoggedModel:
     status: str
 
 
+@dataclasses.dataclass(frozen=True)
+class StoredFile:
+    """A file or folder of a run.
+
+    Attributes:
+        path: Its path in the run, with slashes.
+        size: Its bytes; 0 for a folder.
+        is_folder: Whether it is one.
+    """
+
+    path: str
+    size: int = 0
+    is_folder: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
+
+
 class Store(Protocol):
     """An MLflow tracking store. Methods block, may be called from any thread, and do not retry.
 
@@ -209,14 +233,49 @@ class Store(Protocol):
     def add_output(self, run_id: str, model_id: str) -> None:
         """Records a logged model as an output of a run; done again, it is there twice."""
 
+    def model_versions(self, which: str, limit: int) -> list[RegisteredVersion]:
+        """Returns the newest versions of registered models that a filter of MLflow selects, at most so many."""
+
+    def registered_models(self, which: str, limit: int) -> list[RegisteredModel]:
+        """Returns the registered models that a filter of MLflow selects, at most so many."""
+
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Returns every point of a metric."""
+
+    def sampled(self, run_ids: Sequence[str], metric: str, limit: int) -> dict[str, list[Metric]]:
+        """Returns points of a metric in several runs by the run's id, in the order of their steps.
+
+        Args:
+            run_ids: The runs.
+            metric: The metric.
+            limit: How many points of each run, about; of more, a sample with the first and the last one.
+        """
+
+    def line(self, run_id: str, metric: str, limit: int, since: int, until: int) -> Line:
+        """Returns what a chart needs of a metric.
+
+        Args:
+            run_id: The run.
+            metric: The metric.
+            limit: How many points, about: of few all, whatever this is.
+            since: The first step.
+            until: The last one.
+        """
 
     def upload(self, run: Run, files: Mapping[str, Path], watch: UploadWatch) -> None:
         """Uploads files as artifacts, by their path in the run; see :meth:`.Tracker.artifacts`."""
 
     def read(self, run: Run, path: str) -> bytes | None:
         """Returns a small artifact by its path in the run, or None if it does not exist."""
+
+    def list_files(self, run: Run, folder: str) -> list[StoredFile]:
+        """Returns the artifacts in a folder of the run, which may be empty for the top."""
+
+    def read_pieces(self, run: Run, path: str) -> Generator[bytes]:
+        """Yields an artifact in pieces, each of at most some 100 KiB; close it to stop before the end."""
+
+    def delete_tag(self, run_id: str, name: str) -> None:
+        """Deletes a tag of a run, which has it."""
 
 
 _REFUSALS = 3
@@ -278,6 +337,23 @@ def newest_jobs(store: Store, beginning: str, limit: int) -> list[Run]:
     which = f"tags.`{KEY}` LIKE '{unquoted}%'" if beginning else ""
     found, _ = store.search_jobs(which, [NEWEST_FIRST], limit)
     return [run for run in found if run.tags.get(KEY, "").startswith(beginning)]
+
+
+def runs_by_id(store: Store, run_ids: Sequence[str]) -> list[Run]:
+    """Returns those of the runs that are runs of jobs, in no order: by one search for all."""
+    named = sorted({run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)})
+    if not named:
+        return []
+    which = "attributes.run_id IN ({})".format(", ".join(f"'{run_id}'" for run_id in named))
+    return store.search_jobs(which, [NEWEST_FIRST], len(named))[0]
+
+
+def sample(points: Sequence[Metric], limit: int) -> list[Metric]:
+    """Returns at most so many of the points, two at least, at equal distances: with the first and the last one."""
+    if len(points) <= limit:
+        return list(points)
+    last = max(limit, 2) - 1
+    return [points[round(number * (len(points) - 1) / last)] for number in range(last + 1)]
 
 
 def upload_to_repository(run: Run, files: Mapping[str, Path], tracking_uri: str, watch: UploadWatch) -> None:

@@ -155,19 +155,17 @@ def as_file():
 
 
 def as_page():
-    import hashlib
-
-    from nemo_airflow.config.plan.versions import ConfigVersions
-    from nemo_airflow.plugin import pictures
+    from nemo_airflow.config import plan as plans
+    from nemo_airflow.exceptions import NemoAirflowError
+    from nemo_airflow.plugin.api.config import _Rows
 
     def read(text):
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        file = ConfigVersions()._file(digest)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text.encode("utf-8", "surrogatepass"))
-        record = {"plan_digest": digest, "config": {}}
-        lines, flowchart = pictures.picture(record, record)
-        raise PermissionError(f"a picture of {len(lines)} lines and {len(flowchart)} characters" if lines else "none")
+        rows = _Rows(None)
+        try:
+            rows.add(plans.loads(text.encode("utf-8", "surrogatepass")))
+        except NemoAirflowError as error:
+            raise PermissionError("none") from error
+        raise PermissionError(f"a tree of {len(rows.paths)} rows")
 
     return read
 

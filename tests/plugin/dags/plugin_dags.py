@@ -4,7 +4,7 @@ import datetime
 import os
 
 from airflow.sdk import DAG
-from plugin_jobs import fail_with, tell_everything, tell_named, train
+from plugin_jobs import fail_with, tell_everything, tell_named, train, wait
 
 from nemo_airflow import Config, GitArchivePackager, LocalExecutor, MLflowTracker, NemoRunOperator, Secret
 
@@ -31,6 +31,10 @@ with DAG("hostile", schedule=None, start_date=START):
         tracker=MLflowTracker(ui_url="javascript:alert(1)//"),
         deferrable=False,
     )
+
+# Its job runs until a test ends it, or for as long as the tests do at most.
+with DAG("endless", schedule=None, start_date=START):
+    NemoRunOperator(task_id="wait", config=Config(wait), job_executor=EXECUTOR, defer_after=0)
 
 with DAG("secrets", schedule=None, start_date=START):
     executor = LocalExecutor(env={"FROM_EXECUTOR": SECRET}, grace=1)

@@ -1,0 +1,4 @@
+import { page } from "../entry";
+import { BackEnds } from "../pages/BackEnds";
+
+page(BackEnds);

@@ -1,0 +1,4 @@
+import { page } from "../entry";
+import { DagRun } from "../pages/DagRun";
+
+page(DagRun);

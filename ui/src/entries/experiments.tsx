@@ -1,0 +1,4 @@
+import { page } from "../entry";
+import { Experiments } from "../pages/Experiments";
+
+page(Experiments);

@@ -1,0 +1,4 @@
+import { page } from "../entry";
+import { Job } from "../pages/Job";
+
+page(Job);

@@ -1,0 +1,4 @@
+import { page } from "../entry";
+import { Widget } from "../pages/Widget";
+
+page(Widget);
