@@ -27,12 +27,17 @@ STATIC = Path(__file__).with_name("static")
 
 @functools.cache
 def app() -> FastAPI:
-    """Returns the app; created once in a process, at the first request."""
+    """Returns the app; created once in a process, at the first request, and what suits a server of many people."""
+    pause_after_silence(_PAUSE)
+    return make_app()
+
+
+def make_app() -> FastAPI:
+    """Returns a new app, and changes nothing else in this process."""
     api = FastAPI(title="nemo-airflow", docs_url=None, redoc_url=None, openapi_url=None)
     api.include_router(make_router(), prefix="/api/v1")
     api.add_middleware(FewAtOnce)
     api.add_exception_handler(OperationalError, _say_busy)
-    pause_after_silence(_PAUSE)
     api.mount("/static", Bundle(directory=STATIC, check_dir=False))
     return api
 

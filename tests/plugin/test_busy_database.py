@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 
 from nemo_airflow.cli.airflow_server import AirflowServer
-from nemo_airflow.plugin.app import app
+from nemo_airflow.plugin.app import make_app
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def locked(tmp_path):
 
 
 def test_a_database_that_is_locked_is_no_error_of_the_server(locked, caplog):
-    own = app.__wrapped__()
+    own = make_app()
     engine = create_engine(f"sqlite:///{locked}?timeout=0.1")
 
     @own.post("/start")
