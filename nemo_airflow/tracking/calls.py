@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_airflow.job import JobHandle, JobStatus
+from nemo_airflow.job import Job, JobHandle, JobStatus
 from nemo_airflow.tracking import reserved
 from nemo_airflow.tracking.base import RunInput, RunRef, Tracker
 from nemo_airflow.tracking.reuse import RESULT
@@ -107,9 +107,9 @@ def result(value: Any) -> Call:
     return Call("documents", {"texts": {RESULT: json.dumps(value)}, "what": "the result"})
 
 
-def log(path: Path) -> Call:
+def log(job: Job, path: Path) -> Call:
     """Returns the call that stores the copy of the job's log."""
-    return Call("files", {"files": {reserved.LOG: str(path)}, "what": "the log"})
+    return Call("files", {"files": {reserved.log_of(job): str(path)}, "what": "the log"})
 
 
 def files(paths: Mapping[str, Path]) -> Call:

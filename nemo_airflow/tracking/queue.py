@@ -9,14 +9,9 @@ end is handed over to be kept. The job is not affected.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 from nemo_airflow.exceptions import TrackingError
-from nemo_airflow.job import JobHandle, JobStatus
-from nemo_airflow.tracking import calls
 from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef, Tracker
 from nemo_airflow.tracking.buffer import PointBuffer
 from nemo_airflow.tracking.calls import Call
@@ -117,48 +112,9 @@ class TrackerQueue:
             )
         self._records.begin()
 
-    def put_config(self, plan: Mapping[str, Any]) -> None:
-        """Adds the resolved config."""
-        self.put(calls.config(plan))
-
-    def put_environment(self, environment: Mapping[str, Any]) -> None:
-        """Adds the job's environment."""
-        self.put(calls.environment(environment))
-
-    def put_tags(self, tags: Mapping[str, str]) -> None:
-        """Adds tags."""
-        self.put(calls.tags(tags))
-
-    def put_started(self, handle: JobHandle, script: str) -> None:
-        """Adds the handle and the request of the job."""
-        self.put(calls.started(handle, script))
-
-    def put_log(self, log: Path) -> None:
-        """Adds the copy of the job's log, which must stay until :meth:`drain` has returned."""
-        self._outbox.file_calls.append(calls.log(log))
-        self._files.begin()
-
-    def put_ended(self, status: JobStatus, *, error: str = "", at: float | None = None) -> None:
-        """Adds the job's end. It is recorded after all other records, but does not wait for files.
-
-        Args:
-            status: How it ended.
-            error: Its error with the traceback, or empty.
-            at: When it ended, seconds since the epoch; now if None.
-        """
-        self._put_last(calls.ended(status, error, time.time() if at is None else at))
-
-    def put_parent_closed(self, *, succeeded: bool, at: float | None = None) -> None:
-        """Adds the end of the parent run, if this is the last job so far; a later job reopens the parent."""
-        self._put_last(calls.close_parent(succeeded=succeeded, at=time.time() if at is None else at))
-
     def put(self, call: Call) -> None:
         """Adds a call."""
         self._outbox.put(call)
-        self._records.begin()
-
-    def _put_last(self, call: Call) -> None:
-        self._outbox.last_calls.append(call)
         self._records.begin()
 
     async def drain(self, within: float) -> bool:

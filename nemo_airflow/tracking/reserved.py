@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from nemo_airflow.job import Job
+
 RECORD = "nemo_airflow"
 """Folder of a run's artifacts with the record: plan, log, environment ..."""
 
-LOG = f"{RECORD}/log.txt"
-"""Path in a run of the copy of the job's log."""
+_LOG = f"{RECORD}/log.txt"
 
 _PREFIXES = ("nemo_airflow.", "airflow.", "mlflow.source.")
 _TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId"})
+
+
+def log_of(job: Job) -> str:
+    """Returns the path in a run of the copy of a job's log.
+
+    An attempt that continues an earlier one's run has a file of its own, so that it may be stored again, and needs
+    nothing of the others: ``log_2.txt`` is that of the second attempt.
+    """
+    if not job.run_key:
+        return _LOG
+    before = job.earlier[: job.earlier.index(job.run_key) + 1] if job.run_key in job.earlier else job.earlier
+    return f"{RECORD}/log_{len(before) + 1}.txt"
 
 
 def split_tags(tags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

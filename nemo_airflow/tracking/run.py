@@ -234,7 +234,7 @@ class RunSink:
                         self._opening = asyncio.create_task(self._open(), name="nemo-tracking-open")
                         await self._opening
         if log is not None:
-            self._outbox.file_calls.append(calls.log(log))
+            self._outbox.file_calls.append(calls.log(self._run.job, log))
         if self._result is not None and status.state is JobState.SUCCEEDED:
             self._outbox.file_calls.append(self._result)
         at = self._end()

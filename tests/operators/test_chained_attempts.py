@@ -1,6 +1,8 @@
 """A job that stops before it is done is continued: in the same try and run, or by the task's next try."""
 
 import hashlib
+import re
+from pathlib import Path
 
 import checkpoint_jobs as jobs
 import pytest
@@ -49,6 +51,9 @@ def test_three_preemptions_are_one_try_one_run_and_one_line_of_points(attempt, r
     keys = found.data.tags["nemo_airflow.attempts"].split()
     assert [key.rpartition("-")[2] for key in keys] == ["4", "3", "2", "1"]
     assert {JobRuns(client.tracking_uri).find(key).run_id for key in keys} == {found.info.run_id}
+    logs = [f"nemo_airflow/{name}" for name in ("log.txt", "log_2.txt", "log_3.txt", "log_4.txt")]
+    texts = [Path(client.download_artifacts(found.info.run_id, name)).read_text() for name in logs]
+    assert [[int(word) for word in re.findall(r"step (\d+)", text)] for text in texts] == [[0], [1, 2], [3, 4], [5, 6]]
     assert "attempt 4 of at most 20 goes on from checkpoint 000003-" in capsys.readouterr().out
 
 

@@ -174,6 +174,6 @@ def test_tables_of_json_lines_and_kinds_by_name():
     assert table.rows == [["1", ""], ["NaN", "<b>"]]
     assert read_table("x.jsonl", "{", False) is None
     assert read_table("x.csv", "a;b\n1;2\n3;", True).rows == [["1", "2"]]
-    assert [kind_of(name) for name in ("a.PNG", "x", "a.pt", "log.txt", ".env", "a.b")] == [
-        "image", "text", "unknown", "log", "text", "text",
+    assert [kind_of(name) for name in ("a.PNG", "x", "a.pt", "log.txt", "log_2.txt", ".env", "a.b")] == [
+        "image", "text", "unknown", "log", "log", "text", "text",
     ]  # fmt: skip

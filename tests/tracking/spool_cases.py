@@ -143,7 +143,7 @@ def put_into_spool(case: Case, tracker: Tracker, folder: Path) -> Path:
             sink._outbox.put(call)
     log = folder / f"{case.number}.txt"
     log.write_text(f"the log of {case.number}\n")
-    sink._outbox.file_calls.append(calls.log(log))
+    sink._outbox.file_calls.append(calls.log(run.job, log))
     sink._outbox.last_calls.append(calls.ended(JobStatus(JobState.SUCCEEDED, 0), "", case.ended))
     sink._outbox.last_calls.append(calls.close_parent(succeeded=True, at=case.ended))
     return sink._undelivered.keep(run, sink._outbox, "").folder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tracking_cases import PLAN
 
-from nemo_airflow.job import JobHandle, JobState, JobStatus
+from nemo_airflow.job import Job, JobHandle, JobState, JobStatus
 from nemo_airflow.tracking import calls
 from nemo_airflow.tracking.base import RunRef
 from nemo_airflow.tracking.calls import Call
@@ -27,7 +27,7 @@ def test_calls_that_went_through_json_record_the_same(
         calls.config({"version": 1, "root": {**PLAN["root"], "resolved": 1}}),  # type: ignore[dict-item]
         calls.environment({"python": "3.11", "packages": {"numpy": "2.0"}}),
         calls.tags({"a": "b"}),
-        calls.log(tmp_path / "log.txt"),
+        calls.log(Job("k", "train", PLAN), tmp_path / "log.txt"),
         calls.ended(JobStatus(JobState.FAILED, 3), "ValueError: no", time.time()),
         calls.close_parent(succeeded=False, at=time.time()),
     ]

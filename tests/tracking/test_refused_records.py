@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from tracking_cases import Server
+from tracking_cases import Server, end
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import JobState, JobStatus
+from nemo_airflow.tracking import calls
 from nemo_airflow.tracking.base import Metric, PartlyRefusedError, RunRef, UploadWatch
 from nemo_airflow.tracking.mlflow import MLflowTracker, artifact_errors, fields
 from nemo_airflow.tracking.mlflow.batches import write_accepted
@@ -88,7 +89,7 @@ async def test_a_point_that_does_not_fit_costs_itself_alone(
     warnings: list[str] = []
     queue = TrackerQueue(tracker, opened, warn=warnings.append, interval=0.0)
     queue.put_metrics([*(loss(step) for step in range(400)), bad, *(loss(step) for step in range(600, 1000))], 77)
-    queue.put_ended(END)
+    end(queue, END)
     assert not await queue.drain(60)
     assert steps(store, opened) == [*range(400), *range(600, 1000)]
     assert tracker.mark(opened) == queue.acknowledged == 77
@@ -107,7 +108,7 @@ async def test_points_that_the_database_refuses_are_found_and_named_once(
     for step in range(1500):
         points = [loss(step), *([Metric(f"refused-{step}", 1.0, step, START)] if step in (0, 700, 1499) else [])]
         queue.put_metrics(points, 10 * (step + 1))
-    queue.put_ended(END)
+    end(queue, END)
     assert not await queue.drain(60)
     assert steps(store, opened) == list(range(1500))
     assert tracker.mark(opened) == 15_000
@@ -124,11 +125,10 @@ async def test_refused_tags_and_parameters_cost_themselves_alone_and_the_plan_is
     monkeypatch.setattr(fields, "clean_tags", dict)  # so that MLflow gets a name that it refuses
     warnings: list[str] = []
     queue = TrackerQueue(tracker, opened, warn=warnings.append, interval=0.0)
-    queue.put_config(
-        {"version": 1, "root": {"_target_": "train:fit", **{f"p{n}": n for n in range(150)}, "refused": 1}}
-    )
-    queue.put_tags({**{f"t{n}": "1" for n in range(150)}, "refu+sed": "1"})
-    queue.put_ended(END)
+    plan = {"version": 1, "root": {"_target_": "train:fit", **{f"p{n}": n for n in range(150)}, "refused": 1}}
+    queue.put(calls.config(plan))
+    queue.put(calls.tags({**{f"t{n}": "1" for n in range(150)}, "refu+sed": "1"}))
+    end(queue, END)
     assert not await queue.drain(60)
     assert len(warnings) == 2, warnings
     run = store.run(opened.run_id)

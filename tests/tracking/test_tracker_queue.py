@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from tracking_cases import Server, make_job, open_run
+from tracking_cases import Server, end, make_job, open_run
 
 from nemo_airflow.exceptions import TrackingError
 from nemo_airflow.job import JobHandle, JobState, JobStatus
+from nemo_airflow.tracking import calls
 from nemo_airflow.tracking.base import Metric, RunRef
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.mlflow.store import Credentials, Store, open_store
@@ -57,15 +58,15 @@ async def test_everything_of_a_job_is_recorded_in_a_few_calls(
     tracker: MLflowTracker, store: Store, opened: RunRef, tmp_path: Path, warnings: list[str]
 ) -> None:
     queue = TrackerQueue(tracker, opened, warn=warnings.append, interval=0.05)
-    queue.put_started(JobHandle("k", "local", "1"), "script")
-    queue.put_config(PLAN)
-    queue.put_environment({"python": "3.11"})
-    queue.put_tags({"a": "b"})
+    queue.put(calls.started(JobHandle("k", "local", "1"), "script"))
+    queue.put(calls.config(PLAN))
+    queue.put(calls.environment({"python": "3.11"}))
+    queue.put(calls.tags({"a": "b"}))
     for step in range(1500):
         queue.put_metrics([loss(step)], 10 * (step + 1))
     (tmp_path / "log.txt").write_text("a line\n")
-    queue.put_log(tmp_path / "log.txt")
-    queue.put_ended(JobStatus(JobState.SUCCEEDED, 0))
+    queue._outbox.file_calls.append(calls.log(make_job("k"), tmp_path / "log.txt"))
+    end(queue, JobStatus(JobState.SUCCEEDED, 0))
     assert await queue.drain(60)
     run = store.run(opened.run_id)
     assert run.status == "FINISHED"
@@ -115,10 +116,10 @@ async def test_a_server_that_dies_and_comes_back_costs_nothing(own_server: Serve
         f"tracking is delayed, the job goes on: the MLflow server {own_server.uri} cannot be reached"
     )
 
-    queue.put_config(PLAN)
+    queue.put(calls.config(PLAN))
     await asyncio.to_thread(own_server.start)
     await until(lambda: queue.acknowledged == 500)
-    queue.put_ended(JobStatus(JobState.SUCCEEDED, 0))
+    end(queue, JobStatus(JobState.SUCCEEDED, 0))
     assert await queue.drain(60)
     assert warnings[1:] == [f"the tracking server {own_server.uri} is back"]
     store = open_store(own_server.uri, Credentials())
@@ -133,7 +134,7 @@ async def test_a_server_that_stays_away_is_given_up_in_time(own_server: Server, 
     queue = TrackerQueue(tracker, ref, warn=warnings.append, interval=0.05, limit=100)
     for step in range(300):
         queue.put_metrics([loss(step)], 10 * (step + 1))
-    queue.put_ended(JobStatus(JobState.SUCCEEDED, 0))
+    end(queue, JobStatus(JobState.SUCCEEDED, 0))
     assert not await queue.drain(1)
     assert not queue.complete
     assert queue.acknowledged == 0
@@ -184,7 +185,7 @@ class Stubborn(MLflowTracker):
 async def test_the_event_loop_goes_on_while_the_tracker_waits(warnings: list[str]) -> None:
     tracker = Stubborn()
     queue = TrackerQueue(tracker, RunRef("u", "1", "r"), warn=warnings.append, interval=0.0)
-    queue.put_tags({"a": "b"})
+    queue.put(calls.tags({"a": "b"}))
     await until(tracker.called.is_set)
     begun = time.monotonic()
     while time.monotonic() - begun < 0.3:  # the loop turns, and takes more, with the call under way
@@ -199,10 +200,10 @@ async def test_what_a_tracker_refuses_is_a_warning_and_the_rest_goes_on(warnings
     tracker = Stubborn()
     tracker.go_on.set()
     queue = TrackerQueue(tracker, RunRef("u", "1", "r"), warn=warnings.append, interval=0.0)
-    queue.put_config(PLAN)
-    queue.put_environment({})
-    queue.put_ended(JobStatus(JobState.SUCCEEDED))
-    queue.put_tags({"a": "b"})
+    queue.put(calls.config(PLAN))
+    queue.put(calls.environment({}))
+    end(queue, JobStatus(JobState.SUCCEEDED))
+    queue.put(calls.tags({"a": "b"}))
     queue.put_metrics([loss(0)], 10)
     assert not await queue.drain(30)
     assert tracker.seen == ["tags", "metrics", "ended"]
@@ -241,24 +242,24 @@ async def test_what_stands_before_points_is_recorded_before_them(
     tracker: MLflowTracker, opened: RunRef, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
     """A reader that begins anew at their mark would not see it again."""
-    calls: list[str] = []
+    made: list[str] = []
     metrics, tag = MLflowTracker.metrics, MLflowTracker.tag
     queue = TrackerQueue(tracker, opened, warn=warnings.append, interval=0.05)
 
     def record_points(own: MLflowTracker, ref: RunRef, points: Sequence[Metric], mark: int) -> None:
-        calls.append(f"points {mark}")
+        made.append(f"points {mark}")
         metrics(own, ref, points, mark)
         if mark == 10:  # meanwhile, on the event loop
-            queue.put_tags({"a": "tag"})
+            queue.put(calls.tags({"a": "tag"}))
             queue.put_metrics([loss(1)], 30)
 
     def record_tag(own: MLflowTracker, ref: RunRef, tags: Mapping[str, str]) -> None:
-        calls.append("tag")
+        made.append("tag")
         tag(own, ref, tags)
 
     monkeypatch.setattr(MLflowTracker, "metrics", record_points)
     monkeypatch.setattr(MLflowTracker, "tag", record_tag)
     queue.put_metrics([loss(0)], 10)
-    await until(lambda: len(calls) == 3)
-    assert calls == ["points 10", "tag", "points 30"]
+    await until(lambda: len(made) == 3)
+    assert made == ["points 10", "tag", "points 30"]
     assert await queue.drain(60)

@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 
 from nemo_airflow.cli.ports import hold_port, port_of
-from nemo_airflow.job import Job, Package
+from nemo_airflow.job import Job, JobStatus, Package
+from nemo_airflow.tracking import calls
 from nemo_airflow.tracking.base import RunRef
 from nemo_airflow.tracking.mlflow import MLflowTracker
+from nemo_airflow.tracking.queue import TrackerQueue
 
 PLAN = {
     "version": 1,
@@ -84,6 +86,11 @@ def wait_until(condition: Callable[[], Any], limit: float, describe: Callable[[]
     while not condition():
         assert time.monotonic() < end, f"not within {limit} s: {describe()}"
         time.sleep(0.05)
+
+
+def end(queue: TrackerQueue, status: JobStatus) -> None:
+    """Adds the end of the job to what waits."""
+    queue._outbox.last_calls.append(calls.ended(status, "", time.time()))
 
 
 def make_job(name: str, **fields: Any) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -28,6 +29,7 @@ _KINDS: Mapping[str, Kind] = {
         "text",
     ),
 }  # fmt: skip
+_LOG = re.compile(r"log(_\d+)?\.txt")
 _BINARY = frozenset(
     {"bin", "pt", "pth", "ckpt", "safetensors", "onnx", "npy", "npz", "pkl", "joblib", "parquet", "arrow", "h5", "zip",
      "gz", "tgz", "tar", "zst", "xz", "bz2", "pdf", "mp4", "wav", "nemo", "so", "whl"}
@@ -52,7 +54,7 @@ class Table(Answer):
 
 def kind_of(name: str) -> Kind:
     """Returns how a file of a name is shown; a text where the name does not tell, which its content may contradict."""
-    if name == "log.txt":
+    if _LOG.fullmatch(name):
         return "log"
     stem, dot, ending = name.rpartition(".")
     if not dot or not stem:
