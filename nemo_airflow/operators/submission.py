@@ -20,7 +20,7 @@ from nemo_airflow.executors.machines import machines_of
 from nemo_airflow.executors.registry import executor_from_json
 from nemo_airflow.executors.secret import read_secrets, show_secrets
 from nemo_airflow.hooks.packaging import PackagingHook, bundle_folder
-from nemo_airflow.job import Archive, Job, JobHandle, JobStatus, Package, without_patch
+from nemo_airflow.job import Archive, FailureKind, Job, JobHandle, JobState, JobStatus, Package, without_patch
 from nemo_airflow.language.artifact import Artifact
 from nemo_airflow.masking import mark_secrets, masked_executor, masked_plan
 from nemo_airflow.operators import attempt as attempts
@@ -155,10 +155,16 @@ class Submission:
 
     def submit(self) -> Submitted:
         """Returns the job of this try, submitted if it is not there."""
-        max_tries = self._context["ti"].max_tries
         earlier = attempts.recall(self._context["task_state_store"])
-        if earlier is not None and self._continues(earlier):
-            return self._attach(earlier) or self._submit(earlier)
+        begun = earlier if self._continues(earlier) else None
+        try:
+            return self._find_or_submit(begun) if begun is not None else self._submit(self._new_attempt(earlier))
+        except BackendUnavailable as error:  # it may have the job, so that the next try looks for it
+            self._end_last_try(error, begun)
+            raise
+
+    def _new_attempt(self, earlier: attempts.Attempt | None) -> attempts.Attempt:
+        max_tries = self._context["ti"].max_tries
         number = self._next_number(earlier)
         executor = masked_executor(self._executor)
         new = attempts.Attempt(
@@ -169,7 +175,17 @@ class Submission:
             executor=executor,
             plan=plans.digest(self._prepared.plan),
         )
-        return self._submit(attempts.take_over(new, earlier))
+        return attempts.take_over(new, earlier)
+
+    def _end_last_try(self, error: BackendUnavailable, begun: attempts.Attempt | None) -> None:
+        """Ends the run where no try follows this one, which could not reach the back-end."""
+        ti = self._context["ti"]
+        if ti.try_number <= ti.max_tries:
+            return
+        if self.run is None and begun is not None:
+            self.run = self._open_run(begun)
+        reason = f"{error}; no try of its task is left that would follow it"
+        self.record_end(JobStatus(JobState.LOST, failure=FailureKind.LOST, reason=reason))
 
     def render(self) -> str:
         """Returns what would be sent to the back-end, for people to read."""
@@ -232,21 +248,25 @@ class Submission:
             self._log.warning("Job %s of an earlier attempt is not looked for: %s", earlier.key, error)
             return None
 
-    def _attach(self, attempt: attempts.Attempt) -> Submitted | None:
-        """Returns the job that an earlier try has submitted in this attempt; None if it did not come to that."""
+    def _find_or_submit(self, attempt: attempts.Attempt) -> Submitted:
+        """Returns the job that an earlier try has submitted in this attempt, submitted if it did not come to that."""
         handle = self.back_end.find(attempt.key)
         if handle is None:
-            return None
+            return self._submit(attempt)
         self.to_cancel = handle
         self._log.info("Found job %s of an earlier try (%s %s): following it", handle.key, handle.kind, handle.id)
-        tracking = self._tracking
-        job = self._prepared.job(attempt.number, earlier=attempt.earlier, run_key=attempt.run_key)
-        opened = tracking.open_run(job, self._executor, self._log.warning) if tracking else None
+        opened = self._open_run(attempt)
         run = self.run = opened.submitted(handle, "") if opened else None
         self._announce(
             handle, run.ref if run else None, attempt.package
         )  # again: Airflow drops what an earlier try has pushed
         return Submitted(handle, run, attached=True)
+
+    def _open_run(self, attempt: attempts.Attempt) -> TrackedRun | None:
+        """Opens the run of an attempt that an earlier try has begun."""
+        tracking = self._tracking
+        job = self._prepared.job(attempt.number, earlier=attempt.earlier, run_key=attempt.run_key)
+        return tracking.open_run(job, self._executor, self._log.warning) if tracking else None
 
     def _submit(self, attempt: attempts.Attempt) -> Submitted:
         self._keep_version()
@@ -275,7 +295,7 @@ class Submission:
             self.record_end(ENDED_BY_USER)
             raise
         except NemoAirflowError as error:
-            if not isinstance(error, BackendUnavailable):  # which may have it, so that the next try looks for it
+            if not isinstance(error, BackendUnavailable):  # which :meth:`submit` sees to
                 self.record_end(status_of_refusal(error))
             raise
         run = self.run = equipped.submitted_run(handle)

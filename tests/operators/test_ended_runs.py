@@ -11,6 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 from mlflow import MlflowClient
 
 from nemo_airflow import Config, LocalExecutor, MLflowTracker, NemoRunOperator, SlurmExecutor
+from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.executors.local import LocalDriver
 
 
 @pytest.fixture
@@ -110,3 +112,21 @@ def test_the_back_end_refuses_the_job_of_a_task(operator_of, task_context, lab_s
     statuses, state, error = ended(database)
     assert (statuses, state) == ({"FAILED"}, "failed")
     assert "Invalid partition name" in error
+
+
+def test_the_back_end_is_away_until_the_last_try(operator_of, task_context, database, monkeypatch):
+    async def lose(*_):
+        raise BackendUnavailable("the network is down")
+
+    monkeypatch.setattr("nemo_airflow.operators.back_end.PATIENCE", 0.1)
+    dag, operator = operator_of(Config(jobs.number))
+    context = task_context(dag)
+    for verb, try_number, statuses in (("submit", 1, {"RUNNING"}), ("find", 3, {"RUNNING"}), ("find", 4, {"FAILED"})):
+        monkeypatch.setattr(LocalDriver, verb, lose)
+        context["ti"].try_number = try_number
+        with pytest.raises(BackendUnavailable):
+            operator.execute(context)
+        assert {run.info.status for run in runs_of(database)} == statuses
+    _, state, error = ended(database)
+    assert state == "lost"
+    assert "the network is down; no try of its task is left that would follow it" in error
