@@ -77,7 +77,7 @@ release-check: $(READY) ## build what would be released twice, and check it, its
 wheel: $(READY) ## install the built wheel into a clean environment, and run the demo and a new project from it
 	@tests/package/wheel.sh $(abspath $(BIN)/python) $(UV)
 
-bench: $(READY) lab ## measure what a job costs, beside the raw tools and their peers (an hour)
+bench: $(PAGES) lab ## measure what a job costs, beside the raw tools and their peers (an hour)
 	$(BIN)/python tests/bench/plans.py
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/bench/packages.py

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tracking"))
 
-from runs import EXPERIMENTS, FILL, METRICS, PARAMS, execute
+from runs import EXPERIMENTS, FILL, METRICS, PARAMS, execute, postgres
 from tracking_cases import Server
 
 from nemo_airflow.plugin.api import compare
@@ -55,7 +55,7 @@ def main() -> None:
     """Runs the benchmark and prints its table."""
     count, rounds = (*map(int, sys.argv[1:]), *(10_000, 20)[len(sys.argv) - 1 :])
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    admin = os.environ["NEMO_TEST_POSTGRES"]
+    admin = postgres()
     name = f"bench_compare_{secrets.token_hex(4)}"
     database = urlsplit(admin)._replace(scheme="postgresql+psycopg2", path=f"/{name}").geturl()
     execute(admin, f"CREATE DATABASE {name}")

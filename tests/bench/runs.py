@@ -17,9 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tracking"))
 
 import psycopg2
+from lab.backends import Lab
 from mlflow import MlflowClient
 from tracking_cases import Server
 
@@ -62,11 +64,16 @@ ANALYZE;
 """
 
 
+def postgres() -> str:
+    """Returns the address of the PostgreSQL to use: that of the lab, unless the environment names another."""
+    return os.environ.get("NEMO_TEST_POSTGRES") or Lab().postgres
+
+
 def main() -> None:
     """Runs the benchmark and prints its table."""
     count, rounds = (*map(int, sys.argv[1:]), *(10_000, 7)[len(sys.argv) - 1 :])
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    admin = os.environ["NEMO_TEST_POSTGRES"]
+    admin = postgres()
     name = f"bench_runs_{secrets.token_hex(4)}"
     database = urlsplit(admin)._replace(scheme="postgresql+psycopg2", path=f"/{name}").geturl()
     execute(admin, f"CREATE DATABASE {name}")

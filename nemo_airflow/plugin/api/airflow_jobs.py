@@ -29,6 +29,8 @@ _TASK = and_(
     TaskInstance.map_index == XComModel.map_index,
 )
 
+_IDENTITY = (XComModel.dag_run_id, XComModel.task_id, XComModel.map_index, XComModel.key)
+
 
 @dataclasses.dataclass(frozen=True)
 class AirflowJob:
@@ -96,13 +98,24 @@ class AirflowQuery:
     ended_since: float | None = None
     not_in: str | None = None
 
-    def to_select(self) -> Select[*tuple[Any, ...]]:
-        """Returns the query for the database, the newest first."""
+    def to_select(self, limit: int, hidden: Collection[str] = ()) -> Select[*tuple[Any, ...]]:
+        """Returns the query for the database, the newest first.
+
+        Args:
+            limit: Most jobs to select.
+            hidden: Ids of DAGs whose jobs are left out.
+        """
+        which = select(*_IDENTITY).join(TaskInstance, _TASK).where(XComModel.key == RECORD, *self._conditions())
+        if hidden:
+            which = which.where(XComModel.dag_id.not_in(hidden))
+        # Records are large, and a database may read those of all rows before it sorts them: it is to read these only.
+        chosen = which.order_by(XComModel.timestamp.desc()).limit(limit).subquery()
         names = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
         values = [_text(*path).label("_".join(path)) for path in _PATHS]
         times = (XComModel.timestamp, TaskInstance.state, TaskInstance.end_date)
-        wanted = select(*names, *times, *values).join(TaskInstance, _TASK).where(XComModel.key == RECORD)
-        return wanted.where(*self._conditions()).order_by(XComModel.timestamp.desc())
+        same = and_(*(column == chosen.c[column.key] for column in _IDENTITY))
+        wanted = select(*names, *times, *values).join(chosen, same).join(TaskInstance, _TASK)
+        return wanted.order_by(XComModel.timestamp.desc())
 
     def _conditions(self) -> Iterator[ColumnElement[bool]]:
         # The cheap ones first: the last ones read the whole record.
@@ -136,12 +149,9 @@ _PATHS = (
 
 def read_jobs(session: Session, rights: Rights, query: AirflowQuery, limit: int) -> list[AirflowJob]:
     """Returns the newest jobs that a query selects and that the user may see, at most so many."""
-    wanted = query.to_select()
-    if not query.dag_id:
-        refused = [dag_id for dag_id in dags_with_jobs(session) if not rights.may_read(dag_id)]
-        if refused:
-            wanted = wanted.where(XComModel.dag_id.not_in(refused))
-    rows = session.execute(wanted.limit(limit))
+    known = () if query.dag_id else dags_with_jobs(session)
+    refused = [dag_id for dag_id in known if not rights.may_read(dag_id)]
+    rows = session.execute(query.to_select(limit, refused))
     return [_job(row) for row in rows if rights.may_read(row.dag_id)]  # a new DAG may not be among those above
 
 
