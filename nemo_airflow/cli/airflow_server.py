@@ -176,11 +176,15 @@ class AirflowServer:
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Starts a run of a DAG as soon as Airflow has read the DAG, and returns the run's id."""
-        self.wait(lambda: self._knows(dag_id), f"the DAG {dag_id}")
-        self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+        self.unpause(dag_id)
         return str(
             self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf or {})})["dag_run_id"]
         )
+
+    def unpause(self, dag_id: str) -> None:
+        """Has a DAG's runs begin, as soon as Airflow has read the DAG."""
+        self.wait(lambda: self._knows(dag_id), f"the DAG {dag_id}")
+        self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Returns a DAG run."""
