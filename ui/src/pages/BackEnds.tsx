@@ -178,7 +178,7 @@ function Jobs({ backEnd, act }: { backEnd: BackEnd; act: Act }) {
       {jobs.length > 0 && (
         <details open={orphans.length > 0}>
           <summary>{t("backEnds.jobsOf", { name })}</summary>
-          <div className="nemo-scroll">
+          <div className="nemo-scroll" tabIndex={0}>
             <table className="nemo-table" aria-label={t("backEnds.jobsOf", { name })}>
               <thead>
                 <tr>
@@ -289,7 +289,7 @@ function Disk() {
 function DiskTable({ disk }: { disk: Schemas["DiskUse"] }) {
   const { store } = disk;
   return (
-    <div className="nemo-scroll">
+    <div className="nemo-scroll" tabIndex={0}>
       <table className="nemo-table" aria-label={t("backEnds.disk")}>
         <thead>
           <tr>

@@ -216,7 +216,7 @@ function Jobs({ run }: { run: Schemas["DagRunJobs"] }) {
   );
   return (
     <Section title={t("dagRun.table")} aside={tasks.length > 1 && choice}>
-      <div className="nemo-scroll">
+      <div className="nemo-scroll" tabIndex={0}>
         <table className="nemo-table" aria-label={t("dagRun.table")}>
           <thead>
             <tr>

@@ -62,7 +62,7 @@ function VersionBox({ version }: { version: Version }) {
 function Metrics({ model }: { model: Model }) {
   return (
     <>
-      <div className="nemo-scroll">
+      <div className="nemo-scroll" tabIndex={0}>
         <table className="nemo-table" aria-label={t("dagRun.model", { name: model.name })}>
           <thead>
             <tr>

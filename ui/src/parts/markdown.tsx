@@ -57,7 +57,7 @@ const cells = (line: string) => line.trim().replace(/^\||\|$/g, "").split("|").m
 function table(lines: readonly string[]): ReactNode {
   const [head = "", , ...rows] = lines;
   return (
-    <div className="nemo-scroll">
+    <div className="nemo-scroll" tabIndex={0}>
       <table className="nemo-table">
         <thead>
           <tr>{cells(head).map((each, index) => <th key={index}>{inline(each)}</th>)}</tr>

@@ -74,7 +74,7 @@ function Facts({ code }: { code: Schemas["Code"] }) {
         <Fact name={t("parts.package")}>{code.package && <code>{code.package.slice(0, 12)}</code>}</Fact>
       </dl>
       {!!code.parts?.length && (
-        <div className="nemo-scroll">
+        <div className="nemo-scroll" tabIndex={0}>
           <table className="nemo-table" aria-label={t("parts.packageParts")}>
             <thead>
               <tr>

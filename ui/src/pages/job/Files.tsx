@@ -216,7 +216,7 @@ function Artifacts({ artifacts }: { artifacts: readonly Schemas["MadeArtifact"][
   const [, setAddress] = useAddress();
   return (
     <Section title={t("parts.artifacts")}>
-      <div className="nemo-scroll">
+      <div className="nemo-scroll" tabIndex={0}>
         <table className="nemo-table">
           <thead>
             <tr>

@@ -121,7 +121,7 @@ function Tags({ place, notes, reload }: Props) {
   return (
     <Section title={t("parts.tags")}>
       {notes.tags.length ? (
-        <div className="nemo-scroll">
+        <div className="nemo-scroll" tabIndex={0}>
           <table className="nemo-table">
             <thead>
               <tr>

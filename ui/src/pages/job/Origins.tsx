@@ -48,7 +48,7 @@ function Run({ run }: { run: Schemas["RelatedRun"] }) {
 function Table({ given, none, other }: { given: readonly Schemas["Given"][]; none: string; other: string }) {
   if (!given.length) return <p className="muted">{none}</p>;
   return (
-    <div className="nemo-scroll">
+    <div className="nemo-scroll" tabIndex={0}>
       <table className="nemo-table">
         <thead>
           <tr>
@@ -152,7 +152,7 @@ function Checkpoints({ place }: { place: JobQuery }) {
               </>
             )}
             {found.checkpoints?.length ? (
-              <div className="nemo-scroll">
+              <div className="nemo-scroll" tabIndex={0}>
                 <table className="nemo-table">
                   <thead>
                     <tr>

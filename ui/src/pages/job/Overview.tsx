@@ -32,7 +32,7 @@ export function Overview({ job }: SectionProps) {
         </div>
       )}
       {phases.length > 0 && (
-        <div className="nemo-scroll">
+        <div className="nemo-scroll" tabIndex={0}>
           <table className="nemo-phases">
             <thead>
               <tr>
