@@ -104,7 +104,8 @@ def test_to_ray_in_pieces_of_what_its_dashboard_takes(run, lab_ray, tmp_path, mo
     real = RayApi.put_package
 
     async def note(self, name, archive, size):
-        brought.append(size)
+        if name.startswith("nemo_airflow_input_"):  # the code is brought to a cluster once, perhaps by another test
+            brought.append(size)
         await real(self, name, archive, size)
 
     monkeypatch.setattr(RayApi, "put_package", note)
