@@ -1,11 +1,13 @@
 """Keeps the tests apart from what the machine happens to set; must run before Airflow is imported anywhere."""
 
 import atexit
+import contextlib
 import fcntl
 import gc
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -80,18 +82,60 @@ def ssh_conn_id(lab_ssh):
     return "lab_ssh"
 
 
-@pytest.fixture(scope="session")
-def airflow_database(tmp_path_factory):
-    """The metadata database that ``dag.test()`` needs; made once for all processes of a run, each has a copy."""
+def _made_once(tmp_path_factory, name, make):
+    """Returns the file that the first process of a run to need it makes for all."""
     run = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         run = run.parent
-    with open(run / "airflow.db.lock", "w") as lock:
+    with open(run / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (run / "airflow.db").exists():
-            subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
-            shutil.copy(_HOME / "airflow.db", run / "airflow.db.new")
-            (run / "airflow.db.new").rename(run / "airflow.db")
-            return
+        if not (run / name).exists():
+            make(run / f"{name}.new")
+            (run / f"{name}.new").rename(run / name)
+    return run / name
+
+
+@pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory):
+    """The metadata database that ``dag.test()`` needs; made once for all processes of a run, each has a copy."""
+
+    def make(path):
+        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+        shutil.copy(_HOME / "airflow.db", path)
+
     # Over what a test without this fixture may have made: whoever opens a database of sqlite makes an empty one.
-    shutil.copy(run / "airflow.db", _HOME / "airflow.db")
+    shutil.copy(_made_once(tmp_path_factory, "airflow.db", make), _HOME / "airflow.db")
+
+
+_MAKE_MLFLOW = """
+import sys
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+SqlAlchemyStore(f"sqlite:///{sys.argv[1]}", "artifacts")
+"""
+
+
+@pytest.fixture(scope="session")
+def new_mlflow(tmp_path_factory):
+    """Makes a new MLflow database at a path, and returns its address: a copy, for MLflow itself takes seconds."""
+
+    def make(path):
+        subprocess.run([sys.executable, "-c", _MAKE_MLFLOW, path], check=True, capture_output=True)
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            # Whoever opens it first makes this experiment, with a place for its artifacts.
+            database.execute("DELETE FROM experiments")
+            database.commit()
+
+    made = _made_once(tmp_path_factory, "mlflow.db", make)
+
+    def new(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made, path)
+        return f"sqlite:///{path}"
+
+    return new
+
+
+@pytest.fixture
+def mlflow_database(new_mlflow, tmp_path):
+    """Address of a new MLflow database of the test's own, ``mlflow.db`` in its folder."""
+    return new_mlflow(tmp_path / "mlflow.db")

@@ -15,7 +15,7 @@ from nemo_airflow.cli.reap import load_executor
 from nemo_airflow.cli.terminal import divert_prints, keep_output_clean, say
 from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.config.views.differences import diff
-from nemo_airflow.exceptions import BackendUnavailable, ConfigError, SettingsError
+from nemo_airflow.exceptions import ConfigError, SettingsError
 from nemo_airflow.executors.base import Request
 from nemo_airflow.job import Package
 from nemo_airflow.launch.following import record_in_background
@@ -66,7 +66,7 @@ def run(
     composed = compose_config(config, overrides, layers, allow)
     with divert_prints():
         launch = Launch(composed, where, options, say)
-    package = launch.package()
+    package = launch.package(dry=dry_run)
     records = Records()
     if dry_run:
         request = launch.request(package)
@@ -124,10 +124,7 @@ def _variables(given: Sequence[str]) -> Mapping[str, str]:
 
 def _foreseen(launch: Launch, request: Request) -> list[str]:
     """Returns when the job would start, where the back-end says that."""
-    try:
-        said = launch.foresee(request)
-    except BackendUnavailable as error:
-        said = f"the {request.kind} back-end cannot be asked now: {error}"
+    said = launch.foresee(request)
     return [f"# {said}"] if said else []
 
 

@@ -88,8 +88,7 @@ def extract_outputs(
     left_out: dict[str, str] = {}
     try:
         with tarfile.open(fileobj=cast(IO[bytes], forward), mode="r:", tarinfo=_Member) as tar:
-            for member in tar:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all
+            for member in _members(tar, forward):
                 name = posixpath.normpath(member.name)
                 if name == ".":
                     continue
@@ -244,25 +243,38 @@ class _Forward:
         self._source = source
         self._at = 0
         self._buffer = memoryview(bytearray(_BLOCK))
+        self._ahead = self._buffer[:0]
+        """What has been read of the source and not from here."""
 
     def tell(self) -> int:
         """Returns the place of the next byte."""
         return self._at
 
     def seek(self, place: int) -> None:
-        """Goes forward to a place."""
+        """Goes forward to a place.
+
+        Raises:
+            tarfile.ReadError: The archive ends before that.
+        """
         self.copy_to(None, place - self._at)
 
     def read(self, size: int) -> bytes:
         """Reads so many bytes, or those that are left."""
         data = bytearray()
-        while len(data) < size:
-            view = self._buffer[: min(size - len(data), _BLOCK)]
-            got = self._read_into(view)
+        while len(data) < size and self._fill():
+            data += self._take(size - len(data))
+        return bytes(data)
+
+    def peek(self, size: int) -> memoryview:
+        """Returns the next bytes, at most a block, or those that are left; they stay the next ones."""
+        while len(self._ahead) < size:
+            kept = len(self._ahead)
+            self._buffer[:kept] = self._ahead
+            got = self._read_into(self._buffer[kept:])
+            self._ahead = self._buffer[: kept + got]
             if not got:
                 break
-            data += view[:got]
-        return bytes(data)
+        return self._ahead[:size]
 
     def copy_to(self, file: int | None, size: int, note_bytes: Callable[[int], None] | None = None) -> None:
         """Writes what comes next to an open file, or drops it.
@@ -271,20 +283,48 @@ class _Forward:
             tarfile.ReadError: The archive ends before that.
         """
         while size:
-            view = self._buffer[: min(size, _BLOCK)]
-            got = self._read_into(view)
-            if not got:
+            if not self._fill():
                 raise tarfile.ReadError("unexpected end of data")
-            size -= got
+            view = self._take(size)
+            size -= len(view)
             if file is not None:
-                _write(file, view[:got])
+                _write(file, view)
             if note_bytes is not None:
-                note_bytes(got)
+                note_bytes(len(view))
+
+    def _take(self, size: int) -> memoryview:
+        view, self._ahead = self._ahead[:size], self._ahead[size:]
+        self._at += len(view)
+        return view
+
+    def _fill(self) -> bool:
+        """Returns whether anything is left."""
+        if not self._ahead:
+            self._ahead = self._buffer[: self._read_into(self._buffer)]
+        return bool(self._ahead)
 
     def _read_into(self, view: memoryview) -> int:
         got: int = self._source.readinto(view) or 0  # type: ignore[attr-defined]
-        self._at += got
         return got
+
+
+def _members(tar: tarfile.TarFile, content: _Forward) -> Iterator[tarfile.TarInfo]:
+    """Yields the members of an archive; the content of each is the next to be read.
+
+    Raises:
+        tarfile.ReadError: The archive is damaged, or ends too early.
+    """
+    while member := tar.next():
+        tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all
+        yield member
+        content.seek(tar.offset)
+        # Most are plain files, and tarfile takes four times as long for one.
+        while member := _plain_file(content.peek(tarfile.BLOCKSIZE)):
+            end = content.tell() + tarfile.BLOCKSIZE + member.size + -member.size % tarfile.BLOCKSIZE
+            content.seek(content.tell() + tarfile.BLOCKSIZE)
+            yield member
+            content.seek(end)
+            tar.offset = end
 
 
 class _Member(tarfile.TarInfo):
@@ -299,27 +339,26 @@ class _Member(tarfile.TarInfo):
         """
         if not buf:
             raise tarfile.ReadError("unexpected end of data")
-        return cls._of_plain_file(buf) or super().frombuf(buf, encoding, errors)
+        return super().frombuf(buf, encoding, errors)
 
-    @classmethod
-    def _of_plain_file(cls, buf: bytes | bytearray) -> Self | None:
-        """Reads the header of a file that has a short name and no other names; None for any other.
 
-        Most are such, and tarfile takes four times as long for one.
-        """
-        name, _, rest = bytes(buf[:100]).partition(b"\0")
-        if buf[156:157] != tarfile.REGTYPE or buf[345] or rest.strip(b"\0") or not name.isascii():
-            return None
-        try:
-            checksum, *numbers = (int(buf[place], 8) for place in _NUMBERS)
-        except ValueError:
-            return None
-        if checksum != sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
-            return None
-        member = cls(name.decode("ascii"))
-        member.mode, member.size, member.mtime = numbers
-        member.chksum = checksum
-        return member
+def _plain_file(header: memoryview) -> tarfile.TarInfo | None:
+    """Reads the header of a file that has a short name and no other names; None for any other."""
+    block = bytes(header)
+    if block[156:157] != tarfile.REGTYPE or block[345]:
+        return None
+    name, _, rest = block[:100].partition(b"\0")
+    if rest.strip(b"\0") or not name.isascii():
+        return None
+    try:
+        checksum, *numbers = (int(block[place], 8) for place in _NUMBERS)
+    except ValueError:
+        return None
+    if checksum != sum(block) - sum(block[148:156]) + 8 * ord(" "):
+        return None
+    member = tarfile.TarInfo(name.decode("ascii"))
+    member.mode, member.size, member.mtime = numbers
+    return member
 
 
 _NUMBERS = (slice(148, 154), slice(100, 107), slice(124, 135), slice(136, 147))

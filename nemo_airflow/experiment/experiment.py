@@ -241,17 +241,13 @@ class Experiment:
         Raises:
             NemoAirflowError: Nothing was added, a config is wrong, or the code cannot be packaged.
         """
-        for job, launches, packages in self._prepare(self._jobs or self._recorded_jobs()):
+        for job, launches, packages in self._prepare(self._jobs or self._recorded_jobs(), dry=True):
             after = f", when {' and '.join(job.dependencies)} succeeded" if job.dependencies else ""
             for task, launch, package in zip(job.tasks, launches, packages, strict=True):
                 request = launch.request(package)
                 self._on_line(f"# {task.name}{after}")
                 self._on_line(request.to_text().rstrip("\n"))
-                try:
-                    foreseen = launch.foresee(request)
-                except BackendUnavailable as error:
-                    foreseen = f"the {request.kind} back-end cannot be asked now: {error}"
-                if foreseen:
+                if foreseen := launch.foresee(request):
                     self._on_line(f"# {foreseen}")
 
     def run(self, sequential: bool = False, detach: bool = False, tail_logs: bool = False) -> dict[str, Any]:
@@ -450,7 +446,9 @@ class Experiment:
         if not jobs:
             raise ConfigError(f"experiment {self.title} has no jobs: add(...) adds one")
 
-    def _prepare(self, jobs: Sequence[_Job]) -> list[tuple[_Job, list[Launch], list[Package | None]]]:
+    def _prepare(
+        self, jobs: Sequence[_Job], *, dry: bool = False
+    ) -> list[tuple[_Job, list[Launch], list[Package | None]]]:
         """Returns the jobs with their checked launches and their packages; what ships the same code does it once."""
         self._check_any(jobs)
         launches = [[task.launch(self.title, self.id, self._tracker, self._say) for task in job.tasks] for job in jobs]
@@ -459,7 +457,7 @@ class Experiment:
         def package(task: Task, launch: Launch) -> Package | None:
             same = (task.shipped_by(), task.folder, task.executor.kind, task.executor.connection_key())
             if (found := next((each for each in made if each[0] == same), None)) is None:
-                found = (same, launch.package())
+                found = (same, launch.package(dry=dry))
                 made.append(found)
             return found[1]
 

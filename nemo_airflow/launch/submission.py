@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import hashlib
@@ -19,7 +20,14 @@ from nemo_airflow.config.objects.leaves import iter_leaves
 from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.config.types.graph import is_deferred
 from nemo_airflow.config.views.outline import is_plan
-from nemo_airflow.exceptions import ConfigError, SubmitError
+from nemo_airflow.exceptions import (
+    AccessRefused,
+    BackendUnavailable,
+    ConfigError,
+    MissingExtraError,
+    SettingsError,
+    SubmitError,
+)
 from nemo_airflow.executors.base import Executor, Request
 from nemo_airflow.executors.secret import read_secrets, show_secrets
 from nemo_airflow.hooks.packaging import PackagingHook
@@ -39,6 +47,8 @@ from nemo_airflow.packaging.base import Packager
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.outputs import load_collector
 from nemo_airflow.tracking.run import record_end, status_of_refusal
+
+_CANNOT_BE_ASKED = (BackendUnavailable, AccessRefused, SettingsError, MissingExtraError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,15 +125,21 @@ class Launch:
         self.key = job_key(identity, name=options.name, attempt=len(options.earlier) + 1)
         self._back_end = BackEnd(executor, Said(warn).warning)
 
-    def package(self) -> Package | None:
+    def package(self, *, dry: bool = False) -> Package | None:
         """Returns the package of the code, which is in this machine's store then.
+
+        Args:
+            dry: Whether no job follows: then the back-end, which may know of a better format, need not answer.
 
         Raises:
             PackagingError: It cannot be made.
         """
         if self._options.packager is None:
             return None
-        reads_zstd = self._back_end.reads_zstd() if getattr(self._options.packager, "takes_zstd", False) else False
+        reads_zstd = False
+        if getattr(self._options.packager, "takes_zstd", False):
+            with contextlib.suppress(*_CANNOT_BE_ASKED) if dry else contextlib.nullcontext():
+                reads_zstd = self._back_end.reads_zstd()
         hook = PackagingHook(self._options.packager, reads_zstd=reads_zstd, log=Said(self._warn))
         return hook.package_folder(self._options.folder)
 
@@ -134,10 +150,12 @@ class Launch:
     def foresee(self, request: Request) -> str:
         """Returns what the back-end says of the request, which is not submitted: when it would start; or nothing.
 
-        Raises:
-            BackendUnavailable: The back-end is away.
+        A back-end that cannot be asked keeps nobody from seeing the request: then the reason is returned.
         """
-        return self._back_end.foresee(request)
+        try:
+            return self._back_end.foresee(request)
+        except _CANNOT_BE_ASKED as error:
+            return f"the {request.kind} back-end cannot be asked now: {error}"
 
     def submit(self, records: Records, package: Package | None) -> Launched:
         """Submits the job, and returns its record.

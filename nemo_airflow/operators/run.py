@@ -65,7 +65,7 @@ from nemo_airflow.operators.reuse import (
     end_claim,
     parse_reuse,
 )
-from nemo_airflow.operators.submission import Options, Submission, Submitted
+from nemo_airflow.operators.submission import Options, Submission, Submitted, status_after_last_try
 from nemo_airflow.operators.termination import Termination
 from nemo_airflow.operators.worker_phase import follow_for
 from nemo_airflow.packaging.base import ContentPackager, Packager
@@ -74,7 +74,7 @@ from nemo_airflow.registered import find_executor, named_recipe
 from nemo_airflow.tracking.base import Tracker
 from nemo_airflow.tracking.mlflow import MLflowTracker
 from nemo_airflow.tracking.reuse import Claim, EarlierRun
-from nemo_airflow.tracking.run import ENDED_BY_USER, TrackedRun
+from nemo_airflow.tracking.run import ENDED_BY_USER, TrackedRun, record_end
 from nemo_airflow.triggers import metrics
 from nemo_airflow.triggers.alerting import Alerting
 from nemo_airflow.triggers.live import LiveXCom, ids_of
@@ -322,7 +322,11 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         # Whatever is submitted from here on is for the same try, whose time runs since it was begun.
         self._deadline = event.get("deadline")
         if "error" in event:  # the trigger could not follow the job
-            raise (NotDefinedError if event.get("is_undefined") else NemoAirflowError)(event["error"])
+            error = (NotDefinedError if event.get("is_undefined") else NemoAirflowError)(event["error"])
+            status = status_after_last_try(context["ti"], error)
+            if status is not None and event.get("run"):
+                blocking.run(record_end(TrackedRun.from_json(event["run"]), status, self.log.warning))
+            raise error
         if event.get("started"):
             self.log.info("Job %s has started and waits for its package", handle.key)
             return self._submit_and_wait(context)
@@ -486,7 +490,12 @@ class NemoRunOperator(EmitsLineage, BaseOperator):
         )
         outcome = None
         if job.complete:
-            outcome = blocking.run(live.during(self._follow(follower, in_worker, attached=job.attached)))
+            try:
+                outcome = blocking.run(live.during(self._follow(follower, in_worker, attached=job.attached)))
+            except NemoAirflowError as error:
+                if self._submission is not None:
+                    self._submission.end_last_try(error)
+                raise
             if alerting is not None:
                 blocking.run(alerting.settle(ended=outcome is not None))
         if outcome is None:

@@ -91,6 +91,14 @@ class Submitted:
     complete: bool = True
 
 
+def status_after_last_try(ti: Any, error: NemoAirflowError) -> JobStatus | None:
+    """Returns how a run ends whose job this try could not follow to its end; None where another try may."""
+    if ti.try_number <= ti.max_tries:
+        return None
+    reason = f"{error}; no try of its task is left that would follow it"
+    return JobStatus(JobState.LOST, failure=FailureKind.LOST, reason=reason)
+
+
 class Submission:
     """Submits the job of a task, or finds the one that an earlier try has submitted.
 
@@ -160,7 +168,7 @@ class Submission:
         try:
             return self._find_or_submit(begun) if begun is not None else self._submit(self._new_attempt(earlier))
         except BackendUnavailable as error:  # it may have the job, so that the next try looks for it
-            self._end_last_try(error, begun)
+            self.end_last_try(error, begun)
             raise
 
     def _new_attempt(self, earlier: attempts.Attempt | None) -> attempts.Attempt:
@@ -177,15 +185,13 @@ class Submission:
         )
         return attempts.take_over(new, earlier)
 
-    def _end_last_try(self, error: BackendUnavailable, begun: attempts.Attempt | None) -> None:
-        """Ends the run where no try follows this one, which could not reach the back-end."""
-        ti = self._context["ti"]
-        if ti.try_number <= ti.max_tries:
+    def end_last_try(self, error: NemoAirflowError, begun: attempts.Attempt | None = None) -> None:
+        """Ends the run where no try follows this one, which could not reach or follow its job."""
+        if (status := status_after_last_try(self._context["ti"], error)) is None:
             return
         if self.run is None and begun is not None:
             self.run = self._open_run(begun)
-        reason = f"{error}; no try of its task is left that would follow it"
-        self.record_end(JobStatus(JobState.LOST, failure=FailureKind.LOST, reason=reason))
+        self.record_end(status)
 
     def render(self) -> str:
         """Returns what would be sent to the back-end, for people to read."""

@@ -157,6 +157,7 @@ class NemoRunTrigger(BaseTrigger):
         except NemoAirflowError as error:
             event["error"] = str(error)
             event["is_undefined"] = isinstance(error, NotDefinedError)
+            event["run"] = self.run_data  # for a worker that knows whether another try follows it
             metrics.count_lost_trigger(handle, in_triggerer=self._is_in_triggerer)
         if self._is_in_triggerer:
             await asyncio.sleep(self._hold(time.monotonic() - begun))

@@ -21,16 +21,15 @@ from nemo_airflow.operators.parse_checks import check_mapped_alerts
 @pytest.mark.parametrize(
     "where", [{"defer_after": 0}, {"deferrable": False}], ids=["in the triggerer", "in the worker"]
 )
-def test_people_are_told_once_while_the_job_runs_and_the_run_has_a_tag(where, tmp_path):
+def test_people_are_told_once_while_the_job_runs_and_the_run_has_a_tag(where, tmp_path, mlflow_database):
     gate = str(tmp_path / "told")
-    uri = f"sqlite:///{tmp_path}/runs.db"
     with DAG(f"alerts_{len(where)}{'deferrable' in where}", start_date=datetime.datetime(2026, 1, 1)) as dag:
         NemoRunOperator(
             task_id="train",
             config=Config(alert_jobs.diverge, gate=gate),
             job_executor=LocalExecutor(root=str(tmp_path / "jobs"), grace=1),
             env={"PYTHONPATH": str(Path(__file__).parent)},
-            tracker=MLflowTracker(tracking_uri=uri),
+            tracker=MLflowTracker(tracking_uri=mlflow_database),
             alert_if=["loss > 2 for 3 steps", "loss > 1000"],
             on_alert_callback=[AsyncCallback(alert_jobs.tell, {"gate": gate})],
             **where,
@@ -43,7 +42,7 @@ def test_people_are_told_once_while_the_job_runs_and_the_run_has_a_tag(where, tm
         "condition": "loss > 2 for 3 steps", "metric": "loss", "value": 5.0, "step": 5, "task": "train",
         "reason": "loss > 2 for 3 steps: loss is 5 at step 5",
     }  # fmt: skip
-    client = MlflowClient(uri)
+    client = MlflowClient(mlflow_database)
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
     assert {run.data.tags.get("alert.loss") for run in runs} - {None} == {told["reason"]}
 

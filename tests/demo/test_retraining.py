@@ -25,10 +25,10 @@ JUNE = {"until": "2026-06-29"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(new_mlflow, tmp_path_factory):
     """The registered model, in an MLflow of this module's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_mlflow(tmp_path_factory.mktemp("mlflow") / "mlflow.db"))
         yield PromotedModel("digits")
 
 

@@ -25,12 +25,12 @@ MODULES = ("trainer", "train_line", "test_train_line", "again")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, mlflow_database):
     (tmp_path / "line").mkdir()
     (tmp_path / "line/trainer.py").write_text(FILES["trainer.py"])
     monkeypatch.chdir(tmp_path / "line")
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "t")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "t@localhost")

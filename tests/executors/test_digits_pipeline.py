@@ -17,14 +17,14 @@ pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
 @pytest.fixture
-def pipeline(monkeypatch, tmp_path):
+def pipeline(monkeypatch, mlflow_database):
     """Runs the pipeline where an executor of that JSON form says; returns the states of its tasks, and its results."""
     sys.path.insert(0, str(DAGS))  # not undone: the DAG's code is imported in threads that outlive a test
     dag = importlib.import_module("retrain_digits").dag
 
     def run(**executor):
         monkeypatch.setenv("AIRFLOW_VAR_DIGITS_EXECUTOR", json.dumps(executor))
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
         register(dag)
         dag_run = dag.test(run_conf={"until": "2026-11-30", "train.optimizer.epochs": 8, "train.model.hidden": [32]})
         states = {ti.task_id: ti.state for ti in dag_run.get_task_instances()}

@@ -39,10 +39,10 @@ def notes(tmp_path):
 
 
 @pytest.fixture
-def jobs(tmp_path, notes, monkeypatch):
+def jobs(tmp_path, notes, monkeypatch, mlflow_database):
     """The module of jobs in a git repository, which is the current folder."""
     name = make_repository(tmp_path, monkeypatch, JOBS)
     monkeypatch.syspath_prepend(tmp_path / "project")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
     yield importlib.import_module(name)
     sys.modules.pop(name)

@@ -37,6 +37,7 @@ dated = Config(train, gate="{{ ds }}")
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path, monkeypatch, new_mlflow):
     """A git repository with a module of jobs, as the current folder; its name is that of the module."""
+    new_mlflow(tmp_path / "home" / "mlflow.db")
     return make_repository(tmp_path, monkeypatch, JOBS)

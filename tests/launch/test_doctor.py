@@ -15,9 +15,9 @@ from nemo_airflow.tracking.undelivered import Undelivered
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A store of runs for all: MLflow takes seconds to make one."""
-    return f"sqlite:///{tmp_path_factory.mktemp('runs')}/mlflow.db"
+def runs(new_mlflow, tmp_path_factory):
+    """A store of runs for all."""
+    return new_mlflow(tmp_path_factory.mktemp("runs") / "mlflow.db")
 
 
 @pytest.fixture

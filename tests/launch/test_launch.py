@@ -137,6 +137,16 @@ def test_a_dry_run_shows_what_would_be_sent_and_what_changed_and_submits_nothing
     assert len(Records().list()) == 1
 
 
+def test_a_dry_run_needs_no_back_end(project, airflow_database, capsys):
+    where = "kind: slurm\nssh_conn_id: nowhere"
+    assert main(["run", f"{project}:small", "--dry-run", "--executor", where]) == 0
+    shown = capsys.readouterr().out
+    assert "#!/bin/bash" in shown
+    assert "\n# the slurm back-end cannot be asked now: connection 'nowhere' is not defined" in shown
+    assert main(["run", f"{project}:small", "--executor", where]) != 0
+    assert not Records().list()
+
+
 def test_a_detached_job_is_recorded_by_a_process_of_its_own(project, capsys):
     assert main(["run", f"{project}:small", "--detach"]) == 0
     assert capsys.readouterr().out.strip() == newest().key

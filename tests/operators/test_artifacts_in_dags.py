@@ -98,43 +98,43 @@ def test_a_job_does_not_succeed_and_lose_its_artifact_where_its_result_is_not_js
     assert "the return value has artifacts, which would be lost, and cannot be kept: type builtins.object" in printed
 
 
-def test_an_earlier_runs_artifact_is_found_by_name_and_lineage_leads_both_ways(defaults, tmp_path, monkeypatch):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    arguments = {**defaults, "tracker": MLflowTracker(tracking_uri=uri)}
+def test_an_earlier_runs_artifact_is_found_by_name_and_lineage_leads_both_ways(
+    defaults, tmp_path, monkeypatch, mlflow_database
+):
+    arguments = {**defaults, "tracker": MLflowTracker(tracking_uri=mlflow_database)}
     with new_dag() as dag:
         made = NemoRunOperator(task_id="make", config=Config(jobs.make), **arguments).output
         NemoRunOperator(task_id="take", config=Config(jobs.take_all, trained=made), **arguments)
     states, results = run(dag)
     assert set(states.values()) == {"success"}
     given = Artifact.from_json(results[("make", -1)]["data"])
-    client = MlflowClient(uri)
+    client = MlflowClient(mlflow_database)
     experiment = client.get_experiment_by_name(dag.dag_id).experiment_id
     [maker] = client.search_runs([experiment], f"tags.`nemo_airflow.artifact_digests.0` LIKE '%{given.digest}%'")
     [taker] = client.search_runs([experiment], f"tags.`nemo_airflow.input_run.{maker.info.run_id}` LIKE '%'")
     assert given.run_id == maker.info.run_id
     assert taker.data.tags["nemo_airflow.input.data"] == f"{maker.info.run_id} {given.digest}"
     assert given.digest[:12] in taker.data.params["trained.data"]
-    assert given.digest in digests_of_runs(uri)
-    found = Artifact.from_run(maker.info.run_id, "data", tracking_uri=uri)
+    assert given.digest in digests_of_runs(mlflow_database)
+    found = Artifact.from_run(maker.info.run_id, "data", tracking_uri=mlflow_database)
     assert (found.digest, found.output) == (given.digest, "data")
     # A file of a run that nobody returned as an artifact.
-    other = Artifact.from_run(maker.info.run_id, "checkpoints/model.bin", tracking_uri=uri)
+    other = Artifact.from_run(maker.info.run_id, "checkpoints/model.bin", tracking_uri=mlflow_database)
     assert other.digest == Artifact.from_json(results[("make", -1)]["model"]).digest
     with new_dag() as later:
         NemoRunOperator(task_id="fetch", config=Config(jobs.fetch, run_id=maker.info.run_id), **arguments)
     assert run(later)[1] == {("fetch", -1): ["1\n", "checkpoints", "data", "nemo_airflow"]}
     # On a machine without the store MLflow's copy is used, as far as it has one: it keeps no links.
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "other machine"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
     again = fetch_artifact(Artifact.from_json(results[("make", -1)]["model"]), tmp_path / "fetched")
     assert digest_of(str(again)) == other.digest
     with pytest.raises(ArtifactError, match=f"{given.digest[:12]}.* is not there any more: neither in .*other machine"):
         fetch_artifact(Artifact.from_json({"_artifact_": {**given.to_json()["_artifact_"], "run_id": ""}}), tmp_path)
 
 
-def test_a_model_of_the_registry_is_given_to_a_job(defaults, tmp_path, monkeypatch):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    client = MlflowClient(uri)
+def test_a_model_of_the_registry_is_given_to_a_job(defaults, tmp_path, monkeypatch, mlflow_database):
+    client = MlflowClient(mlflow_database)
     experiment = client.create_experiment("models", artifact_location=f"file://{tmp_path}/artifacts")
     source = client.create_run(experiment).info
     (tmp_path / "model.txt").write_text("champion")
@@ -142,7 +142,7 @@ def test_a_model_of_the_registry_is_given_to_a_job(defaults, tmp_path, monkeypat
     client.create_registered_model("digits")
     client.create_model_version("digits", f"{source.artifact_uri}/model.txt", run_id=source.run_id)
     client.set_registered_model_alias("digits", "champion", "1")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
     champion = Artifact.from_model("models:/digits@champion")
     assert (champion.name, champion.run_id) == ("digits/1", source.run_id)
     with new_dag() as dag:

@@ -16,20 +16,19 @@ from nemo_airflow.tracking.mlflow.jobs import JobRuns
 
 
 @pytest.fixture
-def attempt(task_context, defaults, tmp_path):
+def attempt(task_context, defaults, mlflow_database):
     """Returns a function that does a try of one task, and a client of the MLflow that remembers it."""
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
     dag = new_dag()
 
     def execute(function=jobs.add_up, max_chain=20, executor=defaults["job_executor"], env=None, **values):
-        arguments = {**defaults, "job_executor": executor, "tracker": MLflowTracker(tracking_uri=uri)}
+        arguments = {**defaults, "job_executor": executor, "tracker": MLflowTracker(tracking_uri=mlflow_database)}
         arguments["env"] = {**defaults["env"], **(env or {})}
         operator = NemoRunOperator(
             task_id="t", config=Config(function, **values), max_chain=max_chain, deferrable=False, **arguments
         )
         return operator.execute(task_context(dag))
 
-    return execute, MlflowClient(uri)
+    return execute, MlflowClient(mlflow_database)
 
 
 def runs_of_jobs(client):

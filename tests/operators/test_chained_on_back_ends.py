@@ -20,10 +20,10 @@ ROOT = "~/chained"
 
 
 @pytest.fixture
-def attempt(task_context, tmp_path, monkeypatch):
+def attempt(task_context, tmp_path, monkeypatch, mlflow_database):
     """Returns a function that does a try of one task, and one that returns its runs in MLflow."""
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(mlflow_database)
     dag = new_dag()
 
     def execute(config, executor, max_chain=20):

@@ -55,8 +55,8 @@ def environment(tmp_path, monkeypatch, bucket):
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+def database(new_mlflow, tmp_path_factory):
+    return new_mlflow(tmp_path_factory.mktemp("mlflow") / "mlflow.db")
 
 
 @pytest.fixture

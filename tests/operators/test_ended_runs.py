@@ -7,40 +7,36 @@ import threading
 import operator_jobs as jobs
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from deferred_tasks import fire
 from mlflow import MlflowClient
 
 from nemo_airflow import Config, LocalExecutor, MLflowTracker, NemoRunOperator, SlurmExecutor
-from nemo_airflow.exceptions import BackendUnavailable
+from nemo_airflow.exceptions import BackendUnavailable, NemoAirflowError
 from nemo_airflow.executors.local import LocalDriver
 
 
 @pytest.fixture
-def database(tmp_path):
-    return f"sqlite:///{tmp_path}/mlflow.db"
-
-
-@pytest.fixture
-def operator_of(defaults, database):
+def operator_of(defaults, mlflow_database):
     """Returns a function that makes the only task of a DAG, tracked, and gives both."""
 
     def made(config, **arguments):
         with DAG("ended_runs", schedule=None) as dag:
-            tracked = {**defaults, "tracker": MLflowTracker(tracking_uri=database), **arguments}
+            tracked = {**defaults, "tracker": MLflowTracker(tracking_uri=mlflow_database), **arguments}
             return dag, NemoRunOperator(task_id="t", config=config, **tracked)
 
     return made
 
 
-def runs_of(database):
+def runs_of(uri):
     """Returns the run of the job, and its parent."""
-    client = MlflowClient(database)
+    client = MlflowClient(uri)
     return client.search_runs([client.get_experiment_by_name("ended_runs").experiment_id])
 
 
-def ended(database):
+def ended(uri):
     """Returns the statuses of all runs, and the state and the error of the job's."""
-    runs = runs_of(database)
+    runs = runs_of(uri)
     (run,) = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert run.info.end_time
     tags = run.data.tags
@@ -69,7 +65,7 @@ def when_it_runs(root, act):
 
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_user_ends_the_task_of_a_job_that_takes_its_time_to_end(
-    operator_of, task_context, root, database, deferrable
+    operator_of, task_context, root, mlflow_database, deferrable
 ):
     executor = LocalExecutor(root=str(root), grace=10)
     dag, operator = operator_of(
@@ -79,12 +75,12 @@ def test_a_user_ends_the_task_of_a_job_that_takes_its_time_to_end(
     context["ti"].get_task_states = lambda **_: {"run": {"t": "success"}}
     with when_it_runs(root, operator.on_kill), pytest.raises(AirflowFailException, match="ended by a user"):
         operator.execute(context)
-    statuses, state, error = ended(database)
+    statuses, state, error = ended(mlflow_database)
     assert (statuses, state) == ({"KILLED", "FAILED"}, "cancelled")
     assert "a user has ended its task" in error, "the job's own end was waited for"
 
 
-def test_a_task_runs_into_its_execution_timeout_in_a_worker(operator_of, task_context, root, database):
+def test_a_task_runs_into_its_execution_timeout_in_a_worker(operator_of, task_context, root, mlflow_database):
     dag, operator = operator_of(Config(jobs.sleep_on, seconds=600), deferrable=False)
 
     def time_out(number, frame):  # as Airflow does
@@ -99,22 +95,22 @@ def test_a_task_runs_into_its_execution_timeout_in_a_worker(operator_of, task_co
             operator.execute(task_context(dag))
     finally:
         signal.signal(signal.SIGALRM, before)
-    statuses, state, error = ended(database)
+    statuses, state, error = ended(mlflow_database)
     assert (statuses, state) == ({"FAILED"}, "failed")
     assert "the job did not end before the task's execution_timeout" in error
 
 
-def test_the_back_end_refuses_the_job_of_a_task(operator_of, task_context, lab_slurm, ssh_conn_id, database):
+def test_the_back_end_refuses_the_job_of_a_task(operator_of, task_context, lab_slurm, ssh_conn_id, mlflow_database):
     executor = SlurmExecutor(ssh_conn_id=ssh_conn_id, root="~/refused", partition="nowhere")
     dag, operator = operator_of(Config(jobs.number), job_executor=executor)
     with pytest.raises(AirflowFailException, match="Invalid partition name"):
         operator.execute(task_context(dag))
-    statuses, state, error = ended(database)
+    statuses, state, error = ended(mlflow_database)
     assert (statuses, state) == ({"FAILED"}, "failed")
     assert "Invalid partition name" in error
 
 
-def test_the_back_end_is_away_until_the_last_try(operator_of, task_context, database, monkeypatch):
+def test_the_back_end_is_away_until_the_last_try(operator_of, task_context, mlflow_database, monkeypatch):
     async def lose(*_):
         raise BackendUnavailable("the network is down")
 
@@ -126,7 +122,39 @@ def test_the_back_end_is_away_until_the_last_try(operator_of, task_context, data
         context["ti"].try_number = try_number
         with pytest.raises(BackendUnavailable):
             operator.execute(context)
-        assert {run.info.status for run in runs_of(database)} == statuses
-    _, state, error = ended(database)
+        assert {run.info.status for run in runs_of(mlflow_database)} == statuses
+    _, state, error = ended(mlflow_database)
     assert state == "lost"
     assert "the network is down; no try of its task is left that would follow it" in error
+
+
+@pytest.mark.parametrize("where", ["worker", "triggerer"])
+def test_the_back_end_is_away_for_longer_than_the_last_try_waits(
+    operator_of, task_context, mlflow_database, monkeypatch, where
+):
+    async def lose(*_):
+        raise BackendUnavailable("the network is down")
+
+    def try_again():
+        if where == "worker":
+            operator.execute(context)
+        operator.execute_complete(context, event)
+
+    monkeypatch.setenv("NEMO_AIRFLOW_GIVE_UP_AFTER", "0.2")
+    dag, operator = operator_of(Config(jobs.sleep, seconds=5), deferrable=where == "triggerer", defer_after=0)
+    context = task_context(dag)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalDriver, "look", lose)
+        patch.setattr(LocalDriver, "read", lose)
+        if where == "triggerer":
+            with pytest.raises(TaskDeferred) as deferred:
+                operator.execute(context)
+            event = fire(deferred)
+        for try_number, statuses in ((3, {"RUNNING"}), (4, {"FAILED"})):
+            context["ti"].try_number = try_number
+            with pytest.raises(NemoAirflowError, match="GIVE_UP_AFTER"):
+                try_again()
+            assert {run.info.status for run in runs_of(mlflow_database)} == statuses
+    _, state, reason = ended(mlflow_database)
+    assert state == "lost"
+    assert "the network is down; no try of its task is left that would follow it" in reason

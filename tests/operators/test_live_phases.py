@@ -30,9 +30,10 @@ def xcom_of(dag_run, key=LIVE_KEY):
 
 
 @followed_where
-def test_xcom_and_run_have_the_phases_of_a_job_from_its_submission_to_its_kept_outputs(defaults, tmp_path, where):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    tracked = {**defaults, **where, "tracker": MLflowTracker(tracking_uri=uri)}
+def test_xcom_and_run_have_the_phases_of_a_job_from_its_submission_to_its_kept_outputs(
+    defaults, mlflow_database, where
+):
+    tracked = {**defaults, **where, "tracker": MLflowTracker(tracking_uri=mlflow_database)}
     with new_dag() as dag:
         NemoRunOperator(task_id="t", config=Config(jobs.keep, learning_rate=0.5), **tracked)
     register(dag)
@@ -48,7 +49,7 @@ def test_xcom_and_run_have_the_phases_of_a_job_from_its_submission_to_its_kept_o
     assert live["key"] == xcom_of(dag_run, "nemo_job")["key"]
     assert (live["state"], live["metrics"], live["host"] != "") == ("ended", {"loss": 0.5}, True)
     assert phases[1]["at"] <= live["alive_at"] < live["at"]
-    run = MlflowClient(uri).get_run(xcom_of(dag_run, "nemo_job")["run"]["run_id"])
+    run = MlflowClient(mlflow_database).get_run(xcom_of(dag_run, "nemo_job")["run"]["run_id"])
     assert json.loads(run.data.tags["nemo_airflow.phases"]) == {"phases": phases}
 
 

@@ -29,7 +29,7 @@ def train(steps):
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch, task_context, store, lab_torch):
+def train(tmp_path, monkeypatch, task_context, store, lab_torch, mlflow_database):
     """Returns a function that trains with two processes; it returns the result, and the points of the one run."""
     code = tmp_path / "code"
     code.mkdir()
@@ -39,7 +39,7 @@ def train(tmp_path, monkeypatch, task_context, store, lab_torch):
     monkeypatch.syspath_prepend(code)
     monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
     function = importlib.import_module("slow_training").train
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(mlflow_database)
 
     def run(root):
         store.clear()

@@ -104,8 +104,10 @@ def test_command_line_ends_the_jobs_of_ended_and_cleared_tasks_only(executor, ru
     assert [state(executor, handle) for handle in others] == [JobState.RUNNING] * 3
 
 
-def test_the_run_of_an_orphan_ends_and_one_that_has_ended_stays(executor, run, submit, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+def test_the_run_of_an_orphan_ends_and_one_that_has_ended_stays(
+    executor, run, submit, mlflow_database, monkeypatch, capsys
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
     tracker, plan, opened = MLflowTracker(), {"version": 1, "root": {"_target_": "time:sleep"}}, []
     for handle in (submit(run), submit(run, "train", 1)):
         job = Job(key=handle.key, name="sleep", plan=plan)

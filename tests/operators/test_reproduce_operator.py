@@ -23,8 +23,10 @@ def reports_of(dag):
         return {row.task_id: XComModel.deserialize_value(row) for row in rows}
 
 
-def test_a_task_reproduces_a_run_reports_it_and_is_judged_by_what_it_requires(defaults, root, tmp_path, capfd, caplog):
-    tracker = MLflowTracker(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+def test_a_task_reproduces_a_run_reports_it_and_is_judged_by_what_it_requires(
+    defaults, root, mlflow_database, capfd, caplog
+):
+    tracker = MLflowTracker(tracking_uri=mlflow_database)
     with new_dag() as dag:
         first = NemoRunOperator(
             task_id="train", config=Config(jobs.keep, learning_rate=0.5), **{**defaults, "tracker": tracker}

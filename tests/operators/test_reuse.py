@@ -45,14 +45,14 @@ def make(counter: str, text: str = "weights", fails: str = "", seconds: float = 
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch, task_context, store):
-    return World(tmp_path, monkeypatch, task_context, store)
+def world(tmp_path, monkeypatch, task_context, store, mlflow_database):
+    return World(tmp_path, monkeypatch, task_context, store, mlflow_database)
 
 
 class World:
     """Code, a tracker, and tasks, each of a DAG of its own, that run the code."""
 
-    def __init__(self, tmp_path, monkeypatch, task_context, store):
+    def __init__(self, tmp_path, monkeypatch, task_context, store, uri):
         self.path = tmp_path
         monkeypatch.setenv("NEMO_AIRFLOW_HOME", str(tmp_path / "home"))
         self.code = tmp_path / "code"
@@ -64,7 +64,7 @@ class World:
 
         self.make = reused_job.make
         self.counter = tmp_path / "counter"
-        self.uri = f"sqlite:///{tmp_path}/mlflow.db"
+        self.uri = uri
         # Where a file of a run is looked for that no store has any more.
         monkeypatch.setenv("MLFLOW_TRACKING_URI", self.uri)
         self.client = MlflowClient(self.uri)

@@ -38,12 +38,11 @@ def run(tmp_path, tracker, config):
     return dag, {ti.task_id: ti.state for ti in dag_run.get_task_instances()}
 
 
-def test_a_run_is_remembered_whole(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_a_run_is_remembered_whole(tmp_path, mlflow_database):
     config = Config(jobs.keep, learning_rate=0.5)
-    dag, states = run(tmp_path, MLflowTracker(tracking_uri=uri), config)
+    dag, states = run(tmp_path, MLflowTracker(tracking_uri=mlflow_database), config)
     assert states == {"t": "success"}
-    client = MlflowClient(uri)
+    client = MlflowClient(mlflow_database)
     experiment = client.get_experiment_by_name(dag.dag_id)
     runs = client.search_runs([experiment.experiment_id])
     child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
@@ -59,13 +58,12 @@ def test_a_run_is_remembered_whole(tmp_path):
     assert json.loads(plan.read_text())["root"]["learning_rate"] == 0.5
 
 
-def test_the_data_and_the_model_that_a_job_names_are_in_mlflow(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_the_data_and_the_model_that_a_job_names_are_in_mlflow(tmp_path, mlflow_database):
     (tmp_path / "rows.csv").write_text("1,2")
     config = Config(jobs.log_model_of, data=str(tmp_path / "rows.csv"))
-    dag, states = run(tmp_path, MLflowTracker(tracking_uri=uri), config)
+    dag, states = run(tmp_path, MLflowTracker(tracking_uri=mlflow_database), config)
     assert states == {"t": "success"}
-    client = MlflowClient(uri)
+    client = MlflowClient(mlflow_database)
     runs = client.search_runs([client.get_experiment_by_name(dag.dag_id).experiment_id])
     child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
     assert child.data.tags["mlflow.note.content"].startswith("Names the data that it reads and the model")
@@ -81,13 +79,14 @@ def test_the_data_and_the_model_that_a_job_names_are_in_mlflow(tmp_path):
     assert "models" not in [file.path for file in client.list_artifacts(child.info.run_id)]
 
 
-def test_what_a_recipe_resolved_to_is_the_runs_config_and_outputs_are_in_the_shared_store(tmp_path, monkeypatch):
+def test_what_a_recipe_resolved_to_is_the_runs_config_and_outputs_are_in_the_shared_store(
+    tmp_path, monkeypatch, mlflow_database
+):
     monkeypatch.setenv("NEMO_AIRFLOW_STORE", str(tmp_path / "shared"))
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
     recipe = Recipe("recipe_jobs:kept", ["model.name=big"], source=HERE, hidden=4)
-    dag, states = run(tmp_path, MLflowTracker(tracking_uri=uri), recipe)
+    dag, states = run(tmp_path, MLflowTracker(tracking_uri=mlflow_database), recipe)
     assert states == {"t": "success"}
-    client = MlflowClient(uri)
+    client = MlflowClient(mlflow_database)
     runs = client.search_runs([client.get_experiment_by_name(dag.dag_id).experiment_id])
     child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
     params, tags = child.data.params, child.data.tags

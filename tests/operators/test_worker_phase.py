@@ -1,6 +1,5 @@
 """When a worker follows its job, and when it leaves it to the triggerer."""
 
-import asyncio
 import datetime
 import time
 from pathlib import Path
@@ -9,13 +8,13 @@ import operator_jobs as jobs
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from deferred_tasks import fire
 
 from nemo_airflow import Config, MLflowTracker, NemoRunOperator, PatternPackager, SlurmExecutor, blocking
 from nemo_airflow.exceptions import ConfigError, SettingsError
 from nemo_airflow.job import JobHandle
 from nemo_airflow.operators.termination import is_ended_by_user
 from nemo_airflow.testing.services import service_of
-from nemo_airflow.triggers.run import NemoRunTrigger
 
 NEVER = 100_000
 """Seconds of ``defer_after`` after which no test waits."""
@@ -65,10 +64,10 @@ def test_job_that_runs_when_a_try_finds_it_is_left_to_the_triggerer(execute, def
     wait_for_end(defaults["job_executor"], handles[0])
 
 
-def test_job_that_a_try_finds_is_announced_again_with_its_package_and_run(task_context, defaults, tmp_path):
+def test_job_that_a_try_finds_is_announced_again_with_its_package_and_run(task_context, defaults, mlflow_database):
     """Airflow drops what a task has pushed when its next try begins, and later tasks ask for the job's run."""
     with DAG("worker_phase", schedule=None) as dag:
-        own = {"tracker": MLflowTracker(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"), "defer_after": 0}
+        own = {"tracker": MLflowTracker(tracking_uri=mlflow_database), "defer_after": 0}
         packager = PatternPackager(path=str(Path(__file__).parent), include=["/operator_jobs.py"])
         config = Config(jobs.sleep, seconds=600)
         operator = NemoRunOperator(task_id="t", config=config, packager=packager, **{**defaults, **own})
@@ -100,14 +99,12 @@ def test_job_that_is_submitted_again_in_a_try_has_the_time_that_is_left_of_it(ta
         operators[0].execute(context)
     handle, executor = handle_of(attached), defaults["job_executor"]
     blocking.run(executor.connect().cancel([handle]))  # on behalf of the earlier try
-    trigger = NemoRunTrigger(**attached.value.trigger.serialize()[1])
-    trigger.task_instance = None
-    event = asyncio.run(anext(aiter(trigger.run()))).payload
+    event = fire(attached)
     with pytest.raises(TaskDeferred) as again:
         operators[1].execute_complete(context, event)  # another process
     blocking.run(executor.connect().cancel([handle_of(again)]))
     assert handle_of(again).key != handle.key
-    assert again.value.trigger.serialize()[1]["deadline"] == trigger.deadline
+    assert again.value.trigger.serialize()[1]["deadline"] == attached.value.trigger.deadline
 
 
 def test_job_that_is_queued_is_left_to_the_triggerer(execute, lab_slurm, ssh_conn_id):

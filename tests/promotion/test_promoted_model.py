@@ -42,9 +42,9 @@ def test_rollbacks_lead_through_the_versions_that_were_in_service(changes, curre
 
 
 @pytest.fixture
-def client(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+def client(mlflow_database, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
+    return MlflowClient(mlflow_database)
 
 
 @pytest.fixture
