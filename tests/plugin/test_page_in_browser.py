@@ -67,6 +67,8 @@ def test_a_browser_in_hindi_has_its_own_dates_and_numbers(server, runs, open_pag
     expect(main.get_by_role("tab", name="Config", exact=True)).to_be_visible()
     expect(main).to_contain_text(re.compile("[\u0900-\u097f]"))  # the months
     assert page.evaluate("document.documentElement.lang") == "hi"
+    page.evaluate("document.documentElement.lang = 'en'")  # as when the user chooses another, or it is loaded late
+    expect(main).not_to_contain_text(re.compile("[\u0900-\u097f]"))
     page.goto(f"{server.url}/plugin/nemo_experiments")
     expect(main.get_by_role("row").nth(1)).to_be_visible()
     assert not broken

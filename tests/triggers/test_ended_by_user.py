@@ -33,12 +33,14 @@ async def first_event(trigger):
     return await anext(trigger.run())
 
 
-def test_the_run_of_a_job_that_a_user_ends_is_cancelled(follow, mlflow_database):
-    trigger, run_id = follow("sleep 600")
+def test_the_run_of_a_job_that_a_user_ends_is_cancelled(follow, tmp_path, mlflow_database):
+    trigger, run_id = follow("echo asleep; exec sleep 600")
 
     async def end_by_user():
         following = asyncio.create_task(first_event(trigger))
-        await asyncio.sleep(2)
+        async with asyncio.timeout(60):
+            while not any("asleep" in log.read_text() for log in tmp_path.glob("jobs/*/log")):
+                await asyncio.sleep(0.05)
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following

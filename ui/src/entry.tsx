@@ -1,5 +1,6 @@
 // What each entry is made with: an error in a page must not take Airflow's content with it.
 import { Component, type ComponentType, type ReactNode } from "react";
+import { useLanguage } from "./host";
 import { t } from "./strings";
 import styles from "./styles.css";
 
@@ -35,6 +36,7 @@ export interface Place {
 /** Gives Airflow a page. It takes what the module leaves in this global. */
 export function page(Page: ComponentType<Place>): void {
   function Entry(place: Place) {
+    useLanguage(); // Airflow may load it after us, and its user may change it: all dates and numbers are drawn again.
     return (
       <Boundary>
         <style href="nemo-airflow" precedence="default">
