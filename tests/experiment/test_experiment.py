@@ -15,7 +15,7 @@ import pytest
 from airflow.sdk.log import mask_secret
 from mlflow import MlflowClient
 
-from nemo_airflow import Config, Experiment, ExperimentPlugin, LocalExecutor, Script, Secret, run
+from nemo_airflow import Config, Experiment, ExperimentPlugin, LocalExecutor, Script, Secret, SlurmExecutor, run
 from nemo_airflow.cli import main
 from nemo_airflow.config.plan.versions import ConfigVersions
 from nemo_airflow.exceptions import ConfigError, JobFailed, NemoAirflowError, SettingsError
@@ -294,6 +294,20 @@ def test_plugins_change_task_and_executor_before_anything_is_submitted(jobs, exp
     assert not begun(notes)
     assert Experiment.catalog() == []
     assert experiment.run() == {"one": "one-changed changed"}
+
+
+def test_a_dry_run_needs_no_back_end_and_a_run_without_one_submits_nothing(
+    jobs, experiment, notes, said, airflow_database
+):
+    experiment.add(Config(jobs.note, name="here"), name="here")
+    experiment.add(Config(jobs.note, name="there"), executor=SlurmExecutor(ssh_conn_id="nowhere"), name="there")
+    experiment.dryrun()
+    shown = "\n".join(said)
+    assert "#SBATCH" in shown
+    assert "\n# the slurm back-end cannot be asked now: connection 'nowhere' is not defined" in shown
+    with pytest.raises(NemoAirflowError, match="connection 'nowhere' is not defined"):
+        experiment.run()
+    assert not begun(notes)
 
 
 def test_one_task_is_run_by_one_call(jobs, notes, capsys):

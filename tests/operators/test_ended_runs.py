@@ -136,9 +136,7 @@ def test_the_back_end_is_away_for_longer_than_the_last_try_waits(
         raise BackendUnavailable("the network is down")
 
     def try_again():
-        if where == "worker":
-            operator.execute(context)
-        operator.execute_complete(context, event)
+        return operator.execute(context) if where == "worker" else operator.execute_complete(context, event)
 
     monkeypatch.setenv("NEMO_AIRFLOW_GIVE_UP_AFTER", "0.2")
     dag, operator = operator_of(Config(jobs.sleep, seconds=5), deferrable=where == "triggerer", defer_after=0)
